@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps with experiment tracking for facial emotion recognition."""
