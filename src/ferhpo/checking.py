@@ -1,0 +1,240 @@
+"""Says whether a composed configuration can run: every fault at once, before anything starts.
+
+What a reader would get wrong: what a component accepts is asked of the component. Each section is built with its
+values, and once more with each draw at its lowest and its highest value, on torch's meta device, so nothing is
+allocated and no rule stands in two places.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate
+from ferhpo.errors import ConfigError, Infeasible
+from ferhpo.space import Draw, Space, nearest, set_path
+from ferhpo.tracking import TrackingSettings
+
+TOP_KEYS = {
+    "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
+    "name", "seed", "num_trials", "objective", "output_dir", "allowed_targets", "space",
+}  # fmt: skip
+TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
+# Arguments that the program gives, so that a configuration need not.
+GIVEN = {
+    "model": {"in_channels", "num_classes", "image_size"},
+    "optim": {"params"},
+    "lr_schedule": {"optimizer", "num_epochs", "steps_per_epoch"},
+    "sampler": {"seed", "search_space"},
+    "scheduler": {"metric", "mode"},
+}
+# These pause trials or change a trial's hyperparameters: one sample a trial would no longer be true.
+REFUSED_SCHEDULERS = {
+    "HyperBandScheduler", "HyperBandForBOHB", "PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2",
+    "ResourceChangingScheduler",
+}  # fmt: skip
+IMAGE_SIZE = 48  # pixels; the size of every data set here unless data.image_size says otherwise
+
+
+def check(composed: Composed, for_sweep: bool = True) -> list[str]:
+    """Raise ConfigError with every fault of the configuration; return its warnings.
+
+    for_sweep: false leaves out what a single training has no use for (space, sampler, scheduler)
+    """
+    faults, warnings = find_faults(composed, for_sweep)
+    if faults:
+        raise ConfigError(composed.name, faults)
+    return warnings
+
+
+def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], list[str]]:
+    """(faults, warnings) of a configuration, as sentences."""
+    config = composed.config
+    faults = [f"{key} matches no key; {nearest(str(key), TOP_KEYS)}" for key in config if key not in TOP_KEYS]
+    faults += list(_top_level(config, for_sweep))
+    sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
+    broken = set()
+    for section in sections:
+        own = list(_bind(section, config[section], config.get("allowed_targets") or ()))
+        broken |= {section} if own else set()
+        faults += own
+    for section, settings in (("compute", ComputeSettings), ("tracking", TrackingSettings)):
+        faults += _bind_settings(section, config[section], settings)
+    for section in sections:
+        if section not in broken:
+            faults += _try_build(section, config)
+    warnings: list[str] = []
+    if for_sweep:
+        space, space_faults = composed.read_space()
+        faults += space_faults
+        if not space_faults and not broken:
+            faults += _try_bounds(space, config)
+        if not space_faults:
+            sweep_faults, warnings = _sweep_rules(config, space)
+            faults += sweep_faults
+    return list(dict.fromkeys(faults)), warnings
+
+
+def _top_level(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str]:
+    num_trials, seed = config.get("num_trials"), config.get("seed")
+    if for_sweep and num_trials is not None and (not isinstance(num_trials, int) or num_trials < 1):
+        yield f"num_trials is {num_trials}; it must be 1 or more"
+    if not isinstance(seed, int) or seed < 0:
+        yield f"seed is {seed}; it must be an integer of 0 or more"
+    try:
+        Objective(**config["objective"])
+    except (TypeError, ValueError) as error:
+        yield f"objective.{error}"
+    name = str(config.get("name"))
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        yield f"name is {name}; it becomes a folder: use letters, digits, '-', '_' and '.'"
+
+
+def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
+    """Faults of a section against the signature of its `_target_`."""
+    if not isinstance(values, Mapping) or "_target_" not in values:
+        yield f"{section} has no _target_"
+        return
+    try:
+        target = locate(values["_target_"], allowed)
+    except ValueError as error:
+        yield f"{section}.{error}"
+        return
+    if section == "scheduler" and target.__name__ in REFUSED_SCHEDULERS:
+        yield (
+            f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters: a resume could not "
+            "be exact; use scheduler=asha, hyperband or median"
+        )
+    parameters = inspect.signature(target).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    given = GIVEN.get(section, set())
+    names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
+    for key, value in values.items():
+        if key == "_target_":
+            continue
+        if key not in names and not takes_any:
+            yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
+        elif value == "???":
+            yield f"{section}.{key} is not set; add {section}.{key}=..."
+    for name, parameter in parameters.items():
+        missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
+        if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            yield f"{section}.{name} is not set, and {values['_target_']} needs it"
+
+
+def _bind_settings(section: str, values: Mapping[str, Any], settings: Callable[..., Any]) -> list[str]:
+    names = list(inspect.signature(settings).parameters)
+    faults = [f"{section}.{key} matches no key; {nearest(str(key), names)}" for key in values if key not in names]
+    if not faults:
+        try:
+            settings(**values)
+        except (TypeError, ValueError) as error:
+            faults.append(_with_section(section, error))
+    return faults
+
+
+def _with_section(section: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if text.startswith(f"{section}.") else f"{section}.{text}" if " is " in text[:60] else f"{section}: {text}"
+    )
+
+
+def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
+    """Build a section and return what its component says against it."""
+    import torch
+
+    allowed = config.get("allowed_targets") or ()
+    values = config[section]
+    try:
+        if section == "model":
+            size = config["augment"].get("crop") or config["data"].get("image_size") or IMAGE_SIZE
+            channels = config["data"].get("channels") or 1
+            with torch.device("meta"):
+                instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size)
+        elif section in ("optim", "lr_schedule"):
+            optimizer = instantiate(config["optim"], [torch.nn.Parameter(torch.zeros(1))], allowed=allowed)
+            if section == "lr_schedule":
+                epochs = int(config["trainer"]["max_epochs"])
+                instantiate(values, optimizer, allowed=allowed, num_epochs=epochs, steps_per_epoch=10)
+        elif section in ("augment", "trainer", "scheduler"):
+            given = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
+            instantiate(values, allowed=allowed, **given)
+        elif section == "sampler" and not values["_target_"].endswith("GridSampler"):
+            instantiate(values, allowed=allowed)
+    except (ValueError, TypeError, RuntimeError, AssertionError, Infeasible) as error:
+        return [_with_section(section, error)]
+    return []
+
+
+def _is_stopping(section: str, values: Mapping[str, Any]) -> bool:
+    return section == "scheduler" and not values["_target_"].endswith("FIFOScheduler")
+
+
+def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
+    """Build each draw's section at the draw's ends: a value that the component refuses is a fault of the space."""
+    for draw in space.draws:
+        if draw.path in space.options:
+            continue
+        section = draw.path.split(".")[0]
+        if section not in ("model", "optim", "lr_schedule", "augment", "trainer"):
+            continue
+        base = space.apply(dict(_satisfy(draw, space)))
+        if _try_build(section, base):
+            continue  # the configuration itself is at fault, or only with other draws: a trial will say so
+        for end, value in _ends(draw):
+            tried = space.apply(dict(_satisfy(draw, space)))
+            repeats = draw.repeat if isinstance(draw.repeat, int) else 8 if draw.repeat else None
+            set_path(tried, draw.path, value if repeats is None else [value] * repeats)
+            for fault in _try_build(section, tried):
+                yield f"space.{draw.path}.{end} is {value}, which {section} refuses: {fault}"
+
+
+def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:
+    for key, allowed in draw.when:
+        if key in space.options or any(other.path == key for other in space.draws):
+            yield key, allowed[0]
+
+
+def _ends(draw: Draw) -> list[tuple[str, Any]]:
+    if draw.choices:
+        return [("choices", choice) for choice in draw.choices]
+    return [("low", draw.low), ("high", draw.high)]
+
+
+def _sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], list[str]]:
+    """Rules between sections."""
+    faults: list[str] = []
+    warnings: list[str] = []
+    scheduler, epochs = config["scheduler"], config["trainer"].get("max_epochs")
+    if not space.draws:
+        faults.append("space is empty, so every trial would be the same; give it a draw, or use ferhpo train")
+    for key in ("max_t", "grace_period"):
+        value = scheduler.get(key)
+        if isinstance(value, int | float) and isinstance(epochs, int) and value > epochs:
+            faults.append(
+                f"scheduler.{key} is {value}, but trainer.max_epochs is {epochs}; set scheduler.{key}={epochs}"
+            )
+    if not scheduler["_target_"].endswith("FIFOScheduler") and scheduler.get("time_attr") != "epoch":
+        attr = scheduler.get("time_attr")
+        faults.append(f"scheduler.time_attr is {attr}; ferhpo reports epochs: set scheduler.time_attr=epoch")
+    name = config["sampler"]["_target_"].rpartition(".")[2]
+    size, num_continuous = space.size() if space.draws else (0, 0)
+    if name == "GridSampler" and num_continuous:
+        for draw in space.draws:
+            if draw.num_points is None:
+                faults.append(f"space.{draw.path} is continuous, and a grid needs points; give it a step or choices")
+    if config.get("num_trials") is None and name != "GridSampler":
+        faults.append("num_trials is null, and only sampler=grid comes to an end by itself; set num_trials")
+    if name in ("GridSampler", "CmaEsSampler") and space.is_conditional:
+        draws = ", ".join(f"space.{d.path}" for d in space.draws if d.when or isinstance(d.repeat, str))
+        warnings.append(f"sampler is {name}, which does not know conditions ({draws}); tpe and random do")
+    num_trials = config.get("num_trials")
+    if (
+        num_continuous == 0
+        and space.draws
+        and isinstance(num_trials, int)
+        and size < num_trials
+        and name != "GridSampler"
+    ):
+        warnings.append(f"num_trials is {num_trials}, but the space has {size:,} points: some will be drawn twice")
+    return faults, warnings

@@ -1,0 +1,380 @@
+"""Composes a configuration by name and overrides (Hydra's compose, our own command line) and builds objects from it.
+
+What a reader would get wrong: a composed configuration is a plain dictionary, resolved; nothing beyond this file sees
+OmegaConf. `check.py` says whether it can run.
+"""
+
+import os
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ferhpo import space as spaces
+from ferhpo import space_lint
+from ferhpo.errors import ConfigError
+
+_HERE = Path(__file__).resolve().parent
+ALLOWED_TARGETS = (
+    "ferhpo.",
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.models.",
+    "optuna.samplers.",
+    "ray.tune.schedulers.",
+)
+GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """Where trials run.
+
+    address: null for this machine, auto for a running Ray cluster, or its address
+    num_cpus, num_gpus: what this machine offers to trials; null finds out
+    cpus_per_trial: CPU cores of a slot; null shares the cores among the slots
+    gpus_per_trial: GPUs of a slot, 0.5 puts two trials on one; null is 1 where there is a GPU, else 0
+    max_concurrent: the most trials at a time; null is as many as fit
+    isolate_trials: a fresh process for every trial, at the cost of its imports
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    isolate_trials: bool = False
+    max_retries: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("num_cpus", "max_concurrent"):
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{key} is {value}; it must be 1 or more, or null")
+        for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, str) or value < 0):
+                raise ValueError(f"{key} is {value}; it must be 0 or more")
+        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep optimises: a metric of the epochs, and `max` or `min`."""
+
+    metric: str = "val_acc"
+    mode: str = "max"
+
+    METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1")
+
+    def __post_init__(self) -> None:
+        if self.metric not in self.METRICS:
+            raise ValueError(f"metric is {self.metric}; {spaces.nearest(self.metric, self.METRICS)}")
+        if self.mode not in ("max", "min"):
+            raise ValueError(f"mode is {self.mode}; it must be max or min")
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether `value` beats `than`."""
+        return than is None or (value > than if self.mode == "max" else value < than)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration.
+
+    config: the whole of it, resolved, as plain dictionaries and lists
+    groups: the option that each group stands at
+    group_options: all options of each group
+    options, slices: for each group that the space chooses among, each option's section and its slice of the space
+    origins: for each dotted path of a leaf, the file or the override that set it
+    """
+
+    name: str
+    config: dict[str, Any]
+    groups: dict[str, str] = field(default_factory=dict)
+    group_options: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    slices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def space(self) -> spaces.Space:
+        """The compiled space. Raises ConfigError with every fault of it."""
+        space, faults = self.read_space()
+        if faults:
+            raise ConfigError(self.name, faults)
+        return space
+
+    def read_space(self) -> tuple[spaces.Space, list[str]]:
+        """The compiled space and its faults."""
+        return space_lint.read(
+            self.config.get("space") or {}, self.config, self.groups, self.group_options, self.options, self.slices
+        )
+
+
+def config_roots(config_dir: Path | None = None) -> list[Path]:
+    """The folders searched for configurations, first one first: the user's, then ferhpo's own conf/ and sweeps/.
+
+    The user's is `config_dir`, else $FERHPO_CONFIG_DIR, else conf/ and sweeps/ of the current folder where they exist.
+    """
+    package = _HERE if (_HERE / "conf").is_dir() else _HERE.parents[1]
+    own = [package / "conf", package / "sweeps"]
+    chosen = config_dir or (Path(os.environ["FERHPO_CONFIG_DIR"]) if os.environ.get("FERHPO_CONFIG_DIR") else None)
+    if chosen is not None:
+        if not chosen.is_dir():
+            raise ConfigError(f"--config-dir is {chosen}", ["there is no such folder"])
+        users = [chosen, chosen / "conf", chosen / "sweeps"]
+    else:
+        users = [Path("conf"), Path("sweeps")]
+    roots: list[Path] = []
+    for root in [*users, *own]:
+        if root.is_dir() and root.resolve() not in roots:
+            roots.append(root.resolve())
+    return roots
+
+
+def sweep_files(config_dir: Path | None = None) -> dict[str, Path]:
+    """Every named sweep or training and its file; a user's file hides one of ours with the same name."""
+    files: dict[str, Path] = {}
+    for root in config_roots(config_dir):
+        for path in sorted(root.glob("*.yaml")):
+            if path.stem != "config":
+                files.setdefault(path.stem, path)
+    return files
+
+
+def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
+    """Every option of a group and its file."""
+    files: dict[str, Path] = {}
+    for root in config_roots(config_dir):
+        for path in sorted((root / group).glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    return files
+
+
+def headline(path: Path) -> str:
+    """The first comment of a configuration file that says something: its line in `ferhpo list`."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").strip()
+        if line.startswith("#") and text and not text.startswith("@package"):
+            return text
+        if line.strip() and not line.startswith("#"):
+            break
+    return ""
+
+
+def compose(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
+    """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
+
+    Raises ConfigError with every fault of the name and the overrides: unknown names come with the nearest right one.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    files = sweep_files(config_dir)
+    if name not in files:
+        raise ConfigError("sweep", [f"{name} is no sweep; {spaces.nearest(name, list(files))}"])
+    roots = config_roots(config_dir)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(roots[0]), version_base="1.3"):
+        return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
+
+
+class _Composer:
+    """Composes inside an initialised Hydra, and turns its complaints into faults."""
+
+    def __init__(self, name: str, file: Path, roots: Sequence[Path], config_dir: Path | None) -> None:
+        self.name, self.file, self.roots = name, file, roots
+        self.group_options = {group: tuple(group_files(group, config_dir)) for group in GROUPS}
+        quoted = ",".join(f"'file://{root}'" for root in roots[1:])
+        self.searchpath = f"hydra.searchpath=[{quoted}]"
+
+    def compose(self, overrides: list[str]) -> Composed:
+        texts, in_groups, faults = self.sort(overrides)
+        if not faults:
+            faults = self.check_keys(self.load(in_groups)[0], texts)
+        if faults:
+            raise ConfigError(self.name, faults)
+        config, groups = self.load([*in_groups, *(text for text, _ in texts)])
+        options, slices = self.offered(config, in_groups, texts)
+        origins = self.origins([*in_groups, *(text for text, _ in texts)])
+        return Composed(self.name, config, groups, self.group_options, options, slices, origins)
+
+    def sort(self, overrides: list[str]) -> tuple[list[tuple[str, Any]], list[str], list[str]]:
+        """Part overrides into (values, groups); returns faults of their grammar and of options that do not exist."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        values: list[tuple[str, Any]] = []
+        groups: list[str] = []
+        faults: list[str] = []
+        for text in overrides:
+            try:
+                override = OverridesParser.create().parse_override(text)
+            except HydraException as error:
+                first = str(error).splitlines()[0]
+                faults.append(f"override {text!r} is not understood ({first}); write key=value")
+                continue
+            key = override.key_or_group
+            if key in self.group_options and not override.is_delete() and "{" not in text:
+                option = str(override.value())
+                if option in self.group_options[key]:
+                    groups.append(text.lstrip("+"))
+                else:
+                    faults.append(f"{key} is {option}; {spaces.nearest(option, self.group_options[key])}")
+            elif key.startswith("space.") and not override.is_delete():
+                # The space is open: an entry may be new.
+                values.append(("++" + text.lstrip("+"), override))
+            else:
+                values.append((text, override))
+        return values, groups, faults
+
+    def check_keys(self, config: Mapping[str, Any], values: Sequence[tuple[str, Any]]) -> list[str]:
+        faults = []
+        for text, override in values:
+            key = override.key_or_group
+            if text.startswith("+"):
+                continue
+            try:
+                spaces.get_path(config, key)
+            except KeyError:
+                faults.append(f"{key} matches no key; {nearest_key(config, key)}")
+        return faults
+
+    def load(self, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        from hydra import compose
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            loaded = compose(self.name, [*overrides, self.searchpath], return_hydra_config=True)
+            choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
+            groups = {group: choices[group] for group in GROUPS if group in choices}
+            hydra_free = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+            config = OmegaConf.to_container(hydra_free, resolve=True, throw_on_missing=False)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(str(self.file), [" ".join(str(error).split())]) from None
+        assert isinstance(config, dict)
+        if config.get("name") is None:
+            config["name"] = self.name
+        return {str(key): value for key, value in config.items()}, groups
+
+    def offered(
+        self, config: Mapping[str, Any], in_groups: list[str], values: Sequence[tuple[str, Any]]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """For each `options` in the space, compose every option once: its section and its slice."""
+        options: dict[str, dict[str, Any]] = {}
+        slices: dict[str, dict[str, Any]] = {}
+        faults = []
+        for group, node in (config.get("space") or {}).items():
+            if not isinstance(node, Mapping) or "options" not in node:
+                continue
+            if group not in self.group_options:
+                faults.append(f"space.{group}.options: {group} is no group; {spaces.nearest(group, GROUPS)}")
+                continue
+            for option in node["options"] or []:
+                if option not in self.group_options[group]:
+                    near = spaces.nearest(str(option), self.group_options[group])
+                    faults.append(f"space.{group}.options has {option}; {near}")
+                    continue
+                chosen = [text for text in in_groups if not text.startswith(f"{group}=")] + [f"{group}={option}"]
+                base, _ = self.load(chosen)
+                fitting = [text for text, override in values if _has(base, override.key_or_group)]
+                whole, _ = self.load([*chosen, *fitting])
+                options.setdefault(group, {})[option] = whole[group]
+                own = whole["space"].get(group) or {}
+                slices.setdefault(group, {})[option] = {k: v for k, v in own.items() if k != "options"}
+        if faults:
+            raise ConfigError(self.name, faults)
+        return options, slices
+
+    def origins(self, overrides: list[str]) -> dict[str, str]:
+        """Where each leaf came from: the last file of the defaults list, or the override, that set it."""
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.types import RunMode
+        from omegaconf import OmegaConf
+
+        loader = GlobalHydra.instance().config_loader()
+        defaults = loader.compute_defaults_list(self.name, [*overrides, self.searchpath], RunMode.RUN)
+        origins: dict[str, str] = {}
+        for entry in defaults.defaults:
+            if entry.config_path is None or entry.config_path.startswith("hydra/"):
+                continue
+            file = next(
+                (r / f"{entry.config_path}.yaml" for r in self.roots if (r / f"{entry.config_path}.yaml").exists()),
+                None,
+            )
+            if file is None:
+                continue
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            package = entry.package or ""
+            for path, _ in spaces.leaves(content, package):
+                if path.split(".")[0] != "defaults":
+                    origins[path] = f"{file.parent.name}/{file.name}"
+        for override in OverridesParser.create().parse_overrides(overrides):
+            key = override.key_or_group
+            if key not in self.group_options:
+                origins = {path: o for path, o in origins.items() if path != key and not path.startswith(f"{key}.")}
+                if not override.is_delete():
+                    origins[key] = "override"
+        return origins
+
+
+def nearest_key(config: Mapping[str, Any], key: str) -> str:
+    """A remedy for a dotted key that is not in `config`."""
+    parent, _, last = key.rpartition(".")
+    while parent and not _has(config, parent):
+        parent, _, last = parent.rpartition(".")
+    place = spaces.get_path(config, parent)
+    if not isinstance(place, Mapping):
+        return f"{parent} is a value"
+    names = sorted(str(name) for name in place if not str(name).startswith("_"))
+    close = spaces.closest(last, names)
+    has = f"{parent} has: {', '.join(names)}" if parent else f"there are: {', '.join(names)}"
+    if close:
+        return f"did you mean {parent}.{close}?" if parent else f"did you mean {close}?"
+    everywhere = [
+        path for path, _ in spaces.leaves(config) if path.endswith(f".{last}") and not path.startswith("space.")
+    ]
+    return f"{has}; did you mean {everywhere[0]}?" if everywhere else has
+
+
+def _has(config: Mapping[str, Any], path: str) -> bool:
+    try:
+        spaces.get_path(config, path)
+    except KeyError:
+        return False
+    return True
+
+
+def locate(target: str, allowed: Sequence[str] = ()) -> Any:
+    """The Python object that a `_target_` names.
+
+    allowed: further prefixes, from the configuration's `allowed_targets`
+    Raises ValueError where the name is not allowed, or is nothing.
+    """
+    prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in allowed))
+    if not any(f"{target}.".startswith(prefix) for prefix in prefixes):
+        raise ValueError(
+            f"_target_ is {target}; only names under {', '.join(p.rstrip('.') for p in prefixes)} are allowed; "
+            f"add allowed_targets=[{target.rpartition('.')[0]}] if you trust it"
+        )
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"_target_ is {target}, which cannot be imported ({error})") from None
+
+
+def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] = (), **extra: Any) -> Any:
+    """Call a section's `_target_` with its other keys, nested sections first; `extra` fills in what a run knows."""
+    target = locate(section["_target_"], allowed)
+    kwargs = {
+        key: instantiate(value, allowed=allowed) if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in section.items()
+        if key != "_target_"
+    }
+    return target(*args, **{**kwargs, **extra})

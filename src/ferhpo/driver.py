@@ -1,0 +1,360 @@
+"""The Ray Tune run of a sweep: our searcher, our scheduler before the stock one, one callback. All of Ray is here.
+
+Ray moves work; the truth is in the ledger. What a reader would get wrong: a stopped trial's thread goes on to sit in
+its last `report` until the next trial resets the worker; its SystemExit comes only then.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferhpo.config import ComputeSettings, Objective, instantiate
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import ConfigError, FerhpoError
+from ferhpo.ledger import CONTINUE, STOP, Ledger
+from ferhpo.study import derive_seed
+
+# Set before Ray is imported: it reads them at import.
+_ENVIRONMENT = {
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # time for a stopped trial to leave `report`; the default of 2 s hangs fit
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_DISABLE_SIGINT_HANDLER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+NUM_START_ATTEMPTS = 3  # ray.init waits 30 s for its node, and on a loaded machine that has been too little
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at a time, and what each one gets."""
+
+    num_slots: int
+    cpus: float
+    gpus: float
+
+
+def start_ray(compute: ComputeSettings) -> None:
+    """Join the cluster that `compute.address` names, or start Ray on this machine.
+
+    Raises FerhpoError where the cluster cannot be reached or Ray does not start.
+    """
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": worker_environment()},
+    }
+    if compute.address is not None:
+        options["address"] = compute.address
+    else:
+        options.update(num_cpus=compute.num_cpus, num_gpus=compute.num_gpus, include_dashboard=False)
+    for attempt in range(1, NUM_START_ATTEMPTS + 1):
+        try:
+            ray.init(**options)
+            return
+        except ConnectionError as error:
+            raise FerhpoError(
+                f"compute.address is {compute.address}: no Ray cluster answers there ({error}); "
+                "start one with `ray start --head`, or set compute.address=null"
+            ) from None
+        except Exception as error:  # Ray raises bare Exception for a node that is slow to start
+            ray.shutdown()
+            if attempt == NUM_START_ATTEMPTS:
+                raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
+
+
+def worker_environment() -> dict[str, str]:
+    """What the workers' processes need in their environment, also on other nodes."""
+    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR"]
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def find_slots(compute: ComputeSettings) -> Slots:
+    """Share the cluster's CPUs and GPUs out to trials. Raises ConfigError where not one trial fits."""
+    resources = ray.cluster_resources()
+    num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
+    limits = [compute.max_concurrent] if compute.max_concurrent is not None else []
+    limits += [int(num_gpus / gpus + 1e-9)] if gpus else []
+    limits += [int(num_cpus / compute.cpus_per_trial + 1e-9)] if compute.cpus_per_trial else []
+    num_slots = max(min([*limits, int(num_cpus)]), 0)
+    if num_slots < 1:
+        raise ConfigError(
+            "compute",
+            [
+                f"no trial fits: a trial wants {compute.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, and there are "
+                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs; lower compute.cpus_per_trial or compute.gpus_per_trial"
+            ],
+        )
+    cpus = compute.cpus_per_trial if compute.cpus_per_trial is not None else float(max(num_cpus // num_slots, 1))
+    return Slots(num_slots, cpus, gpus)
+
+
+class _Stub:
+    """Stands for a trial before the stock scheduler, named by its study number: Tune's ids are random."""
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = f"{number:06d}"
+
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Stub) and other.trial_id == self.trial_id
+
+
+class RecordingScheduler(FIFOScheduler):
+    """Stands before a stock scheduler: feeds it the recorded history on resume, and records each decision."""
+
+    def __init__(self, stock: Any, ledger: Ledger, seed: int) -> None:
+        super().__init__()
+        self.stock, self.ledger, self.seed = stock, ledger, seed
+        self._complete: set[int] = set()
+        self._added: set[int] = set()
+        self._replay()
+
+    def _replay(self) -> None:
+        trials = self.ledger.study.trials()
+        rows = [
+            (sequence, trial.number, epoch)
+            for trial in trials
+            for sequence, epoch in zip(trial.sequences, trial.epochs, strict=True)
+        ]
+        decisions = {(t.number, e["epoch"]): d for t in trials for e, d in zip(t.epochs, t.decisions, strict=True)}
+        for _, number, epoch in sorted(rows, key=lambda row: row[0]):
+            self._decide(number, epoch)
+            if decisions[number, epoch["epoch"]] == STOP:
+                self._finish(number, epoch)
+        for trial in trials:
+            if trial.state != "RUNNING" and trial.epochs:
+                self._finish(trial.number, trial.epochs[-1])
+
+    def _add(self, number: int) -> None:
+        if number in self._added:
+            return
+        self._added.add(number)
+        # Ray draws a trial's bracket from numpy's global state.
+        state = np.random.get_state()
+        np.random.seed(derive_seed(self.seed, number, "bracket"))
+        self.stock.on_trial_add(None, _Stub(number))
+        np.random.set_state(state)
+
+    def _decide(self, number: int, metrics: Mapping[str, float]) -> str:
+        self._add(number)
+        decision: str = self.stock.on_trial_result(None, _Stub(number), dict(metrics))
+        assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} answered {decision}"
+        if metrics["epoch"] >= self.ledger.max_epochs:
+            self._finish(number, metrics)
+        return decision
+
+    def _finish(self, number: int, metrics: Mapping[str, float]) -> None:
+        if number not in self._complete:
+            self._complete.add(number)
+            self.stock.on_trial_complete(None, _Stub(number), dict(metrics))
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._add(trial.config["number"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        number = trial.config["number"]
+        facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
+        self.ledger.report_facts(number, facts)
+        if "epoch" not in result:
+            return CONTINUE
+        epoch = int(result["epoch"])
+        decision = self.ledger.epoch(number, epoch, result, lambda: self._decide(number, result))
+        if decision == STOP:
+            self._finish(number, result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        pass
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        pass
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        pass
+
+
+class StudySearcher(Searcher):
+    """Gives Tune the ledger's next trial."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+        self.stopping = False
+
+    def suggest(self, trial_id: str) -> Any:
+        trial = None if self.stopping else self.ledger.next_trial()
+        if trial is None:
+            return Searcher.FINISHED if self.stopping or self.ledger.is_finished else None
+        self.ledger.running[trial.number] = len(trial.epochs)
+        return {
+            "number": trial.number,
+            "seed": trial.seed,
+            "config": self.ledger.space.apply(trial.sample),
+            "folder": str(self.ledger.sweep.trial_folder(trial.number)),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("{}")  # Tune insists on a file; the study is the truth
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class LedgerCallback(tune.Callback):
+    """Hands the starts and ends of trials to the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._outcomes: dict[int, tuple[str, str]] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.ledger.start(trial.config["number"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "outcome" in result:
+            self._outcomes[trial.config["number"]] = (result["outcome"], result.get("reason", ""))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        if number in self._outcomes:
+            self.ledger.ended(number, *self._outcomes.pop(number))
+        else:
+            self.ledger.stopped(number)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        if number in self._outcomes:
+            self.ledger.ended(number, *self._outcomes.pop(number))
+        else:
+            error = trial.get_error()
+            self.ledger.lost(number, str(error).strip().splitlines()[-1] if error else "no reason given")
+
+
+def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None) -> None:
+    """What a worker runs: one trial after the other in a warm process."""
+    import traceback
+
+    from ferhpo.trial import release_memory, run_trial
+
+    facts: dict[str, Any] = {}
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        tune.report({**metrics, "epoch": epoch, "facts": facts})
+
+    try:
+        outcome = run_trial(
+            config["config"],
+            data,
+            Path(config["folder"]),
+            config["seed"],
+            report,
+            on_start=facts.update,
+            num_threads=num_threads,
+        )
+    except Exception as error:
+        # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
+        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        tune.report({"outcome": "FAILED", "reason": reason, "facts": facts})
+        raise
+    finally:
+        release_memory()
+    tune.report({"outcome": outcome.state, "reason": outcome.reason, "facts": facts})
+
+
+def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
+    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if a person stopped it."""
+    config = ledger.sweep.config
+    section = dict(config["scheduler"])
+    extra: dict[str, Any] = {}
+    if not section["_target_"].endswith("FIFOScheduler"):
+        extra = {"metric": objective.metric, "mode": objective.mode}
+    stock = instantiate(section, allowed=config["allowed_targets"], **extra)
+    searcher = StudySearcher(ledger)
+    scratch = ledger.sweep.folder / "ray"
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    num_threads = max(int(slots.cpus), 1)
+    trainable = tune.with_resources(
+        tune.with_parameters(worker_trial, data=data, num_threads=num_threads),
+        {"CPU": slots.cpus, "GPU": slots.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=RecordingScheduler(stock, ledger, int(config["seed"])),
+            num_samples=-1,
+            max_concurrent_trials=slots.num_slots,
+            reuse_actors=not compute.isolate_trials,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[LedgerCallback(ledger)],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    with _on_signals(lambda: setattr(searcher, "stopping", True)):
+        tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+    return ledger.is_finished
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"{trial.config['number']:04d}"
+
+
+class _on_signals:  # noqa: N801 - reads as a clause of `with`
+    """While Tune runs, SIGTERM ends the sweep as SIGINT does: Tune handles only the latter."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self.note = note
+
+    def __enter__(self) -> None:
+        self.is_main = threading.current_thread() is threading.main_thread()
+        if self.is_main:
+            self.before = signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, signum: int, frame: object) -> None:
+        self.note()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def __exit__(self, *exc: object) -> None:
+        if self.is_main:
+            signal.signal(signal.SIGTERM, self.before)

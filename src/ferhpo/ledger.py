@@ -1,0 +1,165 @@
+"""What a driver does at each event of a sweep: tells the study, hands records to tracking. It knows nothing of Ray.
+
+What a reader would get wrong: an epoch that was recorded before a crash comes again after the resume, from the trial's
+checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ferhpo.record import Sweep
+from ferhpo.space import leaves
+from ferhpo.study import SweepStudy, TrialRecord
+
+PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
+CONTINUE, STOP = "CONTINUE", "STOP"
+METRICS = (
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "val_macro_f1",
+    "lr",
+    "epoch_seconds",
+    "images_per_second",
+    "device_memory_mb",
+)
+
+
+class Ledger:
+    """The driver's books of one sweep."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        study: SweepStudy,
+        tracker: Any,
+        num_trials: int | None,
+        on_event: Callable[["Ledger"], None] = lambda ledger: None,
+    ) -> None:
+        self.sweep, self.study, self.tracker, self.on_event = sweep, study, tracker, on_event
+        self.space = study.space
+        self.max_epochs = int(sweep.config["trainer"]["max_epochs"])
+        size, num_continuous = self.space.size()
+        is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
+        limits = [num_trials] if num_trials is not None else []
+        limits += [size] if is_grid and not num_continuous else []
+        self.num_trials = min(limits) if limits else None
+        self.running: dict[int, int] = {}  # number -> last epoch seen
+        self.started_seconds = time.monotonic()
+        self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
+        self._attempts: dict[int, int] = {}
+        self._facts: dict[int, dict[str, Any]] = {}
+        self._began: dict[int, float] = {}
+        self._waiting: deque[int] = deque()
+        for number in study.interrupted():
+            trial = study.trial(number)
+            if trial.decisions and (trial.decisions[-1] == STOP or trial.epochs[-1]["epoch"] >= self.max_epochs):
+                self._end(number, self._state_after_stop(trial))
+            else:
+                self._waiting.append(number)
+
+    def next_trial(self) -> TrialRecord | None:
+        """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
+        if self._waiting:
+            return self.study.trial(self._waiting.popleft())
+        if self.num_trials is not None and self.study.num_asked >= self.num_trials:
+            return None
+        return self.study.ask()
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing runs, and nothing is left to start."""
+        asked_all = self.num_trials is not None and self.study.num_asked >= self.num_trials
+        return asked_all and not self._waiting and not self.running
+
+    def start(self, number: int) -> None:
+        """A trial was handed to a worker."""
+        trial = self.study.trial(number)
+        self.running[number] = len(trial.epochs)
+        self._began[number] = time.monotonic()
+        self.tracker.open_trial(number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
+        self.on_event(self)
+
+    def _params(self, trial: TrialRecord) -> dict[str, object]:
+        """What was sampled and what was fixed, by dotted path."""
+        applied = self.space.apply(trial.sample)
+        fixed = dict(leaves({section: applied[section] for section in PARAM_SECTIONS}))
+        fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
+        groups = {section: self.sweep.composed.groups[section] for section in PARAM_SECTIONS if section != "trainer"}
+        return {**groups, **fixed, **trial.sample, "seed": trial.seed}
+
+    def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
+        """What a worker knows of its trial before the first epoch."""
+        if number in self._facts or not facts:
+            return
+        self._facts[number] = dict(facts)
+        counts = {key: float(facts[key]) for key in ("num_parameters", "macs") if key in facts}
+        self.tracker.log_metrics(number, counts)
+        tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts}
+        self.tracker.set_tags(number, tags)
+
+    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decide: Callable[[], str]) -> str:
+        """Record an epoch and return what is to happen next; one recorded before is ignored."""
+        known = self.study.trial(number).epochs
+        self.running[number] = max(epoch, self.running.get(number, 0))
+        if known and epoch <= known[-1]["epoch"]:
+            return CONTINUE
+        decision = decide()
+        kept = {key: float(metrics[key]) for key in METRICS if key in metrics}
+        self.study.record_epoch(number, epoch, kept, decision)
+        self.tracker.log_epoch(number, epoch, kept)
+        self.on_event(self)
+        return decision
+
+    def stopped(self, number: int) -> None:
+        """The scheduler's stop has been carried out, or the last epoch has been recorded."""
+        self._end(number, self._state_after_stop(self.study.trial(number)))
+
+    def _state_after_stop(self, trial: TrialRecord) -> str:
+        # ASHA answers STOP at its max_t too: a trial that ran all its epochs is complete, not pruned.
+        return "COMPLETE" if trial.epochs and trial.epochs[-1]["epoch"] >= self.max_epochs else "PRUNED"
+
+    def ended(self, number: int, state: str, reason: str = "") -> None:
+        """A worker told how its trial ended."""
+        self._end(number, state, reason)
+
+    def lost(self, number: int, reason: str) -> None:
+        """The worker or its node died: the trial runs again from its checkpoint, up to compute.max_retries times."""
+        self._attempts[number] = self._attempts.get(number, 0) + 1
+        if self._attempts[number] <= int(self.sweep.config["compute"]["max_retries"]):
+            self.running.pop(number, None)
+            self._waiting.appendleft(number)
+        else:
+            self._end(number, "FAILED", f"worker lost {self._attempts[number]} times: {reason}")
+
+    def _end(self, number: int, state: str, reason: str = "") -> None:
+        began = self._began.get(number)
+        before = self.study.trial(number).seconds or 0.0
+        seconds = before + (time.monotonic() - began if began is not None else 0.0)
+        trial = self.study.finish(number, state, reason, seconds, self._facts.get(number))
+        self.running.pop(number, None)
+        summary: dict[str, float] = {}
+        if trial.value is not None and trial.best_epoch is not None:
+            summary = {f"best_{self.study.objective.metric}": trial.value, "best_epoch": float(trial.best_epoch)}
+        if summary:
+            self.tracker.log_metrics(number, summary)
+        self.close_in_tracking(trial)
+        self.on_event(self)
+
+    def close_in_tracking(self, trial: TrialRecord) -> None:
+        """Hand the kept checkpoint and the outcome to tracking."""
+        checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
+        if checkpoint.exists():
+            self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")
+        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason} if trial.reason else {})
+
+    def interrupt(self) -> list[int]:
+        """The sweep was stopped by a person: what runs is closed in MLflow as KILLED, and stays open in the study."""
+        numbers = self.study.interrupted()
+        for number in numbers:
+            self.tracker.close_trial(number, "STOPPED", {"ferhpo.reason": "stopped by a person; resume goes on"})
+        self.running.clear()
+        return numbers

@@ -1,0 +1,166 @@
+"""A sweep on disk: its folder, what it was started with, and its trials. Read by everything, written once.
+
+<output_dir>/<name>/
+    sweep.json      the composed configuration, id, versions, git state
+    study.jsonl     the Optuna study (study.py)
+    spool.jsonl     what goes to MLflow (tracking)
+    trials/0007/    last.ckpt, best.ckpt of trial 7
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Composed, Objective
+from ferhpo.errors import StorageError, SweepError
+from ferhpo.space import Space, nearest
+from ferhpo.study import TrialRecord, read_trials
+
+META = "sweep.json"
+PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
+# A trial's weights follow from these; a resumed sweep that changed them would mix two sweeps.
+CHANGEABLE = ("num_trials", "compute", "tracking")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its folder holds it."""
+
+    folder: Path
+    id: str
+    composed: Composed
+    meta: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.composed.config
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(**self.config["objective"])
+
+    def space(self) -> Space:
+        return self.composed.space()
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in the order of their numbers, also while the sweep runs."""
+        return read_trials(self.folder, self.objective)
+
+    def leaderboard(self) -> list[TrialRecord]:
+        """Complete trials best first, then the others best first, then those without a value."""
+        sign = -1.0 if self.objective.mode == "max" else 1.0
+        return sorted(
+            self.trials(),
+            key=lambda trial: (
+                trial.value is None,
+                trial.state != "COMPLETE",
+                sign * trial.value if trial.value is not None else 0.0,
+                trial.number,
+            ),
+        )
+
+    def best(self) -> TrialRecord | None:
+        """The best COMPLETE trial; None where there is none."""
+        first = next(iter(self.leaderboard()), None)
+        return first if first is not None and first.state == "COMPLETE" else None
+
+    def trial_folder(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:04d}"
+
+    def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
+        """The whole configuration of a trial, its sample applied."""
+        return self.space().apply(trial.sample)
+
+
+def create_sweep(composed: Composed, kind: str = "sweep") -> Sweep:
+    """Make the folder of a new sweep. Raises SweepError where it exists, StorageError where the disk refuses."""
+    config = composed.config
+    folder = Path(config["output_dir"]).resolve() / str(config["name"])
+    if (folder / META).exists():
+        name = folder.name
+        raise SweepError(
+            f"sweep {name} exists in {folder.parent}; ferhpo sweep --resume {name} goes on with it, "
+            f"--new starts {free_name(folder)}, name=... starts one by that name"
+        )
+    meta = {
+        "id": uuid.uuid4().hex,
+        "kind": kind,
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "versions": versions(),
+        "git": git_state(),
+        "node": platform.node(),
+        "composed": asdict(composed),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / META, meta)
+    except OSError as error:
+        raise StorageError(
+            f"output_dir is {config['output_dir']}: {folder} cannot be written ({error.strerror}); "
+            f"free space there, or set output_dir to a folder that can be"
+        ) from None
+    return Sweep(folder, meta["id"], composed, meta)
+
+
+def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
+    """The sweep called `name` in `output_dir`, or in the folder `name`. Raises SweepError where there is none."""
+    folder = Path(output_dir) / name
+    if not (folder / META).exists() and (Path(name) / META).exists():
+        folder = Path(name)
+    if not (folder / META).exists():
+        names = [path.parent.name for path in sorted(Path(output_dir).glob(f"*/{META}"))]
+        hint = nearest(str(name), names) if names else "there are none yet"
+        raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
+    folder = folder.resolve()
+    meta = json.loads((folder / META).read_text())
+    return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
+
+
+def free_name(folder: Path) -> str:
+    """The first of name-2, name-3, ... that is free beside `folder`."""
+    number = 2
+    while (folder.parent / f"{folder.name}-{number}").exists():
+        number += 1
+    return f"{folder.name}-{number}"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write by rename, so that no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, str]:
+    """Commit of the current folder's repository and whether its tree was dirty; empty outside one."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": commit.stdout.strip(), "dirty": str(bool(status.stdout.strip())).lower()}

@@ -1,0 +1,262 @@
+"""The search space: a partial copy of the configuration with draws where values stand.
+
+    space:
+      model:
+        num_blocks:     {low: 1, high: 4}
+        block_channels: {low: 64, high: 512, step: 64, repeat: model.num_blocks}
+        norm:           {choices: [batch, none]}
+      optim:
+        options: [sgd, adam]                    # chooses among conf/optim, each with its own slice
+        lr:       {low: 1.0e-4, high: 0.1, log: true}
+        momentum: {low: 0.8, high: 0.99, when: {optim: sgd}}
+
+A draw is an integer when both bounds are integers. `when` takes a key and a value or a list of values; a key is a
+configuration path, another draw, or a group (`optim`) whose option is meant. `repeat` makes a list, one draw an entry,
+called `model.block_channels.0`, `.1`, ... An entry that is null takes no part.
+
+A sample is a flat dictionary from dotted path to value. What a reader would get wrong: Optuna's parameter is called by
+the path too, except where two options of a group draw the same path; there it is `path@option`.
+"""
+
+import copy
+import difflib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One thing that may vary. `path` is where its value goes, `name` what Optuna calls it."""
+
+    path: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    repeat: str | int | None = None
+    option: str | None = None
+    name: str = ""
+
+    @property
+    def is_int(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def num_points(self) -> int | None:
+        """How many values it can take; None when continuous."""
+        if self.choices:
+            return len(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step if self.step is not None else (1 if self.is_int else None)
+        if step is None:
+            return None
+        return math.floor((self.high - self.low) / step + 1e-9) + 1
+
+    def values(self) -> Iterator[Any]:
+        """Every value of a draw that is not continuous."""
+        if self.choices:
+            yield from self.choices
+            return
+        num_points = self.num_points
+        assert num_points is not None
+        assert self.low is not None
+        step = self.step if self.step is not None else 1
+        for index in range(num_points):
+            yield self.low + index * step if self.is_int else round(self.low + index * step, 12)
+
+    def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Any:
+        """Ask Optuna for a value under `name`."""
+        if self.choices:
+            # Optuna stores only scalars: a list is drawn as its JSON text.
+            texts = {choice_key(choice): choice for choice in self.choices}
+            return texts[trial.suggest_categorical(name, list(texts))]
+        assert self.low is not None
+        assert self.high is not None
+        if self.is_int:
+            step = int(self.step) if self.step is not None else 1
+            return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
+        # 0.1 + 2 * 0.1 is 0.30000000000000004: people should read 0.3.
+        return round(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log), 12)
+
+
+def choice_key(choice: Any) -> Any:
+    """What Optuna stores for a choice."""
+    return json.dumps(choice) if isinstance(choice, list | dict) else choice
+
+
+@dataclass(frozen=True)
+class Space:
+    """A compiled space.
+
+    config: the configuration that it mirrors
+    groups: the option that each configuration group stands at
+    options: for each group that the space chooses among, the section of each option
+    """
+
+    draws: tuple[Draw, ...]
+    config: Mapping[str, Any]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def lookup(self, key: str, sample: Mapping[str, Any]) -> Any:
+        """What `key` stands at when `sample` has been applied: a draw, a group's option, or a configured value."""
+        if key in sample:
+            return sample[key]
+        if key in self.groups:
+            return self.groups[key]
+        section, _, rest = key.partition(".")
+        if section in self.options and section in sample:
+            return get_path(self.options[section][sample[section]], rest)
+        return get_path(self.config, key)
+
+    def is_active(self, draw: Draw, sample: Mapping[str, Any]) -> bool:
+        return all(self.lookup(key, sample) in allowed for key, allowed in draw.when)
+
+    def num_repeats(self, draw: Draw, sample: Mapping[str, Any]) -> int | None:
+        """How many entries a repeated draw has; None for a single one."""
+        if draw.repeat is None:
+            return None
+        return int(draw.repeat if isinstance(draw.repeat, int) else self.lookup(draw.repeat, sample))
+
+    def suggest(self, trial: "optuna.trial.BaseTrial") -> Sample:
+        """Draw a sample from an Optuna trial (define-by-run)."""
+        sample: Sample = {}
+        for draw in self.draws:
+            if not self.is_active(draw, sample):
+                continue
+            repeats = self.num_repeats(draw, sample)
+            if repeats is None:
+                sample[draw.path] = draw.suggest(trial, draw.name)
+            else:
+                for index in range(repeats):
+                    sample[f"{draw.path}.{index}"] = draw.suggest(trial, f"{draw.name}.{index}")
+        return sample
+
+    def apply(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with the values of `sample` in their places."""
+        config = copy.deepcopy(dict(self.config))
+        for group in self.options:
+            if group in sample:
+                config[group] = copy.deepcopy(self.options[group][sample[group]])
+        lists: dict[str, list[Any]] = {}
+        repeated = {draw.path for draw in self.draws if draw.repeat is not None}
+        for path, value in sample.items():
+            parent, _, last = path.rpartition(".")
+            if path in self.options:
+                continue
+            if parent in repeated and last.isdigit():
+                lists.setdefault(parent, []).append(value)
+            else:
+                set_path(config, path, value)
+        for path, values in lists.items():
+            set_path(config, path, values)
+        return config
+
+    @property
+    def is_conditional(self) -> bool:
+        return any(draw.when or isinstance(draw.repeat, str) for draw in self.draws)
+
+    def size(self) -> tuple[int, int]:
+        """(number of points of the discrete part, number of continuous draws; 0 means the space is finite).
+
+        Only draws that others depend on are enumerated; the rest multiply.
+        """
+        controls = {key for draw in self.draws for key, _ in draw.when}
+        controls |= {draw.repeat for draw in self.draws if isinstance(draw.repeat, str)}
+        order = [draw for draw in self.draws if draw.path in controls]
+        rest = [draw for draw in self.draws if draw.path not in controls]
+
+        def count(index: int, sample: Sample) -> int:
+            if index < len(order):
+                draw = order[index]
+                if not self.is_active(draw, sample):
+                    return count(index + 1, sample)
+                return sum(count(index + 1, {**sample, draw.path: value}) for value in draw.values())
+            product = 1
+            for draw in rest:
+                if draw.num_points is not None and self.is_active(draw, sample):
+                    repeats = self.num_repeats(draw, sample)
+                    product *= draw.num_points ** (1 if repeats is None else repeats)
+            return product
+
+        return count(0, {}), sum(draw.num_points is None for draw in self.draws)
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Every value of every draw by Optuna's name, for a grid sampler.
+
+        Raises ValueError for a continuous draw, which has no grid.
+        """
+        axes: dict[str, list[Any]] = {}
+        for draw in self.draws:
+            if draw.num_points is None:
+                raise ValueError(f"space.{draw.path} is continuous, and a grid needs points; give it a step or choices")
+            longest = self._most_repeats(draw)
+            values = [choice_key(value) for value in draw.values()]
+            names = [draw.name] if longest is None else [f"{draw.name}.{index}" for index in range(longest)]
+            axes.update(dict.fromkeys(names, values))
+        return axes
+
+    def _most_repeats(self, draw: Draw) -> int | None:
+        if draw.repeat is None or isinstance(draw.repeat, int):
+            return draw.repeat
+        for other in self.draws:
+            if other.path == draw.repeat:
+                return int(max(other.values()))
+        return int(self.lookup(draw.repeat, {}))
+
+
+def get_path(config: Any, path: str) -> Any:
+    """The value at a dotted path. Raises KeyError with the first part that is missing."""
+    for part in path.split(".") if path else []:
+        if isinstance(config, Mapping) and part in config:
+            config = config[part]
+        elif (
+            isinstance(config, Sequence) and not isinstance(config, str) and part.isdigit() and int(part) < len(config)
+        ):
+            config = config[int(part)]
+        else:
+            raise KeyError(part)
+    return config
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (dotted path, value) of nested mappings; a list is a value, and so is an empty mapping."""
+    if isinstance(node, Mapping) and node:
+        for key, child in node.items():
+            yield from leaves(child, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def set_path(config: dict[str, Any], path: str, value: Any) -> None:
+    """Put `value` at a dotted path whose parents exist."""
+    parent, _, last = path.rpartition(".")
+    place = get_path(config, parent)
+    if isinstance(place, list):
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that `name` was most likely meant to be."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A remedy for a name that is not among `names`: the closest one, or all of them."""
+    names = list(names)
+    close = closest(name, names)
+    return f"did you mean {close}?" if close else f"there are: {', '.join(sorted(names))}"

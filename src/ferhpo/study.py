@@ -1,0 +1,319 @@
+"""The Optuna study of a sweep: the truth about it. Open, ask, record, finish, resume.
+
+One driver writes it, under a lock on the sweep's folder; anyone may read it meanwhile (`read_trials`). An ask is one
+append to the journal, so a kill in the middle leaves nothing half said: the sampler works on a copy of the study in
+memory, and what it drew is then appended as one line. What is asked depends on (history, sweep seed, trial number)
+only, so a resumed sweep asks what an uninterrupted one would have asked.
+
+What a reader would get wrong: Optuna's own value of a pruned trial is the last one reported. The value of a trial is
+ours, the objective at its best epoch, in the attribute `outcome`.
+"""
+
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import socket
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ferhpo.config import Objective, instantiate, locate
+from ferhpo.errors import SweepError
+from ferhpo.space import Sample, Space
+
+JOURNAL = "study.jsonl"
+LOCK = "driver.lock"
+STUDY_NAME = "sweep"
+# How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
+# that is violated: measured, that halves the further infeasible asks.
+OPTUNA_STATES = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "INFEASIBLE": TrialState.PRUNED,
+    "DIVERGED": TrialState.PRUNED,
+    "FAILED": TrialState.FAIL,
+}
+FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the study tells it.
+
+    state: RUNNING (or interrupted), COMPLETE, PRUNED, INFEASIBLE, DIVERGED, FAILED
+    epochs: the metrics of each recorded epoch, in order, with `epoch` counted from 1
+    value: the objective at `best_epoch`, whose checkpoint is kept; None before the first epoch
+    """
+
+    number: int
+    state: str
+    sample: Sample
+    seed: int
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+    value: float | None = None
+    best_epoch: int | None = None
+    reason: str = ""
+    seconds: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def derive_seed(seed: int, number: int, purpose: str) -> int:
+    """A seed in [0, 2**31) that depends on the sweep's seed, the trial's number and what it is for."""
+    digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+class _NoLock(BaseJournalFileLock):
+    """The driver's flock on the folder guards the journal; the stock file lock would wait 30 s for a stale one."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+class FolderLock:
+    """The one driver of a sweep, by flock; the kernel frees it with the process, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._file: IO[str] = self.path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = json.loads(self._file.read() or "{}")
+            self._file.close()
+            raise SweepError(
+                f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+                f"since {holder.get('since', '?')}; wait for it, or stop that process"
+            ) from None
+        self._file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _cut_torn_line(path: Path) -> None:
+    """A kill can leave half a last line; the next append would make it a broken line in the middle."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def _load(path: Path) -> tuple[JournalStorage, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock()))
+    studies = storage.get_all_studies()
+    return storage, studies[0]._study_id if studies else -1
+
+
+def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
+    """The trials of a sweep, also while a driver runs it. Raises SweepError where there is no study."""
+    path = folder / JOURNAL
+    if not path.exists():
+        raise SweepError(f"{folder} holds no sweep")
+    storage, study_id = _load(path)
+    if study_id < 0:
+        return []
+    return [_record(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+
+
+def _record(trial: FrozenTrial, objective: Objective) -> TrialRecord:
+    attrs = trial.user_attrs
+    epochs = sorted(int(key[6:]) for key in attrs if key.startswith("epoch:"))
+    rows = [attrs[f"epoch:{epoch}"] for epoch in epochs]
+    metrics = [{"epoch": epoch, **row["metrics"]} for epoch, row in zip(epochs, rows, strict=True)]
+    best: dict[str, float] | None = None
+    for row in metrics:
+        value = row.get(objective.metric)
+        if (
+            value is not None
+            and value == value
+            and (best is None or objective.is_better(value, best[objective.metric]))
+        ):
+            best = row
+    outcome = attrs.get("outcome", {})
+    return TrialRecord(
+        number=trial.number,
+        state="RUNNING" if trial.state == TrialState.RUNNING else outcome.get("state", trial.state.name),
+        sample=attrs["sample"],
+        seed=attrs["seed"],
+        epochs=metrics,
+        decisions=[row["decision"] for row in rows],
+        sequences=[row["sequence"] for row in rows],
+        value=None if best is None else best[objective.metric],
+        best_epoch=None if best is None else int(best["epoch"]),
+        reason=outcome.get("reason", ""),
+        seconds=outcome.get("seconds"),
+        extra=outcome.get("extra", {}),
+    )
+
+
+class SweepStudy:
+    """A sweep's study, opened by its driver.
+
+    Raises SweepError when another driver holds it, or when its journal belongs to another user (CMA-ES keeps a pickle
+    in it).
+    """
+
+    def __init__(self, folder: Path, space: Space, sampler: Mapping[str, Any], seed: int, objective: Objective) -> None:
+        self.folder, self.space, self.sampler, self.seed, self.objective = folder, space, sampler, seed, objective
+        self.lock = FolderLock(folder)
+        path = folder / JOURNAL
+        if path.exists():
+            if path.stat().st_uid != os.getuid():
+                raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
+            _cut_torn_line(path)
+        storage, study_id = _load(path)
+        direction = StudyDirection.MAXIMIZE if objective.mode == "max" else StudyDirection.MINIMIZE
+        if study_id < 0:
+            optuna.create_study(storage=storage, study_name=STUDY_NAME, direction=direction)
+            study_id = storage.get_study_id_from_name(STUDY_NAME)
+        self._storage, self._study_id = storage, study_id
+        self._memory = optuna.create_study(direction=direction)
+        for trial in storage.get_all_trials(study_id):
+            for key, value in trial.user_attrs.get("study_attrs", {}).items():
+                self._memory._storage.set_study_system_attr(self._memory._study_id, key, value)
+            self._memory.add_trial(trial)
+        self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
+        self._finish_half_told()
+
+    def close(self) -> None:
+        self.lock.release()
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in the order of their numbers."""
+        return [_record(trial, self.objective) for trial in self._frozen()]
+
+    def trial(self, number: int) -> TrialRecord:
+        return _record(self._frozen()[number], self.objective)
+
+    @property
+    def num_asked(self) -> int:
+        return len(self._frozen())
+
+    def interrupted(self) -> list[int]:
+        """Numbers of trials that were asked and have not ended."""
+        return [trial.number for trial in self._frozen() if trial.state == TrialState.RUNNING]
+
+    def best(self) -> TrialRecord | None:
+        """The best COMPLETE trial; the earlier one wins a tie."""
+        best: TrialRecord | None = None
+        for trial in self.trials():
+            if trial.state == "COMPLETE" and trial.value is not None:
+                better = best is None or self.objective.is_better(trial.value, best.value)
+                best = trial if better else best
+        return best
+
+    def ask(self) -> TrialRecord:
+        """Draw the next trial and append it to the journal."""
+        number = self.num_asked
+        self._memory.sampler = self._make_sampler(number)
+        before = self._study_attrs()
+        trial = self._memory.ask()
+        assert trial.number == number
+        sample = self.space.suggest(trial)
+        attrs: dict[str, Any] = {"sample": sample, "seed": derive_seed(self.seed, number, "trial")}
+        changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        if changed:  # a sampler's note on the study (QMC counts its points) must stand in the same line as the ask
+            attrs["study_attrs"] = changed
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        drawn = self._frozen()[number]
+        self._storage.create_new_trial(
+            self._study_id,
+            template_trial=create_trial(
+                state=TrialState.RUNNING,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs=attrs,
+                system_attrs=drawn.system_attrs,
+            ),
+        )
+        return self.trial(number)
+
+    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:
+        """Record an epoch and what the scheduler decided on it."""
+        self._sequence += 1
+        row = {"sequence": self._sequence, "decision": decision, "metrics": dict(metrics)}
+        value = metrics[self.objective.metric]
+        for storage, trial_id in self._both(number):
+            storage.set_trial_user_attr(trial_id, f"epoch:{epoch}", row)
+            storage.set_trial_intermediate_value(trial_id, epoch, value)
+
+    def finish(
+        self,
+        number: int,
+        state: str,
+        reason: str = "",
+        seconds: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> TrialRecord:
+        """Tell how a trial ended. `extra` is what else a reader may want of it, as its number of parameters."""
+        if state == "COMPLETE" and self.trial(number).value is None:
+            state, reason = "FAILED", "ended without reporting an epoch"
+        outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
+        for storage, trial_id in self._both(number):
+            storage.set_trial_user_attr(trial_id, "outcome", outcome)
+        self._tell(number, state)
+        return self.trial(number)
+
+    def _tell(self, number: int, state: str) -> None:
+        infeasible = 1.0 if state in ("INFEASIBLE", "DIVERGED") else 0.0
+        value = self.trial(number).value
+        values = [value] if state == "COMPLETE" and value is not None else None
+        for storage, trial_id in self._both(number):
+            if state != "FAILED":
+                storage.set_trial_system_attr(trial_id, "constraints:infeasible", infeasible)
+            storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
+
+    def _finish_half_told(self) -> None:
+        """A kill between the outcome and the tell: tell now."""
+        for trial in self._frozen():
+            if trial.state == TrialState.RUNNING and "outcome" in trial.user_attrs:
+                self._tell(trial.number, trial.user_attrs["outcome"]["state"])
+
+    def _study_attrs(self) -> dict[str, Any]:
+        return self._memory._storage.get_study_system_attrs(self._memory._study_id)
+
+    def _frozen(self) -> list[FrozenTrial]:
+        return self._memory.get_trials(deepcopy=False)
+
+    def _both(self, number: int) -> list[tuple[optuna.storages.BaseStorage, int]]:
+        """The journal first: what it does not hold has not happened."""
+        journal_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return [(self._storage, journal_id), (self._memory._storage, self._frozen()[number]._trial_id)]
+
+    def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        name = self.sampler["_target_"].rpartition(".")[2]
+        extra: dict[str, Any] = {}
+        if name == "GridSampler":
+            extra["search_space"] = self.space.grid()
+        if "seed" in inspect.signature(locate(self.sampler["_target_"])).parameters:
+            fixed = name in FIXED_SEED_SAMPLERS
+            extra["seed"] = self.seed if fixed else derive_seed(self.seed, number, "ask")
+        return instantiate(self.sampler, **extra)  # type: ignore[no-any-return]

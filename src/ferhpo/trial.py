@@ -1,0 +1,153 @@
+"""One trial, without Ray: build what the configuration names, fit it, say how it ended. `ferhpo train` is this alone.
+
+What a reader would get wrong: out of memory and a network that cannot be built are outcomes, not errors. Any other
+exception passes through to whoever called.
+"""
+
+import os
+import platform
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferhpo.config import Objective, instantiate
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import Diverged, Infeasible
+
+if TYPE_CHECKING:
+    import torch
+
+    from ferhpo.training.fit import FitResult
+
+Report = Callable[[int, dict[str, float]], None]
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: COMPLETE, INFEASIBLE or DIVERGED, and why; `result` of a complete one."""
+
+    state: str
+    reason: str = ""
+    result: "FitResult | None" = field(default=None, repr=False)
+
+
+def input_size(config: Mapping[str, Any], image_size: int) -> int:
+    """Height in pixels of what the network sees: the crop where there is one."""
+    return int(config["augment"].get("crop") or image_size)
+
+
+def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int, image_size: int) -> "torch.nn.Module":
+    """The network of a configuration. Raises Infeasible where its sample makes none."""
+    try:
+        network = instantiate(
+            config["model"],
+            allowed=config.get("allowed_targets") or (),
+            in_channels=num_channels,
+            num_classes=num_classes,
+            image_size=input_size(config, image_size),
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise Infeasible(f"out of memory while building the network: {first_line(error)}") from None
+        raise Infeasible(f"the network cannot be built: {first_line(error)}") from None
+    return network  # type: ignore[no-any-return]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a device or the host had no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
+    """What is known of a trial before its first epoch: parameters, multiply-accumulates of an image, device."""
+    import torch
+
+    from ferhpo.models.count import count_macs, count_parameters
+
+    size = input_size(config, data.image_size)
+    cuda = torch.cuda.is_available()
+    return {
+        "num_parameters": count_parameters(network),
+        "macs": count_macs(network, (data.channels, size, size)),
+        "device": torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)",
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "node": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def run_trial(
+    config: Mapping[str, Any],
+    data: FaceData,
+    folder: Path,
+    seed: int,
+    report: Report,
+    on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
+    num_threads: int | None = None,
+) -> Outcome:
+    """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one.
+
+    report: called with (epoch from 1, metrics) as the last act of every epoch; may raise SystemExit to stop
+    on_start: called with the trial's `facts` before its first epoch
+    """
+    import torch
+
+    from ferhpo.training.fit import fit
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    allowed = config.get("allowed_targets") or ()
+    objective = Objective(**config["objective"])
+    try:
+        torch.manual_seed(seed)
+        network = build_network(config, data.channels, data.num_classes, data.image_size)
+        on_start(facts(config, network, data))
+        result = fit(
+            network,
+            data,
+            optimizer=partial(instantiate, config["optim"], allowed=allowed),
+            lr_schedule=partial(instantiate, config["lr_schedule"], allowed=allowed),
+            augment=instantiate(config["augment"]),
+            settings=instantiate(config["trainer"]),
+            metric=objective.metric,
+            mode=objective.mode,
+            folder=folder,
+            seed=seed,
+            report=report,
+        )
+    except Infeasible as error:
+        return Outcome("INFEASIBLE", str(error))
+    except Diverged as error:
+        return Outcome("DIVERGED", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # The traceback's frames hold the tensors: let them go before anyone asks for memory again.
+        traceback.clear_frames(error.__traceback__)
+        return Outcome("INFEASIBLE", f"out of memory: {first_line(error)}")
+    finally:
+        release_memory()
+    return Outcome("COMPLETE", result=result)
+
+
+def release_memory() -> None:
+    """Give the memory of an ended trial back before the next one starts in this process."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
