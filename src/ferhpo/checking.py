@@ -7,7 +7,9 @@ allocated and no rule stands in two places.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate
 from ferhpo.errors import ConfigError, Infeasible
@@ -57,8 +59,11 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
         own = list(_bind(section, config[section], config.get("allowed_targets") or ()))
         broken |= {section} if own else set()
         faults += own
-    for section, settings in (("compute", ComputeSettings), ("tracking", TrackingSettings)):
-        faults += _bind_settings(section, config[section], settings)
+    faults += _bind_settings("compute", config["compute"], ComputeSettings)
+    try:
+        TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
+    except ConfigError as error:
+        faults += error.faults
     for section in sections:
         if section not in broken:
             faults += _try_build(section, config)
@@ -160,7 +165,9 @@ def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
             given = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
             instantiate(values, allowed=allowed, **given)
         elif section == "sampler" and not values["_target_"].endswith("GridSampler"):
-            instantiate(values, allowed=allowed)
+            with catch_warnings():
+                simplefilter("ignore")
+                instantiate(values, allowed=allowed)
     except (ValueError, TypeError, RuntimeError, AssertionError, Infeasible) as error:
         return [_with_section(section, error)]
     return []

@@ -177,6 +177,8 @@ def compose(name: str, overrides: Sequence[str] = (), config_dir: Path | None = 
     if name not in files:
         raise ConfigError("sweep", [f"{name} is no sweep; {spaces.nearest(name, list(files))}"])
     roots = config_roots(config_dir)
+    # Hydra wants the primary configuration in its main folder; the roots follow in their order.
+    roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(roots[0]), version_base="1.3"):
         return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
@@ -193,8 +195,7 @@ class _Composer:
 
     def compose(self, overrides: list[str]) -> Composed:
         texts, in_groups, faults = self.sort(overrides)
-        if not faults:
-            faults = self.check_keys(self.load(in_groups)[0], texts)
+        faults += self.check_keys(self.load(in_groups)[0], texts)
         if faults:
             raise ConfigError(self.name, faults)
         config, groups = self.load([*in_groups, *(text for text, _ in texts)])

@@ -95,7 +95,7 @@ def worker_environment() -> dict[str, str]:
 
 def find_slots(compute: ComputeSettings) -> Slots:
     """Share the cluster's CPUs and GPUs out to trials. Raises ConfigError where not one trial fits."""
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
     limits = [compute.max_concurrent] if compute.max_concurrent is not None else []
@@ -127,11 +127,18 @@ class _Stub:
         return isinstance(other, _Stub) and other.trial_id == self.trial_id
 
 
-class RecordingScheduler(FIFOScheduler):
+class _Unsaved:
+    """Tune pickles searcher, scheduler and callback for a restore that ferhpo does not use: give it nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class RecordingScheduler(_Unsaved, FIFOScheduler):
     """Stands before a stock scheduler: feeds it the recorded history on resume, and records each decision."""
 
     def __init__(self, stock: Any, ledger: Ledger, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stock, self.ledger, self.seed = stock, ledger, seed
         self._complete: set[int] = set()
         self._added: set[int] = set()
@@ -201,7 +208,7 @@ class RecordingScheduler(FIFOScheduler):
         pass
 
 
-class StudySearcher(Searcher):
+class StudySearcher(_Unsaved, Searcher):
     """Gives Tune the ledger's next trial."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -231,7 +238,7 @@ class StudySearcher(Searcher):
         pass
 
 
-class LedgerCallback(tune.Callback):
+class LedgerCallback(_Unsaved, tune.Callback):
     """Hands the starts and ends of trials to the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:

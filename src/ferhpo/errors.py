@@ -1,14 +1,14 @@
 """The exceptions of ferhpo. A user's mistake ends in one of these, printed without a traceback.
 
-    FerhpoError
-    ├── ConfigError      a configuration that cannot run; holds every fault found            exit 2
-    ├── DataError        a data set that cannot be read; holds every fault found             exit 2
-    ├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
-    ├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
-    ├── StorageError     a disk that is full or cannot be written                            exit 2
-    └── TrialError       how a trial ends without a result
-        ├── Infeasible   out of memory, or a network that cannot be built; never retried
-        └── Diverged     a loss that is not finite
+FerhpoError
+├── ConfigError      a configuration that cannot run; holds every fault found            exit 2
+├── DataError        a data set that cannot be read; holds every fault found             exit 2
+├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
+├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
+├── StorageError     a disk that is full or cannot be written                            exit 2
+└── TrialError       how a trial ends without a result
+    ├── Infeasible   out of memory, or a network that cannot be built; never retried
+    └── Diverged     a loss that is not finite
 """
 
 from collections.abc import Sequence

@@ -89,12 +89,8 @@ def create_sweep(composed: Composed, kind: str = "sweep") -> Sweep:
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
     if (folder / META).exists():
-        name = folder.name
-        raise SweepError(
-            f"sweep {name} exists in {folder.parent}; ferhpo sweep --resume {name} goes on with it, "
-            f"--new starts {free_name(folder)}, name=... starts one by that name"
-        )
-    meta = {
+        raise exists_error(folder)
+    meta: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "kind": kind,
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -126,6 +122,15 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     folder = folder.resolve()
     meta = json.loads((folder / META).read_text())
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
+
+
+def exists_error(folder: Path) -> SweepError:
+    """What to say of a sweep's name that is taken."""
+    name = folder.name
+    return SweepError(
+        f"sweep {name} exists in {folder.parent.resolve()}; ferhpo sweep --resume {name} goes on with it, "
+        f"--new starts {free_name(folder)}, name=... starts one by that name"
+    )
 
 
 def free_name(folder: Path) -> str:

@@ -47,6 +47,7 @@ OPTUNA_STATES = {
 FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+# Given to every sampler: TPE's `group` is called experimental, and nothing else models conditional spaces.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
@@ -77,6 +78,11 @@ def derive_seed(seed: int, number: int, purpose: str) -> int:
     """A seed in [0, 2**31) that depends on the sweep's seed, the trial's number and what it is for."""
     digest = hashlib.sha256(f"{seed}/{number}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def random_sample(space: Space, seed: int) -> Sample:
+    """One random sample of a space, outside any sweep."""
+    return space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())
 
 
 class _NoLock(BaseJournalFileLock):

@@ -3,7 +3,10 @@
 The arrays are read-only, because all trials of a node share one copy: never write into them.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +50,43 @@ class FaceData:
     def image_size(self) -> int:
         """Height of an image in pixels; images are square."""
         return int(self.images.shape[1])
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """Sha256 over type, shape and values; the same on every machine."""
+    little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little_endian.dtype.str} {array.shape}\n".encode())
+    digest.update(little_endian.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def face_data(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    class_names: tuple[str, ...],
+    source: str,
+    split_name: str,
+    targets: NDArray[np.float32] | None = None,
+    images_digest: str | None = None,
+) -> FaceData:
+    """Make the arrays read-only and compute the digest; the one way in which readers build a FaceData.
+
+    images_digest: array_digest(images) where the caller knows it already (the cache does), to save its time.
+    """
+    assert len(images) == len(labels) == len(split)
+    assert labels.dtype == np.int64
+    assert split.dtype == np.uint8
+    images = np.ascontiguousarray(images)
+    parts = {
+        "images": images_digest or array_digest(images),
+        "labels": array_digest(labels),
+        "targets": None if targets is None else array_digest(targets),
+        "split": array_digest(split),
+        "class_names": class_names,
+    }
+    for array in (images, labels, targets, split):
+        if array is not None:
+            array.setflags(write=False)
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return FaceData(images, labels, targets, split, class_names, digest, source, split_name)

@@ -1,0 +1,61 @@
+"""What a data set holds and what is wrong with it: counts, duplicates, conflicting labels, blank images, overlap.
+
+Two images are identical when every pixel is; images that a person would call the same (a re-encoded JPEG) are not.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
+from ferhpo.data.splits import identical_groups
+
+
+def describe(data: FaceData) -> dict[str, Any]:
+    """Describe a data set in plain JSON values; all images count, also unused ones, where no split is named."""
+    groups = identical_groups(data.images)
+    sizes = np.bincount(groups)
+    pairs = np.unique(np.stack([groups, data.labels]), axis=1)
+    conflicting = np.bincount(pairs[0], minlength=len(sizes)) > 1
+    flat = data.images.reshape(len(data.images), -1)
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    return {
+        "source": data.source,
+        "split_name": data.split_name,
+        "digest": data.digest,
+        "num_images": len(data.images),
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "class_names": list(data.class_names),
+        "soft_targets": data.targets is not None,
+        "counts": {
+            name: dict(zip(data.class_names, _counts(data, code), strict=True)) for code, name in enumerate(SPLIT_NAMES)
+        },
+        "pixels": {"min": int(low.min()), "max": int(high.max()), "mean": round(float(data.images.mean()), 3)},
+        "duplicates": {"redundant_images": len(groups) - len(sizes), "groups": int((sizes > 1).sum())},
+        "conflicting_labels": {"groups": int(conflicting.sum()), "images": int(conflicting[groups].sum())},
+        "blank_images": {"one_value": int((low == high).sum()), "all_black": int((high == 0).sum())},
+        "overlap": {
+            "val_in_train": int(_also_in(data.split, groups, VAL, TRAIN).sum()),
+            "test_in_train": int(_also_in(data.split, groups, TEST, TRAIN).sum()),
+            "test_in_val": int(_also_in(data.split, groups, TEST, VAL).sum()),
+        },
+    }
+
+
+def overlap_mask(data: FaceData) -> NDArray[np.bool_]:
+    """True for images of val and test whose pixels also stand in train; bool [N]."""
+    groups = identical_groups(data.images)
+    return _also_in(data.split, groups, VAL, TRAIN) | _also_in(data.split, groups, TEST, TRAIN)
+
+
+def _also_in(split: NDArray[np.uint8], groups: NDArray[np.int64], code: int, other: int) -> NDArray[np.bool_]:
+    in_other = np.zeros(int(groups.max()) + 1, np.bool_)
+    in_other[groups[split == other]] = True
+    also: NDArray[np.bool_] = (split == code) & in_other[groups]
+    return also
+
+
+def _counts(data: FaceData, code: int) -> list[int]:
+    return [int(count) for count in np.bincount(data.labels[data.split == code], minlength=data.num_classes)]

@@ -1,0 +1,199 @@
+"""Which image trains, which validates and which tests.
+
+Identical images are one group, and a group is never divided by a split drawn here. Published splits are taken as they
+are, and there identical images do cross: `describe.overlap_mask` finds those.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL
+from ferhpo.data.faults import nearest, one_of
+from ferhpo.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """The keys about splits that all real data sets share.
+
+    split: "published", "folder" (whatever is not for training validates; nothing tests) or "random"
+    val_fraction, test_fraction: shares of the images, for "random"
+    folds, fold: train and val together are cut into this many parts, and part `fold` (from 0) is val; test stays
+    split_seed: decides every draw made here
+    train_subset: keep this many training images, stratified; the others become UNUSED. A smaller subset is part of a
+        larger one.
+    """
+
+    split: str
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    folds: int | None = None
+    fold: int = 0
+    split_seed: int = 0
+    train_subset: int | None = None
+
+    def faults(self, choices: Sequence[str]) -> list[str]:
+        """One sentence for each key that cannot be."""
+        faults = []
+        if self.split not in choices:
+            like = nearest(str(self.split), choices)
+            hint = f"; did you mean {like}?" if like else ""
+            faults.append(f"data.split is {self.split}, and it is {one_of(choices)}{hint}")
+        for key, value, low in (("val", self.val_fraction, "above 0"), ("test", self.test_fraction, "from 0")):
+            if value < 0 or value >= 1 or (key == "val" and value == 0):
+                faults.append(f"data.{key}_fraction is {value}, and it is a share {low} and below 1; 0.1 is usual")
+        if not faults and self.val_fraction + self.test_fraction >= 1:
+            shares = f"data.val_fraction is {self.val_fraction} and data.test_fraction is {self.test_fraction}"
+            faults.append(f"{shares}, which leaves nothing to train on; their sum must be below 1")
+        if self.folds is not None and self.folds < 2:
+            faults.append(f"data.folds is {self.folds}, and folds are 2 or more; set null for none")
+        elif self.folds is not None and not 0 <= self.fold < self.folds:
+            faults.append(f"data.fold is {self.fold}, and data.folds={self.folds} counts from 0 to {self.folds - 1}")
+        if self.train_subset is not None and self.train_subset < 1:
+            faults.append(f"data.train_subset is {self.train_subset}, and it is 1 or more; set null for all images")
+        return faults
+
+
+def assign_splits(
+    where: str,
+    config_where: str,
+    options: SplitOptions,
+    published: NDArray[np.uint8] | None,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    usable: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.uint8], str]:
+    """Return the split uint8 [N] and its name.
+
+    where, config_where: starts of a DataError ("data.path is x") and a ConfigError ("data=fer2013")
+    published: the split that the source gives, if any; needed unless options.split is "random"
+    usable: False for images that belong to no split (no label)
+    Raises DataError if nothing is left to train or validate on, ConfigError if train_subset is too large.
+    """
+    everyone = np.ones(len(labels), np.bool_) if usable is None else usable
+    groups = identical_groups(images) if options.split == "random" or options.folds else None
+    if options.split == "random":
+        assert groups is not None
+        split = random_split(labels, groups, options.val_fraction, options.test_fraction, options.split_seed, everyone)
+    else:
+        assert published is not None
+        split = published.copy()
+        if options.split == "folder":
+            split[split != TRAIN] = VAL
+        split[~everyone] = UNUSED
+    name = options.split
+    if options.folds:
+        assert groups is not None
+        split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed)
+        name = f"{name}, fold {options.fold} of {options.folds}"
+    for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
+        if not (split == code).any():
+            remedy = "" if options.split == "random" else "; set data.split=random"
+            raise DataError(where, [f"data.split={options.split} leaves no image to {words}{remedy}"])
+    if options.train_subset is not None:
+        num_train = int((split == TRAIN).sum())
+        if options.train_subset > num_train:
+            rule = f"the train split has {num_train:,} images; set at most {num_train}, or null for all"
+            raise ConfigError(config_where, [f"data.train_subset is {options.train_subset}, and {rule}"])
+        split = keep_subset(labels, split, options.train_subset, options.split_seed)
+    return split, name
+
+
+def identical_groups(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Number the images so that identical ones have one number; int64 [N], counted from 0 by first appearance."""
+    numbers: dict[bytes, int] = {}
+    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    keys = (hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def random_split(
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    usable: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """Draw a split by groups, class by class; uint8 [N].
+
+    Each class gives its share to val and test, off by at most one group at each border.
+    """
+    usable = np.ones(len(labels), np.bool_) if usable is None else usable
+    place = _place_in_class(labels, groups, usable, np.random.default_rng([seed, 0]))
+    split = np.full(len(labels), TRAIN, np.uint8)
+    split[place < val_fraction + test_fraction] = VAL
+    split[place < test_fraction] = TEST
+    split[~usable] = UNUSED
+    return split
+
+
+def k_fold(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], split: NDArray[np.uint8], folds: int, fold: int, seed: int
+) -> NDArray[np.uint8]:
+    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N]."""
+    pool = (split == TRAIN) | (split == VAL)
+    rng = np.random.default_rng([seed, 1])
+    place = _place_in_class(labels, groups, pool, rng, turn=True)
+    out = split.copy()
+    out[pool] = np.where((place[pool] * folds).astype(np.int64) == fold, VAL, TRAIN)
+    return out
+
+
+def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int) -> NDArray[np.uint8]:
+    """Keep `number` TRAIN images, each class by its share, and make the other TRAIN images UNUSED; uint8 [N].
+
+    With one seed, a smaller subset is contained in every larger one.
+    """
+    train = np.flatnonzero(split == TRAIN)
+    rng = np.random.default_rng([seed, 2])
+    train = rng.permutation(train)
+    # Space the images of each class evenly over [0, 1) and take the lowest: any prefix is stratified.
+    order = np.empty(len(train))
+    for label in np.unique(labels[train]):
+        members = np.flatnonzero(labels[train] == label)
+        order[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    out = split.copy()
+    out[train[np.argsort(order, kind="stable")[number:]]] = UNUSED
+    return out
+
+
+def balanced_class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
+    """Weights N / (C * count) of the classes, float32 [C]; pass the labels of the training images.
+
+    An image then weighs 1 on average. A class without images gets 0. Source: scikit-learn's class_weight="balanced".
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.where(counts > 0, len(labels) / (num_classes * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def _place_in_class(
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    usable: NDArray[np.bool_],
+    rng: np.random.Generator,
+    turn: bool = False,
+) -> NDArray[np.float64]:
+    """Put groups in a random order within their class and say where each image's group stands, in [0, 1); float64 [N].
+
+    A group's class is that of its first usable image. Places are middles of groups, so cutting at a share errs by at
+    most half a group. Images that are not usable get 2.
+    turn: start each class at a point of its own, so that rare classes do not all land in the same fold
+    """
+    place = np.full(len(labels), 2.0)
+    used = np.flatnonzero(usable)
+    _, first, group_of, sizes = np.unique(groups[used], return_index=True, return_inverse=True, return_counts=True)
+    group_of = group_of.reshape(-1)  # numpy 2.0 gave it the shape of its input
+    group_label = labels[used][first]
+    group_place = np.empty(len(sizes))
+    for label in np.unique(group_label):
+        members = rng.permutation(np.flatnonzero(group_label == label))
+        ends = np.cumsum(sizes[members])
+        start = rng.random() if turn else 0.0
+        group_place[members] = ((ends - sizes[members] / 2) / ends[-1] + start) % 1.0
+    place[used] = group_place[group_of]
+    return place

@@ -1,0 +1,210 @@
+"""Grey faces drawn by a formula, for demonstrations and tests: no file, no download, no person.
+
+Seven expressions are told apart by brows, eyes, nose and mouth alone. Pose, build, light and sharpness vary, many
+expressions are weak, and some labels are wrong on purpose, in val and test too: no network reaches 100 %.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
+from ferhpo.errors import ConfigError
+
+CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+# How far each expression moves the features from a resting face.
+#   brow_raise  up is positive           brow_tilt   inner ends up is positive (sad), down negative (angry)
+#   eye_open    wider is positive        nose_up     wrinkled nose and raised upper lip
+#   mouth_curve corners up is positive   mouth_open  gap between the lips      mouth_wide  wider is positive
+_FEATURES = ("brow_raise", "brow_tilt", "eye_open", "nose_up", "mouth_curve", "mouth_open", "mouth_wide")
+_EXPRESSIONS = np.array(
+    [
+        (-0.8, -1.0, -0.1, 0.2, -0.5, 0.15, 0.0),  # angry
+        (-0.5, -0.4, -0.6, 1.0, -0.6, 0.3, -0.2),  # disgust
+        (0.7, 0.8, 0.8, 0.0, -0.4, 0.8, 0.4),  # fear
+        (0.1, 0.0, -0.3, 0.1, 1.0, 0.4, 0.6),  # happy
+        (0.0, 1.0, -0.5, 0.0, -0.9, 0.0, -0.2),  # sad
+        (1.0, 0.0, 0.9, 0.0, 0.0, 1.2, -0.6),  # surprise
+        (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),  # neutral
+    ],
+    np.float32,
+)
+_BATCH = 32  # images drawn at once: small enough for the processor's cache
+
+_Float = NDArray[np.float32]
+
+
+def load(
+    num_train: int = 4000,
+    num_val: int = 1000,
+    num_test: int = 1000,
+    image_size: int = 48,
+    difficulty: float = 1.0,
+    label_noise: float = 0.08,
+    imbalance: float = 1.0,
+    seed: int = 0,
+) -> FaceData:
+    """Draw faces uint8 [N, S, S], the same for the same arguments; more of a split begins with the fewer.
+
+    difficulty: 0 draws clear, frontal faces; 1 is the standard; 2 varies pose, light, noise and strength twice as much
+    label_noise: share of labels, in every split, that are replaced by another class
+    imbalance: how often the most frequent class comes for one of the rarest; 1 draws all alike
+    Raises ConfigError for keys that cannot be.
+    """
+    _check_keys(num_train, num_val, num_test, image_size, difficulty, label_noise, imbalance)
+    images, labels, split = [], [], []
+    for code, number in ((TRAIN, num_train), (VAL, num_val), (TEST, num_test)):
+        rng = np.random.default_rng([seed, code])
+        for start in range(0, number, _BATCH):
+            # Always a whole batch is drawn, so that the first images do not depend on how many follow.
+            truth = _draw_labels(rng, imbalance)
+            drawn = _draw_faces(rng, truth, image_size, difficulty)
+            wrong = rng.random(_BATCH) < label_noise
+            given = np.where(wrong, (truth + rng.integers(1, 7, _BATCH)) % 7, truth)
+            keep = min(_BATCH, number - start)
+            images.append(drawn[:keep])
+            labels.append(given[:keep])
+            split.append(np.full(keep, code, np.uint8))
+    source = f"synthetic faces (seed {seed}, difficulty {difficulty:g}, label noise {label_noise:g})"
+    return face_data(
+        np.concatenate(images), np.concatenate(labels), np.concatenate(split), CLASS_NAMES, source, "published"
+    )
+
+
+def _check_keys(
+    num_train: int,
+    num_val: int,
+    num_test: int,
+    image_size: int,
+    difficulty: float,
+    label_noise: float,
+    imbalance: float,
+) -> None:
+    faults = []
+    for key, value, lowest in (("num_train", num_train, 1), ("num_val", num_val, 1), ("num_test", num_test, 0)):
+        if value < lowest:
+            faults.append(f"data.{key} is {value}, and it is {lowest} or more")
+    if image_size < 24:
+        faults.append(f"data.image_size is {image_size}, and a face needs 24 pixels or more")
+    if difficulty < 0:
+        faults.append(f"data.difficulty is {difficulty}, and it is 0 or more; 1 is the standard")
+    if not 0 <= label_noise < 1:
+        faults.append(f"data.label_noise is {label_noise}, and it is a share from 0 and below 1; 0.08 is the standard")
+    if imbalance < 1:
+        faults.append(f"data.imbalance is {imbalance}, and it is 1 or more; 1 draws all classes alike")
+    if faults:
+        raise ConfigError("data=synthetic", faults)
+
+
+def _draw_labels(rng: np.random.Generator, imbalance: float) -> NDArray[np.int64]:
+    # disgust is the rarest and happy the most frequent, as in FER2013
+    rarity = np.array([3, 6, 2, 0, 1, 4, 5]) / 6
+    share = imbalance**-rarity
+    return rng.choice(7, _BATCH, p=share / share.sum())
+
+
+def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, difficulty: float) -> NDArray[np.uint8]:
+    """Draw one batch of faces, uint8 [N, size, size]. Coordinates: x right and y down, -1 to 1 over the image."""
+    num = len(labels)
+
+    def vary(spread: float, middle: float = 0.0) -> _Float:
+        """One normal draw an image, [N, 1, 1]; cut at two deviations, so that no face leaves the picture."""
+        draw = np.clip(rng.standard_normal((num, 1, 1)), -2, 2)
+        return (middle + spread * draw).astype(np.float32)
+
+    # The strength of an expression: some are hardly more than neutral.
+    strength = 1.0 - min(0.42 * difficulty, 0.95) * rng.random((num, 1)) ** 1.5
+    jitter = 0.16 * difficulty * rng.standard_normal((num, len(_FEATURES)))
+    moved = (_EXPRESSIONS[labels] * strength + jitter).astype(np.float32)
+    brow_raise, brow_tilt, eye_open, nose_up, mouth_curve, mouth_open, mouth_wide = moved.T[:, :, None, None]
+
+    # Pose: where the face stands in the image, how it is turned, and how large it is.
+    grid = np.linspace(-1, 1, size, dtype=np.float32)
+    angle, scale = vary(0.10 * difficulty), np.exp(vary(0.06 * difficulty))
+    x_image, y_image = grid[None, None, :], grid[None, :, None]
+    x_moved, y_moved = x_image - vary(0.07 * difficulty), y_image - vary(0.07 * difficulty)
+    x = (np.cos(angle) * x_moved + np.sin(angle) * y_moved) / scale
+    y = (np.cos(angle) * y_moved - np.sin(angle) * x_moved) / scale
+    picture: _Float = np.zeros((num, size, size), np.float32)
+    side = np.abs(x)  # the features are symmetric: one eye is drawn for both
+    edge = np.float32(2.5 / size)  # softness of every outline: about a pixel
+
+    def inside(distance: _Float, softness: float = 1.0) -> _Float:
+        """Cover from 0 to 1 where a signed distance is negative."""
+        cover: _Float = np.clip(0.5 - distance / (edge * softness * 2), 0, 1)
+        return cover
+
+    def ellipse(px: _Float, py: _Float, width: _Float | float, height: _Float | float) -> _Float:
+        distance: _Float = (np.sqrt((px / width) ** 2 + (py / height) ** 2) - 1) * np.minimum(width, height)
+        return distance
+
+    def paint(shade: _Float | float, cover: _Float) -> None:
+        picture[...] += cover * (shade - picture)
+
+    # Build of the face: a proportion of its own for each image.
+    skin, hair = vary(0.11, 0.66), vary(0.12, 0.25)
+    face_width, face_height = vary(0.04, 0.66), vary(0.04, 0.86)
+    eye_x, eye_y, mouth_y = vary(0.02, 0.29), vary(0.025, -0.14), vary(0.03, 0.46)
+    picture[...] = vary(0.15, 0.45)
+    paint(hair, inside(ellipse(x, y + 0.12, face_width + 0.12, face_height + 0.08), 2))
+    face_y = y - 0.06
+    paint(skin * (1 - 0.25 * (side / face_width) ** 2), inside(ellipse(x, face_y, face_width, face_height)))
+    paint(hair, inside(np.maximum(ellipse(x, face_y, face_width, face_height), y + vary(0.05, 0.68))))
+
+    # Eyes: white, iris and upper lid. Closing an eye lowers the height of all three.
+    eye_height = np.clip(0.085 + 0.055 * eye_open, 0.022, 0.16)
+    eye_side, eye_up = side - eye_x, y - eye_y
+    white = inside(ellipse(eye_side, eye_up, 0.15, eye_height))
+    paint(0.92, white)
+    gaze = vary(0.015 * difficulty)
+    paint(0.12, white * inside(ellipse(np.abs(x - gaze) - eye_x, eye_up, 0.062, 0.085)))
+    lid = np.abs(eye_up + eye_height * np.sqrt(np.clip(1 - (eye_side / 0.17) ** 2, 0, 1))) - 0.016
+    paint(skin * 0.4, inside(np.maximum(lid, np.abs(eye_side) - 0.16)))
+
+    # Brows: a bar that is raised and tilted, thinner towards the outside.
+    brow_y = eye_y - 0.215 - 0.10 * brow_raise + 0.5 * (eye_side**2) + 0.42 * brow_tilt * eye_side
+    paint(hair * 0.6, inside(np.maximum(np.abs(y - brow_y) - (0.042 - 0.06 * eye_side), np.abs(eye_side) - 0.18)))
+    frown = np.maximum(np.abs(side - 0.05) - 0.012, np.abs(y - eye_y + 0.2) - 0.07)
+    paint(skin * 0.6, inside(frown) * np.clip(-brow_tilt, 0, 1))
+
+    # Nose, with wrinkles across its root and folds down to the mouth when it is drawn up.
+    nose_y = 0.20 - 0.05 * nose_up
+    paint(skin * 0.6, inside(ellipse(side - 0.06, y - nose_y, 0.05, 0.03), 1.5))
+    wrinkles = np.cos((y - eye_y) * 45) * inside(ellipse(x, y - eye_y - 0.08, 0.11, 0.13), 2)
+    picture -= 0.22 * np.clip(nose_up, 0, 1.2) * np.clip(wrinkles, 0, 1)
+    fold = np.abs(side - 0.17 - 0.35 * (y - nose_y)) - 0.014
+    fold_cover = inside(np.maximum(fold, np.abs(y - nose_y - 0.10) - 0.13))
+    paint(skin * 0.62, fold_cover * np.clip(0.9 * nose_up + 0.3 * mouth_curve, 0, 1))
+
+    # Mouth: two lips along a parabola, dark between them, teeth under the upper lip when it is broad and open.
+    mouth_width = np.clip(0.27 + 0.08 * mouth_wide, 0.14, 0.42)
+    along = np.clip(side / mouth_width, 0, 1.3)
+    line = mouth_y + 0.13 * mouth_curve * (0.45 - along**2)
+    gap = np.clip(mouth_open, 0, 1.4) * 0.15 * np.sqrt(np.clip(1 - along**2, 0, 1))
+    upper, lower = line - gap * (0.4 + 0.3 * nose_up) - 0.06 * nose_up * (1 - along**2), line + gap
+    ends = (along - 1) * mouth_width
+    paint(skin * 0.55, inside(np.maximum(np.maximum(upper - 0.05 - y, y - lower - 0.06), ends)))
+    opening = inside(np.maximum(np.maximum(upper - y, y - lower), ends)) * (gap > 0.01)
+    paint(0.1, opening)
+    teeth = inside(np.maximum(upper - y, y - upper - 0.06)) * opening
+    paint(0.9, teeth * np.clip(mouth_wide + nose_up, 0, 1))
+    paint(0.15, inside(np.maximum(np.abs(y - (upper + lower) / 2) - 0.014, ends)) * (gap <= 0.03))
+
+    # Light from one side, contrast, an object before the face, blur, grain.
+    direction = (2 * math.pi * rng.random((num, 1, 1))).astype(np.float32)
+    slope = np.abs(vary(0.20 * difficulty))
+    picture *= 1 + slope * (np.cos(direction) * x_image + np.sin(direction) * y_image)
+    picture[...] = 0.5 + (picture - 0.5) * np.exp(vary(0.22 * difficulty)) + vary(0.06 * difficulty)
+    hides = rng.random((num, 1, 1)) < 0.15 * min(difficulty, 3)
+    object_x, object_y = vary(0.5), vary(0.5)
+    paint(vary(0.3, 0.5), inside(np.maximum(np.abs(x_image - object_x), np.abs(y_image - object_y)) - 0.16) * hides)
+    blurred = picture.copy()
+    for axis in (1, 2):  # the mean of three neighbours, down and then across
+        blurred = (np.roll(blurred, 1, axis) + blurred + np.roll(blurred, -1, axis)) / np.float32(3)
+    picture += np.clip(vary(0.4, 0.4), 0, 1) * min(difficulty, 1.0) * (blurred - picture)
+    grain = np.abs(vary(0.03, 0.03)) * difficulty
+    picture += grain * rng.standard_normal(picture.shape, np.float32)
+    faces: NDArray[np.uint8] = np.clip(picture * 255, 0, 255).astype(np.uint8)
+    return faces

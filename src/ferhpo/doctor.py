@@ -1,0 +1,51 @@
+"""What this machine has: versions, devices, the store, the disk, and sweeps with records that are not shipped."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ferhpo.record import META, load_sweep, versions
+from ferhpo.tracking import TrackingSettings, check_store
+
+
+def examine(output_dir: str) -> dict[str, dict[str, Any]]:
+    """Facts by topic, as plain values."""
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    folder = Path(output_dir).resolve()
+    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    devices = {
+        "cpu": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads",
+        "memory": f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free",
+        "gpu": ", ".join(gpus) or "none",
+    }
+    settings = TrackingSettings(output_dir=folder, required=False)
+    reason = check_store(settings) if folder.exists() else "not made yet; the first sweep makes it"
+    store = {"default": settings.shown_uri, "state": reason or "answers"}
+    disk = {
+        "output": str(folder),
+        "free": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
+        "writable": str(os.access(existing, os.W_OK)).lower(),
+        "shared memory": _shared_memory(),
+    }
+    return {"versions": versions(), "devices": devices, "store": store, "disk": disk, "unshipped": _unshipped(folder)}
+
+
+def _shared_memory() -> str:
+    path = Path("/dev/shm")
+    return f"{shutil.disk_usage(path).free / 1e9:.1f} GB free" if path.exists() else "no /dev/shm"
+
+
+def _unshipped(folder: Path) -> dict[str, Any]:
+    from ferhpo.tracking import num_unshipped
+
+    found = {}
+    for meta in sorted(folder.glob(f"*/{META}")):
+        count = num_unshipped(load_sweep(meta.parent).folder)
+        if count:
+            found[meta.parent.name] = f"{count} records; ferhpo sync {meta.parent.name} ships them"
+    return found or {"none": "every record is in MLflow"}

@@ -1,0 +1,63 @@
+"""What MLflow runs of an exported model: raw images in, class probabilities out.
+
+export.py copies this file behind the network's code into the model's own model.py; ferhpo itself never imports it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from ferhpo.training.preprocess import Preprocess
+
+BATCH_SIZE = 256
+
+
+class ServedModel(PythonModel):
+    """Answers uint8 images [N, H, W] (grey) or [N, H, W, 3] (colour) with float32 probabilities [N, classes].
+
+    The classes are in the order of `class_names` in model.json, which is also in the MLflow model's metadata.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Build the network from model.json and its tensors."""
+        folder = Path(context.artifacts["model"])
+        description = json.loads((folder / "model.json").read_text())
+        network = description["network"]
+        self.num_classes = len(description["class_names"])
+        self.preprocess = Preprocess.from_dict(description["preprocess"])
+        self.network: torch.nn.Module = globals()[network["name"]](**network["arguments"])
+        self.network.load_state_dict(load_file(str(folder / "network.safetensors")))
+        self.network.eval()
+
+    # np.ndarray and nothing finer: MLflow reads the hint, and warns at every load where it is missing.
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+        """Probabilities of `model_input`. Raises ValueError for another type or shape."""
+        images = self._checked(model_input)
+        answers = [torch.empty(0, self.num_classes)]
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH_SIZE):
+                batch = torch.from_numpy(images[start : start + BATCH_SIZE].copy())
+                batch_NCHW = batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
+                answers.append(self.network(self.preprocess(batch_NCHW)).float().softmax(1))
+        return torch.cat(answers).numpy()
+
+    def _checked(self, images: Any) -> NDArray[np.uint8]:
+        size, channels = self.preprocess.image_size, self.preprocess.channels
+        shape = (size, size) if channels == 1 else (size, size, channels)
+        wanted = f"uint8 images of shape [N, {', '.join(map(str, shape))}]"
+        if not isinstance(images, np.ndarray):
+            raise ValueError(f"the input is {type(images).__name__}; this model takes a numpy array: {wanted}")
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            got = f"{images.dtype} of shape [{', '.join(map(str, images.shape))}]"
+            raise ValueError(f"the input is {got}; this model takes {wanted}, raw pixels from 0 to 255")
+        return images
+
+
+set_model(ServedModel())

@@ -1,0 +1,103 @@
+"""What a network costs: parameters, multiply-accumulates, memory in training. Nothing is computed, only shapes.
+
+Networks are measured as copies on torch's meta device, so the largest of a space costs no memory. Only convolutions and
+linear layers count as work; everything else is small beside them.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer: name as in the state dict, class, shape of its output for one image, and what it costs."""
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...]
+    num_parameters: int
+    macs: int
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def count_keras_parameters(network: nn.Module) -> int:
+    """Return the number of parameters as Keras counts them: with the running means and variances of batch norm."""
+    statistics = sum(
+        module.running_mean.numel() + module.running_var.numel()
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+    )
+    return sum(p.numel() for p in network.parameters()) + statistics
+
+
+def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[LayerRow]:
+    """Return one row a layer in the order of the forward pass, for an image of [C, H, W].
+
+    A layer is a module without modules inside it. The network itself is left as it is.
+    """
+    rows: list[LayerRow] = []
+    measured = copy.deepcopy(network).to("meta").eval()
+    names = {module: name for name, module in measured.named_modules()}
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        parameters = sum(p.numel() for p in module.parameters(recurse=False))
+        rows.append(
+            LayerRow(names[module], type(module).__name__, tuple(output.shape[1:]), parameters, _macs(module, output))
+        )
+
+    for module in measured.modules():
+        if not list(module.children()):
+            module.register_forward_hook(record)
+    with torch.no_grad():
+        measured(torch.empty(1, *input_shape, device="meta"))
+    return rows
+
+
+def count_macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
+    """Return the multiply-accumulates of a forward pass of one image [C, H, W]; training takes about three times."""
+    return sum(row.macs for row in layer_table(network, input_shape))
+
+
+def training_memory_bytes(
+    network: nn.Module, input_shape: tuple[int, int, int], batch_size: int, optimizer_states: int = 2
+) -> int:
+    """Estimate the bytes that training takes in float32: parameters, gradients, optimiser states and activations.
+
+    optimizer_states is the number of values that the optimiser keeps a parameter: Adam 2, SGD with momentum 1, plain
+    SGD 0. Activations are what autograd keeps for the backward pass, and the gradients at the largest of them; the
+    workspace of the convolution library and the allocator's gaps come on top.
+    """
+    measured = copy.deepcopy(network).to("meta").train()
+    own = {id(storage): storage for p in measured.parameters() for storage in [p.untyped_storage()]}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[id(tensor.untyped_storage())] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = measured(torch.empty(2, *input_shape, device="meta"))  # batch norm trains on two images or more
+    assert output.requires_grad
+    sizes = [storage.nbytes() // 2 for key, storage in kept.items() if key not in own]
+    weights = count_parameters(network) * FLOAT_BYTES * (2 + optimizer_states)
+    return weights + (sum(sizes) + 2 * max(sizes)) * batch_size
+
+
+def _macs(module: nn.Module, output: Tensor) -> int:
+    if isinstance(module, nn.Conv2d):
+        return output[0].numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+    if isinstance(module, nn.Linear):
+        return output[0].numel() * module.in_features
+    return 0

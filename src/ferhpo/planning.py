@@ -1,0 +1,176 @@
+"""What a sweep would do before it costs anything: space size, range of parameters, multiply-accumulates and memory,
+disk, time, and what runs where.
+
+What a reader would get wrong: time is an estimate from the rate of one convolution on this device at this moment.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Composed, ComputeSettings
+from ferhpo.errors import Infeasible
+from ferhpo.space import Sample
+from ferhpo.study import derive_seed, random_sample
+from ferhpo.trial import build_network
+
+NUM_SAMPLES = 200
+# A hand-written training loop reached half the rate of plain matrix products on two CPU cores, and a training step
+# costs three forward passes.
+SHARE_OF_RATE = 0.5
+PASSES = 3
+OPTIMIZER_STATES = {"Adam": 2, "AdamW": 2, "RMSprop": 1, "SGD": 1}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, median and largest over the samples of a space."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(min(values), statistics.median(values), max(values))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do, in bytes and seconds. `largest` is the sample with the most parameters."""
+
+    name: str
+    num_points: int
+    num_continuous: int
+    num_trials: int | None
+    num_slots: int
+    where: str
+    num_samples: int
+    num_infeasible: int
+    parameters: Spread | None
+    macs: Spread | None
+    memory_bytes: Spread | None
+    mean_macs: float
+    checkpoint_bytes: float
+    disk_bytes: float
+    free_bytes: int
+    seconds: float
+    macs_per_second: float
+    largest: dict[str, Any]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(composed: Composed, num_train: int, image_size: int, num_channels: int, num_classes: int) -> Plan:
+    """Plan a sweep over data of this shape, from samples of its space built on the meta device."""
+    config, space = composed.config, composed.space()
+    compute = ComputeSettings(**config["compute"])
+    rows: list[tuple[int, int, int, Sample]] = []
+    num_infeasible = 0
+    for number in range(NUM_SAMPLES):
+        sample = random_sample(space, derive_seed(int(config["seed"]), number, "plan"))
+        try:
+            rows.append((*_cost(space.apply(sample), image_size, num_channels, num_classes), sample))
+        except Infeasible:
+            num_infeasible += 1
+    size, num_continuous = space.size()
+    num_slots, where = _slots(compute)
+    num_trials, epochs = config["num_trials"], int(config["trainer"]["max_epochs"])
+    count = num_trials if num_trials is not None else size
+    rate = measure_macs_per_second()
+    mean_macs = statistics.fmean(macs for _, macs, _, _ in rows) if rows else 0.0
+    seconds = count * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
+    seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was taken on
+    parameters = [row[0] for row in rows]
+    states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
+    mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
+    checkpoint_bytes = mean_weights * (2 + states)  # best: weights; last: weights and the optimiser's states
+    disk_bytes = count * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
+    output = Path(config["output_dir"])
+    free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
+    warnings = []
+    if disk_bytes > 0.9 * free:
+        warnings.append(f"checkpoints may take {disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+    if num_infeasible:
+        warnings.append(f"{num_infeasible} of {NUM_SAMPLES} samples make no network")
+    return Plan(
+        name=str(config["name"]),
+        num_points=size,
+        num_continuous=num_continuous,
+        num_trials=num_trials,
+        num_slots=num_slots,
+        where=where,
+        num_samples=NUM_SAMPLES,
+        num_infeasible=num_infeasible,
+        parameters=Spread.of(parameters) if rows else None,
+        macs=Spread.of([row[1] for row in rows]) if rows else None,
+        memory_bytes=Spread.of([row[2] for row in rows]) if rows else None,
+        mean_macs=mean_macs,
+        checkpoint_bytes=checkpoint_bytes,
+        disk_bytes=disk_bytes,
+        free_bytes=free,
+        seconds=seconds,
+        macs_per_second=rate,
+        largest=max(rows, key=lambda row: row[0])[3] if rows else {},
+        warnings=warnings,
+    )
+
+
+def _cost(config: Mapping[str, Any], image_size: int, num_channels: int, num_classes: int) -> tuple[int, int, int]:
+    """(parameters, multiply-accumulates of an image, bytes of memory in training) of one configuration."""
+    import torch
+
+    from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
+    from ferhpo.trial import input_size
+
+    with torch.device("meta"):
+        network = build_network(config, num_channels, num_classes, image_size)
+    size = input_size(config, image_size)
+    states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
+    batch_size = int(config["trainer"]["batch_size"])
+    shape = (num_channels, size, size)
+    memory = training_memory_bytes(network, shape, batch_size, states)
+    return count_parameters(network), count_macs(network, shape), memory
+
+
+def _slots(compute: ComputeSettings) -> tuple[int, str]:
+    """How many trials at a time, and where, as far as can be told without starting Ray."""
+    import os
+
+    import torch
+
+    if compute.address is not None:
+        return compute.max_concurrent or 1, f"Ray cluster at {compute.address} (its size shows when it is joined)"
+    num_gpus = compute.num_gpus if compute.num_gpus is not None else torch.cuda.device_count()
+    num_cpus = compute.num_cpus or os.cpu_count() or 1
+    gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
+    limits = [num_cpus] + ([compute.max_concurrent] if compute.max_concurrent else [])
+    limits += [int(num_gpus / gpus)] if gpus else []
+    limits += [int(num_cpus / compute.cpus_per_trial)] if compute.cpus_per_trial else []
+    num_slots = max(min(limits), 1)
+    if gpus:
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "not present"
+        return num_slots, f"GPU: {num_gpus} ({name}), {gpus:g} a trial"
+    return num_slots, f"CPU: {num_cpus} cores, {num_cpus // num_slots} a trial"
+
+
+def measure_macs_per_second(seconds: float = 0.5) -> float:
+    """Multiply-accumulates a second of a plain matrix product on the device that would train."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = 4096 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    float((a @ a).sum())
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        float((a @ a)[0, 0])
+        count += 1
+    return count * size**3 / (time.perf_counter() - begin)

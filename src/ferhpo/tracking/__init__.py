@@ -1,0 +1,21 @@
+"""MLflow runs of a sweep. The driver's records go to a spool in the sweep's folder (spool.py), a thread ships them
+(shipper.py, runs.py), and a store that is away costs a warning.
+
+    settings.py  the `tracking` section, and redact() for addresses
+    tracker.py   Tracker: what the driver calls; sync(): ships what a sweep left
+    spool.py     the file of records, and the note of how far they were shipped
+    shipper.py   the thread, its batches and back-off
+    runs.py      records to MLflow calls, so that repeating them changes nothing
+    models.py    an exported model to a loadable one in MLflow
+    store.py     reaching the store
+    view.py      columns, order and charts in the UI
+
+Importing this package imports no MLflow: runs.py and models.py do, and are imported by the shipper's thread.
+"""
+
+from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.tracking.store import check_store
+from ferhpo.tracking.tracker import Tracker, log10_params, param_text, sync
+from ferhpo.tracking.view import view_url
+
+__all__ = ["Tracker", "TrackingSettings", "check_store", "log10_params", "param_text", "redact", "sync", "view_url"]

@@ -1,0 +1,73 @@
+"""Logs an exported model (ferhpo.inference.export) to MLflow as a model of its run: code, tensors, JSON, no pickle."""
+
+import json
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
+
+
+def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir: Path, mark: str) -> str:
+    """Log `model_dir` under run `run_id` and return the model's id; `mark` finds it again if it is logged already.
+
+    Raises ValueError if the folder holds no model that MLflow can load, MLflow's errors if the store is away.
+    """
+    found = client.search_logged_models([experiment_id], f"tags.`ferhpo.model` = '{mark}'", max_results=1)
+    model = found[0] if found else None
+    if model is None:
+        description = json.loads((model_dir / "model.json").read_text())
+        model = client.create_logged_model(
+            experiment_id,
+            "model",
+            run_id,
+            {"ferhpo.model": mark},
+            {"network": description["network"]["name"]},
+            "classifier",
+        )
+    if model.status != "READY":
+        with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
+            package(model_dir, Path(folder) / "model")
+            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        client.finalize_logged_model(model.model_id, "READY")
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def package(model_dir: Path, out_dir: Path) -> None:
+    """Write `model_dir` as an MLflow pyfunc model. Raises ValueError if its code does not load."""
+    description = json.loads((model_dir / "model.json").read_text())
+    preprocess, num_classes = description["preprocess"], len(description["class_names"])
+    size, channels = preprocess["image_size"], preprocess["channels"]
+    image_shape = (-1, size, size) if channels == 1 else (-1, size, size, channels)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), image_shape, name=None)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, num_classes), name=None)]),
+    )
+    # The signature above is written by hand and tested; MLflow would like to guess it from an example.
+    warnings.filterwarnings("ignore", message=".*An input example was not provided")
+    try:
+        mlflow.pyfunc.save_model(
+            path=str(out_dir),
+            python_model=str(model_dir / "model.py"),
+            artifacts={"model": str(model_dir)},
+            signature=signature,
+            metadata={key: description[key] for key in ("class_names", "data_digest", "scores", "versions")},
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+        )
+    except MlflowException as error:
+        raise ValueError(f"{model_dir}: {error}") from error

@@ -1,0 +1,181 @@
+"""Writes the records of a spool into MLflow, so that writing them again changes nothing.
+
+A run is looked for by its tag `ferhpo.trial` before it is made, and every timestamp comes from the record: MLflow drops
+a metric point only if its time is the same too. What MLflow calls invalid goes to rejected.jsonl, alone; everything
+else that fails is an outage, and is raised for the shipper to try again.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from ferhpo.tracking.models import log_model
+from ferhpo.tracking.settings import redact
+from ferhpo.tracking.spool import Record, Shipped
+from ferhpo.tracking.store import reason_of
+from ferhpo.tracking.view import TAG_PREFIX
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("ferhpo.tracking")
+
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # MLflow's limits for one log_batch, and 1,000 of all together
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "STOPPED": "KILLED"}  # every other state is FAILED
+_PARENT = ""
+
+Item = tuple[int, Metric | Param | RunTag]
+
+
+class RunWriter:
+    """Turns records into MLflow calls; `shipped` learns the ids on the way."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, shipped: Shipped) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.shipped = shipped
+        self.folder = shipped.path.parent
+        self.pending: dict[str, list[Item]] = {}
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Ship `records`, those of one run together. Raises MlflowException or OSError if the store is away."""
+        self.pending = {}
+        for record in records:
+            try:
+                self._write(record)
+            except MlflowException as error:
+                if error.error_code not in _REFUSALS or record["op"] in ("open_sweep", "open_trial"):
+                    raise
+                self._reject(record["seq"], record["op"], {}, reason_of(error))
+        for run in list(self.pending):
+            self._flush(run)
+
+    def _write(self, record: Record) -> None:
+        op, time_ms = record["op"], record["time_ms"]
+        if op == "open_sweep":
+            self.shipped.sweep_id, self.shipped.sweep_name = record["sweep_id"], record["name"]
+        run = _PARENT if record.get("number") is None else str(record["number"])
+        if op in ("open_sweep", "open_trial"):
+            self._open_run(run, record)
+        if op in ("open_sweep", "open_trial", "tags", "close"):
+            self._add(run, record, (RunTag(key, value) for key, value in record["tags"].items()))
+        if op in ("open_sweep", "open_trial"):
+            self._add(run, record, (Param(key, value) for key, value in record["params"].items()))
+        elif op == "metrics":
+            values = record["values"].items()
+            self._add(run, record, (Metric(key, value, time_ms, record["step"]) for key, value in values))
+        elif op == "close":
+            self._flush(run)
+            self.client.set_terminated(self.shipped.runs[run], _STATUS.get(record["state"], "FAILED"), time_ms)
+        elif op == "dataset":
+            dataset = Dataset(**record["dataset"])
+            tags = [InputTag("mlflow.data.context", record["context"])]
+            self.client.log_inputs(self.shipped.runs[run], [DatasetInput(dataset, tags)])
+        elif op == "text":
+            self.client.log_text(self.shipped.runs[run], record["text"], record["file"])
+        elif op in ("artifact", "model"):
+            self._send_file(run, record)
+        elif op == "view":
+            self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
+
+    def _open_run(self, run: str, record: Record) -> None:
+        """Find, reopen or make the run of a record."""
+        run_id = self.shipped.runs.get(run)
+        mark = f"{self.shipped.sweep_id}/{run or 'parent'}"
+        if run_id is None:
+            found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
+            run_id = found[0].info.run_id if found else None
+        if run_id is not None and not self._run_is_gone(run_id):
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
+            if run != _PARENT:
+                tags["mlflow.parentRunId"] = self.shipped.runs[_PARENT]
+            tags["mlflow.user"] = record["user"]
+            name = f"{self.shipped.sweep_name}-{int(run):03d}" if run else self.shipped.sweep_name
+            run_id = self.client.create_run(self.experiment_id, record["time_ms"], tags, name).info.run_id
+        self.shipped.runs[run] = run_id
+
+    def _send_file(self, run: str, record: Record) -> None:
+        path = self.folder / record["path"]  # an absolute path stays as it is
+        run_id = self.shipped.runs[run]
+        if not path.exists():
+            self._reject(
+                record["seq"], record["op"], {"path": record["path"]}, "the file was gone before it was shipped"
+            )
+        elif record["op"] == "model":
+            mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
+            try:
+                self.shipped.models[run] = log_model(self.client, self.experiment_id, run_id, path, mark)
+            except ValueError as error:
+                self._reject(record["seq"], "model", {"path": record["path"]}, str(error))
+        elif path.is_dir():
+            self.client.log_artifacts(run_id, str(path), record["folder"] or None)
+        else:
+            self.client.log_artifact(run_id, str(path), record["folder"] or None)
+
+    def _add(self, run: str, record: Record, entities: Iterable[Metric | Param | RunTag]) -> None:
+        self.pending.setdefault(run, []).extend((record["seq"], entity) for entity in entities)
+
+    def _flush(self, run: str) -> None:
+        items = self.pending.pop(run, [])
+        metrics = [item for item in items if isinstance(item[1], Metric)]
+        params = [item for item in items if isinstance(item[1], Param)]
+        latest_tags = {item[1].key: item for item in items if isinstance(item[1], RunTag)}
+        tags = list(latest_tags.values())
+        while metrics or params or tags:
+            num_others = len(params[:MAX_PARAMS]) + len(tags[:MAX_TAGS])
+            num_metrics = MAX_METRICS - num_others
+            self._send(run, [*params[:MAX_PARAMS], *tags[:MAX_TAGS], *metrics[:num_metrics]])
+            metrics, params, tags = metrics[num_metrics:], params[MAX_PARAMS:], tags[MAX_TAGS:]
+
+    def _send(self, run: str, items: list[Item]) -> None:
+        """One log_batch; where MLflow refuses it, halves of it, until what it refuses stands alone."""
+        run_id = self.shipped.runs[run]
+        try:
+            self.client.log_batch(
+                run_id,
+                metrics=[entity for _, entity in items if isinstance(entity, Metric)],
+                params=[entity for _, entity in items if isinstance(entity, Param)],
+                tags=[entity for _, entity in items if isinstance(entity, RunTag)],
+                synchronous=True,
+            )
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            if len(items) == 1 or self._run_is_gone(run_id):
+                for seq, entity in items:
+                    fields = {"run": run, "key": entity.key, "value": entity.value}
+                    self._reject(seq, type(entity).__name__.lower(), fields, reason_of(error))
+                return
+            self._send(run, items[: len(items) // 2])
+            self._send(run, items[len(items) // 2 :])
+
+    def _run_is_gone(self, run_id: str) -> bool:
+        try:
+            return bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return True
+
+    def _reject(self, seq: int, kind: str, fields: dict[str, Any], reason: str) -> None:
+        """Set one thing aside in rejected.jsonl, once, and warn."""
+        line = redact(json.dumps({"seq": seq, "kind": kind, **fields, "reason": reason}))
+        path = self.folder / "rejected.jsonl"
+        if path.exists() and line in _lines(path):
+            return
+        with path.open("a") as file:
+            file.write(line + "\n")
+        what = fields.get("key") or fields.get("path") or f"record {seq}"
+        log.warning("tracking: MLflow does not have %s %s (%s); it is kept in %s", kind, what, redact(reason), path)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()

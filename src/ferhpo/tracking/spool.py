@@ -1,0 +1,150 @@
+"""The spool: every record of a sweep, in a file of its folder, before any of it goes to MLflow.
+
+One JSON object a line: `seq` counts from 1, `time_ms` is when it happened, `op` says what. An append is one write to
+the operating system: killing the process loses nothing. Only the shipper makes the disk write, before it notes that
+records were shipped: a loss of power can take the last seconds, but never leaves a note that runs ahead of the file.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ferhpo.errors import StorageError, TrackingError
+
+Record = dict[str, Any]
+
+
+class Spool:
+    """The spool of one sweep, open for writing and held against every other process.
+
+    Raises TrackingError if another process holds it. Cuts a last line that a kill or loss of power left torn.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "spool.jsonl"
+        self._append_lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock_fd = _hold(folder / "spool.lock")
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.last_seq = self._cut_torn_line()
+
+    def append(self, op: str, fields: Mapping[str, object]) -> int:
+        """Add one record, return its number. Raises StorageError, with the file as before, if the disk refuses."""
+        with self._append_lock:
+            record = {"seq": self.last_seq + 1, "time_ms": time.time_ns() // 1_000_000, "op": op, **fields}
+            line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+            size_before = os.fstat(self._fd).st_size
+            try:
+                written = os.write(self._fd, line)
+                if written < len(line):
+                    raise OSError("disk full")
+            except OSError as error:
+                os.ftruncate(self._fd, size_before)
+                raise StorageError(
+                    f"{self.path} cannot be written ({error.strerror or error}); free some space and resume"
+                ) from error
+            self.last_seq += 1
+            return self.last_seq
+
+    def read(self, offset: int, max_records: int) -> tuple[list[Record], int]:
+        """Up to `max_records` whole records from byte `offset`, and the offset behind them. Any thread may read."""
+        records: list[Record] = []
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            while len(records) < max_records:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    records.append(json.loads(line))
+                except ValueError as error:
+                    raise TrackingError(
+                        f"{self.path}: the line at byte {offset} is broken; delete that line and run `ferhpo sync`"
+                    ) from error
+                offset += len(line)
+        return records, offset
+
+    def sync_to_disk(self) -> None:
+        """Wait until the disk has what was appended."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Let go of the file and of the hold on it."""
+        os.close(self._fd)
+        os.close(self._lock_fd)
+
+    def _cut_torn_line(self) -> int:
+        size = os.fstat(self._fd).st_size
+        end, tail = size, b""
+        while end > 0 and tail.count(b"\n") < 2:  # back to the start of the last whole line
+            start = max(0, end - 65536)
+            tail = os.pread(self._fd, end - start, start) + tail
+            end = start
+        keep = tail.rfind(b"\n") + 1
+        if keep < len(tail):
+            os.ftruncate(self._fd, size - len(tail) + keep)
+        if keep == 0:
+            return 0
+        last_line = tail[:keep].rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        try:
+            return int(json.loads(last_line)["seq"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrackingError(f"{self.path}: the last line is no record of ferhpo; delete that line") from error
+
+
+@dataclass
+class Shipped:
+    """How far a spool was shipped to one store, and what the store called things. Written by rename."""
+
+    path: Path
+    store: str
+    experiment: str
+    seq: int = 0
+    offset: int = 0
+    experiment_id: str | None = None
+    sweep_id: str | None = None
+    sweep_name: str | None = None
+    runs: dict[str, str] = field(default_factory=dict)  # "" is the parent, else the trial's number
+    models: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path, store: str, experiment: str) -> "Shipped":
+        """The note in `folder`, or a new one where there is none for this store: then all is shipped (again),
+        which changes nothing that is there."""
+        path = folder / "spool.shipped.json"
+        try:
+            noted = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            noted = {}
+        if noted.get("store") != store or noted.get("experiment") != experiment:
+            return cls(path, store, experiment)
+        return cls(path, **noted)
+
+    def save(self) -> None:
+        """Replace the note on disk."""
+        values = {key: value for key, value in asdict(self).items() if key != "path"}
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w") as file:
+            json.dump(values, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+
+def _hold(path: Path) -> int:
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock_fd)
+        raise TrackingError(
+            f"{path.parent}: a running sweep holds these records and ships them itself; wait until it ends"
+        ) from None
+    return lock_fd

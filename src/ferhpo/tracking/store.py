@@ -1,0 +1,130 @@
+"""Reaching the MLflow store. Everything here that needs MLflow imports it when called: the import costs seconds."""
+
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ferhpo.errors import TrackingError
+from ferhpo.tracking.settings import TrackingSettings, redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHECK_SECONDS = 5
+
+
+def check_store(settings: TrackingSettings) -> str | None:
+    """Ask the store for a sign of life, before a sweep starts. None if it answered.
+
+    Where the store cannot be used: raises TrackingError if `tracking.required`, else returns the reason. A SQLite file
+    is tried without MLflow; its tables are made later, by the shipper's thread.
+    """
+    if settings.off:
+        return None
+    reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
+    if reason is None or not settings.required:
+        return reason
+    remedy = "choose another tracking.uri" if settings.sqlite_path else "start the server"
+    raise TrackingError(
+        f"tracking.uri is {settings.shown_uri}: {reason}; {remedy}, or set tracking.required=false "
+        "to record to the spool and ship later with `ferhpo sync NAME`"
+    )
+
+
+def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowClient":
+    """A client of the store, with a SQLite database made where it is missing. Raises MLflow's errors and OSError."""
+    set_environment(timeout_seconds)
+    from mlflow import MlflowClient
+
+    if settings.sqlite_path is None:
+        return MlflowClient(settings.store_uri, settings.store_uri)
+    with file_lock(settings.sqlite_path):  # two processes that make the tables at once would break them
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        client = MlflowClient(settings.store_uri, settings.store_uri)
+        client.get_experiment_by_name(settings.experiment)
+        return client
+
+
+def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
+    """The id of the experiment, made if it is missing. Raises TrackingError if it was deleted in the UI."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(settings.experiment, settings.artifact_root))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep made it meanwhile
+                raise
+            experiment = client.get_experiment_by_name(settings.experiment)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"tracking.experiment is {settings.experiment}: that experiment was deleted; restore it in the MLflow UI "
+            "or choose another name"
+        )
+    return str(experiment.experiment_id)
+
+
+def set_environment(timeout_seconds: int) -> None:
+    """Make MLflow's HTTP client answer at once. MLflow reads these at each call; by default one call to a dead server
+    blocks for minutes, and a repeated create_run would make a second run."""
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a few words, without passwords."""
+    text = str(error)
+    found = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text) or re.search(
+        r"(?i)(timed out|database is locked|remote end closed connection|connection reset|error code \d+)", text
+    )
+    words = found.group(1).lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
+    return redact(words)[:200]
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold `<path>.lock` against other processes of this machine, waiting for it."""
+    lock_fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock_fd)
+
+
+def _server_fault(settings: TrackingSettings) -> str | None:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = connect(settings, CHECK_SECONDS)
+        open_experiment(client, settings)
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
+    return None
+
+
+def _sqlite_fault(path: Path) -> str | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=CHECK_SECONDS)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE ferhpo_probe (a INTEGER)")
+            connection.rollback()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        return f"the database cannot be written ({reason_of(error)})"
+    return None

@@ -1,0 +1,230 @@
+"""What a driver calls to record a sweep. Every call appends to the spool and returns; none touches the network."""
+
+import getpass
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.tracking.shipper import Shipper, ship_now
+from ferhpo.tracking.spool import Spool
+from ferhpo.tracking.view import encode, view_state
+
+_DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
+
+
+class Tracker:
+    """Records one sweep: a parent run (number None) and a run for each trial, by its number.
+
+    Opening it again for the same folder goes on with the same runs. With `tracking.uri=none` it does nothing at all.
+    Raises TrackingError if another process records in this folder, StorageError if the disk refuses.
+    """
+
+    def __init__(self, folder: Path, settings: TrackingSettings) -> None:
+        self.settings = settings
+        self._sweep_id: str | None = None
+        self._opened: set[object] = set()
+        self._recorded_epochs: set[tuple[int, int]] = set()
+        self._spool = None if settings.off else Spool(folder)
+        self._shipper = None if self._spool is None else Shipper(self._spool, settings)
+        self._learn()
+
+    def open_sweep(self, name: str, params: Mapping[str, object], tags: Mapping[str, str], note: str) -> None:
+        """Open the parent run. `note` is markdown."""
+        self._sweep_id = self._sweep_id or uuid.uuid4().hex[:12]
+        tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": "RUNNING"}
+        tags["mlflow.note.content"] = note
+        self._append(
+            "open_sweep", sweep_id=self._sweep_id, name=name, params=_params(params), tags=_tags(tags), user=_user()
+        )
+
+    def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        """Open the run of a trial, or open it again in a resumed sweep."""
+        tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": "RUNNING"}
+        self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=_user())
+
+    def set_view(
+        self, name: str, objective: str, mode: str, params: Sequence[str], metrics: Sequence[str] = ()
+    ) -> None:
+        """Make the sweep's view in the UI: `params` (the varied ones) and `metrics` become columns, best first."""
+        state = view_state(str(self._sweep_id), objective, mode, params, metrics)
+        self._append("view", sweep_id=self._sweep_id, value=encode(name, state))
+
+    def log_dataset(
+        self, number: int | None, name: str, digest: str, source: str, profile: Mapping[str, object], context: str
+    ) -> None:
+        """Record what a run read; `context` is like "training"."""
+        dataset = {
+            "name": name,
+            "digest": digest[:_DIGEST_CHARACTERS],
+            "source_type": "local",
+            "source": json.dumps({"source": redact(source)}),
+            "profile": json.dumps({"digest": digest, **profile}),
+        }
+        self._append("dataset", number=number, dataset=dataset, context=context)
+
+    def log_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an epoch; an epoch that stands there already is left as it is."""
+        if (number, epoch) not in self._recorded_epochs:
+            self._append("metrics", number=number, step=epoch, epoch=epoch, values=_floats(metrics))
+            self._recorded_epochs.add((number, epoch))
+
+    def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
+        """Record values that a run has once."""
+        self._append("metrics", number=number, step=0, values=_floats(metrics))
+
+    def set_tags(self, number: int | None, tags: Mapping[str, str]) -> None:
+        """Set tags; a later value replaces an earlier one."""
+        self._append("tags", number=number, tags=_tags(tags))
+
+    def log_artifact(self, number: int | None, path: Path, folder: str = "") -> None:
+        """Ship a file or folder as it is when its turn comes; if it is gone by then, a warning says so."""
+        self._append("artifact", number=number, path=self._stored_path(path), folder=folder)
+
+    def log_text(self, number: int | None, text: str, file: str) -> None:
+        """Record a text as an artifact."""
+        self._append("text", number=number, text=redact(text), file=file)
+
+    def log_model(self, number: int, model_dir: Path) -> None:
+        """Ship an exported model (ferhpo.inference.export) as a model of the trial's run."""
+        self._append("model", number=number, path=self._stored_path(model_dir))
+
+    def close_trial(self, number: int, state: str, tags: Mapping[str, str] | None = None) -> None:
+        """End the run: COMPLETE and PRUNED are FINISHED in MLflow, STOPPED (by a person) is KILLED, the rest FAILED."""
+        self._append("close", number=number, state=state, tags=_tags({**(tags or {}), "ferhpo.state": state}))
+
+    def close_sweep(self, state: str, note: str) -> None:
+        """End the parent run with what the sweep found, in markdown."""
+        self._append("close", state=state, tags=_tags({"ferhpo.state": state, "mlflow.note.content": note}))
+
+    def start(self) -> None:
+        """Start to ship."""
+        if self._shipper is not None:
+            self._shipper.start()
+
+    def flush(self, timeout_seconds: float) -> int:
+        """Wait until everything is shipped, or the time is over; returns how many records are not."""
+        return 0 if self._shipper is None else self._shipper.flush(timeout_seconds)
+
+    def close(self, timeout_seconds: float) -> int:
+        """Ship for at most `timeout_seconds`, then let go of the folder; returns how many records are left for
+        `ferhpo sync`."""
+        if self._spool is None or self._shipper is None:
+            return 0
+        left = self._shipper.flush(timeout_seconds)
+        self._spool.sync_to_disk()
+        if self._shipper.stop(timeout_seconds=1):  # a thread deep in a call keeps the folder until the process ends
+            self._spool.close()
+            self._spool = self._shipper = None
+        return left
+
+    @property
+    def unshipped(self) -> int:
+        """Records that are not in the store yet."""
+        return 0 if self._shipper is None else self._shipper.unshipped
+
+    @property
+    def last_error(self) -> str | None:
+        """Why records wait, in a few words, or None."""
+        return None if self._shipper is None else self._shipper.last_error
+
+    @property
+    def sweep_id(self) -> str | None:
+        """The unique name of this sweep in the store, and the key of its view."""
+        return self._sweep_id
+
+    @property
+    def experiment_id(self) -> str | None:
+        """MLflow's experiment, once the store answered."""
+        return None if self._shipper is None else self._shipper.shipped.experiment_id
+
+    def run_id(self, number: int | None) -> str | None:
+        """MLflow's id of a run, once it was shipped."""
+        return None if self._shipper is None else self._shipper.shipped.runs.get("" if number is None else str(number))
+
+    def model_id(self, number: int) -> str | None:
+        """MLflow's id of a trial's model, once it was shipped."""
+        return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
+
+    def _append(self, op: str, **fields: object) -> None:
+        if self._spool is not None:
+            number = fields.get("number")
+            assert op == "open_sweep" or self._sweep_id, "open_sweep comes first"
+            if op == "open_trial":
+                self._opened.add(number)
+            assert number is None or number in self._opened, f"trial {number} was not opened"
+            self._spool.append(op, fields)
+
+    def _learn(self) -> None:
+        """Read what an earlier process recorded here."""
+        offset = 0
+        while self._spool is not None:
+            records, offset = self._spool.read(offset, 10_000)
+            if not records:
+                return
+            for record in records:
+                if record["op"] == "open_sweep":
+                    self._sweep_id = record["sweep_id"]
+                elif record["op"] == "open_trial":
+                    self._opened.add(record["number"])
+                elif "epoch" in record:
+                    self._recorded_epochs.add((record["number"], record["epoch"]))
+
+    def _stored_path(self, path: Path) -> str:
+        assert self._spool is not None or self.settings.off
+        path = path.absolute()
+        folder = path.parent if self._spool is None else self._spool.folder.absolute()
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def sync(folder: Path, settings: TrackingSettings) -> int:
+    """Ship what a sweep left in its folder and return the number of records.
+
+    Raises TrackingError if a running sweep holds the folder, or the store is away.
+    """
+    spool = Spool(folder)
+    try:
+        return ship_now(spool, settings)
+    finally:
+        spool.close()
+
+
+def param_text(value: object) -> str:
+    """A hyperparameter as MLflow shows it: floats with four significant digits, so that its columns can be read.
+    The exact value stands in the study and in config.yaml."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str):
+        return redact(value)
+    return redact(json.dumps(value, default=str))
+
+
+def log10_params(params: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
+    """`log10.<name>` of the named parameters: the UI's charts have no logarithmic axis for parameters."""
+    values = {name: params.get(name) for name in names}
+    return {
+        f"log10.{name}": math.log10(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and value > 0
+    }
+
+
+def _params(params: Mapping[str, object]) -> dict[str, str]:
+    return {key: param_text(value) for key, value in params.items()}
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: redact(str(value)) for key, value in tags.items()}
+
+
+def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

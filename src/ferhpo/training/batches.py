@@ -1,0 +1,143 @@
+"""The data set on the device, and the batches of an epoch: index gathers, no worker processes, no per-image Python.
+
+On a CPU the device tensor is the very memory that all trials share, so nothing may ever write into it. An epoch's order
+and draws are a function of (seed, epoch) alone: a resumed training needs no random state to go on exactly.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ferhpo.data.dataset import SPLIT_NAMES, TRAIN, FaceData
+from ferhpo.training.augment import Augment
+from ferhpo.training.preprocess import Preprocess
+
+ORDER, DRAWS, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
+
+
+def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    """Return the random numbers of one use in one epoch."""
+    return np.random.default_rng([seed, epoch, stream])
+
+
+@dataclass(frozen=True)
+class DeviceData:
+    """A data set on a device: images uint8 [N, C, H, W], labels int64 [N], targets float32 [N, classes] or None."""
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    num_classes: int
+
+
+def to_device(data: FaceData, device: torch.device) -> DeviceData:
+    """Move all images once. On a CPU nothing is copied."""
+    with warnings.catch_warnings():
+        # torch warns that the array is read-only and that writing through the tensor is undefined: we only read.
+        warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
+        images = torch.from_numpy(data.images).to(device)
+        labels = torch.from_numpy(data.labels).to(device)
+        targets = None if data.targets is None else torch.from_numpy(data.targets).to(device)
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return DeviceData(images, labels, targets, data.num_classes)
+
+
+def indices_of(data: FaceData, split: int) -> NDArray[np.intp]:
+    """Return the positions of a split's images. ValueError where it has none."""
+    indices = np.flatnonzero(data.split == split)
+    if not len(indices):
+        raise ValueError(f"the {SPLIT_NAMES[split]} split of {data.source} has no images")
+    return indices
+
+
+def class_weights(data: FaceData) -> NDArray[np.float32]:
+    """Return a weight a class, 1 / its frequency in training, with mean 1 over the training images.
+
+    A class without training images gets 0.
+    """
+    counts = np.bincount(data.labels[indices_of(data, TRAIN)], minlength=data.num_classes)
+    present = counts > 0
+    weights = np.zeros(data.num_classes, np.float32)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+class TrainBatches:
+    """The training batches of the epoch that `epoch` says; Lightning iterates over it once an epoch.
+
+    Yields inputs float32 [n, C, size, size] and targets: labels int64 [n], or float32 [n, classes] where the data has
+    soft targets or mixup makes them. The last, incomplete batch is left out (batch norm would take its few images as
+    seriously as a full batch); where there is no full batch, all images are one.
+    sampling: "shuffle" sees every image once; "balanced" draws classes equally often, with replacement.
+    """
+
+    def __init__(
+        self,
+        data: FaceData,
+        on_device: DeviceData,
+        preprocess: Preprocess,
+        augment: Augment,
+        *,
+        batch_size: int,
+        sampling: str,
+        seed: int,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        self.epoch = 1
+        self._indices = indices_of(data, TRAIN)
+        self._on_device = on_device
+        self._preprocess = preprocess
+        self._augment = augment
+        self._image_size = data.image_size
+        self._batch_size = min(batch_size, len(self._indices))
+        self._seed = seed
+        self._memory_format = memory_format
+        self._probabilities: NDArray[np.float64] | None = None
+        if sampling == "balanced":
+            weights = class_weights(data).astype(np.float64)[data.labels[self._indices]]
+            self._probabilities = weights / weights.sum()
+
+    def __len__(self) -> int:
+        return len(self._indices) // self._batch_size
+
+    @property
+    def num_images(self) -> int:
+        """Images seen in an epoch."""
+        return len(self) * self._batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data, device = self._on_device, self._on_device.images.device
+        order = torch.from_numpy(self._order()).to(device)
+        draw_rng = epoch_rng(self._seed, self.epoch, DRAWS)
+        draws = self._augment.draw(len(order), self._image_size, draw_rng).to(device)
+        for start in range(0, self.num_images, self._batch_size):
+            chosen, drawn = (values[start : start + self._batch_size] for values in (order, draws))
+            inputs = self._preprocess.normalised(self._augment(data.images[chosen], drawn))
+            targets = data.labels[chosen] if data.targets is None else data.targets[chosen]
+            if self._augment.mixup:
+                soft = targets if data.targets is not None else F.one_hot(targets, data.num_classes).float()
+                inputs, targets = self._augment.mix(inputs, soft, drawn)
+            yield inputs.contiguous(memory_format=self._memory_format), targets
+
+    def _order(self) -> NDArray[np.intp]:
+        rng = epoch_rng(self._seed, self.epoch, ORDER)
+        if self._probabilities is None:
+            return rng.permutation(self._indices)
+        return rng.choice(self._indices, len(self._indices), p=self._probabilities)
+
+
+def eval_batches(
+    on_device: DeviceData, indices: NDArray[np.intp], preprocess: Preprocess, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Yield inputs, labels and soft targets (or None) of the images at `indices`, in their order, none left out."""
+    positions = torch.from_numpy(indices).to(on_device.images.device)
+    for start in range(0, len(positions), batch_size):
+        chosen = positions[start : start + batch_size]
+        soft = None if on_device.targets is None else on_device.targets[chosen]
+        yield preprocess(on_device.images[chosen]), on_device.labels[chosen], soft

@@ -1,0 +1,88 @@
+"""last.ckpt, from which a training goes on exactly, and best.ckpt, the network at its best epoch.
+
+Both hold tensors and plain values only, so torch.load(weights_only=True) reads them. A kill at any moment leaves a
+matching pair: the new best waits beside the old one until last.ckpt, which names the best epoch, is in place.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ferhpo.errors import StorageError, SweepError
+
+LAST, BEST, NEXT_BEST = "last.ckpt", "best.ckpt", "next_best.ckpt"
+FORMAT = 1
+
+
+def save_checkpoints(folder: Path, last: dict[str, Any], best: dict[str, Any] | None) -> None:
+    """Write last.ckpt and, if there is a new best, best.ckpt. StorageError where the disk refuses."""
+    if best is not None:
+        _write(folder / NEXT_BEST, best)
+    _write(folder / LAST, last)
+    if best is not None:
+        (folder / NEXT_BEST).replace(folder / BEST)
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """Return last.ckpt, or None where training has not begun. SweepError where the file is damaged."""
+    if not (folder / LAST).exists():
+        (folder / NEXT_BEST).unlink(missing_ok=True)
+        return None
+    last = read(folder / LAST)
+    if (folder / NEXT_BEST).exists():
+        # The kill came between two renames: last.ckpt knows whether this best belongs to it.
+        if read(folder / NEXT_BEST)["epoch"] == last["best_epoch"]:
+            (folder / NEXT_BEST).replace(folder / BEST)
+        else:
+            (folder / NEXT_BEST).unlink()
+    return last
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint, on the CPU. SweepError where it is missing or damaged."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if checkpoint["format"] != FORMAT:
+            raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
+    except FileNotFoundError:
+        raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SweepError(
+            f"{path} is damaged ({reason}); delete its folder to train this trial from the beginning"
+        ) from None
+    return checkpoint
+
+
+def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
+    """Put the weights of best.ckpt into a network that was built as the trial's was; return the rest of the checkpoint.
+
+    The rest: epoch, metrics, confusion (int64 [classes, classes], rows are true classes), class_names, and preprocess
+    (Preprocess.from_dict makes it a Preprocess). SweepError where the file is damaged or the network another one.
+    """
+    checkpoint = read(path)
+    load_weights(network, checkpoint.pop("network"), path)
+    return checkpoint
+
+
+def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Put weights into a network. SweepError where they belong to another one."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise SweepError(f"{path} holds the weights of another network: {reason}") from None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error

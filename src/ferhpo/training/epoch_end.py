@@ -1,0 +1,158 @@
+"""The end of an epoch: score the network, move the schedule, keep checkpoints, report. In this order, because a report
+may never return (the scheduler's stop), and everything must be on disk by then.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import Diverged
+from ferhpo.training.batches import DeviceData
+from ferhpo.training.checkpoint import FORMAT, save_checkpoints
+from ferhpo.training.evaluation import evaluate
+from ferhpo.training.module import Classifier
+from ferhpo.training.preprocess import Preprocess
+
+MEGABYTE = 1_000_000
+Report = Callable[[int, dict[str, float]], None]
+
+
+@dataclass
+class Progress:
+    """The epochs so far and the best of them.
+
+    history: a dictionary an epoch, its number from 1 under "epoch" beside the metrics; best_epoch 0: none yet;
+    confusion: of the validation images at the best epoch
+    """
+
+    metric: str
+    mode: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    confusion: list[list[int]] = field(default_factory=list)
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Return the objective with its sign such that larger is better."""
+        return metrics[self.metric] if self.mode == "max" else -metrics[self.metric]
+
+    def add(self, epoch: int, metrics: dict[str, float], confusion: Tensor) -> bool:
+        """Add an epoch; return whether it is the best so far. Of equal ones the first stays."""
+        best = self.history[self.best_epoch - 1] if self.best_epoch else None
+        improved = best is None or self.score(metrics) > self.score(best)
+        self.history.append({"epoch": epoch, **metrics})
+        if improved:
+            self.best_epoch, self.confusion = epoch, confusion.tolist()
+        return improved
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether `patience` epochs have passed since the best one."""
+        return patience is not None and len(self.history) - self.best_epoch >= patience
+
+
+class EpochEnd(pl.Callback):
+    """Does at the end of each epoch what this module's text says."""
+
+    def __init__(
+        self,
+        data: FaceData,
+        on_device: DeviceData,
+        preprocess: Preprocess,
+        progress: Progress,
+        folder: Path,
+        report: Report,
+        *,
+        eval_batch_size: int,
+        patience: int | None,
+    ) -> None:
+        self.data = data
+        self.on_device = on_device
+        self.preprocess = preprocess
+        self.progress = progress
+        self.folder = folder
+        self.report = report
+        self.eval_batch_size = eval_batch_size
+        self.patience = patience
+        self.start_seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.start_seconds = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        module: Classifier = pl_module
+        epoch = module.epoch
+        metrics = module.train_metrics()
+        train_seconds = time.perf_counter() - self.start_seconds
+        _check_finite("train_loss", metrics["train_loss"], epoch, module.lr)
+        if module.average is not None:
+            module.average.after_epoch(module.network, epoch)
+        network = module.network if module.average is None else module.average.network
+        scores = evaluate(
+            network,
+            self.data,
+            "val",
+            self.preprocess,
+            batch_size=self.eval_batch_size,
+            device=module.device,
+            on_device=self.on_device,
+        )
+        _check_finite("val_loss", scores.loss, epoch, module.lr)
+        metrics |= {
+            "val_loss": scores.loss,
+            "val_acc": scores.acc,
+            "val_macro_f1": scores.macro_f1,
+            "lr": module.lr,
+            "epoch_seconds": time.perf_counter() - self.start_seconds,
+            "images_per_second": module.batches.num_images / train_seconds,
+            "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
+        }
+        module.schedule.after_epoch(self.progress.score(metrics))
+        improved = self.progress.add(epoch, metrics, scores.confusion)
+        best = None
+        if improved:
+            best = {
+                "format": FORMAT,
+                "epoch": epoch,
+                "metrics": metrics,
+                "network": network.state_dict(),
+                "confusion": scores.confusion,
+                "class_names": list(self.data.class_names),
+                "preprocess": asdict(self.preprocess),
+            }
+        save_checkpoints(self.folder, self._last(trainer, module), best)
+        if self.progress.out_of_patience(self.patience):
+            trainer.should_stop = True
+        self.report(epoch, dict(metrics))
+
+    def _last(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "history": self.progress.history,
+            "best_epoch": self.progress.best_epoch,
+            "confusion": self.progress.confusion,
+            "network": module.network.state_dict(),
+            "average": None if module.average is None else module.average.state_dict(),
+            "optimizer": module.optimizer.state_dict(),
+            "schedule": module.schedule.state_dict(),
+            "precision": trainer.precision_plugin.state_dict(),  # the loss scale, where precision is 16
+        }
+
+
+def _check_finite(name: str, loss: float, epoch: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(f"{name} is {loss} at epoch {epoch} (lr {lr:.3g})")
+
+
+def _device_memory_bytes(device: torch.device) -> int:
+    """Peak of this process's tensors on a GPU; on a CPU what the whole process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)

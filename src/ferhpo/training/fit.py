@@ -1,0 +1,258 @@
+"""One training, from its last checkpoint to its end, run by Lightning's Trainer.
+
+Lightning sees a fresh fit over the epochs that are left: its own checkpoints would save its loops, which we do not
+need, and not the average and the history, which we do. Every epoch seeds its own random numbers, so the weights, the
+states of optimiser and schedule, and the history are all that an exact resume takes.
+"""
+
+import contextlib
+import gc
+import logging
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import nn
+from torch.optim import Optimizer
+
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import SweepError
+from ferhpo.training.augment import Augment
+from ferhpo.training.averaging import WeightAverage
+from ferhpo.training.batches import TrainBatches, class_weights, to_device
+from ferhpo.training.checkpoint import LAST, load_last, load_weights
+from ferhpo.training.device import default_device, memory_format_of, precision_of, torch_switches
+from ferhpo.training.epoch_end import EpochEnd, Progress, Report
+from ferhpo.training.module import Classifier
+from ferhpo.training.preprocess import preprocess_of
+from ferhpo.training.schedules import Schedule
+from ferhpo.training.settings import TrainerSettings
+
+LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training came to.
+
+    history: a dictionary an epoch, its number under "epoch" beside the metrics; confusion: of the validation images at
+    the best epoch, rows are true classes; stopped_early: by early_stopping_patience
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    best_value: float
+    epochs_done: int
+    stopped_early: bool
+    confusion: list[list[int]]
+
+
+def fit(
+    network: nn.Module,
+    data: FaceData,
+    *,
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+    lr_schedule: Callable[..., Schedule],
+    augment: Augment,
+    settings: TrainerSettings,
+    metric: str = "val_acc",
+    mode: str = "max",
+    folder: Path,
+    seed: int,
+    report: Report,
+    device: torch.device | None = None,
+) -> FitResult:
+    """Train a network on the training split, or go on with it from folder/last.ckpt; keep last.ckpt and best.ckpt.
+
+    The network is trained in place and ends with the weights of the last epoch, on the device. Seed torch before the
+    network is built: `seed` rules only what happens in here.
+    optimizer: called with parameter groups; lr_schedule: called as schedules.py says
+    report: called with (epoch from 1, metrics) as the last act of each epoch, and first again for each epoch that
+    folder/last.ckpt already has; may raise SystemExit to stop
+    Raises Diverged for a loss that is not finite, StorageError for a full disk, SweepError for a damaged checkpoint,
+    ValueError where data and settings do not fit.
+    """
+    device = device or default_device()
+    last = load_last(folder)
+    progress = Progress(metric, mode)
+    if last is not None:
+        progress = Progress(metric, mode, last["history"], last["best_epoch"], last["confusion"])
+    for record in progress.history:
+        report(int(record["epoch"]), {key: value for key, value in record.items() if key != "epoch"})
+    patience = settings.early_stopping_patience
+    if len(progress.history) < settings.max_epochs and not progress.out_of_patience(patience):
+        try:
+            with torch_switches(settings, device), _quiet_lightning():
+                _train(
+                    network,
+                    data,
+                    optimizer,
+                    lr_schedule,
+                    augment,
+                    settings,
+                    progress,
+                    last,
+                    folder,
+                    seed,
+                    report,
+                    device,
+                )
+        except BaseException as error:
+            # Whoever keeps the error would keep Lightning's frames, and by them the network and its device memory.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            gc.collect()  # trainer and module refer to each other
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    return FitResult(
+        history=progress.history,
+        best_epoch=progress.best_epoch,
+        best_value=progress.history[progress.best_epoch - 1][metric],
+        epochs_done=len(progress.history),
+        stopped_early=len(progress.history) < settings.max_epochs,
+        confusion=progress.confusion,
+    )
+
+
+def _train(
+    network: nn.Module,
+    data: FaceData,
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+    lr_schedule: Callable[..., Schedule],
+    augment: Augment,
+    settings: TrainerSettings,
+    progress: Progress,
+    last: dict[str, Any] | None,
+    folder: Path,
+    seed: int,
+    report: Report,
+    device: torch.device,
+) -> None:
+    memory_format = memory_format_of(settings, device)
+    network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    on_device = to_device(data, device)
+    preprocess = preprocess_of(data, augment.output_size(data.image_size), settings.normalise)
+    batches = TrainBatches(
+        data,
+        on_device,
+        preprocess,
+        augment,
+        batch_size=settings.batch_size,
+        sampling=settings.sampling,
+        seed=seed,
+        memory_format=memory_format,
+    )
+    torch_optimizer = optimizer(parameter_groups(network, settings.decay_norm_and_bias))
+    schedule = lr_schedule(torch_optimizer, num_epochs=settings.max_epochs, steps_per_epoch=len(batches))
+    average = None
+    if settings.weight_averaging is not None:
+        swa_epoch = int(settings.swa_start * settings.max_epochs) + 1
+        average = WeightAverage(network, settings.weight_averaging, ema_decay=settings.ema_decay, swa_epoch=swa_epoch)
+    weights = torch.from_numpy(class_weights(data)).to(device) if settings.class_weights == "balanced" else None
+    module = Classifier(
+        network,
+        torch_optimizer,
+        schedule,
+        average,
+        batches,
+        class_weights=weights,
+        label_smoothing=settings.label_smoothing,
+        num_classes=data.num_classes,
+        seed=seed,
+        first_epoch=len(progress.history) + 1,
+        compile=settings.compile,
+    )
+    epoch_end = EpochEnd(
+        data,
+        on_device,
+        preprocess,
+        progress,
+        folder,
+        report,
+        eval_batch_size=settings.eval_batch_size,
+        patience=settings.early_stopping_patience,
+    )
+    trainer = pl.Trainer(
+        accelerator=device.type,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
+        max_epochs=settings.max_epochs - len(progress.history),
+        gradient_clip_val=settings.gradient_clip_norm,
+        callbacks=[epoch_end],
+        plugins=[LightningEnvironment()],  # a job of Slurm's is not Lightning's to requeue
+        default_root_dir=folder,
+        barebones=True,  # no logger, progress bar, checkpoints or summary: epoch_end does what we need of them
+    )
+    if last is not None:
+        _restore(last, module, trainer, folder)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with _interruptible():
+        trainer.fit(module, batches)
+
+
+def parameter_groups(network: nn.Module, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
+    """Return the trainable parameters for an optimiser; without decay_norm_and_bias those of one dimension apart."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if decay_norm_and_bias:
+        return [{"params": parameters}]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:
+    """Put the states of last.ckpt back. SweepError where they belong to another network, optimiser or schedule."""
+    load_weights(module.network, last["network"], folder / LAST)
+    if (module.average is None) != (last["average"] is None):
+        raise SweepError(f"{folder / LAST} was written with another trainer.weight_averaging")
+    if module.average is not None:
+        module.average.load_state_dict(last["average"])
+    try:
+        module.optimizer.load_state_dict(last["optimizer"])
+    except ValueError as error:
+        raise SweepError(f"{folder / LAST} holds the state of another optimiser: {error}") from None
+    module.schedule.load_state_dict(last["schedule"])
+    trainer.precision_plugin.load_state_dict(last["precision"])
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says of its own set-up; its warnings about training pass."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")  # Lightning's own code
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be KeyboardInterrupt. Lightning makes SystemExit of it and leaves SIGINT ignored for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)

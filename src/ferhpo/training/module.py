@@ -1,0 +1,97 @@
+"""The LightningModule: what happens in a step, in which order. Validation is fit.py's, at the end of an epoch.
+
+Nothing of a step is read back from the device: losses and predictions stay there until the epoch ends, because each
+read would make a GPU wait.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ferhpo.training.averaging import WeightAverage
+from ferhpo.training.batches import NETWORK, TrainBatches, epoch_rng
+from ferhpo.training.evaluation import accuracy, confusion_of
+from ferhpo.training.schedules import Schedule
+
+
+class Classifier(pl.LightningModule):
+    """A network in training: cross-entropy on labels or soft targets, with label smoothing and class weights.
+
+    first_epoch: the epoch, from 1, with which Lightning begins; its own count starts again after a resume
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        average: WeightAverage | None,
+        batches: TrainBatches,
+        *,
+        class_weights: Tensor | None,
+        label_smoothing: float,
+        num_classes: int,
+        seed: int,
+        first_epoch: int,
+        compile: bool,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.average = average
+        self.batches = batches
+        self.epoch = first_epoch - 1
+        self.lr = 0.0
+        self._forward: Callable[[Tensor], Tensor] = torch.compile(network) if compile else network
+        self._class_weights = class_weights
+        self._label_smoothing = label_smoothing
+        self._num_classes = num_classes
+        self._seed = seed
+        self._losses: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # batches are made on the device
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch += 1
+        self.batches.epoch = self.epoch
+        # Dropout draws from torch's global state: seeded for each epoch, it needs no saving.
+        torch.manual_seed(int(epoch_rng(self._seed, self.epoch, NETWORK).integers(2**63)))
+        self._losses, self._predicted, self._labels = [], [], []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        logits = self._forward(inputs)
+        loss = F.cross_entropy(logits.float(), targets, self._class_weights, label_smoothing=self._label_smoothing)
+        self.lr = self.optimizer.param_groups[0]["lr"]
+        self._losses.append(loss.detach())
+        self._predicted.append(logits.detach().argmax(1))
+        self._labels.append(targets if targets.ndim == 1 else targets.argmax(1))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.after_step(self.network)
+        self.schedule.after_step()
+
+    def train_metrics(self) -> dict[str, float]:
+        """Return train_loss and train_acc of the epoch, over the images as they were augmented.
+
+        With soft targets or mixup an image counts as right where its largest target is met.
+        """
+        predicted, labels = torch.cat(self._predicted), torch.cat(self._labels)
+        return {
+            "train_loss": float(torch.stack(self._losses).double().mean()),
+            "train_acc": accuracy(confusion_of(predicted, labels, self._num_classes)),
+        }

@@ -1,0 +1,70 @@
+"""What conf/trainer sets: how one network is trained, apart from its optimiser, schedule and augmentation.
+
+Imports neither torch nor Lightning, so that a configuration is checked in no time. "auto" is decided in fit.py, where
+the device is known.
+"""
+
+import math
+from dataclasses import dataclass
+
+CHOICES: dict[str, tuple[object, ...]] = {
+    "precision": ("auto", "32", "bf16", "16"),
+    "channels_last": ("auto", True, False),
+    "weight_averaging": (None, "ema", "swa"),
+    "class_weights": ("none", "balanced"),
+    "sampling": ("shuffle", "balanced"),
+    "normalise": ("dataset", "image", "none"),
+    "compile": (True, False),
+    "deterministic": (True, False),
+    "decay_norm_and_bias": (True, False),
+}
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """The settings of conf/trainer/default.yaml, whose comments explain them. ValueError for one out of its range."""
+
+    max_epochs: int = 20
+    batch_size: int = 128
+    eval_batch_size: int = 512
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    sampling: str = "shuffle"
+    normalise: str = "dataset"
+    precision: str = "auto"
+    channels_last: str | bool = "auto"
+    compile: bool = False
+    gradient_clip_norm: float | None = None
+    decay_norm_and_bias: bool = True
+    weight_averaging: str | None = None
+    ema_decay: float = 0.999
+    swa_start: float = 0.75
+    early_stopping_patience: int | None = None
+    deterministic: bool = True
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        # YAML reads 32 and 16 as numbers.
+        object.__setattr__(self, "precision", str(self.precision))
+        for key, choices in CHOICES.items():
+            value = getattr(self, key)
+            if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+                names = ", ".join("null" if c is None else str(c).lower() for c in choices)
+                raise ValueError(f"{key} is {value!r}; it must be one of {names}")
+        for key in ("max_epochs", "batch_size", "eval_batch_size", "early_stopping_patience", "num_threads"):
+            value = getattr(self, key)
+            if value is None and key in ("early_stopping_patience", "num_threads"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{key} is {value!r}; it must be a whole number of 1 or more")
+        for key in ("label_smoothing", "ema_decay", "swa_start"):
+            value = getattr(self, key)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise ValueError(f"{key} is {value!r}; it must be in [0, 1)")
+        clip = self.gradient_clip_norm
+        if clip is not None and (not _is_number(clip) or not 0 < clip < math.inf):
+            raise ValueError(f"gradient_clip_norm is {clip!r}; it must be above 0, or null for no clipping")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

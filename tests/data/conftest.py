@@ -1,0 +1,89 @@
+"""Tiny data sets in each form, and the real FER2013 where ../shared/data can make it."""
+
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = ("Training", "Training", "Training", "PublicTest", "PrivateTest")
+UNPACK = Path(__file__).resolve().parents[3] / "shared" / "data" / "unpack.py"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or fills the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FERHPO_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    """35 different images uint8 [35, 48, 48]: five of each emotion, three to train, one to validate, one to test."""
+    return np.random.default_rng(0).integers(0, 256, (35, 48, 48), np.uint8)
+
+
+def csv_row(image: np.ndarray, emotion: object, usage: str | None) -> str:
+    text = f"{emotion},{' '.join(map(str, image.reshape(-1)))}"
+    return text if usage is None else f"{text},{usage}"
+
+
+@pytest.fixture
+def rows(pixels: np.ndarray) -> list[str]:
+    """Header and rows of a good CSV; row 1 is the header."""
+    lines = [csv_row(image, index // 5, USAGES[index % 5]) for index, image in enumerate(pixels)]
+    return ["emotion,pixels,Usage", *lines]
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    def write(lines: list[str], name: str = "fer2013.csv") -> Path:
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def folders(tmp_path: Path, pixels: np.ndarray) -> Path:
+    """The same images as train/<emotion>/Training_*.png and test/<emotion>/{PublicTest,PrivateTest}_*.png."""
+    root = tmp_path / "fer2013"
+    for index, image in enumerate(pixels):
+        usage = USAGES[index % 5]
+        folder = root / ("train" if usage == "Training" else "test") / EMOTIONS[index // 5]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{usage}_{index:02}.png")
+    return root
+
+
+def zip_folder(folder: Path, archive: Path, top: str = "") -> Path:
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted(folder.rglob("*")):
+            out.write(file, top + str(file.relative_to(folder)))
+    return archive
+
+
+def png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def real_fer2013() -> Path:
+    """A folder with fer2013.csv, ferplus.csv, fer2013/, CK48/ and SFEW/, made once and kept between test runs."""
+    if not UNPACK.is_file():
+        pytest.skip("FER2013 is not at ../shared/data")
+    folder = Path(tempfile.gettempdir()) / "ferhpo-fer2013"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, str(UNPACK), str(folder)], check=True)
+        (folder / "complete").touch()
+    return folder

@@ -1,0 +1,332 @@
+"""What a user reads when a data set is broken: the exact words, and every fault at once."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import EMOTIONS, png, zip_folder
+from PIL import Image
+
+from ferhpo.data import fer2013, fer2013_csv, image_folder, synthetic
+from ferhpo.errors import ConfigError, DataError
+
+WriteCsv = Callable[..., Path]
+GREY = np.full((48, 48), 7, np.uint8)
+
+
+def message(load: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    with pytest.raises((ConfigError, DataError)) as caught:
+        load(*args, **kwargs)
+    return str(caught.value)
+
+
+def of_path(path: Path, *sentences: str) -> str:
+    if len(sentences) == 1:
+        return f"data.path is {path}: {sentences[0]}"
+    return "\n  ".join([f"data.path is {path}: {len(sentences)} faults", *sentences])
+
+
+def change(row: str, emotion: str | None = None, pixels: str | None = None, usage: str | None = None) -> str:
+    fields = row.split(",")
+    return ",".join(new if new is not None else old for new, old in zip((emotion, pixels, usage), fields, strict=True))
+
+
+def test_one_short_row(rows: list[str], write_csv: WriteCsv) -> None:
+    rows[11] = change(rows[11], pixels=" ".join(["1"] * 2303))
+    path = write_csv(rows)
+    assert message(fer2013.load, path) == of_path(path, "row 12 has 2,303 pixels, and an image is 48x48")
+
+
+def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> None:
+    for index in (1, 2, 3, 4, 5, 6, 7, 8):
+        rows[index] = change(rows[index], pixels=" ".join(["1"] * (2290 + index)))
+    rows[9] = change(rows[9], pixels=" ".join(["1"] * 2303 + ["256"]))
+    rows[10] = change(rows[10], pixels=" ".join(["1"] * 2303 + ["x9"]))
+    rows[11] = change(rows[11], emotion="7", usage="Trainig")
+    rows[12] = change(rows[12], emotion="happy", pixels=" ".join(["-1"] * 2304))
+    rows[13] = "3"
+    rows[14] = change(rows[14], pixels="")
+    path = write_csv(rows)
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "row 2 has 2,291 pixels, and an image is 48x48; 8 more rows are broken (3, 4, 5, 6, 7, ...)",
+        "row 10 has the pixel 256, and pixels are 0 to 255; 1 more row is broken (13)",
+        "row 11 has the pixel 'x9', and pixels are whole numbers",
+        "row 12 has the emotion '7', and labels are 0 to 6; if this file counts from 1, set data.label_offset=1; "
+        "1 more row is broken (13)",
+        "row 12 has the Usage 'Trainig', and Usage is Training, PublicTest or PrivateTest",
+        "row 14 has 1 of 3 columns",
+    )
+
+
+@pytest.mark.parametrize("pixel", ["9" * 30, "1.5", "1e2", "0x10", "nan", "1_0", "²"])
+def test_no_odd_number_passes_as_a_pixel(pixel: str, rows: list[str], write_csv: WriteCsv) -> None:
+    rows[1] = change(rows[1], pixels=" ".join(["1"] * 2303 + [pixel]))
+    assert "row 2 has the pixel" in message(fer2013.load, write_csv(rows))
+
+
+def test_csv_without_usage(rows: list[str], write_csv: WriteCsv) -> None:
+    path = write_csv([row.rpartition(",")[0] for row in rows])
+    expected = of_path(
+        path, "it has no column Usage, and data.split=published needs it; data.split=random works without"
+    )
+    assert message(fer2013.load, path) == expected
+    fer2013.load(path, split="random")  # now it is in the cache
+    assert message(fer2013.load, path) == expected
+
+
+def test_csv_without_its_columns(rows: list[str], write_csv: WriteCsv) -> None:
+    path = write_csv(["emotions,pixel,Use", *rows[1:]])
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "it has no column emotion (it has: emotions, pixel, Use); did you mean emotions to be it?",
+        "it has no column pixels (it has: emotions, pixel, Use); did you mean pixel to be it?",
+        "it has no column Usage, and data.split=published needs it; data.split=random works without",
+    )
+    path = write_csv(["a;b", "1;2"])
+    assert message(fer2013.load, path, split="random") == of_path(
+        path,
+        "it has no column emotion (it has: a;b); its first line must name emotion, pixels and Usage",
+        "it has no column pixels (it has: a;b); its first line must name emotion, pixels and Usage",
+    )
+
+
+def test_empty_files(write_csv: WriteCsv) -> None:
+    path = write_csv(["emotion,pixels,Usage"])
+    assert message(fer2013.load, path) == of_path(path, "it has a header and no rows; get the file again")
+    path.write_bytes(b"")
+    assert message(fer2013.load, path) == of_path(path, "the file is empty; get it again")
+
+
+def test_no_csv_at_all(tmp_path: Path) -> None:
+    (tmp_path / "face.png").write_bytes(png(GREY))
+    assert message(fer2013.load, tmp_path / "face.png") == of_path(
+        tmp_path / "face.png", "it is neither a CSV in plain text, nor a folder, nor a zip; unpack or convert it"
+    )
+
+
+def test_too_many_rows(rows: list[str], write_csv: WriteCsv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fer2013_csv, "MAX_ROWS", 20)
+    path = write_csv(rows)
+    assert message(fer2013.load, path) == of_path(
+        path, "it has more than 20 rows, and FER2013 has 35,887; get it again"
+    )
+
+
+def test_nothing_to_validate_on(rows: list[str], write_csv: WriteCsv) -> None:
+    path = write_csv([row.replace("PublicTest", "PrivateTest") for row in rows])
+    assert message(fer2013.load, path) == of_path(
+        path, "data.split=published leaves no image to validate on; set data.split=random"
+    )
+
+
+def test_missing_file(rows: list[str], write_csv: WriteCsv, tmp_path: Path) -> None:
+    write_csv(rows)
+    path = tmp_path / "fer213.csv"
+    assert message(fer2013.load, path) == of_path(path, "there is no such file; did you mean fer2013.csv?")
+    path = tmp_path / "zzz"
+    assert message(fer2013.load, path) == of_path(
+        path, f"there is no such file; nothing in {tmp_path} has a name like it"
+    )
+    path = tmp_path / "no" / "fer2013.csv"
+    assert message(fer2013.load, path) == of_path(path, f"there is no such file, and no folder {tmp_path / 'no'}")
+
+
+def test_every_fault_of_folders_at_once(folders: Path) -> None:
+    for file in (folders / "train" / "disgust").iterdir():
+        file.unlink()
+    good = folders / "train" / "angry" / "Training_00.png"
+    good.write_bytes(good.read_bytes()[:1200])
+    (folders / "train" / "angry" / "notes.txt").write_text("no image")
+    (folders / "test" / "sad" / "notes.txt").write_text("no image")
+    (folders / "train" / "fear" / "Training_99.png").write_bytes(b"")
+    (folders / "train" / "fear" / "Training_98.png").write_bytes(png(np.zeros((48, 40), np.uint8)))
+    (folders / "train" / "fear" / "Training_97.png").write_bytes(png(np.zeros((48, 48), np.uint16)))
+    (folders / "train" / "bored").mkdir()
+    (folders / "train" / "bored" / "Training_96.png").write_bytes(png(GREY))
+    for file in (folders / "test" / "happy").iterdir():
+        file.unlink()
+    (folders / "test" / "happy").rmdir()
+    assert message(fer2013.load, folders) == of_path(
+        folders,
+        "bored is no emotion of FER2013; FER2013 has angry, disgust, fear, happy, sad, surprise, neutral; "
+        "data=image_folder reads other classes",
+        "there is no folder test/happy; get the data again",
+        "train/disgust holds no image; fill it, or take its class out of every split",
+        "train/angry/Training_00.png cannot be decoded (image file is truncated); remove it or get it again",
+        "train/angry/notes.txt is not an image; remove it; 1 more file is broken (test/sad/notes.txt)",
+        "train/fear/Training_97.png has pixels of more than 8 bits; convert it to 8 bits",
+        "train/fear/Training_98.png is 40x48, and images here are 48x48; "
+        "data=image_folder with data.image_size resizes",
+        "train/fear/Training_99.png is empty; remove it or get it again",
+    )
+
+
+def test_folders_of_another_form(folders: Path) -> None:
+    path = folders / "train"
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "it holds neither fer2013.csv or icml_face_data.csv nor folders of the known form; "
+        "FER2013 in folders has train/<emotion> and test/<emotion>; data=image_folder reads other forms",
+    )
+    assert message(image_folder.load, folders / "train" / "sad") == of_path(
+        folders / "train" / "sad",
+        "it holds no folders of classes; put the images of each class into a folder of its name",
+    )
+
+
+def test_file_names_without_their_split(folders: Path) -> None:
+    for index, file in enumerate(sorted((folders / "test").rglob("*.png"))):
+        file.rename(file.with_name(f"im{index}.png"))
+    assert message(fer2013.load, folders) == of_path(
+        folders,
+        "14 file names of test/ begin neither with PublicTest_ nor with PrivateTest_; set data.split=folder or random",
+    )
+    assert fer2013.load(folders, split="folder").split_name == "folder"
+
+
+def test_unreadable_zip(tmp_path: Path, rows: list[str]) -> None:
+    path = tmp_path / "fer2013.zip"
+    path.write_bytes(b"PK\x03\x04 cut off in the middle")
+    assert message(fer2013.load, path) == of_path(
+        path, "it is not a readable zip (File is not a zip file); get the file again"
+    )
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("top/fer2013.csv", "\n".join(rows))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "top/fer2013.csv cannot be unpacked (Bad CRC-32 for file 'top/fer2013.csv'); get the zip again",
+    )
+
+
+@pytest.mark.parametrize("evil", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png"])
+def test_zip_that_climbs_out(evil: str, folders: Path, tmp_path: Path) -> None:
+    path = zip_folder(folders, tmp_path / "faces.zip")
+    with zipfile.ZipFile(path, "a") as out:
+        out.writestr(evil, png(GREY))
+    before = sorted(tmp_path.rglob("*"))
+    expected = of_path(path, f"the zip holds {evil}, a path outside its own folder; nothing was read")
+    assert message(fer2013.load, path) == expected
+    assert message(image_folder.load, path) == expected
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_broken_image_in_a_zip(folders: Path, tmp_path: Path) -> None:
+    path = zip_folder(folders, tmp_path / "faces.zip")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"train/sad/Training_20.png") + 200] ^= 1
+    path.write_bytes(data)
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "train/sad/Training_20.png cannot be unpacked (Bad CRC-32 for file 'train/sad/Training_20.png'); "
+        "get the zip again",
+    )
+
+
+def test_image_that_would_fill_the_memory(folders: Path) -> None:
+    Image.new("1", (8000, 8000)).save(folders / "train" / "sad" / "Training_bomb.png")
+    assert message(fer2013.load, folders) == of_path(
+        folders, "train/sad/Training_bomb.png is 8000x8000; no face needs more than 40,000,000 pixels"
+    )
+
+
+def test_image_folder_faults(folders: Path) -> None:
+    (folders / "test" / "bored").mkdir()
+    (folders / "test" / "bored" / "a.png").write_bytes(png(GREY))
+    (folders / "train" / "sad" / "wide.png").write_bytes(png(np.zeros((20, 48), np.uint8)))
+    assert message(image_folder.load, folders, image_size=None) == of_path(
+        folders,
+        "test/bored is a class that train does not have; add it there or remove it",
+        "train/sad/wide.png is 48x20, and images here are 48x48; set data.image_size",
+    )
+
+
+def test_image_folder_without_splits(folders: Path) -> None:
+    assert message(image_folder.load, folders / "train", split="published") == of_path(
+        folders / "train",
+        "data.split=published needs folders train and val or test, and it has classes only; set data.split=random",
+    )
+
+
+def test_two_data_sets_in_one_folder(folders: Path) -> None:
+    (folders.parent / "copy").mkdir()
+    zip_folder(folders, folders.parent / "both.zip", "a/")
+    with zipfile.ZipFile(folders.parent / "both.zip", "a") as out:
+        out.writestr("b/train/sad/x.png", png(GREY))
+    path = folders.parent / "both.zip"
+    assert message(fer2013.load, path) == of_path(
+        path, "it holds two data sets, in a and b; set data.path to one of them"
+    )
+
+
+def test_ferplus_faults(rows: list[str], write_csv: WriteCsv, folders: Path, tmp_path: Path) -> None:
+    path = write_csv(rows)
+    assert message(fer2013.load, path, labels="ferplus_majority") == of_path(
+        path,
+        "data.labels=ferplus_majority needs ferplus.csv or fer2013new.csv beside it, "
+        f"and neither is in {tmp_path}; set data.ferplus_path",
+    )
+    assert message(fer2013.load, folders, labels="ferplus_shares") == of_path(
+        folders,
+        "data.labels=ferplus_shares needs the rows of the CSV, because FER+ votes come one row a row; "
+        "set data.path to fer2013.csv, or data.labels=fer",
+    )
+    header = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    votes = write_csv([header, *["1,0,0,0,0,0,0,0,0,0"] * 30], "ferplus.csv")
+    assert message(fer2013.load, path, labels="ferplus_majority") == (
+        f"data.ferplus_path is {votes}: it has 30 rows, and fer2013.csv has 35; they must be rows of the same images"
+    )
+    write_csv([header, "1,0,0", *["1,0,0,0,0,0,0,0,0,0"] * 33, "1,-1,0,0,0,0,0,0,0,0"], "ferplus.csv")
+    assert message(fer2013.load, path, labels="ferplus_majority") == (
+        f"data.ferplus_path is {votes}: row 2 is '1,0,0', and a row of FER+ has 10 counts of votes; "
+        "1 more row is broken (36)"
+    )
+    write_csv([header.replace("neutral", "calm").replace("NF", "none")], "ferplus.csv")
+    assert message(fer2013.load, path, labels="ferplus_majority") == (
+        f"data.ferplus_path is {votes}: it has no column neutral or NF; FER+ votes need {header.replace(',', ', ')}"
+    )
+
+
+def test_every_wrong_key_at_once(tmp_path: Path) -> None:
+    keys = {"split": "publishd", "labels": "ferplus", "val_fraction": 0.0, "folds": 1, "train_subset": 0}
+    assert message(fer2013.load, tmp_path, label_offset=2, image_size=0, **keys) == (
+        "data=fer2013: 7 faults\n"
+        "  data.split is publishd, and it is published, folder or random; did you mean published?\n"
+        "  data.val_fraction is 0.0, and it is a share above 0 and below 1; 0.1 is usual\n"
+        "  data.folds is 1, and folds are 2 or more; set null for none\n"
+        "  data.train_subset is 0, and it is 1 or more; set null for all images\n"
+        "  data.labels is ferplus, and it is fer, ferplus_majority or ferplus_shares; did you mean ferplus_shares?\n"
+        "  data.label_offset is 2, and labels begin at 0 or 1\n"
+        "  data.image_size is 0, and it is 1 or more; set null to leave 48"
+    )
+    assert message(image_folder.load, tmp_path, val_fraction=0.5, test_fraction=0.5, channels=2, folds=3, fold=3) == (
+        "data=image_folder: 3 faults\n"
+        "  data.val_fraction is 0.5 and data.test_fraction is 0.5, which leaves nothing to train on; "
+        "their sum must be below 1\n"
+        "  data.fold is 3, and data.folds=3 counts from 0 to 2\n"
+        "  data.channels is 2, and it is 1 (grey) or 3 (colour)"
+    )
+    assert message(synthetic.load, num_train=0, image_size=8, label_noise=1.0, difficulty=-1, imbalance=0.5) == (
+        "data=synthetic: 5 faults\n"
+        "  data.num_train is 0, and it is 1 or more\n"
+        "  data.image_size is 8, and a face needs 24 pixels or more\n"
+        "  data.difficulty is -1, and it is 0 or more; 1 is the standard\n"
+        "  data.label_noise is 1.0, and it is a share from 0 and below 1; 0.08 is the standard\n"
+        "  data.imbalance is 0.5, and it is 1 or more; 1 draws all classes alike"
+    )
+
+
+def test_subset_larger_than_the_split(rows: list[str], write_csv: WriteCsv) -> None:
+    assert message(fer2013.load, write_csv(rows), train_subset=40) == (
+        "data=fer2013: data.train_subset is 40, and the train split has 21 images; set at most 21, or null for all"
+    )
+
+
+def test_the_emotions_of_the_fixtures_are_those_of_the_reader() -> None:
+    assert EMOTIONS == fer2013.CLASS_NAMES

@@ -1,0 +1,33 @@
+"""conf/data and src/ferhpo/data agree, and the package stays light."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda file: file.stem)
+def test_keys_and_defaults_are_those_of_load(file: Path) -> None:
+    text = file.read_text()
+    assert text.startswith("# "), "`ferhpo list` shows the first line"
+    keys = yaml.safe_load(text)
+    assert keys.pop("_target_") == f"ferhpo.data.{file.stem}.load"
+    parameters = inspect.signature(importlib.import_module(f"ferhpo.data.{file.stem}").load).parameters
+    assert list(keys) == list(parameters)
+    for name, parameter in parameters.items():
+        assert keys[name] == ("???" if parameter.default is inspect.Parameter.empty else parameter.default)
+
+
+def test_reading_data_needs_numpy_and_pillow_only() -> None:
+    program = (
+        "import sys, ferhpo.data.fer2013, ferhpo.data.image_folder, ferhpo.data.synthetic, ferhpo.data.describe;"
+        "print(sorted({'torch', 'ray', 'mlflow', 'hydra', 'optuna', 'pandas', 'omegaconf'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

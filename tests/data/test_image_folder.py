@@ -1,0 +1,115 @@
+"""Folders of any classes, sizes and colours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import zip_folder
+from PIL import Image
+
+from ferhpo.data import image_folder
+from ferhpo.data.dataset import TEST, TRAIN, VAL
+
+
+def make(root: Path, layout: dict[str, int], size: tuple[int, int] = (60, 48), mode: str = "RGB") -> Path:
+    """`layout` says how many images each folder holds, as {"Train/glad": 3}."""
+    rng = np.random.default_rng(0)
+    for folder, number in layout.items():
+        (root / folder).mkdir(parents=True)
+        for index in range(number):
+            noise = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+            Image.fromarray(noise).convert(mode).save(root / folder / f"{index}.png")
+    return root
+
+
+def counts(split: np.ndarray) -> list[int]:
+    return np.bincount(split, minlength=4).tolist()
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Train", "Valid", "Test"), ("training", "validation", "testing")]
+)
+def test_folders_of_splits(names: tuple[str, str, str], tmp_path: Path) -> None:
+    train, val, test = names
+    layout = {f"{train}/b_glad": 3, f"{train}/a_sad": 2, f"{val}/a_sad": 2, f"{test}/b_glad": 1}
+    data = image_folder.load(make(tmp_path / "set", layout))
+    assert data.class_names == ("a_sad", "b_glad")
+    assert data.images.shape == (8, 48, 48)
+    assert data.labels.tolist() == [0, 0, 1, 1, 1, 0, 0, 1]
+    assert data.split.tolist() == [TRAIN] * 5 + [VAL] * 2 + [TEST]
+    assert data.split_name == "published"
+    assert data.source == "set (image folder)"
+
+
+def test_flat_folder_splits_at_random(tmp_path: Path) -> None:
+    data = image_folder.load(make(tmp_path / "set", {"glad": 20, "sad": 10}))
+    assert counts(data.split) == [24, 3, 3, 0]
+    assert data.split_name == "random"
+
+
+def test_train_and_val_only(tmp_path: Path) -> None:
+    path = make(tmp_path / "set", {"Train/glad": 3, "Train/sad": 3, "Val/glad": 2, "Val/sad": 1})
+    assert counts(image_folder.load(path).split) == [6, 3, 0, 0]
+
+
+def test_train_and_test_only_takes_val_from_train(tmp_path: Path) -> None:
+    path = make(tmp_path / "set", {"train/glad": 10, "train/sad": 10, "test/glad": 2, "test/sad": 1})
+    data = image_folder.load(path, val_fraction=0.2)
+    assert counts(data.split) == [16, 4, 3, 0]
+    assert counts(image_folder.load(path, split="folder").split) == [20, 3, 0, 0]
+    assert counts(image_folder.load(path, split="random", val_fraction=0.2, test_fraction=0).split) == [19, 4, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours(mode: str, channels: int, tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    for name in ("glad", "sad"):
+        (path / name).mkdir(parents=True)
+        for index in range(2):
+            grey = Image.new("RGB", (20, 20), (255 * index,) * 3).convert(mode)
+            grey.save(path / name / f"{index}.tif")
+    data = image_folder.load(
+        path, split="random", val_fraction=0.5, test_fraction=0, image_size=None, channels=channels
+    )
+    assert data.images.shape == ((4, 20, 20) if channels == 1 else (4, 20, 20, 3))
+    assert data.channels == channels
+    assert [int(image.max()) for image in data.images] == [0, 255, 0, 255]
+
+
+def test_resized_as_pillow_does(tmp_path: Path) -> None:
+    path = make(tmp_path / "set", {"glad": 2, "sad": 2}, size=(70, 90))
+    data = image_folder.load(path, image_size=32, channels=3, val_fraction=0.5, test_fraction=0)
+    with Image.open(path / "glad" / "1.png") as image:
+        expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(data.images[1], expected)
+
+
+def test_turned_photographs_stand_upright(tmp_path: Path) -> None:
+    upright = np.zeros((16, 16), np.uint8)
+    upright[:8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was held upside down
+    for name in ("train/glad", "train/sad", "val/glad", "val/sad"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(upright[::-1].copy()).save(tmp_path / "set" / name / "0.png", exif=exif)
+        Image.fromarray(upright).save(tmp_path / "set" / name / "1.png")
+    data = image_folder.load(tmp_path / "set", image_size=None)
+    assert (data.images == upright).all()
+
+
+def test_zip_with_a_folder_around_everything(tmp_path: Path) -> None:
+    path = make(tmp_path / "set", {"glad": 10, "sad": 10})
+    data = image_folder.load(zip_folder(path, tmp_path / "set.zip", "download/set/"))
+    assert data.source == "set.zip (zip of images)"
+    assert data.digest == image_folder.load(path).digest
+
+
+def test_links_that_form_a_ring_end(tmp_path: Path) -> None:
+    path = make(tmp_path / "set", {"train/glad": 3, "train/sad": 3, "val/glad": 1, "val/sad": 1})
+    (path / "train" / "glad" / "ring").symlink_to(path, target_is_directory=True)
+    (path / "train" / "glad" / "dead.png").symlink_to(path / "nowhere.png")
+    with pytest.raises(image_folder.DataError, match="it holds two data sets"):
+        image_folder.load(path)
+    (path / "train" / "glad" / "ring").unlink()
+    assert counts(image_folder.load(path).split) == [6, 2, 0, 0]

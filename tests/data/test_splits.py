@@ -1,0 +1,124 @@
+"""Properties of splits: every image in one, identical images never apart, the same for the same seed, right shares."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL
+from ferhpo.data.splits import balanced_class_weights, identical_groups, k_fold, keep_subset, random_split
+
+NUM_CLASSES = 4
+
+
+@st.composite
+def labelled_groups(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, groups (some of several images, some with conflicting labels) and usable, for 20 to 400 images."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    number = draw(st.integers(20, 400))
+    groups = rng.integers(0, draw(st.integers(10, number * 3)), number)
+    labels = (groups * 7 + (rng.random(number) < 0.1)) % NUM_CLASSES
+    usable = rng.random(number) < draw(st.sampled_from([1.0, 0.8]))
+    return labels.astype(np.int64), groups.astype(np.int64), usable
+
+
+def assert_groups_whole(split: np.ndarray, groups: np.ndarray, used: np.ndarray) -> None:
+    for group in np.unique(groups[used]):
+        assert len(set(split[used & (groups == group)])) == 1
+
+
+@given(labelled_groups(), st.integers(0, 5), st.floats(0.05, 0.4), st.floats(0, 0.4))
+def test_random_split(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, val_fraction: float, test_fraction: float
+) -> None:
+    labels, groups, usable = drawn
+    split = random_split(labels, groups, val_fraction, test_fraction, seed, usable)
+    assert split.dtype == np.uint8
+    assert ((split == UNUSED) == ~usable).all()
+    assert_groups_whole(split, groups, usable)
+    np.testing.assert_array_equal(split, random_split(labels, groups, val_fraction, test_fraction, seed, usable))
+    # A share of each class, off by at most one group at each of its borders; labels within a group may differ.
+    largest = np.bincount(groups).max()
+    for code, share in ((VAL, val_fraction), (TEST, test_fraction)):
+        assert abs((split == code).sum() - share * usable.sum()) <= 2 * NUM_CLASSES * largest
+
+
+@given(labelled_groups(), st.integers(2, 6), st.integers(0, 5))
+def test_k_fold(drawn: tuple[np.ndarray, np.ndarray, np.ndarray], folds: int, seed: int) -> None:
+    labels, groups, usable = drawn
+    before = random_split(labels, groups, 0.2, 0.2, seed, usable)
+    pool = (before == TRAIN) | (before == VAL)
+    in_val = np.zeros(len(labels), int)
+    for fold in range(folds):
+        split = k_fold(labels, groups, before, folds, fold, seed)
+        np.testing.assert_array_equal(split[~pool], before[~pool])
+        assert set(split[pool]) <= {TRAIN, VAL}
+        assert_groups_whole(split, groups, pool)
+        in_val += split == VAL
+        largest = np.bincount(groups).max()
+        assert abs((split == VAL).sum() - pool.sum() / folds) <= 2 * NUM_CLASSES * largest
+    np.testing.assert_array_equal(in_val, pool.astype(int))
+
+
+@given(labelled_groups(), st.integers(0, 5), st.data())
+def test_keep_subset_is_stratified_and_nested(
+    drawn: tuple[np.ndarray, np.ndarray, np.ndarray], seed: int, data: st.DataObject
+) -> None:
+    labels, groups, usable = drawn
+    before = random_split(labels, groups, 0.2, 0.1, seed, usable)
+    train = before == TRAIN
+    more = data.draw(st.integers(1, int(train.sum())))
+    fewer = data.draw(st.integers(1, more))
+    large, small = keep_subset(labels, before, more, seed), keep_subset(labels, before, fewer, seed)
+    assert (large == TRAIN).sum() == more
+    assert (small == TRAIN).sum() == fewer
+    assert not ((small == TRAIN) & (large != TRAIN)).any()
+    np.testing.assert_array_equal(large[~train], before[~train])
+    assert set(large[train]) <= {TRAIN, UNUSED}
+    shares = np.bincount(labels[train], minlength=NUM_CLASSES) / train.sum()
+    assert (np.abs(np.bincount(labels[small == TRAIN], minlength=NUM_CLASSES) - fewer * shares) < 2).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_identical_groups_are_exact(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 2, (60, 2, 2), np.uint8)
+    groups = identical_groups(images)
+    for i in range(60):
+        np.testing.assert_array_equal(groups == groups[i], (images == images[i]).all(axis=(1, 2)))
+    assert sorted(set(groups)) == list(range(groups.max() + 1))
+
+
+def test_another_seed_gives_another_split() -> None:
+    labels, groups = np.arange(300) % 3, np.arange(300)
+    assert (random_split(labels, groups, 0.1, 0.1, 0) != random_split(labels, groups, 0.1, 0.1, 1)).any()
+    before = np.zeros(300, np.uint8)
+    assert (k_fold(labels, groups, before, 3, 0, 0) != k_fold(labels, groups, before, 3, 0, 1)).any()
+    assert (keep_subset(labels, before, 30, 0) != keep_subset(labels, before, 30, 1)).any()
+
+
+def test_usual_shares_are_exact_when_all_images_differ() -> None:
+    labels, groups = np.repeat(np.arange(7), 100), np.arange(700)
+    split = random_split(labels, groups, 0.1, 0.1, 0)
+    for label in range(7):
+        assert np.bincount(split[labels == label]).tolist() == [80, 10, 10]
+
+
+def test_balanced_class_weights() -> None:
+    weights = balanced_class_weights(np.array([0, 0, 0, 1]), 3)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, [4 / 9, 4 / 3, 0])
+    labels = np.random.default_rng(0).integers(0, 5, 1000)
+    assert balanced_class_weights(labels, 5)[labels].mean() == pytest.approx(1)
+
+
+@pytest.mark.full
+def test_balanced_class_weights_against_scikit_learn() -> None:
+    sklearn_weights = pytest.importorskip("sklearn.utils.class_weight")
+    labels = np.random.default_rng(0).integers(0, 5, 1000)
+    np.testing.assert_allclose(
+        balanced_class_weights(labels, 5),
+        sklearn_weights.compute_class_weight("balanced", classes=np.arange(5), y=labels),
+        rtol=1e-6,
+    )

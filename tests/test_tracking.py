@@ -1,0 +1,263 @@
+"""Recording into a real SQLite store: what MLflow has afterwards, and that shipping twice changes nothing."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from ferhpo.errors import TrackingError
+from ferhpo.tracking import Tracker, TrackingSettings, sync, view_url
+from ferhpo.tracking.store import connect
+from ferhpo.tracking.view import TAG_PREFIX
+
+WAIT_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A SQLite store with MLflow's tables, which take seconds to make."""
+    config = TrackingSettings(output_dir=tmp_path_factory.mktemp("store"))
+    connect(config)
+    return config.sqlite_path
+
+
+@pytest.fixture
+def config(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return TrackingSettings(output_dir=tmp_path)
+
+
+def record_sweep(folder, config, trials=range(3)):
+    tracker = Tracker(folder, config)
+    tracker.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.123456}, {"ferhpo.git_commit": "abc"}, "**started**")
+    tracker.set_view("demo", "val_acc", "max", ["optim.lr"], ["val_loss"])
+    for number in trials:
+        tracker.open_trial(number, {"optim.lr": 0.01 * number + 0.00123456}, {"ferhpo.seed": str(number)})
+        tracker.log_dataset(number, "faces", "a" * 64, "drawn", {"num_train": 100}, "training")
+        for epoch in range(1, 5):
+            tracker.log_epoch(number, epoch, {"val_acc": number + epoch / 10, "val_loss": float("nan")})
+        tracker.log_metrics(number, {"best_val_acc": number + 0.4, "num_parameters": 1234})
+        tracker.log_text(number, "a: 1\n", "config.yaml")
+    states = ["COMPLETE", "PRUNED", "DIVERGED", "INFEASIBLE", "FAILED", "STOPPED"]
+    for number in trials:
+        tracker.close_trial(number, states[number], {"ferhpo.reason": "because"})
+    return tracker
+
+
+def everything(config):
+    """All that the store holds, for comparing, without what MLflow stamps itself."""
+    connection = sqlite3.connect(config.sqlite_path)
+    tables = ["runs", "metrics", "latest_metrics", "params", "tags", "datasets", "inputs", "input_tags", "experiments"]
+    tables += ["experiment_tags", "logged_models", "logged_model_tags"]
+    held = {}
+    for table in tables:
+        cursor = connection.execute(f"SELECT * FROM {table}")
+        names = [column[0] for column in cursor.description]
+        keep = [i for i, name in enumerate(names) if name not in ("last_update_time", "last_updated_timestamp_ms")]
+        held[table] = sorted(repr([row[i] for i in keep]) for row in cursor)
+    connection.close()
+    return held
+
+
+def runs_of(config, tracker=None):
+    client = connect(config)
+    experiment = client.get_experiment_by_name(config.experiment)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    return client, {run.info.run_name: run for run in runs}
+
+
+def test_importing_costs_no_mlflow():
+    code = "import sys, ferhpo.tracking, ferhpo.registry; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_sweep_as_a_person_finds_it(tmp_path, config):
+    tracker = record_sweep(tmp_path / "demo", config, range(6))
+    (tmp_path / "demo" / "best.ckpt").write_bytes(b"weights")
+    tracker.log_artifact(0, tmp_path / "demo" / "best.ckpt", "checkpoints")
+    tracker.close_sweep("COMPLETE", "**done**")
+    assert tracker.run_id(0) is None
+    tracker.start()
+    assert tracker.flush(WAIT_SECONDS) == 0
+    assert tracker.last_error is None
+
+    client, runs = runs_of(config)
+    assert set(runs) == {"demo", *(f"demo-{i:03d}" for i in range(6))}
+    parent = runs["demo"]
+    assert parent.data.tags["mlflow.note.content"] == "**done**"
+    assert parent.data.params == {"sampler": "tpe", "optim.lr": "0.1235"}
+    assert parent.info.run_id == tracker.run_id(None)
+    statuses = {name: (run.info.status, run.data.tags["ferhpo.state"]) for name, run in runs.items()}
+    assert statuses == {
+        "demo": ("FINISHED", "COMPLETE"),
+        "demo-000": ("FINISHED", "COMPLETE"),
+        "demo-001": ("FINISHED", "PRUNED"),
+        "demo-002": ("FAILED", "DIVERGED"),
+        "demo-003": ("FAILED", "INFEASIBLE"),
+        "demo-004": ("FAILED", "FAILED"),
+        "demo-005": ("KILLED", "STOPPED"),
+    }
+    child = runs["demo-002"]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.tags["ferhpo.trial"] == f"{tracker.sweep_id}/2"
+    assert child.data.params == {"optim.lr": "0.02123"}
+    assert child.data.metrics["best_val_acc"] == 2.4
+    history = client.get_metric_history(child.info.run_id, "val_acc")
+    assert [(m.step, m.value) for m in history] == [(1, 2.1), (2, 2.2), (3, 2.3), (4, 2.4)]
+    assert child.info.start_time <= history[0].timestamp <= child.info.end_time
+    [data] = child.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("faces", "a" * 12)
+    assert json.loads(data.dataset.profile)["digest"] == "a" * 64
+    assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
+    assert [f.path for f in client.list_artifacts(runs["demo-000"].info.run_id, "checkpoints")] == [
+        "checkpoints/best.ckpt"
+    ]
+    assert (tmp_path / "artifacts" / child.info.run_id / "artifacts" / "config.yaml").read_text() == "a: 1\n"
+    view = client.get_experiment(tracker.experiment_id).tags[TAG_PREFIX + tracker.sweep_id]
+    assert json.loads(view)["state"].startswith("deflate;")
+    assert view_url("http://h:1/", tracker.experiment_id, tracker.sweep_id) == (
+        f"http://h:1/#/experiments/{tracker.experiment_id}/runs"
+        f"?workflowType=machine_learning&viewStateShareKey={tracker.sweep_id}"
+    )
+    assert tracker.close(WAIT_SECONDS) == 0
+
+
+@pytest.mark.parametrize("lost", ["last note", "whole note"])
+def test_shipping_again_changes_nothing(tmp_path, config, lost):
+    folder = tmp_path / "demo"
+    tracker = record_sweep(folder, config)
+    tracker.close(0)
+    note = folder / "spool.shipped.json"
+    size = (folder / "spool.jsonl").stat().st_size
+    assert sync(folder, config) == 29
+    if lost == "last note":  # as if the process had died after the second half was shipped, before it was noted
+        half = json.loads(note.read_text())
+        lines = (folder / "spool.jsonl").read_bytes().splitlines(keepends=True)[:16]
+        half["seq"], half["offset"] = 16, sum(map(len, lines))
+        half["runs"] = {run: half["runs"][run] for run in ("", "0", "1")}  # trial 2 was not known yet
+        assert 0 < half["offset"] < size
+        note.write_text(json.dumps(half))
+    else:
+        note.unlink()
+    before = everything(config)
+    assert len(before["metrics"]) == 3 * 10
+    assert sync(folder, config) == (13 if lost == "last note" else 29)
+    assert everything(config) == before
+    assert sync(folder, config) == 0
+
+
+def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
+    tracker = record_sweep(tmp_path / "demo", config, range(2))
+    tracker.close_sweep("STOPPED", "interrupted")
+    tracker.start()
+    assert tracker.close(WAIT_SECONDS) == 0
+    again = Tracker(tmp_path / "demo", config)
+    again.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.123456}, {}, "resumed")
+    again.open_trial(1, {"optim.lr": 0.01123456}, {})
+    again.log_epoch(1, 4, {"val_acc": 99.0})  # recorded before: ignored
+    again.log_epoch(1, 5, {"val_acc": 1.5})
+    again.start()
+    assert again.flush(WAIT_SECONDS) == 0
+    client, runs = runs_of(config)
+    assert len(runs) == 3
+    assert {runs[name].info.status for name in ("demo", "demo-001")} == {"RUNNING"}
+    assert [m.value for m in client.get_metric_history(again.run_id(1), "val_acc")] == [1.1, 1.2, 1.3, 1.4, 1.5]
+    again.close_trial(1, "COMPLETE")
+    again.close_sweep("COMPLETE", "done")
+    assert again.close(WAIT_SECONDS) == 0
+    assert not (tmp_path / "demo" / "rejected.jsonl").exists()
+    assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
+
+
+def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
+    folder = tmp_path / "demo"
+    tracker = Tracker(folder, config)
+    tracker.open_sweep("demo", {}, {}, "")
+    tracker.open_trial(0, {"a": 1, "b": 2}, {})
+    tracker.open_trial(0, {"a": 7, "c": 3}, {"tag": "kept"})  # a parameter never changes in MLflow
+    tracker.log_epoch(0, 1, {"val_acc": 0.5, "bad!name": 1.0})
+    tracker.log_artifact(0, folder / "gone.txt")
+    tracker.close_trial(0, "COMPLETE")
+    tracker.start()
+    assert tracker.close(WAIT_SECONDS) == 0
+    _, runs = runs_of(config)
+    run = runs["demo-000"]
+    assert run.data.params == {"a": "1", "b": "2", "c": "3"}
+    assert run.data.metrics == {"val_acc": 0.5}
+    assert run.data.tags["tag"] == "kept"
+    assert run.info.status == "FINISHED"
+    rejected = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+    assert [(r["seq"], r["kind"], r.get("key") or r.get("path")) for r in rejected] == [
+        (5, "artifact", "gone.txt"), (3, "param", "a"), (4, "metric", "bad!name"),
+    ]  # fmt: skip
+    assert "the file was gone before it was shipped" in caplog.text
+
+    (folder / "spool.shipped.json").unlink()  # again, and each thing is set aside once
+    sync(folder, config)
+    assert len((folder / "rejected.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_run_that_a_person_deleted_stops_nothing(tmp_path, config):
+    tracker = record_sweep(tmp_path / "demo", config, range(2))
+    tracker.start()
+    assert tracker.flush(WAIT_SECONDS) == 0
+    client, _ = runs_of(config)
+    client.delete_run(tracker.run_id(0))
+    tracker.log_metrics(0, {"late": 1.0})
+    tracker.close_trial(0, "COMPLETE")
+    tracker.log_metrics(1, {"late": 1.0})
+    assert tracker.close(WAIT_SECONDS) == 0
+    _, runs = runs_of(config)
+    assert runs["demo-001"].data.metrics["late"] == 1.0
+    assert "demo-000" not in runs
+
+
+def test_more_than_one_batch_holds(tmp_path, config):
+    tracker = Tracker(tmp_path / "demo", config)
+    tracker.open_sweep("demo", {f"p{i:03d}": i for i in range(250)}, {f"t{i:03d}": str(i) for i in range(250)}, "")
+    tracker.open_trial(0, {}, {})
+    for epoch in range(400):
+        tracker.log_epoch(0, epoch, {f"m{i}": float(epoch) for i in range(6)})
+    tracker.start()
+    assert tracker.close(WAIT_SECONDS) == 0
+    client, runs = runs_of(config)
+    assert len(runs["demo"].data.params) == 250
+    assert sum(key.startswith("t") for key in runs["demo"].data.tags) == 250
+    assert len(client.get_metric_history(runs["demo-000"].info.run_id, "m3")) == 400
+
+
+def test_sync_is_refused_while_a_sweep_runs(tmp_path, config):
+    tracker = record_sweep(tmp_path / "demo", config, range(1))
+    with pytest.raises(TrackingError, match="a running sweep holds these records and ships them itself"):
+        sync(tmp_path / "demo", config)
+    tracker.close(0)
+
+
+def test_sync_without_a_store_says_how_far_it_came(tmp_path):
+    config = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9")
+    record_sweep(tmp_path / "demo", config, range(1)).close(0)
+    with pytest.raises(
+        TrackingError, match=r"0 records shipped, 11 wait; http://127.0.0.1:9: connection refused; start"
+    ):
+        sync(tmp_path / "demo", config)
+
+
+def test_another_store_gets_the_whole_sweep(tmp_path, config, empty_store):
+    record_sweep(tmp_path / "demo", config).close(0)
+    sync(tmp_path / "demo", config)
+    (tmp_path / "b").mkdir()
+    shutil.copy(empty_store, tmp_path / "b" / "mlflow.db")
+    other = TrackingSettings(output_dir=tmp_path / "b")
+    assert sync(tmp_path / "demo", other) == 29
+    assert len(everything(other)["metrics"]) == len(everything(config)["metrics"]) == 30
+
+
+def test_a_deleted_experiment_is_named(tmp_path, config):
+    client = connect(config)
+    client.delete_experiment(client.create_experiment("ferhpo"))
+    record_sweep(tmp_path / "demo", config, range(1)).close(0)
+    with pytest.raises(TrackingError, match=r"tracking\.experiment is ferhpo: that experiment was deleted; restore it"):
+        sync(tmp_path / "demo", config)

@@ -1,0 +1,185 @@
+"""An exported model: what its folder holds, and that it answers without ferhpo and with pickle forbidden."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ferhpo.inference.bundle import bundle
+from ferhpo.inference.export import export_model
+from ferhpo.models.cnn import CNN
+from ferhpo.models.resnet import ResNet
+from ferhpo.training.preprocess import Preprocess
+
+NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "stem_channels": 4, "num_blocks": 2, "block_channels": [4, 6],
+              "dense_units": 8}  # fmt: skip
+RESNET_CONFIG = {"_target_": "ferhpo.models.resnet.ResNet", "num_stages": 2, "blocks_per_stage": 1, "width": 4}
+
+
+def make_checkpoint(config, network_class, preprocess, seed=0):
+    torch.manual_seed(seed)
+    arguments = {key: value for key, value in config.items() if key != "_target_"}
+    network = network_class(
+        in_channels=preprocess.channels, num_classes=7, image_size=preprocess.input_size, **arguments
+    )
+    with torch.no_grad():  # batch statistics that are not their first values
+        network(torch.randn(16, preprocess.channels, preprocess.input_size, preprocess.input_size))
+    held = {
+        "format": 1,
+        "network": network.state_dict(),
+        "class_names": NAMES,
+        "preprocess": dataclasses.asdict(preprocess),
+        "epoch": 3,
+        "metrics": {"val_acc": 0.5},
+        "confusion": torch.zeros(7, 7),
+    }
+    return network.eval(), held
+
+
+def expected(network, preprocess, images):
+    batch = torch.from_numpy(images)
+    batch = batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return network(preprocess(batch)).softmax(1).numpy()
+
+
+GREY = Preprocess(1, 48, 44, "dataset", (0.5,), (0.25,))
+COLOUR = Preprocess(3, 32, 32, "image", (), ())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Two families as MLflow models, each with images and the answers of the network in this process."""
+    from ferhpo.tracking.models import package
+
+    folder = tmp_path_factory.mktemp("models")
+    rng = np.random.default_rng(0)
+    cases = {"cnn": (CNN_CONFIG, CNN, GREY, (48, 48)), "resnet": (RESNET_CONFIG, ResNet, COLOUR, (32, 32, 3))}
+    for name, (config, network_class, preprocess, shape) in cases.items():
+        network, held = make_checkpoint(config, network_class, preprocess)
+        export_model(held, config, folder / name, data_digest="d" * 64)
+        package(folder / name, folder / f"{name}-mlflow")
+        images = rng.integers(0, 256, (7, *shape), dtype=np.uint8)
+        np.savez(folder / f"{name}.npz", images=images, answers=expected(network, preprocess, images))
+    return folder
+
+
+LOADS = """
+import builtins, json, pickle, sys
+real_import = builtins.__import__
+def no_ferhpo(name, *args, **kwargs):
+    if name.split(".")[0] == "ferhpo":
+        raise ImportError("ferhpo is not here")
+    return real_import(name, *args, **kwargs)
+builtins.__import__ = no_ferhpo
+import mlflow.pyfunc
+import numpy as np
+models = {name: mlflow.pyfunc.load_model(f"{name}-mlflow") for name in sys.argv[1:]}
+report = {}
+for name, model in models.items():
+    held = np.load(f"{name}.npz")
+    for n in (1, 7):
+        answers = model.predict(held["images"][:n])
+        assert answers.dtype == np.float32 and answers.shape == (n, 7), (answers.dtype, answers.shape)
+        report[f"{name}{n}"] = float(np.abs(answers - held["answers"][:n]).max())
+    report[name] = [model.metadata.metadata["class_names"], model.metadata.signature.to_dict()]
+    report[f"{name}-refusals"] = []
+    for wrong in (held["images"].astype(np.float32), held["images"][:, :20], list(range(3))):
+        try:
+            model.predict(wrong)
+        except Exception as error:
+            report[f"{name}-refusals"].append(str(error))
+    unwrapped = model.unwrap_python_model()
+    for wrong in (held["images"].astype(np.float32), held["images"][:, :20], [1, 2]):
+        try:
+            unwrapped.predict(None, wrong)
+        except ValueError as error:
+            report[f"{name}-refusals"].append(str(error))
+    assert unwrapped.predict(None, held["images"][:0]).shape == (0, 7)
+report["ferhpo"] = [name for name in sys.modules if name.split(".")[0] == "ferhpo"]
+print(json.dumps(report))
+"""
+
+
+def test_it_answers_in_a_process_without_ferhpo_and_without_pickle(exported):
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, "cnn", "resnet"], cwd=exported, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert max(report[key] for key in ("cnn1", "cnn7", "resnet1", "resnet7")) < 1e-5
+    assert report["ferhpo"] == []
+    names, signature = report["cnn"]
+    assert tuple(names) == NAMES
+    assert json.loads(signature["inputs"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 48, 48]}
+    assert json.loads(signature["outputs"])[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 7]}
+    assert len(report["cnn-refusals"]) == 6
+    assert report["cnn-refusals"][3:] == [
+        "the input is float32 of shape [7, 48, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "from 0 to 255",
+        "the input is uint8 of shape [7, 20, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "from 0 to 255",
+        "the input is list; this model takes a numpy array: uint8 images of shape [N, 48, 48]",
+    ]
+
+
+def test_the_folder_holds_tensors_json_and_code_alone(exported):
+    files = {path.name for path in (exported / "cnn").iterdir()}
+    assert files == {"network.safetensors", "model.json", "model.py"}
+    description = json.loads((exported / "cnn" / "model.json").read_text())
+    assert description["network"]["arguments"]["image_size"] == 44
+    assert description["scores"] == {"val_acc": 0.5}
+    assert description["data_digest"] == "d" * 64
+    packaged = [path for path in (exported / "cnn-mlflow").rglob("*") if path.is_file()]
+    assert not [path for path in packaged if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
+    assert "ResNet" not in (exported / "cnn" / "model.py").read_text()
+
+
+def test_a_checkpoint_file_exports_the_same(tmp_path, exported):
+    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
+    torch.save(held, tmp_path / "best.ckpt")
+    export_model(tmp_path / "best.ckpt", CNN_CONFIG, tmp_path / "out", data_digest="d" * 64)
+    for name in ("network.safetensors", "model.json", "model.py"):
+        assert (tmp_path / "out" / name).read_bytes() == (exported / "cnn" / name).read_bytes()
+
+
+def test_a_network_from_elsewhere_is_refused(tmp_path):
+    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
+    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; only a network under"):
+        export_model(held, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
+
+
+def test_a_model_that_does_not_load_is_refused(tmp_path):
+    from ferhpo.tracking.models import package
+
+    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
+    export_model(held, CNN_CONFIG, tmp_path / "m", data_digest="")
+    (tmp_path / "m" / "model.py").write_text("raise RuntimeError('broken')")
+    with pytest.raises(ValueError, match="broken"):
+        package(tmp_path / "m", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import ferhpo.errors\n", "line 1: write `from ferhpo.x import name` at the top level"),
+        ("from ferhpo.errors import DataError as E\n", "line 1: write `from ferhpo.x import name`"),
+        ("def f():\n    from ferhpo.errors import DataError\n", "line 2: write `from ferhpo.x import name`"),
+        (
+            "from ferhpo.errors import DataError\n\n\nclass Infeasible:\n    pass\n",
+            "both define Infeasible; rename one",
+        ),
+    ],
+)
+def test_bundle_refuses_what_would_not_run(tmp_path, monkeypatch, source, message):
+    (tmp_path / "some_family.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        bundle(["some_family"])

@@ -1,0 +1,248 @@
+"""Recording over HTTP into a real MLflow server that stops and starts again meanwhile, and its UI in a browser."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+from test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
+
+from ferhpo.inference.export import export_model
+from ferhpo.registry import download, promote, register, versions
+from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
+from ferhpo.tracking.store import connect
+
+pytestmark = pytest.mark.full
+START_SECONDS = 90
+
+
+class Server:
+    """An `mlflow server` on loopback, over a SQLite store in `folder`."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process = None
+
+    def start(self):
+        environment = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONPYCACHEPREFIX": str(self.folder / "pyc"),
+        }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--backend-store-uri",
+            f"sqlite:///{self.folder}/mlflow.db",
+        ]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), "--workers", "1"],
+                env=environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=1).read()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self):
+        """Kill the server and its worker, as a power cut would."""
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert condition()
+
+
+def record_epochs(tracker, numbers, epochs):
+    for number in numbers:
+        for epoch in epochs:
+            tracker.log_epoch(number, epoch, {"val_acc": number + epoch / 100, "val_loss": 1.0 / (epoch + 1)})
+            time.sleep(0.01)
+
+
+def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
+    config = TrackingSettings(output_dir=tmp_path, uri=server.url)
+    assert check_store(config) is None
+    tracker = Tracker(tmp_path / "demo", config)
+    tracker.open_sweep("demo", {}, {}, "")
+    tracker.start()
+    for number in range(4):
+        tracker.open_trial(number, {"optim.lr": 0.1}, {})
+    record_epochs(tracker, range(4), range(25))
+    wait_until(lambda: tracker.run_id(3) is not None)
+    record_epochs(tracker, range(4), range(25, 30))
+    server.stop()  # with records on their way
+
+    start = time.perf_counter()
+    record_epochs(tracker, range(4), range(30, 60))
+    tracker.log_text(0, "written while the server was away", "note.txt")
+    for number in range(4):
+        tracker.close_trial(number, "COMPLETE")
+    tracker.open_trial(4, {"optim.lr": 0.2}, {})
+    assert time.perf_counter() - start < 3  # 120 epochs, of which 1.2 s are the pauses between them
+    wait_until(lambda: tracker.last_error is not None)
+    assert tracker.unshipped >= 125
+    wait_until(lambda: tracker.last_error == "connection refused")
+    assert tracker.flush(1) > 0
+    assert sum("records wait in" in message for message in caplog.messages) == 1
+
+    server.start()
+    assert tracker.flush(60) == 0
+    assert tracker.last_error is None
+    assert sum("answers again" in message for message in caplog.messages) == 1
+    tracker.close_trial(4, "STOPPED")
+    tracker.close_sweep("COMPLETE", "done")
+    assert tracker.close(60) == 0
+
+    client = connect(config)
+    experiment = client.get_experiment_by_name("ferhpo")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["demo", *(f"demo-{i:03d}" for i in range(5))]
+    for number in range(4):
+        run_id = runs[f"demo-{number:03d}"].info.run_id
+        history = client.get_metric_history(run_id, "val_acc")
+        assert [(m.step, m.value) for m in history] == [(e, number + e / 100) for e in range(60)]
+        assert runs[f"demo-{number:03d}"].info.status == "FINISHED"
+    assert runs["demo-004"].info.status == "KILLED"
+    fetched = client.download_artifacts(runs["demo-000"].info.run_id, "note.txt", str(tmp_path))
+    assert Path(fetched).read_text() == "written while the server was away"
+    assert not (tmp_path / "demo" / "rejected.jsonl").exists()
+    assert capfd.readouterr().out == ""  # nothing of MLflow's own into a progress display
+
+
+def test_a_model_goes_through_a_server_into_the_registry(server, tmp_path):
+    config = TrackingSettings(output_dir=tmp_path, uri=server.url)
+    tracker = Tracker(tmp_path / "demo", config)
+    tracker.open_sweep("demo", {}, {}, "")
+    tracker.open_trial(0, {}, {})
+    network, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
+    tracker.log_model(0, export_model(held, CNN_CONFIG, tmp_path / "export", data_digest="d"))
+    tracker.close_trial(0, "COMPLETE")
+    tracker.start()
+    assert tracker.flush(60) == 0
+    model_id = tracker.model_id(0)
+    tracker.close(5)
+    (tmp_path / "demo" / "spool.shipped.json").unlink()
+    sync(tmp_path / "demo", config)
+    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    promote(config, "faces", alias="champion")
+    assert [(v.number, v.aliases, v.model_id) for v in versions(config, "faces")] == [(1, ("champion",), model_id)]
+    images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
+    model = mlflow.pyfunc.load_model(str(download(config, "faces", "champion", tmp_path / "fetched")))
+    np.testing.assert_allclose(model.predict(images), expected(network, GREY, images), atol=1e-6)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from ferhpo.tracking import Tracker, TrackingSettings
+folder = Path(sys.argv[1])
+tracker = Tracker(folder / "demo", TrackingSettings(output_dir=folder))
+tracker.open_sweep("demo", {}, {}, "")
+tracker.start()
+for number in range(6):
+    tracker.open_trial(number, {"optim.lr": number}, {})
+    for epoch in range(30):
+        tracker.log_epoch(number, epoch, {"val_acc": number + epoch / 100})
+        time.sleep(0.01)
+    tracker.close_trial(number, "COMPLETE")
+tracker.close_sweep("COMPLETE", "")
+sys.exit(tracker.close(60))
+"""
+
+
+def test_a_killed_recorder_doubles_and_loses_nothing(tmp_path):
+    config = TrackingSettings(output_dir=tmp_path)
+    connect(config)  # the tables, so that each kill finds the recorder at work
+    note = tmp_path / "demo" / "spool.shipped.json"
+    for num_shipped in (20, 70, 130):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
+        wait_until(lambda least=num_shipped: note.exists() and json.loads(note.read_text())["seq"] >= least)
+        process.kill()
+        process.wait()
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == 0
+    client = connect(config)
+    runs = client.search_runs([client.get_experiment_by_name("ferhpo").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["demo", *(f"demo-{i:03d}" for i in range(6))]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.data.params:
+            number = int(run.data.params["optim.lr"])
+            history = client.get_metric_history(run.info.run_id, "val_acc")
+            assert [(m.step, m.value) for m in history] == [(e, number + e / 100) for e in range(30)]
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+BROWSER_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                 "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+def test_the_view_shows_the_sweep_best_first(server, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    tracker = Tracker(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=server.url))
+    tracker.open_sweep("demo", {}, {}, "")
+    tracker.set_view("demo", "val_acc", "max", ["optim.lr", "model.width"], ["val_loss"])
+    for number in range(12):
+        tracker.open_trial(number, {"optim.lr": 0.0123456 * (number + 1), "model.width": 32 * number}, {})
+        record_epochs(tracker, [number], range(1, 3))
+        tracker.log_metrics(number, {"best_val_acc": number / 20, "best_epoch": 2})
+        tracker.close_trial(number, "PRUNED" if number % 2 else "COMPLETE")
+    tracker.close_sweep("COMPLETE", "")
+    tracker.start()
+    assert tracker.flush(60) == 0
+    address = view_url(server.url, tracker.experiment_id, tracker.sweep_id)
+    tracker.close(10)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=BROWSER_FLAGS)
+        page = browser.new_page(viewport={"width": 2400, "height": 900})
+        page.goto(address)
+        page.get_by_text("demo-011").first.wait_for(timeout=60_000)
+        text = page.inner_text("body")
+        rows = [word for word in text.split() if word.startswith("demo-")]
+        page.goto(f"{address}&compareRunsMode=CHART")
+        page.get_by_text("Parallel Coordinates").first.wait_for(timeout=60_000)
+        browser.close()
+    assert rows == [f"demo-{i:03d}" for i in range(11, -1, -1)]
+    for column in ("best_val_acc", "best_epoch", "val_loss", "optim.lr", "model.width", "ferhpo.state"):
+        assert column in text
+    for value in ("0.55", "0.1481", "352", "PRUNED", "13 matching runs"):
+        assert value in text

@@ -1,0 +1,237 @@
+"""The spool file: torn lines, full disks, two writers, and settings."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ferhpo.errors import ConfigError, StorageError, TrackingError
+from ferhpo.tracking import Tracker, TrackingSettings, check_store, log10_params, param_text, redact
+from ferhpo.tracking.spool import Shipped, Spool
+
+VALUES = st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.dictionaries(st.text(), st.text()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(VALUES, max_size=6), cut=st.floats(0, 1))
+def test_a_spool_cut_at_any_byte_reopens_to_a_prefix(tmp_path_factory, values, cut):
+    folder = tmp_path_factory.mktemp("spool")
+    spool = Spool(folder)
+    for value in values:
+        spool.append("op", {"value": value})
+    whole, size = spool.read(0, 100)
+    spool.close()
+    os.truncate(spool.path, int(cut * size))
+
+    reopened = Spool(folder)
+    kept, end = reopened.read(0, 100)
+    assert repr(kept) == repr(whole[: len(kept)])  # repr: NaN is not equal to itself
+    assert end == spool.path.stat().st_size
+    assert len(kept) == reopened.last_seq
+    if cut == 1:
+        assert len(kept) == len(values)
+    assert reopened.append("next", {}) == len(kept) + 1
+    assert [record["seq"] for record in reopened.read(0, 100)[0]] == list(range(1, len(kept) + 2))
+    reopened.close()
+
+
+def test_a_long_torn_line_is_cut(tmp_path):
+    spool = Spool(tmp_path)
+    spool.append("text", {"text": "a" * 200_000})
+    spool.append("text", {"text": "b" * 200_000})
+    spool.close()
+    os.truncate(spool.path, spool.path.stat().st_size - 7)
+    reopened = Spool(tmp_path)
+    assert reopened.last_seq == 1
+    assert reopened.path.read_bytes().endswith(b'a"}\n')
+    reopened.close()
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_no_torn_line(tmp_path, monkeypatch):
+    spool = Spool(tmp_path)
+    spool.append("op", {})
+    before = spool.path.read_bytes()
+    real_write = os.write
+    # A disk that takes half of a line is not to be had in a test; the system call is made to do it.
+    monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[: len(data) // 2]))
+    with pytest.raises(StorageError, match=r"spool\.jsonl cannot be written \(disk full\); free some space and resume"):
+        spool.append("op", {"value": "lost"})
+    monkeypatch.undo()
+    assert spool.path.read_bytes() == before
+    assert spool.append("op", {}) == 2
+    spool.close()
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    spool = Spool(tmp_path)
+    with pytest.raises(TrackingError, match="a running sweep holds these records"):
+        Spool(tmp_path)
+    spool.close()
+    Spool(tmp_path).close()
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    spool = Spool(tmp_path)
+    for _ in range(3):
+        spool.append("op", {})
+    lines = spool.path.read_bytes().splitlines(keepends=True)
+    spool.path.write_bytes(lines[0] + b"}{\n" + lines[2])
+    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is broken; delete that line"):
+        spool.read(0, 10)
+    spool.close()
+
+
+def test_a_note_for_another_store_counts_as_none(tmp_path):
+    Shipped(tmp_path / "spool.shipped.json", "sqlite:////a.db", "ferhpo", seq=5, offset=99, runs={"": "r"}).save()
+    assert Shipped.load(tmp_path, "sqlite:////a.db", "ferhpo").seq == 5
+    assert Shipped.load(tmp_path, "sqlite:////b.db", "ferhpo").seq == 0
+    assert Shipped.load(tmp_path, "sqlite:////a.db", "other").runs == {}
+    (tmp_path / "spool.shipped.json").write_text("")
+    assert Shipped.load(tmp_path, "sqlite:////a.db", "ferhpo").seq == 0
+
+
+def test_an_epoch_is_recorded_once_also_after_reopening(tmp_path):
+    config = TrackingSettings(output_dir=tmp_path)
+    for epochs in (range(1, 4), range(2, 6)):
+        tracker = Tracker(tmp_path / "s", config)
+        tracker.open_sweep("s", {}, {}, "")
+        tracker.open_trial(0, {}, {})
+        for epoch in epochs:
+            tracker.log_epoch(0, epoch, {"val_acc": epoch / 10})
+        tracker.close(0)
+    records = [json.loads(line) for line in (tmp_path / "s" / "spool.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in records if r["op"] == "metrics"] == [1, 2, 3, 4, 5]
+    assert len({r["sweep_id"] for r in records if r["op"] == "open_sweep"}) == 1
+
+
+def test_recording_an_epoch_takes_no_time(tmp_path):
+    """A driver may see 20 epochs a second and more; recording them must not be felt."""
+    tracker = Tracker(tmp_path / "s", TrackingSettings(output_dir=tmp_path))
+    tracker.open_sweep("s", {}, {}, "")
+    tracker.open_trial(0, {}, {})
+    start = time.perf_counter()
+    for epoch in range(1000):
+        tracker.log_epoch(0, epoch, {f"metric_{i}": 0.5 for i in range(9)})
+    assert time.perf_counter() - start < 2
+    assert tracker.unshipped == 1002
+    tracker.close(0)
+
+
+def test_uri_none_records_nothing(tmp_path):
+    tracker = Tracker(tmp_path / "s", TrackingSettings(output_dir=tmp_path, uri="none"))
+    tracker.open_sweep("s", {"a": 1}, {}, "")
+    tracker.open_trial(0, {}, {})
+    tracker.log_epoch(0, 1, {"val_acc": 0.5})
+    tracker.log_artifact(0, tmp_path / "file")
+    tracker.close_trial(0, "COMPLETE")
+    tracker.close_sweep("COMPLETE", "")
+    tracker.start()
+    assert tracker.flush(1) == tracker.close(1) == tracker.unshipped == 0
+    assert tracker.run_id(0) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"uri": "./mlruns"},
+            "tracking.uri is ./mlruns; MLflow refuses plain file stores since 3.13; use sqlite:///<abs",
+        ),
+        ({"uri": "file:///tmp/x"}, "tracking.uri is file:///tmp/x; MLflow refuses plain file stores"),
+        ({"uri": "sqlite://"}, "tracking.uri is sqlite://; a database in memory keeps nothing"),
+        ({"uri": "ftp://a"}, "tracking.uri is ftp://a; its scheme must be one of http, https, sqlite"),
+        ({"uri": "http://"}, "tracking.uri is http://; it names no host; write http://127.0.0.1:5000"),
+        ({"models": "some"}, "tracking.models is some; choose one of all, best, none"),
+        ({"experiment": ""}, "tracking.experiment is ''; a name without / is needed, as ferhpo"),
+        ({"required": "yes"}, "tracking.required is 'yes'; write true or false"),
+        ({"urii": "x"}, "tracking.urii matches no key; tracking has: experiment, models, registered_model_name, "),
+    ],
+)
+def test_settings_name_every_fault(tmp_path, given, message):
+    with pytest.raises(ConfigError) as caught:
+        TrackingSettings.from_config(given, tmp_path)
+    assert str(caught.value).startswith(f"tracking: {message}")
+
+
+def test_faults_come_together(tmp_path):
+    with pytest.raises(ConfigError, match=r"tracking: 2 faults\n  tracking.uri is .*\n  tracking.models is x"):
+        TrackingSettings(output_dir=tmp_path, uri="mlruns", models="x")
+
+
+def test_addresses_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert TrackingSettings(output_dir=Path("out")).store_uri == f"sqlite:///{tmp_path}/out/mlflow.db"
+    relative = TrackingSettings(output_dir=Path("out"), uri="sqlite:///here/m.db")
+    assert relative.store_uri == f"sqlite:///{tmp_path}/here/m.db"
+    assert relative.artifact_root == f"{tmp_path}/here/artifacts"
+    assert TrackingSettings(output_dir=Path("out"), uri="http://h:1/").artifact_root is None
+    assert TrackingSettings(output_dir=Path("out")).registered_name("demo") == "ferhpo-demo"
+    assert TrackingSettings(output_dir=Path("out"), registered_model_name="faces").registered_name("demo") == "faces"
+    assert (
+        TrackingSettings(output_dir=Path("out"), uri="mysql+pymysql://h/d").artifact_root == f"{tmp_path}/out/artifacts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql+psycopg2://ann:s3cret@db:5432/ml", "postgresql+psycopg2://***@db:5432/ml"),
+        ("https://token@host/x and http://b:p@q@h", "https://***@host/x and http://***@h"),
+        ("mysql://h/d?user=a&password=s3cret&x=1", "mysql://h/d?user=a&password=***&x=1"),
+        ("http://127.0.0.1:5000/#/a?viewStateShareKey=abc", "http://127.0.0.1:5000/#/a?viewStateShareKey=abc"),
+    ],
+)
+def test_redact(text, shown):
+    assert redact(text) == shown
+
+
+def test_no_password_reaches_the_folder(tmp_path):
+    uri = "postgresql+psycopg2://ann:s3cret@127.0.0.1:1/ml"
+    tracker = Tracker(tmp_path / "s", TrackingSettings(output_dir=tmp_path, uri=uri))
+    tracker.open_sweep("s", {"tracking.uri": uri}, {"uri": uri}, f"recorded in {uri}")
+    tracker.open_trial(0, {"list": [uri]}, {})
+    tracker.log_text(0, uri, "a.txt")
+    tracker.close_trial(0, "FAILED", {"ferhpo.reason": f"cannot reach {uri}"})
+    tracker.close_sweep("FAILED", uri)
+    tracker._shipper.shipped.save()
+    tracker.close(0)
+    for path in (tmp_path / "s").iterdir():
+        assert "s3cret" not in path.read_text(), path
+
+
+def test_parameters_read_well():
+    assert [param_text(v) for v in (0.123456, 1e-7 / 3, 5, True, None, "a b", [1, 2])] == [
+        "0.1235", "3.333e-08", "5", "true", "null", "a b", "[1, 2]",
+    ]  # fmt: skip
+    assert log10_params({"optim.lr": 0.01, "optim.name": "sgd"}, ["optim.lr", "optim.name", "no"]) == {
+        "log10.optim.lr": -2
+    }
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path):
+    config = TrackingSettings(output_dir=tmp_path, uri="http://ann:s3cret@127.0.0.1:9")
+    with pytest.raises(TrackingError) as caught:
+        check_store(config)
+    assert str(caught.value) == (
+        "tracking.uri is http://***@127.0.0.1:9: no answer within 5 s (connection refused); start the server, or set "
+        "tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+    )
+    config = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9", required=False)
+    assert check_store(config) == "no answer within 5 s (connection refused)"
+
+
+def test_a_sqlite_store_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database, but a text that is long enough to be looked at")
+    with pytest.raises(
+        TrackingError, match=r"the database cannot be written \(file is not a database\); choose another"
+    ):
+        check_store(TrackingSettings(output_dir=tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; choose another tracking.uri"):
+        check_store(TrackingSettings(output_dir=tmp_path / "file" / "out"))
+    assert check_store(TrackingSettings(output_dir=tmp_path / "new")) is None
