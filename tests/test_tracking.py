@@ -200,7 +200,7 @@ def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
     assert len((folder / "rejected.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_run_that_a_person_deleted_stops_nothing(tmp_path, config):
+def test_a_run_that_a_person_deleted_stops_nothing(tmp_path, config, caplog):
     tracker = record_sweep(tmp_path / "demo", config, range(2))
     tracker.start()
     assert tracker.flush(WAIT_SECONDS) == 0
@@ -213,6 +213,7 @@ def test_a_run_that_a_person_deleted_stops_nothing(tmp_path, config):
     _, runs = runs_of(config)
     assert runs["demo-001"].data.metrics["late"] == 1.0
     assert "demo-000" not in runs
+    assert "2 values of a deleted run" in caplog.text
 
 
 def test_more_than_one_batch_holds(tmp_path, config):
@@ -253,6 +254,24 @@ def test_another_store_gets_the_whole_sweep(tmp_path, config, empty_store):
     other = TrackingSettings(output_dir=tmp_path / "b")
     assert sync(tmp_path / "demo", other) == 29
     assert len(everything(other)["metrics"]) == len(everything(config)["metrics"]) == 30
+
+
+def test_another_database_at_the_same_address_is_no_place_to_go_on(tmp_path, config, empty_store):
+    folder = tmp_path / "demo"
+    record_sweep(folder, config).close(0)
+    sync(folder, config)
+    shutil.copy(empty_store, config.sqlite_path)
+    tracker = Tracker(folder, config)
+    tracker.log_metrics(0, {"late": 1.0})
+    tracker.close(0)
+    with pytest.raises(
+        TrackingError, match=r"does not have this sweep's parent run; start it with its old database, or"
+    ):
+        sync(folder, config)
+    assert not (folder / "rejected.jsonl").exists()
+    (folder / "spool.shipped.json").unlink()
+    assert sync(folder, config) == 30
+    assert len(everything(config)["metrics"]) == 31
 
 
 def test_a_deleted_experiment_is_named(tmp_path, config):

@@ -41,9 +41,7 @@ class Server:
             **os.environ,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPYCACHEPREFIX": str(self.folder / "pyc"),
         }
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [
             sys.executable,
             "-m",
@@ -75,9 +73,10 @@ class Server:
             self.process = None
 
 
-@pytest.fixture
-def server(tmp_path):
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One server for all tests here, for it takes long to start; each test has its own experiment."""
+    server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.stop()
@@ -98,7 +97,7 @@ def record_epochs(tracker, numbers, epochs):
 
 
 def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url)
+    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="outage")
     assert check_store(config) is None
     tracker = Tracker(tmp_path / "demo", config)
     tracker.open_sweep("demo", {}, {}, "")
@@ -132,7 +131,7 @@ def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
     assert tracker.close(60) == 0
 
     client = connect(config)
-    experiment = client.get_experiment_by_name("ferhpo")
+    experiment = client.get_experiment_by_name("outage")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert sorted(runs) == ["demo", *(f"demo-{i:03d}" for i in range(5))]
     for number in range(4):
@@ -148,7 +147,7 @@ def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
 
 
 def test_a_model_goes_through_a_server_into_the_registry(server, tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url)
+    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="models")
     tracker = Tracker(tmp_path / "demo", config)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.open_trial(0, {}, {})
@@ -218,7 +217,7 @@ BROWSER_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
 def test_the_view_shows_the_sweep_best_first(server, tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api")
-    tracker = Tracker(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=server.url))
+    tracker = Tracker(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="view"))
     tracker.open_sweep("demo", {}, {}, "")
     tracker.set_view("demo", "val_acc", "max", ["optim.lr", "model.width"], ["val_loss"])
     for number in range(12):

@@ -225,13 +225,21 @@ def test_a_store_that_is_not_there_is_named(tmp_path):
     assert check_store(config) == "no answer within 5 s (connection refused)"
 
 
+def test_a_store_without_its_driver_is_named(tmp_path):
+    config = TrackingSettings(output_dir=tmp_path, uri="postgresql+nodriver://ann:s3cret@127.0.0.1:9/ml")
+    with pytest.raises(TrackingError) as caught:
+        check_store(config)
+    assert "postgresql+nodriver://***@127.0.0.1:9/ml: " in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_sqlite_store_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is no database, but a text that is long enough to be looked at")
     with pytest.raises(
-        TrackingError, match=r"the database cannot be written \(file is not a database\); choose another"
+        TrackingError, match=r"the database cannot be written \(file is not a database\); correct tracking"
     ):
         check_store(TrackingSettings(output_dir=tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; choose another tracking.uri"):
+    with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; correct tracking.uri"):
         check_store(TrackingSettings(output_dir=tmp_path / "file" / "out"))
     assert check_store(TrackingSettings(output_dir=tmp_path / "new")) is None

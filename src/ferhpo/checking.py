@@ -7,6 +7,7 @@ allocated and no rule stands in two places.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -66,7 +67,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
         faults += error.faults
     for section in sections:
         if section not in broken:
-            faults += _try_build(section, config)
+            try:
+                faults += _try_build(section, config)
+            except Infeasible as error:
+                faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
     warnings: list[str] = []
     if for_sweep:
         space, space_faults = composed.read_space()
@@ -145,7 +149,7 @@ def _with_section(section: str, error: Exception) -> str:
 
 
 def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
-    """Build a section and return what its component says against it."""
+    """Build a section and return what its component says against it. Raises Infeasible for a network of no pixels."""
     import torch
 
     allowed = config.get("allowed_targets") or ()
@@ -168,7 +172,7 @@ def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
             with catch_warnings():
                 simplefilter("ignore")
                 instantiate(values, allowed=allowed)
-    except (ValueError, TypeError, RuntimeError, AssertionError, Infeasible) as error:
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         return [_with_section(section, error)]
     return []
 
@@ -178,22 +182,24 @@ def _is_stopping(section: str, values: Mapping[str, Any]) -> bool:
 
 
 def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
-    """Build each draw's section at the draw's ends: a value that the component refuses is a fault of the space."""
+    """Build each draw's section at the draw's ends: a value that the component refuses is a fault of the space.
+
+    A network that cannot be built is none: it depends on the other draws, and a trial will say so.
+    """
     for draw in space.draws:
-        if draw.path in space.options:
-            continue
         section = draw.path.split(".")[0]
-        if section not in ("model", "optim", "lr_schedule", "augment", "trainer"):
+        if draw.path in space.options or section not in ("model", "optim", "lr_schedule", "augment", "trainer"):
             continue
-        base = space.apply(dict(_satisfy(draw, space)))
-        if _try_build(section, base):
-            continue  # the configuration itself is at fault, or only with other draws: a trial will say so
+        sample = dict(_satisfy(draw, space))
+        repeats = draw.repeat if isinstance(draw.repeat, int) else 8 if draw.repeat else None
         for end, value in _ends(draw):
-            tried = space.apply(dict(_satisfy(draw, space)))
-            repeats = draw.repeat if isinstance(draw.repeat, int) else 8 if draw.repeat else None
-            set_path(tried, draw.path, value if repeats is None else [value] * repeats)
-            for fault in _try_build(section, tried):
-                yield f"space.{draw.path}.{end} is {value}, which {section} refuses: {fault}"
+            tried = space.apply(sample)
+            with suppress(Infeasible):
+                if _try_build(section, tried):
+                    continue  # the configuration itself is at fault, and that has been said
+                set_path(tried, draw.path, value if repeats is None else [value] * repeats)
+                for fault in _try_build(section, tried):
+                    yield f"space.{draw.path}.{end} is {value}, which {section} refuses: {fault}"
 
 
 def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:

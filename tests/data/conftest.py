@@ -1,20 +1,15 @@
 """Tiny data sets in each form, and the real FER2013 where ../shared/data can make it."""
 
-import io
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-USAGES = ("Training", "Training", "Training", "PublicTest", "PrivateTest")
-UNPACK = Path(__file__).resolve().parents[3] / "shared" / "data" / "unpack.py"
+from tiny_faces import EMOTIONS, UNPACK, USAGES, csv_row
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +24,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def pixels() -> np.ndarray:
     """35 different images uint8 [35, 48, 48]: five of each emotion, three to train, one to validate, one to test."""
     return np.random.default_rng(0).integers(0, 256, (35, 48, 48), np.uint8)
-
-
-def csv_row(image: np.ndarray, emotion: object, usage: str | None) -> str:
-    text = f"{emotion},{' '.join(map(str, image.reshape(-1)))}"
-    return text if usage is None else f"{text},{usage}"
 
 
 @pytest.fixture
@@ -62,19 +52,6 @@ def folders(tmp_path: Path, pixels: np.ndarray) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{usage}_{index:02}.png")
     return root
-
-
-def zip_folder(folder: Path, archive: Path, top: str = "") -> Path:
-    with zipfile.ZipFile(archive, "w") as out:
-        for file in sorted(folder.rglob("*")):
-            out.write(file, top + str(file.relative_to(folder)))
-    return archive
-
-
-def png(image: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EMOTIONS, png, zip_folder
 from PIL import Image
+from tiny_faces import EMOTIONS, png, zip_folder
 
 from ferhpo.data import fer2013, fer2013_csv, image_folder, synthetic
 from ferhpo.errors import ConfigError, DataError

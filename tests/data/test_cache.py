@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EMOTIONS
+from tiny_faces import EMOTIONS
 
 from ferhpo.data import cache, fer2013
 from ferhpo.data.dataset import FaceData

@@ -1,10 +1,13 @@
 """What `describe` finds in a data set whose defects are known, and in the real FER2013."""
 
+import io
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_faces import UNPACK
 
 from ferhpo.data import fer2013
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data
@@ -82,8 +85,19 @@ def test_real_csv(real_fer2013: Path) -> None:
 
     majority = fer2013.load(real_fer2013 / "fer2013.csv", labels="ferplus_majority")
     used = majority.split != UNUSED
-    assert describe(majority)["counts"]["unused"] != {}
-    assert (majority.labels == data.labels)[used].mean() == pytest.approx(0.67, abs=0.03)
+    assert (~used).sum() == 399
+    assert describe(majority)["counts"]["test"]["contempt"] == 27
+    assert (majority.labels == data.labels)[used].mean() == pytest.approx(0.653, abs=0.001)
+
+
+@pytest.mark.full
+def test_real_csv_pixel_by_pixel(real_fer2013: Path) -> None:
+    with lzma.open(UNPACK.with_name("fer2013.npz.xz")) as packed:
+        truth = np.load(io.BytesIO(packed.read()))
+    data = fer2013.load(real_fer2013 / "fer2013.csv")
+    np.testing.assert_array_equal(data.images, truth["pixels"])
+    np.testing.assert_array_equal(data.labels, truth["emotion"])
+    np.testing.assert_array_equal(data.split, truth["usage"])
 
 
 @pytest.mark.full

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import csv_row, zip_folder
+from tiny_faces import csv_row, zip_folder
 
 from ferhpo.data import fer2013
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import zip_folder
 from PIL import Image
+from tiny_faces import zip_folder
 
 from ferhpo.data import image_folder
 from ferhpo.data.dataset import TEST, TRAIN, VAL

@@ -61,7 +61,7 @@ def test_expressions_differ_where_they_should() -> None:
 def test_learning_rate_decides() -> None:
     """A tiny network, three epochs: a good learning rate is far ahead of a bad one, and the ceiling is out of reach."""
     torch = pytest.importorskip("torch")
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two threads on busy cores wait for each other
     data = synthetic.load(4000, 1000, 0)
     images = (torch.tensor(data.images)[:, None].float() - 128) / 64
     labels, split = torch.tensor(data.labels), torch.tensor(data.split)
@@ -70,8 +70,8 @@ def test_learning_rate_decides() -> None:
         torch.manual_seed(0)
         layers: list[torch.nn.Module] = []
         for before, after in ((1, 16), (16, 32), (32, 64)):
-            norm = torch.nn.BatchNorm2d(after)
-            layers += [torch.nn.Conv2d(before, after, 3, padding=1), norm, torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+            convolution = torch.nn.Conv2d(before, after, 3, stride=2, padding=1)
+            layers += [convolution, torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
         net = torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(64 * 36, 7))
         optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
         train = torch.nonzero(split == TRAIN)[:, 0]
@@ -85,5 +85,5 @@ def test_learning_rate_decides() -> None:
             return float((net(images[split == VAL]).argmax(1) == labels[split == VAL]).float().mean())
 
     good, slow = val_acc(0.01), val_acc(0.0001)
-    assert 0.70 < good < 0.92
-    assert slow < good - 0.15
+    assert 0.6 < good < 0.92
+    assert slow < good - 0.2

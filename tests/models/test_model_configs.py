@@ -26,7 +26,9 @@ def small(file: Path) -> nn.Module:
     """The network of a file for small images, an eighth as wide and without dropout."""
     settings = yaml.safe_load(file.read_text())["model"]
     torch.manual_seed(0)
-    return build(file, image_size=24, width_multiplier=0.125, **{key: 0.0 for key in settings if key.endswith("dropout")})
+    return build(
+        file, image_size=24, width_multiplier=0.125, **{key: 0.0 for key in settings if key.endswith("dropout")}
+    )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, make_data
+from tiny_training import SIZE, make_data
 
 from ferhpo.data.dataset import TRAIN, UNUSED, VAL, FaceData, array_digest, face_data
 from ferhpo.training.augment import Augment

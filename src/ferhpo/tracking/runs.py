@@ -8,12 +8,12 @@ else that fails is an outage, and is raised for the shipper to try again.
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from ferhpo.errors import TrackingError
 from ferhpo.tracking.models import log_model
 from ferhpo.tracking.settings import redact
 from ferhpo.tracking.spool import Record, Shipped
@@ -52,7 +52,7 @@ class RunWriter:
             except MlflowException as error:
                 if error.error_code not in _REFUSALS or record["op"] in ("open_sweep", "open_trial"):
                     raise
-                self._reject(record["seq"], record["op"], {}, reason_of(error))
+                self._set_aside(record["op"], reason_of(error), [{"seq": record["seq"], "kind": record["op"]}])
         for run in list(self.pending):
             self._flush(run)
 
@@ -105,16 +105,15 @@ class RunWriter:
     def _send_file(self, run: str, record: Record) -> None:
         path = self.folder / record["path"]  # an absolute path stays as it is
         run_id = self.shipped.runs[run]
+        entry = {"seq": record["seq"], "kind": record["op"], "path": record["path"]}
         if not path.exists():
-            self._reject(
-                record["seq"], record["op"], {"path": record["path"]}, "the file was gone before it was shipped"
-            )
+            self._set_aside(record["path"], "the file was gone before it was shipped", [entry])
         elif record["op"] == "model":
             mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
             try:
                 self.shipped.models[run] = log_model(self.client, self.experiment_id, run_id, path, mark)
             except ValueError as error:
-                self._reject(record["seq"], "model", {"path": record["path"]}, str(error))
+                self._set_aside(record["path"], str(error), [entry])
         elif path.is_dir():
             self.client.log_artifacts(run_id, str(path), record["folder"] or None)
         else:
@@ -126,7 +125,11 @@ class RunWriter:
     def _flush(self, run: str) -> None:
         items = self.pending.pop(run, [])
         metrics = [item for item in items if isinstance(item[1], Metric)]
-        params = [item for item in items if isinstance(item[1], Param)]
+        first_params: dict[tuple[str, str], Item] = {}
+        for seq, entity in items:
+            if isinstance(entity, Param):  # twice in one call is refused even with one value; a resumed trial does that
+                first_params.setdefault((entity.key, entity.value), (seq, entity))
+        params = list(first_params.values())
         latest_tags = {item[1].key: item for item in items if isinstance(item[1], RunTag)}
         tags = list(latest_tags.values())
         while metrics or params or tags:
@@ -149,33 +152,40 @@ class RunWriter:
         except MlflowException as error:
             if error.error_code not in _REFUSALS:
                 raise
-            if len(items) == 1 or self._run_is_gone(run_id):
-                for seq, entity in items:
-                    fields = {"run": run, "key": entity.key, "value": entity.value}
-                    self._reject(seq, type(entity).__name__.lower(), fields, reason_of(error))
+            gone = self._run_is_gone(run_id)
+            if gone or len(items) == 1:
+                what = f"{len(items)} values of a deleted run" if gone else items[0][1].key
+                self._set_aside(what, reason_of(error), [_as_json(seq, run, entity) for seq, entity in items])
                 return
             self._send(run, items[: len(items) // 2])
             self._send(run, items[len(items) // 2 :])
 
     def _run_is_gone(self, run_id: str) -> bool:
+        """Whether a person deleted the run. Raises TrackingError where the store knows nothing of this sweep."""
         try:
             return bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+            if run_id == self.shipped.runs[_PARENT]:
+                raise TrackingError(
+                    "the store does not have this sweep's parent run; start it with its old database, "
+                    f"or delete {self.shipped.path} to ship everything to this one"
+                ) from error
+            self._run_is_gone(self.shipped.runs[_PARENT])
             return True
 
-    def _reject(self, seq: int, kind: str, fields: dict[str, Any], reason: str) -> None:
-        """Set one thing aside in rejected.jsonl, once, and warn."""
-        line = redact(json.dumps({"seq": seq, "kind": kind, **fields, "reason": reason}))
+    def _set_aside(self, what: str, reason: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Keep in rejected.jsonl, once, what MLflow will not have, and warn."""
         path = self.folder / "rejected.jsonl"
-        if path.exists() and line in _lines(path):
-            return
-        with path.open("a") as file:
-            file.write(line + "\n")
-        what = fields.get("key") or fields.get("path") or f"record {seq}"
-        log.warning("tracking: MLflow does not have %s %s (%s); it is kept in %s", kind, what, redact(reason), path)
+        known = set(path.read_text().splitlines()) if path.exists() else set()
+        lines = [redact(json.dumps({**entry, "reason": reason})) for entry in entries]
+        new = [line for line in lines if line not in known]
+        if new:
+            with path.open("a") as file:
+                file.writelines(f"{line}\n" for line in new)
+            log.warning("tracking: MLflow does not have %s (%s); kept in %s", redact(what), redact(reason), path)
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+def _as_json(seq: int, run: str, entity: Metric | Param | RunTag) -> dict[str, Any]:
+    return {"seq": seq, "kind": type(entity).__name__.lower(), "run": run, "key": entity.key, "value": entity.value}

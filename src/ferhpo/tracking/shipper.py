@@ -78,7 +78,7 @@ class Shipper:
             client = connect(self.settings)
             self.shipped.experiment_id = open_experiment(client, self.settings)
             self._writer = RunWriter(client, self.shipped.experiment_id, self.shipped)
-        while True:
+        while not self._stop.is_set():
             records, offset = self.spool.read(self.shipped.offset, _CHUNK_RECORDS)
             if not records:
                 return

@@ -30,7 +30,7 @@ def check_store(settings: TrackingSettings) -> str | None:
     reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
     if reason is None or not settings.required:
         return reason
-    remedy = "choose another tracking.uri" if settings.sqlite_path else "start the server"
+    remedy = "start the server" if reason.startswith("no answer") else "correct tracking.uri"
     raise TrackingError(
         f"tracking.uri is {settings.shown_uri}: {reason}; {remedy}, or set tracking.required=false "
         "to record to the spool and ship later with `ferhpo sync NAME`"
@@ -104,13 +104,16 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def _server_fault(settings: TrackingSettings) -> str | None:
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        client = connect(settings, CHECK_SECONDS)
-        open_experiment(client, settings)
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        open_experiment(connect(settings, CHECK_SECONDS), settings)
+    except RestException as error:
+        return f"it answers with an error ({reason_of(error)})"
+    except ImportError as error:
+        return f"the driver for this database is not installed ({error})"
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
     return None
 

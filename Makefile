@@ -1,0 +1,47 @@
+# `make demo` and `make test` are all a newcomer needs; both install into .venv first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# Without bytecode files every worker compiles torch and Lightning anew: imports take three times as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-full check fmt bench lock clean
+
+demo: $(STAMP)
+	$(BIN)/ferhpo sweep demo --new
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not full and not gpu"
+
+test-full: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fmt: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/one_trial.py
+	$(BIN)/python benchmarks/reference_workload.py
+
+# requirements.lock: every package by version and hash, for Python 3.11 to 3.13
+lock: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)

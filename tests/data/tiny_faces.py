@@ -1,0 +1,30 @@
+"""What the tests of this folder share besides fixtures: names, and writers of small files."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = ("Training", "Training", "Training", "PublicTest", "PrivateTest")
+UNPACK = Path(__file__).resolve().parents[3] / "shared" / "data" / "unpack.py"
+
+
+def csv_row(image: np.ndarray, emotion: object, usage: str | None) -> str:
+    text = f"{emotion},{' '.join(map(str, image.reshape(-1)))}"
+    return text if usage is None else f"{text},{usage}"
+
+
+def zip_folder(folder: Path, archive: Path, top: str = "") -> Path:
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted(folder.rglob("*")):
+            out.write(file, top + str(file.relative_to(folder)))
+    return archive
+
+
+def png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()

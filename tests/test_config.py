@@ -1,0 +1,152 @@
+"""Composition and checks: exact messages, and every file in conf/ and sweeps/."""
+
+from pathlib import Path
+
+import pytest
+
+from ferhpo import checking, verbs
+from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
+from ferhpo.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
+NEEDED = ["data.path=/nowhere"]  # what a user must give
+
+
+def faults(name, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        checking.check(compose(name, overrides))
+    return list(caught.value.faults)
+
+
+def overrides_for(composed_overrides, option_group, option):
+    needs_path = (
+        "path: ???" in group_files("data").get(option, Path("/dev/null")).read_text()
+        if option_group == "data"
+        else False
+    )
+    return [*composed_overrides, *(NEEDED if needs_path else [])]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_passes_check(group, option):
+    overrides = overrides_for([f"{group}={option}"], group, option)
+    if (group, option) == ("sampler", "grid"):
+        overrides += ["~space.optim"]  # a grid has no continuous draws
+    checking.check(compose("demo", overrides))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for group in GROUPS for path in group_files(group).values()],
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
+)
+def test_every_option_has_a_headline(path):
+    assert 10 < len(headline(path)) <= 120
+
+
+@pytest.mark.parametrize("name", sweep_files())
+def test_every_sweep_composes_passes_check_and_has_its_header(name):
+    text = sweep_files()[name].read_text()
+    for key in ("source:", "command:", "hardware:", "time:", "result:"):
+        assert f"# {key}" in text, f"{name} does not say its {key}"
+    needs = NEEDED if "???" in str(compose(name).config["data"]) else []
+    composed = compose(name, needs)
+    checking.check(composed, for_sweep=bool(composed.config["space"]))
+
+
+def test_a_misspelled_sweep_names_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        compose("dmo")
+    assert str(caught.value) == "sweep: dmo is no sweep; did you mean demo?"
+
+
+def test_all_faults_of_the_overrides_come_at_once():
+    with pytest.raises(ConfigError) as caught:
+        compose("demo", ["model=resent", "optim.lrr=1", "trianer.max_epochs=3", "lr=3"])
+    assert str(caught.value) == (
+        "demo: 4 faults\n"
+        "  model is resent; did you mean resnet?\n"
+        "  optim.lrr matches no key; did you mean optim.lr?\n"
+        "  trianer.max_epochs matches no key; did you mean trainer?\n"
+        "  lr matches no key; there are: allowed_targets, augment, compute, data, lr_schedule, model, name, num_trials, "
+        "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+optim.lrr=1"], "optim.lrr matches no argument of torch.optim.Adam; did you mean lr?"),
+        (["+extra=1"], "extra matches no key; there are: allowed_targets, augment, compute, data, "),
+        (["scheduler.max_t=40", "trainer.max_epochs=20"], "scheduler.max_t is 40, but trainer.max_epochs is 20; set scheduler.max_t=20"),
+        (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; ferhpo reports epochs: set scheduler.time_attr=epoch"),
+        (["num_trials=0"], "num_trials is 0; it must be 1 or more"),
+        (["num_trials=null"], "num_trials is null, and only sampler=grid comes to an end by itself; set num_trials"),
+        (["seed=-1"], "seed is -1; it must be an integer of 0 or more"),
+        (["objective.metric=val_ac"], "objective.metric is val_ac; did you mean val_acc?"),
+        (["objective.mode=up"], "objective.mode is up; it must be max or min"),
+        (["name=a/b"], "name is a/b; it becomes a folder: use letters, digits, '-', '_' and '.'"),
+        (["compute.max_concurrent=0"], "compute.max_concurrent is 0; it must be 1 or more, or null"),
+        (["compute.gpus_per_trial=1.5"], "compute.gpus_per_trial is 1.5; above 1 it must be a whole number"),
+        (["space.optim.lr.low=-1.0"], "space.optim.lr.low is -1.0, and a log scale needs bounds above 0"),
+        (
+            ["scheduler._target_=ray.tune.schedulers.PopulationBasedTraining"],
+            "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters: a resume could not be exact",
+        ),
+        (["model._target_=os.system"], "model._target_ is os.system; only names under ferhpo, torch.nn, torch.optim, torchvision.models,"),
+        (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow refuses plain file stores since 3.13"),
+    ],
+)  # fmt: skip
+def test_check_says_key_value_rule_remedy(overrides, message):
+    found = faults("demo", *overrides)
+    assert any(fault.startswith(message) for fault in found), found
+
+
+def test_a_bound_that_a_component_refuses_is_a_fault_of_the_space():
+    found = faults("demo", "space.model.conv_dropout={low: 0.5, high: 1.5, step: 0.5}")
+    assert len(found) == 1
+    assert found[0].startswith("space.model.conv_dropout.high is 1.5, which model refuses: ")
+
+
+def test_a_value_that_is_missing_says_how_to_give_it():
+    assert "data.path is not set; add data.path=..." in faults("demo", "data=fer2013")
+
+
+def test_names_outside_the_allowed_modules_are_refused_with_how_to_allow_them():
+    with pytest.raises(ValueError, match=r"add allowed_targets=\[collections\] if you trust it"):
+        locate("collections.OrderedDict")
+    assert instantiate({"_target_": "collections.OrderedDict"}, allowed=["collections"]) == {}
+    with pytest.raises(ValueError, match=r"only names under"):
+        locate("torch.hub.load")
+
+
+def test_a_users_folder_comes_first_and_works_from_anywhere(tmp_path, monkeypatch):
+    (tmp_path / "own" / "optim").mkdir(parents=True)
+    (tmp_path / "own" / "optim" / "adam.yaml").write_text("_target_: torch.optim.Adam\nlr: 0.5\n")
+    (tmp_path / "own" / "mine.yaml").write_text("defaults: [demo, _self_]\nnum_trials: 3\nspace: {optim: null}\n")
+    monkeypatch.chdir(tmp_path)
+    composed = compose("mine", config_dir=tmp_path / "own")
+    assert (composed.config["num_trials"], composed.config["optim"]["lr"]) == (3, 0.5)
+    assert not any(draw.path.startswith("optim") for draw in composed.space().draws)
+    assert compose("demo").config["optim"]["lr"] != 0.5
+
+
+def test_origins_name_file_or_override():
+    composed = compose("demo", ["optim.lr=0.5"])
+    assert composed.origins["optim.lr"] == "override"
+    assert composed.origins["num_trials"] == "sweeps/demo.yaml"
+    assert composed.origins["sampler.group"] == "sampler/tpe.yaml"
+
+
+def test_a_space_may_choose_among_options_of_a_group():
+    composed = compose("demo", ["space.optim={options: [sgd, adam]}"])
+    checking.check(composed)
+    space = composed.space()
+    assert {draw.path for draw in space.draws} >= {"optim", "optim.lr", "optim.momentum"}
+
+
+def test_check_verb_returns_warnings():
+    warnings = verbs.check("demo", ["sampler=cmaes"])
+    assert len(warnings) == 1
+    assert warnings[0].startswith("sampler is CmaEsSampler, which does not know conditions (space.model.block_channels")

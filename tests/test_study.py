@@ -1,0 +1,171 @@
+"""The study: asks are a function of history, what is told is what is read, a cut journal reopens."""
+
+import json
+import shutil
+
+import pytest
+
+from ferhpo import space_lint
+from ferhpo.config import Objective
+from ferhpo.errors import SweepError
+from ferhpo.study import JOURNAL, SweepStudy, read_trials
+
+OBJECTIVE = Objective("val_acc", "max")
+CONFIG = {"model": {"a": 1, "b": 0.5, "c": "x", "n": 1, "widths": [1, 2, 3]}}
+CONDITIONAL = {
+    "model": {
+        "a": {"low": 0, "high": 9},
+        "b": {"low": 0.01, "high": 1.0, "log": True},
+        "c": {"choices": ["x", "y"]},
+        "n": {"low": 1, "high": 3},
+        "widths": {"low": 1, "high": 8, "repeat": "model.n"},
+    }
+}
+NUMERIC = {"model": {"a": {"low": 0, "high": 9}, "b": {"low": 0.0, "high": 1.0}}}
+FINITE = {"model": {"a": {"low": 0, "high": 3}, "c": {"choices": ["x", "y", "z"]}}}
+SAMPLERS = {
+    "random": ({"_target_": "optuna.samplers.RandomSampler"}, CONDITIONAL),
+    "tpe": ({"_target_": "optuna.samplers.TPESampler", "n_startup_trials": 4, "group": True}, CONDITIONAL),
+    "cmaes": (
+        {"_target_": "optuna.samplers.CmaEsSampler", "n_startup_trials": 3, "warn_independent_sampling": False},
+        NUMERIC,
+    ),
+    "grid": ({"_target_": "optuna.samplers.GridSampler"}, FINITE),
+    "qmc": ({"_target_": "optuna.samplers.QMCSampler", "warn_independent_sampling": False}, NUMERIC),
+}
+
+
+def open_study(folder, name, seed=3):
+    sampler, entries = SAMPLERS[name]
+    space, faults = space_lint.read(entries, CONFIG)
+    assert faults == []
+    folder.mkdir(exist_ok=True)
+    return SweepStudy(folder, space, sampler, seed, OBJECTIVE)
+
+
+def objective(sample) -> float:
+    return 1.0 - abs(sample["model.a"] - 6) / 10 + (0.1 if sample.get("model.c") == "y" else 0.0)
+
+
+def step(study) -> None:
+    """One event of a simulated sweep: ask, record an epoch, or end a trial; every fifth is infeasible."""
+    running = study.interrupted()
+    if not running:
+        study.ask()
+        return
+    trial = study.trial(running[0])
+    if trial.number % 5 == 4:
+        study.finish(trial.number, "INFEASIBLE", "out of memory")
+    elif len(trial.epochs) < 2:
+        epoch = len(trial.epochs) + 1
+        value = objective(trial.sample) * epoch / 2
+        study.record_epoch(trial.number, epoch, {"val_acc": value, "val_loss": 1 - value}, "CONTINUE")
+    else:
+        study.finish(trial.number, "COMPLETE")
+
+
+def state(folder):
+    return [(t.number, t.state, t.sample, t.seed, t.value, t.epochs, t.reason) for t in read_trials(folder, OBJECTIVE)]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sweep_reopened_at_every_event_asks_what_an_uninterrupted_one_asks(tmp_path, name):
+    whole = open_study(tmp_path / "whole", name)
+    for _ in range(40):
+        step(whole)
+    whole.close()
+    for _ in range(40):
+        pieces = open_study(tmp_path / "pieces", name)
+        step(pieces)
+        pieces.close()
+    assert state(tmp_path / "pieces") == state(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "grid"])
+def test_a_journal_cut_at_any_line_goes_on_to_the_same_end(tmp_path, name):
+    whole = open_study(tmp_path / "whole", name)
+    while whole.num_asked < 10 or whole.interrupted():
+        step(whole)
+    whole.close()
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    for count in range(2, len(lines), 5):
+        folder = tmp_path / f"cut{count}"
+        folder.mkdir()
+        torn = lines[count][: len(lines[count]) // 2]
+        (folder / JOURNAL).write_bytes(b"".join(lines[:count]) + torn)
+        study = open_study(folder, name)
+        while study.num_asked < 10 or study.interrupted():
+            step(study)
+        study.close()
+        told = [row[:-1] for row in state(folder)]
+        assert told == [row[:-1] for row in state(tmp_path / "whole")]
+        shutil.rmtree(folder)
+
+
+def test_grid_covers_every_point_once(tmp_path):
+    study = open_study(tmp_path / "grid", "grid")
+    while study.num_asked < 12 or study.interrupted():
+        step(study)
+    points = {tuple(trial.sample.values()) for trial in study.trials()}
+    assert len(points) == 12
+
+
+def test_tpe_learns_from_infeasible_samples(tmp_path):
+    """Told as a violated constraint, infeasible samples are asked less often than by chance (a >= 5: half)."""
+    study = open_study(tmp_path / "tpe", "tpe")
+    for _ in range(40):
+        trial = study.ask()
+        if trial.sample["model.a"] >= 5:
+            study.finish(trial.number, "INFEASIBLE", "out of memory")
+        else:
+            study.record_epoch(trial.number, 1, {"val_acc": 0.5}, "CONTINUE")
+            study.finish(trial.number, "COMPLETE")
+    last = [trial.state for trial in study.trials()[10:]]
+    assert last.count("INFEASIBLE") < len(last) / 2
+
+
+def test_value_is_the_objective_at_the_best_epoch(tmp_path):
+    study = open_study(tmp_path / "s", "random")
+    number = study.ask().number
+    for epoch, value in enumerate([0.3, 0.7, float("nan"), 0.5], start=1):
+        study.record_epoch(number, epoch, {"val_acc": value}, "CONTINUE")
+    done = study.finish(number, "PRUNED", seconds=2.5, extra={"num_parameters": 12})
+    assert (done.value, done.best_epoch, done.state, done.seconds) == (0.7, 2, "PRUNED", 2.5)
+    assert done.extra == {"num_parameters": 12}
+    assert study.best() is None  # pruned trials do not win
+    study.close()
+    stock = json.loads((tmp_path / "s" / JOURNAL).read_text().splitlines()[0])
+    assert stock["op_code"] == 0  # stock Optuna reads it: its own journal format
+
+
+def test_complete_without_an_epoch_is_a_failure(tmp_path):
+    study = open_study(tmp_path / "s", "random")
+    number = study.ask().number
+    assert study.finish(number, "COMPLETE").state == "FAILED"
+
+
+def test_stock_optuna_reads_the_journal(tmp_path):
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    study = open_study(tmp_path / "s", "tpe")
+    for _ in range(30):
+        step(study)
+    study.close()
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "s" / JOURNAL)))
+    loaded = optuna.load_study(study_name="sweep", storage=storage)
+    assert len(loaded.trials) == len(state(tmp_path / "s"))
+    assert loaded.best_value == max(row[4] for row in state(tmp_path / "s") if row[1] == "COMPLETE")
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(tmp_path):
+    import os
+    import platform
+
+    study = open_study(tmp_path / "s", "random")
+    with pytest.raises(
+        SweepError, match=rf"^sweep s is being run by process {os.getpid()} on {platform.node()} since "
+    ):
+        open_study(tmp_path / "s", "random")
+    study.close()
+    open_study(tmp_path / "s", "random").close()
