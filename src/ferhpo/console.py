@@ -95,7 +95,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
         table.add_column(last if last_parts.count(last) == 1 else heading, justify="right", overflow="fold")
     for trial in trials[:rows]:
         best = f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
-        cells = [
+        cells: list[str | Text] = [
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
             "" if trial.value is None else f"{trial.value:.4f}",
@@ -129,7 +129,9 @@ def plan_table(plan: "Plan") -> Table:
         return f"{show(values.low)} .. {show(values.high)}, median {show(values.median)}"
 
     points = f"{plan.num_points:,} points" if plan.num_points > 1 or not plan.num_continuous else ""
-    continuous = f"{plan.num_continuous} continuous draws" if plan.num_continuous else ""
+    continuous = (
+        f"{plan.num_continuous} continuous draw{'s' * (plan.num_continuous > 1)}" if plan.num_continuous else ""
+    )
     trials = "until the grid is done" if plan.num_trials is None else f"{plan.num_trials:,} trials"
     largest = " ".join(f"{key}={number(value)}" for key, value in plan.largest.items())
     rows = [

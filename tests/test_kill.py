@@ -1,0 +1,132 @@
+"""A driver that is killed or stopped in mid-sweep, and what a resume makes of it: real processes, Ray and MLflow."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import ferhpo
+from ferhpo.errors import FerhpoError
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+NUM_TRIALS, NUM_EPOCHS = 6, 5
+OVERRIDES = [
+    "name=hurt",
+    f"num_trials={NUM_TRIALS}",
+    f"trainer.max_epochs={NUM_EPOCHS}",
+    "data.num_train=2000",  # an epoch takes about a second
+    "data.num_val=140",
+    "data.num_test=14",
+    "compute.num_cpus=2",
+    "compute.gpus_per_trial=0",
+]
+STOP_SECONDS = 60  # how long a driver may take to end after SIGINT or SIGTERM
+
+
+def start(*arguments, log):
+    command = [sys.executable, "-m", "ferhpo.cli", "sweep", *arguments]
+    return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def wait_until_worth_killing(driver, folder, log):
+    """Wait until a trial has ended and another runs with an epoch behind it."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, log.read_text()
+        try:
+            trials = ferhpo.load_sweep("hurt", folder).trials()
+        except FerhpoError:  # not made yet
+            trials = []
+        ended = [trial for trial in trials if trial.state != "RUNNING"]
+        begun = [t for t in trials if t.state == "RUNNING" and 0 < len(t.epochs) < NUM_EPOCHS - 1]
+        if ended and begun:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no trial ended in time\n{log.read_text()}")
+
+
+def checkpointed_epochs(folder, number):
+    """The history in a trial's last.ckpt, timings included: a training that began anew would have others."""
+    path = folder / "hurt" / "trials" / f"{number:04d}" / "last.ckpt"
+    return torch.load(path, weights_only=True)["history"] if path.exists() else []
+
+
+def runs_by_trial(folder):
+    """MLflow's parent run, and its runs of each trial."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("ferhpo")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    children = {}
+    for run in runs:
+        if "mlflow.parentRunId" in run.data.tags:
+            number = int(run.data.tags["ferhpo.trial"].split("/")[1])
+            children.setdefault(number, []).append(run)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    return client, parents, children
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_path, sent):
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    try:
+        wait_until_worth_killing(driver, folder, log)
+        if sent == signal.SIGINT:
+            os.killpg(driver.pid, sent)  # as a terminal sends it: to the workers too
+        else:
+            driver.send_signal(sent)
+        exit_status = driver.wait(STOP_SECONDS)
+    finally:
+        driver.kill()
+    before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
+    interrupted = [number for number, trial in before.items() if trial.state == "RUNNING"]
+    assert interrupted
+    assert any(before[number].epochs for number in interrupted)
+    if sent == signal.SIGKILL:
+        assert exit_status == -signal.SIGKILL
+    else:
+        assert exit_status == 130, log.read_text()
+        assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+        assert "Traceback" not in log.read_text()
+        _, parents, children = runs_by_trial(folder)
+        assert [run.info.status for run in parents] == ["KILLED"]
+        assert {run.info.status for number in interrupted for run in children[number]} == {"KILLED"}
+        assert not [run for runs in children.values() for run in runs if run.info.status == "RUNNING"]
+    saved = {number: checkpointed_epochs(folder, number) for number in interrupted}
+
+    resumed = start("--resume", "hurt", f"output_dir={folder}", log=log)
+    assert resumed.wait(400) == 0, log.read_text()
+
+    after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
+    assert sorted(after) == list(range(NUM_TRIALS))
+    assert {trial.state for trial in after.values()} <= {"COMPLETE", "PRUNED"}
+    for number, trial in before.items():
+        assert (after[number].sample, after[number].seed) == (trial.sample, trial.seed)
+        assert after[number].epochs[: len(trial.epochs)] == trial.epochs
+        if number not in interrupted:
+            assert after[number] == trial
+    for number in interrupted:
+        num_saved = len(saved[number])
+        assert num_saved >= len(before[number].epochs)
+        assert checkpointed_epochs(folder, number)[:num_saved] == saved[number]
+        assert after[number].epochs[:num_saved] == saved[number][: len(after[number].epochs)]
+    _, parents, children = runs_by_trial(folder)
+    client, parents, children = runs_by_trial(folder)
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert {number: len(runs) for number, runs in children.items()} == dict.fromkeys(range(NUM_TRIALS), 1)
+    for number, trial in after.items():
+        assert [row["epoch"] for row in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert trial.state == "PRUNED" or len(trial.epochs) == NUM_EPOCHS
+        (run,) = children[number]
+        assert (run.info.status, run.data.tags["ferhpo.state"]) == ("FINISHED", trial.state)
+        for key in ("val_acc", "train_loss", "epoch_seconds"):
+            points = client.get_metric_history(run.info.run_id, key)
+            assert [(point.step, point.value) for point in points] == [(row["epoch"], row[key]) for row in trial.epochs]
+    assert re.search(r"Registered ferhpo-hurt version 1", log.read_text())
