@@ -5,13 +5,13 @@ import threading
 import mlflow.pyfunc
 import numpy as np
 import pytest
-from test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 
 from ferhpo.errors import TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.registry import check_alias, download, promote, register, versions
 from ferhpo.tracking import Tracker, TrackingSettings, sync
 from ferhpo.tracking.store import connect
+from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 import pytest
-from test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 
 from ferhpo.inference.export import export_model
 from ferhpo.registry import download, promote, register, versions
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
 from ferhpo.tracking.store import connect
+from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 
 pytestmark = pytest.mark.full
 START_SECONDS = 90

@@ -4,15 +4,27 @@ The verbs of the command line as functions: `from ferhpo import sweep, load_swee
 verb is used.
 """
 
+from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["check", "compose", "describe_data", "load_sweep", "plan", "promote", "sweep", "sync", "train"]
+_WHERE = {
+    "check": "verbs",
+    "compose": "config",
+    "describe_data": "verbs",
+    "doctor": "verbs",
+    "list_sweeps": "verbs",
+    "load_sweep": "record",
+    "plan": "verbs",
+    "promote": "verbs",
+    "sweep": "running",
+    "sync": "verbs",
+    "train": "running",
+}
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from ferhpo import verbs
-
-        return getattr(verbs, name)
+    if name in _WHERE:
+        return getattr(import_module(f"ferhpo.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'ferhpo' has no attribute {name!r}")

@@ -15,7 +15,7 @@ from ferhpo import __version__
 from ferhpo.errors import FerhpoError
 
 if TYPE_CHECKING:
-    from ferhpo.verbs import SweepResult
+    from ferhpo.running import SweepResult
 
 EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or names, 3 a trial failed, 130 stopped"
 
@@ -154,12 +154,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from ferhpo import verbs
+    from ferhpo import running
     from ferhpo.console import Progress, make_console
 
     console = make_console(stderr=args.json)
     with Progress(console) as progress:
-        function = verbs.train if args.verb == "train" else verbs.sweep
+        function = running.train if args.verb == "train" else running.sweep
         result = function(
             args.name,
             args.overrides,
@@ -253,11 +253,11 @@ def _check(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace) -> None:
     from rich.text import Text
 
-    from ferhpo import verbs
+    from ferhpo.config import compose
     from ferhpo.console import key_values, make_console
     from ferhpo.space import leaves
 
-    composed = verbs.compose(args.name, args.overrides, args.config_dir)
+    composed = compose(args.name, args.overrides, args.config_dir)
     if args.json:
         print(json.dumps({"config": composed.config, "groups": composed.groups, "origins": composed.origins}))
         return
@@ -301,6 +301,7 @@ def _list(args: argparse.Namespace) -> None:
 def _runs(args: argparse.Namespace) -> None:
     from ferhpo import verbs
     from ferhpo.console import leaderboard, make_console
+    from ferhpo.record import load_sweep
 
     console = make_console()
     if args.name is None:
@@ -319,7 +320,7 @@ def _runs(args: argparse.Namespace) -> None:
             table.add_row(row["name"], row["created"], str(row["num_trials"]), value, states)
         console.print(table)
         return
-    record = verbs.load_sweep(args.name, args.output_dir)
+    record = load_sweep(args.name, args.output_dir)
     trials = record.leaderboard()
     if args.json:
         print(json.dumps([_trial_dict(trial) for trial in trials]))

@@ -165,18 +165,22 @@ def headline(path: Path) -> str:
     return ""
 
 
-def compose(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
+def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
     """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
 
+    name: None composes config.yaml alone, from which every sweep starts
     Raises ConfigError with every fault of the name and the overrides: unknown names come with the nearest right one.
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    roots = config_roots(config_dir)
     files = sweep_files(config_dir)
+    if name is None:
+        name = "config"
+        files = {name: next(root / "config.yaml" for root in roots if (root / "config.yaml").exists())}
     if name not in files:
         raise ConfigError("sweep", [f"{name} is no sweep; {spaces.nearest(name, list(files))}"])
-    roots = config_roots(config_dir)
     # Hydra wants the primary configuration in its main folder; the roots follow in their order.
     roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
@@ -194,26 +198,26 @@ class _Composer:
         self.searchpath = f"hydra.searchpath=[{quoted}]"
 
     def compose(self, overrides: list[str]) -> Composed:
-        texts, in_groups, faults = self.sort(overrides)
-        faults += self.check_keys(self.load(in_groups)[0], texts)
+        values, in_groups, faults = self.sort(overrides)
+        faults += self.check_keys(self.load(in_groups)[0], values)
         if faults:
             raise ConfigError(self.name, faults)
-        config, groups = self.load([*in_groups, *(text for text, _ in texts)])
-        options, slices = self.offered(config, in_groups, texts)
-        origins = self.origins([*in_groups, *(text for text, _ in texts)])
-        return Composed(self.name, config, groups, self.group_options, options, slices, origins)
+        config, groups = self.load(in_groups, values)
+        options, slices = self.offered(config, in_groups, values)
+        return Composed(self.name, config, groups, self.group_options, options, slices, self.origins(in_groups, values))
 
-    def sort(self, overrides: list[str]) -> tuple[list[tuple[str, Any]], list[str], list[str]]:
-        """Part overrides into (values, groups); returns faults of their grammar and of options that do not exist."""
+    def sort(self, overrides: list[str]) -> tuple[list[Any], list[str], list[str]]:
+        """Part overrides into parsed ones of values and `group=option`; and faults of grammar and unknown options."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
-        values: list[tuple[str, Any]] = []
+        parser = OverridesParser.create()
+        values: list[Any] = []
         groups: list[str] = []
         faults: list[str] = []
         for text in overrides:
             try:
-                override = OverridesParser.create().parse_override(text)
+                override = parser.parse_override(text)
             except HydraException as error:
                 first = str(error).splitlines()[0]
                 faults.append(f"override {text!r} is not understood ({first}); write key=value")
@@ -222,49 +226,69 @@ class _Composer:
             if key in self.group_options and not override.is_delete() and "{" not in text:
                 option = str(override.value())
                 if option in self.group_options[key]:
-                    groups.append(text.lstrip("+"))
+                    groups.append(f"{key}={option}")
                 else:
                     faults.append(f"{key} is {option}; {spaces.nearest(option, self.group_options[key])}")
             elif key.startswith("space.") and not override.is_delete():
                 # The space is open: an entry may be new.
-                values.append(("++" + text.lstrip("+"), override))
+                values.append(parser.parse_override("++" + text.lstrip("+")))
             else:
-                values.append((text, override))
+                values.append(override)
         return values, groups, faults
 
-    def check_keys(self, config: Mapping[str, Any], values: Sequence[tuple[str, Any]]) -> list[str]:
-        faults = []
-        for text, override in values:
-            key = override.key_or_group
-            if text.startswith("+"):
-                continue
-            try:
-                spaces.get_path(config, key)
-            except KeyError:
-                faults.append(f"{key} matches no key; {nearest_key(config, key)}")
-        return faults
+    def check_keys(self, config: Mapping[str, Any], values: Sequence[Any]) -> list[str]:
+        keys = [value.key_or_group for value in values if not value.is_add() and not value.is_force_add()]
+        return [f"{key} matches no key; {nearest_key(config, key)}" for key in keys if not _has(config, key)]
 
-    def load(self, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-        from hydra import compose
+    def load(self, in_groups: Sequence[str], values: Sequence[Any] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+        """The resolved configuration and the option of each group. `values` are parsed overrides of values."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            loaded = compose(self.name, [*overrides, self.searchpath], return_hydra_config=True)
-            choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
-            groups = {group: choices[group] for group in GROUPS if group in choices}
-            hydra_free = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
-            config = OmegaConf.to_container(hydra_free, resolve=True, throw_on_missing=False)
+            config, groups = self.compose_raw(self.name, in_groups)
+            self.drop_settings_of_other_options(config, in_groups)
+            OmegaConf.set_struct(config, True)
+            ConfigLoaderImpl._apply_overrides_to_config(list(values), config)
+            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(str(self.file), [" ".join(str(error).split())]) from None
-        assert isinstance(config, dict)
-        if config.get("name") is None:
-            config["name"] = self.name
-        return {str(key): value for key, value in config.items()}, groups
+        assert isinstance(resolved, dict)
+        if resolved.get("name") is None:
+            resolved["name"] = self.name
+        return {str(key): value for key, value in resolved.items()}, groups
+
+    def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
+        """Hydra's configuration, not resolved, and the option of each group."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+        choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
+        config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+        return config, {group: choices[group] for group in GROUPS if group in choices}
+
+    def drop_settings_of_other_options(self, config: Any, in_groups: Sequence[str]) -> None:
+        """What a sweep's file sets for its model means nothing to another one: choosing another option of a group
+        brings that option's own section and slice of the space, and drops the file's."""
+        from omegaconf import open_dict
+
+        own = self.compose_raw(self.name, [])[1] if in_groups else {}
+        for text in in_groups:
+            group, _, option = text.partition("=")
+            if own.get(group) == option:
+                continue
+            alone, _ = self.compose_raw(None, [f"+{group}={option}"])
+            with open_dict(config):
+                config[group] = alone[group]
+                config.space.pop(group, None)
+                if alone.get("space") and group in alone.space:
+                    config.space[group] = alone.space[group]
 
     def offered(
-        self, config: Mapping[str, Any], in_groups: list[str], values: Sequence[tuple[str, Any]]
+        self, config: Mapping[str, Any], in_groups: list[str], values: Sequence[Any]
     ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """For each `options` in the space, compose every option once: its section and its slice."""
         options: dict[str, dict[str, Any]] = {}
@@ -283,8 +307,7 @@ class _Composer:
                     continue
                 chosen = [text for text in in_groups if not text.startswith(f"{group}=")] + [f"{group}={option}"]
                 base, _ = self.load(chosen)
-                fitting = [text for text, override in values if _has(base, override.key_or_group)]
-                whole, _ = self.load([*chosen, *fitting])
+                whole, _ = self.load(chosen, [value for value in values if _has(base, value.key_or_group)])
                 options.setdefault(group, {})[option] = whole[group]
                 own = whole["space"].get(group) or {}
                 slices.setdefault(group, {})[option] = {k: v for k, v in own.items() if k != "options"}
@@ -292,36 +315,29 @@ class _Composer:
             raise ConfigError(self.name, faults)
         return options, slices
 
-    def origins(self, overrides: list[str]) -> dict[str, str]:
+    def origins(self, in_groups: Sequence[str], values: Sequence[Any]) -> dict[str, str]:
         """Where each leaf came from: the last file of the defaults list, or the override, that set it."""
         from hydra.core.global_hydra import GlobalHydra
-        from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.types import RunMode
         from omegaconf import OmegaConf
 
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list(self.name, [*overrides, self.searchpath], RunMode.RUN)
+        defaults = loader.compute_defaults_list(self.name, [*in_groups, self.searchpath], RunMode.RUN)
         origins: dict[str, str] = {}
         for entry in defaults.defaults:
-            if entry.config_path is None or entry.config_path.startswith("hydra/"):
-                continue
-            file = next(
-                (r / f"{entry.config_path}.yaml" for r in self.roots if (r / f"{entry.config_path}.yaml").exists()),
-                None,
-            )
+            candidates = [root / f"{entry.config_path}.yaml" for root in self.roots]
+            file = next((path for path in candidates if path.exists()), None)
             if file is None:
                 continue
             content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-            package = entry.package or ""
-            for path, _ in spaces.leaves(content, package):
+            for path, _ in spaces.leaves(content, entry.package or ""):
                 if path.split(".")[0] != "defaults":
                     origins[path] = f"{file.parent.name}/{file.name}"
-        for override in OverridesParser.create().parse_overrides(overrides):
-            key = override.key_or_group
-            if key not in self.group_options:
-                origins = {path: o for path, o in origins.items() if path != key and not path.startswith(f"{key}.")}
-                if not override.is_delete():
-                    origins[key] = "override"
+        for value in values:
+            key = value.key_or_group
+            origins = {path: o for path, o in origins.items() if path != key and not path.startswith(f"{key}.")}
+            if not value.is_delete():
+                origins[key] = "override"
         return origins
 
 

@@ -45,7 +45,8 @@ def _unshipped(folder: Path) -> dict[str, Any]:
 
     found = {}
     for meta in sorted(folder.glob(f"*/{META}")):
-        count = num_unshipped(load_sweep(meta.parent).folder)
+        record = load_sweep(meta.parent)
+        count = num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder))
         if count:
             found[meta.parent.name] = f"{count} records; ferhpo sync {meta.parent.name} ships them"
     return found or {"none": "every record is in MLflow"}

@@ -71,7 +71,8 @@ def start_ray(compute: ComputeSettings) -> None:
     if compute.address is not None:
         options["address"] = compute.address
     else:
-        options.update(num_cpus=compute.num_cpus, num_gpus=compute.num_gpus, include_dashboard=False)
+        # "local": without an address Ray would join a cluster that `ray start` left on this machine.
+        options.update(address="local", num_cpus=compute.num_cpus, num_gpus=compute.num_gpus, include_dashboard=False)
     for attempt in range(1, NUM_START_ATTEMPTS + 1):
         try:
             ray.init(**options)

@@ -15,7 +15,17 @@ Importing this package imports no MLflow: runs.py and models.py do, and are impo
 
 from ferhpo.tracking.settings import TrackingSettings, redact
 from ferhpo.tracking.store import check_store
-from ferhpo.tracking.tracker import Tracker, log10_params, param_text, sync
+from ferhpo.tracking.tracker import Tracker, log10_params, num_unshipped, param_text, sync
 from ferhpo.tracking.view import view_url
 
-__all__ = ["Tracker", "TrackingSettings", "check_store", "log10_params", "param_text", "redact", "sync", "view_url"]
+__all__ = [
+    "Tracker",
+    "TrackingSettings",
+    "check_store",
+    "log10_params",
+    "num_unshipped",
+    "param_text",
+    "redact",
+    "sync",
+    "view_url",
+]

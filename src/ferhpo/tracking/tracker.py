@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ferhpo.tracking.settings import TrackingSettings, redact
 from ferhpo.tracking.shipper import Shipper, ship_now
-from ferhpo.tracking.spool import Spool
+from ferhpo.tracking.spool import Shipped, Spool
 from ferhpo.tracking.view import encode, view_state
 
 _DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
@@ -189,6 +189,15 @@ def sync(folder: Path, settings: TrackingSettings) -> int:
         return ship_now(spool, settings)
     finally:
         spool.close()
+
+
+def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
+    """How many records of a sweep are not in its store, also while the sweep runs."""
+    path = folder / "spool.jsonl"
+    if settings.off or not path.exists():
+        return 0
+    num_records = path.read_bytes().count(b"\n")
+    return num_records - Shipped.load(folder, settings.shown_uri, settings.experiment).seq
 
 
 def param_text(value: object) -> str:

@@ -1,0 +1,239 @@
+"""The command line: help of every verb, JSON, exit status, one message for a user's mistake, colour on a terminal only."""
+
+import argparse
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ferhpo
+from ferhpo import cli
+from tests.conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+FERHPO = Path(sys.executable).with_name("ferhpo")
+
+
+def subparsers():
+    actions = cli._parser()._actions
+    return next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices
+
+
+VERBS = tuple(subparsers())
+
+
+def examples(verb):
+    text = subparsers()[verb].format_help()
+    return re.findall(r"^  (ferhpo .*)$", text.partition("examples:")[2], re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder that holds one small training, called once."""
+    folder = tmp_path_factory.mktemp("cli") / "mlruns"
+    ferhpo.train("demo", [*TINY, f"output_dir={folder}", "tracking=none", "name=once", "trainer.max_epochs=1"])
+    return folder
+
+
+def answer(capsys, *arguments):
+    """What a verb prints under --json: nothing but JSON."""
+    assert cli.main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_verbs_are_those_of_the_design():
+    assert set(VERBS) >= {"sweep", "plan", "check", "train", "show", "list", "runs", "ui", "promote", "data", "doctor"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples_and_exit_codes(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(r"exit status: 0 \w+.* 2 .* 3 .* 130 ", text)
+    assert examples(verb)
+    for action in subparsers()[verb]._actions:
+        assert action.help, f"{verb}: {action.option_strings or action.dest} has no help"
+    assert re.search(rf"^    {verb} +\S", cli._parser().format_help(), re.MULTILINE), "the first page tells of it"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_example_is_understood(verb):
+    for example in examples(verb):
+        _, *arguments = shlex.split(example)
+        assert arguments[0] == verb
+        args = cli._parser().parse_args(arguments)
+        if verb in ("sweep", "train", "plan", "check", "show") and not getattr(args, "resume", False):
+            ferhpo.compose(args.name, args.overrides)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_readme_tells_of_every_verb(verb):
+    assert f"ferhpo {verb}" in (ROOT / "README.md").read_text()
+
+
+def test_without_a_verb_the_help_is_shown(capsys):
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: ferhpo")
+
+
+def test_an_unknown_verb_is_refused_with_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["swep", "demo"])
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert "'swep'" in message
+    assert all(verb in message for verb in VERBS)
+
+
+def test_json_of_check(capsys):
+    assert answer(capsys, "check", "demo") == {"faults": [], "warnings": []}
+
+
+def test_json_of_list(capsys):
+    lists = answer(capsys, "list")
+    assert set(lists) >= {"sweeps", "data", "model", "sampler", "scheduler"}
+    assert "demo" in lists["sweeps"]
+    assert set(lists["sampler"]) >= {"random", "tpe", "cmaes", "grid"}
+    assert answer(capsys, "list", "models") == {"model": lists["model"]}
+
+
+def test_json_of_show_says_where_each_value_came_from(capsys):
+    shown = answer(capsys, "show", "demo", "optim.lr=0.5")
+    assert shown["config"]["optim"]["lr"] == 0.5
+    assert shown["origins"]["optim.lr"] == "override"
+    assert shown["groups"]["model"] == "cnn"
+
+
+def test_json_of_plan(capsys):
+    plan = answer(capsys, "plan", "demo", "data.num_train=70", "data.num_val=14", "data.num_test=7")
+    assert plan["num_trials"] == 8
+    assert 0 < plan["parameters"]["low"] <= plan["parameters"]["median"] <= plan["parameters"]["high"]
+
+
+def test_json_of_data(capsys):
+    found = answer(capsys, "data", "synthetic", "num_train=70", "num_val=14", "num_test=7")
+    assert found["num_images"] == 91
+    assert sum(found["counts"]["train"].values()) == 70
+
+
+def test_json_of_doctor(capsys, tmp_path):
+    found = answer(capsys, "doctor", "--output-dir", tmp_path)
+    assert set(found) >= {"versions", "devices", "store", "disk"}
+    assert found["store"]["state"] == "answers"
+    assert found["versions"]["ferhpo"] == ferhpo.__version__
+
+
+def test_json_of_runs(capsys, trained):
+    (row,) = answer(capsys, "runs", "--output-dir", trained)
+    assert (row["name"], row["counts"]) == ("once", {"COMPLETE": 1})
+    (trial,) = answer(capsys, "runs", "once", "--output-dir", trained)
+    assert (trial["number"], trial["state"], trial["best_epoch"]) == (0, "COMPLETE", 1)
+
+
+def test_tables_for_people(capsys, trained):
+    assert cli.main(["runs", "once", "--output-dir", str(trained)]) == 0
+    heading, line = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["trial", "state", "val_acc"]
+    assert line.split()[:2] == ["0", "complete"]
+    for arguments in (["runs"], ["doctor"]):
+        assert cli.main([*arguments, "--output-dir", str(trained)]) == 0
+    assert "once" in capsys.readouterr().out
+    for arguments in (["list", "sweeps"], ["show", "demo"], ["check", "demo"]):
+        assert cli.main(arguments) == 0
+        assert "demo" in capsys.readouterr().out
+
+
+MISTAKES = [
+    (["sweep", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
+    (["train", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
+    (["plan", "demo", "model=resent"], "demo: model is resent; did you mean resnet?"),
+    (["check", "demo", "optim.lrr=1"], "demo: optim.lrr matches no key; did you mean optim.lr?"),
+    (["show", "demo", "lr=1"], "demo: lr matches no key; there are: allowed_targets, augment,"),
+    (["list", "modle"], "list: modle is nothing to list; did you mean model?"),
+    (["data", "fer2012"], "demo: data is fer2012; did you mean fer2013?"),
+    (["data", "fer2013"], "demo: data.path is not set; add data.path=..."),
+    (["data", "fer2013", "path=nowhere.csv"], "data.path is "),
+    (["runs", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
+    (["promote", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
+    (["sync", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
+    (["sweep", "--resume", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
+    (["check", "demo", "--config-dir", "nowhere"], "--config-dir is nowhere: there is no such folder"),
+    (["ui"], "there is no store at sqlite:///{folder}/mlruns/mlflow.db; run a sweep first, or name its --output-dir"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
+def test_a_users_mistake_is_one_message_and_exit_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message.format(folder=tmp_path)), err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_a_misspelled_sweep_of_runs_names_the_nearest(capsys, trained):
+    assert cli.main(["runs", "onec", "--output-dir", str(trained)]) == 2
+    assert capsys.readouterr().err == f"there is no sweep onec in {trained}; did you mean once?\n"
+
+
+def test_a_mistake_under_json_is_json_too(capsys):
+    assert cli.main(["check", "demo", "optim.lrr=1", "model=resent", "--json"]) == 2
+    out, err = capsys.readouterr()
+    faults = ["model is resent; did you mean resnet?", "optim.lrr matches no key; did you mean optim.lr?"]
+    assert json.loads(out)["faults"] == faults
+    assert err == "demo: 2 faults\n  " + "\n  ".join(faults) + "\n"
+
+
+def test_a_mistake_ends_the_process_without_a_traceback(tmp_path):
+    done = subprocess.run([FERHPO, "check", "dmo"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "sweep: dmo is no sweep; did you mean demo?\n"
+
+
+def in_terminal(*arguments):
+    """What the program writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        environment.pop(name, None)
+    with subprocess.Popen([FERHPO, *arguments], stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux's end of file of a terminal
+                break
+            written += part
+            if not part:
+                break
+    os.close(ours)
+    assert process.returncode == 0
+    return written.decode()
+
+
+def test_colour_on_a_terminal_only():
+    piped = subprocess.run([FERHPO, "list"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "\x1b" not in piped
+    assert "\x1b[" in in_terminal("list")
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    """As in `ferhpo list | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([FERHPO, "list"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert done.stderr == ""
+    done = subprocess.run([FERHPO, "show", "demo", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert done.stderr == b""
