@@ -235,5 +235,7 @@ def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run([FERHPO, "list"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert done.stderr == ""
-    done = subprocess.run([FERHPO, "show", "demo", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(
+        [FERHPO, "show", "demo", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60
+    )
     assert done.stderr == b""

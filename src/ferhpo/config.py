@@ -4,6 +4,7 @@ What a reader would get wrong: a composed configuration is a plain dictionary, r
 OmegaConf. `check.py` says whether it can run.
 """
 
+import copy
 import os
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -196,6 +197,7 @@ class _Composer:
         self.group_options = {group: tuple(group_files(group, config_dir)) for group in GROUPS}
         quoted = ",".join(f"'file://{root}'" for root in roots[1:])
         self.searchpath = f"hydra.searchpath=[{quoted}]"
+        self.composed: dict[tuple[str | None, ...], tuple[Any, dict[str, str]]] = {}
 
     def compose(self, overrides: list[str]) -> Composed:
         values, in_groups, faults = self.sort(overrides)
@@ -261,14 +263,18 @@ class _Composer:
         return {str(key): value for key, value in resolved.items()}, groups
 
     def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
-        """Hydra's configuration, not resolved, and the option of each group."""
+        """Hydra's configuration, not resolved, and the option of each group. Each is composed once: it takes 0.2 s."""
         from hydra import compose
         from omegaconf import OmegaConf
 
-        loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
-        choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
-        config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
-        return config, {group: choices[group] for group in GROUPS if group in choices}
+        key = (name, *overrides)
+        if key not in self.composed:
+            loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
+            config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+            self.composed[key] = config, {group: choices[group] for group in GROUPS if group in choices}
+        config, groups = self.composed[key]
+        return copy.deepcopy(config), dict(groups)
 
     def drop_settings_of_other_options(self, config: Any, in_groups: Sequence[str]) -> None:
         """What a sweep's file sets for its model means nothing to another one: choosing another option of a group

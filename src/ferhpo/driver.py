@@ -18,7 +18,7 @@ import numpy as np
 
 from ferhpo.config import ComputeSettings, Objective, instantiate
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import ConfigError, FerhpoError
+from ferhpo.errors import ConfigError, FerhpoError, StorageError
 from ferhpo.ledger import CONTINUE, STOP, Ledger
 from ferhpo.study import derive_seed
 
@@ -44,6 +44,7 @@ from ray.tune.experiment import Trial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
+DISK_REFUSED = "DISK_REFUSED"  # a worker's word for a StorageError; no outcome of the trial
 NUM_START_ATTEMPTS = 3  # ray.init waits 30 s for its node, and on a loaded machine that has been too little
 
 
@@ -245,6 +246,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._outcomes: dict[int, tuple[str, str]] = {}
+        self._fault: StorageError | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.ledger.start(trial.config["number"])
@@ -252,18 +254,27 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
+        number = trial.config["number"]
+        if result.get("outcome") == DISK_REFUSED:
+            raise StorageError(f"trial {number}: {result['reason']}; free some space and resume")
         if "outcome" in result:
-            self._outcomes[trial.config["number"]] = (result["outcome"], result.get("reason", ""))
+            self._outcomes[number] = (result["outcome"], result.get("reason", ""))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
-        if number in self._outcomes:
-            self.ledger.ended(number, *self._outcomes.pop(number))
-        else:
-            self.ledger.stopped(number)
+        try:
+            if number in self._outcomes:
+                self.ledger.ended(number, *self._outcomes.pop(number))
+            else:
+                self.ledger.stopped(number)
+        except StorageError as error:  # Tune takes it for the trial's, and calls on_trial_error next
+            self._fault = error
+            raise
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
+        if self._fault is not None:
+            raise self._fault
         if number in self._outcomes:
             self.ledger.ended(number, *self._outcomes.pop(number))
         else:
@@ -292,6 +303,10 @@ def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None
             on_start=facts.update,
             num_threads=num_threads,
         )
+    except StorageError as error:
+        # Not the trial's fault: the driver ends the sweep, and a resume goes on with the trial.
+        tune.report({"outcome": DISK_REFUSED, "reason": str(error), "facts": facts})
+        raise
     except Exception as error:
         # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
         reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
@@ -303,7 +318,10 @@ def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None
 
 
 def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
-    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if a person stopped it."""
+    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if a person stopped it.
+
+    Raises StorageError where a disk refuses; what was recorded until then stays, and a resume goes on.
+    """
     config = ledger.sweep.config
     section = dict(config["scheduler"])
     extra: dict[str, Any] = {}
@@ -339,9 +357,19 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
         ),
     )
     with _on_signals(lambda: setattr(searcher, "stopping", True)):
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            raise _storage_error(error) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
+
+
+def _storage_error(error: BaseException | None) -> StorageError | None:
+    """The StorageError of ours that Tune wrapped, if that is what happened."""
+    while error is not None and not isinstance(error, StorageError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _trial_name(trial: Trial) -> str:

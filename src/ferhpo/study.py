@@ -29,7 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ferhpo.config import Objective, instantiate, locate
-from ferhpo.errors import SweepError
+from ferhpo.errors import StorageError, SweepError
 from ferhpo.space import Sample, Space
 
 JOURNAL = "study.jsonl"
@@ -95,6 +95,19 @@ class _NoLock(BaseJournalFileLock):
         pass
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal, which says what to do where the disk refuses, and leaves no half line there."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        path = Path(self._file_path)
+        size = path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            os.truncate(path, size)
+            raise StorageError(f"{path} cannot be written ({error.strerror}); free some space and resume") from None
+
+
 class FolderLock:
     """The one driver of a sweep, by flock; the kernel frees it with the process, however that ends."""
 
@@ -132,7 +145,7 @@ def _cut_torn_line(path: Path) -> None:
 def _load(path: Path) -> tuple[JournalStorage, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock()))
+        storage = JournalStorage(_Journal(str(path), lock_obj=_NoLock()))
     studies = storage.get_all_studies()
     return storage, studies[0]._study_id if studies else -1
 
@@ -200,6 +213,7 @@ class SweepStudy:
             optuna.create_study(storage=storage, study_name=STUDY_NAME, direction=direction)
             study_id = storage.get_study_id_from_name(STUDY_NAME)
         self._storage, self._study_id = storage, study_id
+        self._ended: dict[int, TrialRecord] = {}
         self._memory = optuna.create_study(direction=direction)
         for trial in storage.get_all_trials(study_id):
             for key, value in trial.user_attrs.get("study_attrs", {}).items():
@@ -213,10 +227,19 @@ class SweepStudy:
 
     def trials(self) -> list[TrialRecord]:
         """All trials in the order of their numbers."""
-        return [_record(trial, self.objective) for trial in self._frozen()]
+        return [self._known(trial) for trial in self._frozen()]
 
     def trial(self, number: int) -> TrialRecord:
-        return _record(self._frozen()[number], self.objective)
+        return self._known(self._frozen()[number])
+
+    def _known(self, trial: FrozenTrial) -> TrialRecord:
+        """The record of a trial; an ended one does not change, and is made once."""
+        if trial.number not in self._ended:
+            record = _record(trial, self.objective)
+            if record.state == "RUNNING":
+                return record
+            self._ended[trial.number] = record
+        return self._ended[trial.number]
 
     @property
     def num_asked(self) -> int:

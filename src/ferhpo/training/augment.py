@@ -154,8 +154,8 @@ class Augment:
             return images
         border = round(self.shift * images.shape[-1])
         windows = F.pad(images, [border] * 4).unfold(2, size, 1).unfold(3, size, 1)
-        corner = draws[:, [COLUMN["crop_y"], COLUMN["crop_x"]]] - draws[:, [COLUMN["shift_y"], COLUMN["shift_x"]]]
-        rows, columns = (corner + border).long().unbind(1)
+        rows = (draws[:, COLUMN["crop_y"]] - draws[:, COLUMN["shift_y"]] + border).long()
+        columns = (draws[:, COLUMN["crop_x"]] - draws[:, COLUMN["shift_x"]] + border).long()
         return windows[torch.arange(len(images), device=images.device), :, rows, columns]
 
 

@@ -42,11 +42,13 @@ class Preprocess:
     def normalised(self, pixels: Tensor) -> Tensor:
         """Return normalised pixels; float [N, C, H, W] in 0..1, which may be overwritten."""
         if self.normalise == "dataset":
-            mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-            return pixels.sub_(mean).div_(std)
+            # By numbers, channel by channel: a tensor made of them would be a transfer to the device for each batch.
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+                pixels[:, channel].sub_(mean).div_(std)
+            return pixels
         if self.normalise == "image":
-            std, mean = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
-            return pixels.sub_(mean).div_(std.clamp_min_(SMALLEST_STD))
+            stds, means = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
+            return pixels.sub_(means).div_(stds.clamp_min_(SMALLEST_STD))
         return pixels
 
     @classmethod

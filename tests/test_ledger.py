@@ -1,0 +1,125 @@
+"""Exact resume without Ray: a simulated sweep with one slot, killed at many events, gives what an uninterrupted one does."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from ferhpo.config import Objective, compose, instantiate
+from ferhpo.driver import RecordingScheduler
+from ferhpo.ledger import STOP, Ledger
+from ferhpo.record import create_sweep, load_sweep
+from ferhpo.study import SweepStudy
+from ferhpo.tracking import Tracker, TrackingSettings
+
+NUM_TRIALS = 9
+
+
+class Killed(Exception):  # noqa: N818
+    """The process ends here."""
+
+
+@cache
+def composed(*overrides):
+    return compose("demo", [f"num_trials={NUM_TRIALS}", "trainer.max_epochs=6", *overrides])
+
+
+def make_sweep(tmp_path, name, *overrides):
+    base = composed(*overrides)
+    return create_sweep(replace(base, config={**base.config, "name": name, "output_dir": str(tmp_path)}))
+
+
+def value_of(trial, epoch):
+    """A simulated objective; some trials diverge."""
+    lr = trial.sample["optim.lr"]
+    return 1 - abs(lr - 0.003) * 30 - 0.5 / (epoch + trial.number % 3)
+
+
+def drive(sweep, num_events):
+    """One driver process, from opening to the end or to its death after `num_events` events; returns whether it ended."""
+    count = 0
+
+    def event():
+        nonlocal count
+        count += 1
+        if count == num_events:
+            raise Killed
+
+    config, objective = sweep.config, Objective()
+    study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], objective)
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+    try:
+        ledger = Ledger(sweep, study, tracker, config["num_trials"])
+        extra = {} if "FIFO" in config["scheduler"]["_target_"] else {"metric": "val_acc", "mode": "max"}
+        scheduler = RecordingScheduler(instantiate(config["scheduler"], **extra), ledger, config["seed"])
+        while (trial := ledger.next_trial()) is not None:
+            event()
+            ledger.start(trial.number)
+            scheduler._add(trial.number)
+            if trial.number % 4 == 3:
+                ledger.ended(trial.number, "DIVERGED", "loss is nan")
+                continue
+            for epoch in range(1, ledger.max_epochs + 1):  # a checkpoint reports its history again
+                metrics = {"epoch": epoch, "val_acc": value_of(trial, epoch), "train_loss": 1.0}
+                decision = ledger.epoch(
+                    trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m)
+                )
+                if decision == STOP:
+                    scheduler._finish(trial.number, metrics)
+                event()
+                if decision == STOP:
+                    break
+            if decision == STOP:
+                ledger.stopped(trial.number)
+            else:
+                ledger.ended(trial.number, "COMPLETE")
+            event()
+    except Killed:
+        return False
+    finally:
+        study.close()
+    return True
+
+
+def told(sweep):
+    return [
+        (t.number, t.state, t.sample, t.seed, t.value, t.best_epoch, t.epochs, t.decisions)
+        for t in load_sweep(sweep.name, sweep.folder.parent).trials()
+    ]
+
+
+@pytest.mark.parametrize("scheduler", ["none", "asha", "hyperband", "median"])
+@pytest.mark.parametrize("sampler", ["random", "tpe_quick"])
+def test_a_killed_sweep_ends_as_an_uninterrupted_one(tmp_path, sampler, scheduler):
+    choice = [f"sampler={sampler}", f"scheduler={scheduler}"]
+    whole = make_sweep(tmp_path, "whole", *choice)
+    assert drive(whole, -1)
+    expected = told(whole)
+    assert len(expected) == NUM_TRIALS
+    assert all(row[1] != "RUNNING" for row in expected)
+    if scheduler != "none":
+        assert any(row[1] == "PRUNED" for row in expected), "the scheduler had something to decide"
+    for kills in ([1], [2], [8, 9], [17, 30], [29]):
+        sweep = make_sweep(tmp_path, f"killed{kills[0]}", *choice)
+        assert not drive(sweep, kills[0])
+        for kill in [*kills[1:], -1]:
+            drive(sweep, kill)
+        assert told(sweep) == expected
+
+
+def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):
+    sweep = make_sweep(tmp_path, "lost", "compute.max_retries=2")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+    ledger = Ledger(sweep, study, tracker, NUM_TRIALS)
+    first = ledger.next_trial().number
+    for _ in range(2):
+        ledger.start(first)
+        ledger.lost(first, "killed")
+        assert ledger.next_trial().number == first, "the same number runs again"
+    ledger.start(first)
+    ledger.lost(first, "killed")
+    assert study.trial(first).state == "FAILED"
+    assert study.trial(first).reason == "worker lost 3 times: killed"
+    assert ledger.next_trial().number == first + 1
+    study.close()
