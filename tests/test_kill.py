@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ OVERRIDES = [
     "name=hurt",
     f"num_trials={NUM_TRIALS}",
     f"trainer.max_epochs={NUM_EPOCHS}",
-    "data.num_train=2000",  # an epoch takes about a second
+    "data.num_train=1400",  # an epoch takes about a second
     "data.num_val=140",
     "data.num_test=14",
     "compute.num_cpus=2",
@@ -33,8 +34,8 @@ def start(*arguments, log):
     return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def wait_until_worth_killing(driver, folder, log):
-    """Wait until a trial has ended and another runs with an epoch behind it."""
+def wait_for(holds, driver, folder, log):
+    """Wait until `holds` says yes to the trials of a running sweep."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert driver.poll() is None, log.read_text()
@@ -42,12 +43,27 @@ def wait_until_worth_killing(driver, folder, log):
             trials = ferhpo.load_sweep("hurt", folder).trials()
         except FerhpoError:  # not made yet
             trials = []
-        ended = [trial for trial in trials if trial.state != "RUNNING"]
-        begun = [t for t in trials if t.state == "RUNNING" and 0 < len(t.epochs) < NUM_EPOCHS - 1]
-        if ended and begun:
+        if holds(trials):
             return
         time.sleep(0.05)
-    raise AssertionError(f"no trial ended in time\n{log.read_text()}")
+    raise AssertionError(f"it did not come to that in time\n{log.read_text()}")
+
+
+def is_worth_killing(trials):
+    """A trial has ended, and another runs with an epoch behind it and more to come."""
+    going_on = [t for t in trials if t.state == "RUNNING" and t.decisions and t.decisions[-1] == "CONTINUE"]
+    return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 1 for t in going_on)
+
+
+def refuse_second_driver(driver, folder, log):
+    wait_for(bool, driver, folder, log)
+    before = (folder / "hurt" / "sweep.json").read_bytes()
+    second_log = log.with_name("second.txt")
+    second = start("--resume", "hurt", f"output_dir={folder}", "num_trials=99", log=second_log)
+    assert second.wait(60) == 2, second_log.read_text()
+    refusal = f"sweep hurt is being run by process {driver.pid} on {socket.gethostname()} since "
+    assert second_log.read_text().startswith(refusal)
+    assert (folder / "hurt" / "sweep.json").read_bytes() == before
 
 
 def checkpointed_epochs(folder, number):
@@ -77,7 +93,9 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
     driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
-        wait_until_worth_killing(driver, folder, log)
+        if sent == signal.SIGTERM:
+            refuse_second_driver(driver, folder, log)
+        wait_for(is_worth_killing, driver, folder, log)
         if sent == signal.SIGINT:
             os.killpg(driver.pid, sent)  # as a terminal sends it: to the workers too
         else:
@@ -117,7 +135,6 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
         assert num_saved >= len(before[number].epochs)
         assert checkpointed_epochs(folder, number)[:num_saved] == saved[number]
         assert after[number].epochs[:num_saved] == saved[number][: len(after[number].epochs)]
-    _, parents, children = runs_by_trial(folder)
     client, parents, children = runs_by_trial(folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert {number: len(runs) for number, runs in children.items()} == dict.fromkeys(range(NUM_TRIALS), 1)

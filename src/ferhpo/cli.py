@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
             "train",
             _train,
             "Train one network with a configuration as it stands, without Ray.",
-            ("train demo trainer.max_epochs=3", "train vulpe2021_winner data.path=fer2013.csv"),
+            ("train demo trainer.max_epochs=3", "train vulpe2021 data.path=fer2013.csv"),
         ),
     ):
         sub = verb(name, run, text, *examples)
@@ -221,7 +221,9 @@ def _print_result(result: "SweepResult") -> None:
         console.print(f"Registered {name} version {version}; ferhpo promote {record.name} makes it the champion.")
     if result.unshipped:
         console.print(f"{result.unshipped} records wait for MLflow; ferhpo sync {record.name} ships them.")
-    console.print(f"Look at it: ferhpo ui, then {result.view.format(server='http://127.0.0.1:5000')}", soft_wrap=True)
+    if result.view:
+        view = result.view.format(server="http://127.0.0.1:5000")
+        console.print(f"Look at it: ferhpo ui, then {view}", soft_wrap=True)
 
 
 def _plan(args: argparse.Namespace) -> None:

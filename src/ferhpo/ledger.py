@@ -4,9 +4,11 @@ What a reader would get wrong: an epoch that was recorded before a crash comes a
 checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
 """
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ferhpo.record import Sweep
@@ -38,8 +40,10 @@ class Ledger:
         tracker: Any,
         num_trials: int | None,
         on_event: Callable[["Ledger"], None] = lambda ledger: None,
+        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
     ) -> None:
-        self.sweep, self.study, self.tracker, self.on_event = sweep, study, tracker, on_event
+        self.sweep, self.study, self.tracker = sweep, study, tracker
+        self.on_event, self.on_new_trial = on_event, on_new_trial
         self.space = study.space
         self.max_epochs = int(sweep.config["trainer"]["max_epochs"])
         size, num_continuous = self.space.size()
@@ -80,12 +84,14 @@ class Ledger:
         trial = self.study.trial(number)
         self.running[number] = len(trial.epochs)
         self._began[number] = time.monotonic()
-        self.tracker.open_trial(number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
+        config = self.space.apply(trial.sample)
+        self.tracker.open_trial(number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
+        if not trial.epochs:
+            self.on_new_trial(trial, config)
         self.on_event(self)
 
-    def _params(self, trial: TrialRecord) -> dict[str, object]:
+    def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
         """What was sampled and what was fixed, by dotted path."""
-        applied = self.space.apply(trial.sample)
         fixed = dict(leaves({section: applied[section] for section in PARAM_SECTIONS}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
         groups = {section: self.sweep.composed.groups[section] for section in PARAM_SECTIONS if section != "trainer"}
@@ -98,7 +104,7 @@ class Ledger:
         self._facts[number] = dict(facts)
         counts = {key: float(facts[key]) for key in ("num_parameters", "macs") if key in facts}
         self.tracker.log_metrics(number, counts)
-        tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts}
+        tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts and value != ""}
         self.tracker.set_tags(number, tags)
 
     def epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decide: Callable[[], str]) -> str:
@@ -154,6 +160,7 @@ class Ledger:
         checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
         if checkpoint.exists():
             self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")
+            self.tracker.log_text(trial.number, confusion_json(checkpoint), "confusion.json")
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason} if trial.reason else {})
 
     def interrupt(self) -> list[int]:
@@ -163,3 +170,11 @@ class Ledger:
             self.tracker.close_trial(number, "STOPPED", {"ferhpo.reason": "stopped by a person; resume goes on"})
         self.running.clear()
         return numbers
+
+
+def confusion_json(checkpoint: Path) -> str:
+    """The confusion matrix of a checkpoint: rows are true classes, columns what was answered, in images."""
+    import torch
+
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return json.dumps({"class_names": kept["class_names"], "confusion": kept["confusion"].tolist()})

@@ -151,13 +151,13 @@ def _slots(compute: ComputeSettings) -> tuple[int, str]:
     num_cpus = compute.num_cpus or os.cpu_count() or 1
     gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
     limits = [num_cpus] + ([compute.max_concurrent] if compute.max_concurrent else [])
-    limits += [int(num_gpus / gpus)] if gpus else []
-    limits += [int(num_cpus / compute.cpus_per_trial)] if compute.cpus_per_trial else []
+    limits += [int(num_gpus / gpus + 1e-9)] if gpus else []
+    limits += [int(num_cpus / compute.cpus_per_trial + 1e-9)] if compute.cpus_per_trial else []
     num_slots = max(min(limits), 1)
     if gpus:
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "not present"
         return num_slots, f"GPU: {num_gpus} ({name}), {gpus:g} a trial"
-    return num_slots, f"CPU: {num_cpus} cores, {num_cpus // num_slots} a trial"
+    return num_slots, f"CPU: {num_cpus} cores, {compute.cpus_per_trial or max(num_cpus // num_slots, 1):g} a trial"
 
 
 def measure_macs_per_second(seconds: float = 0.5) -> float:

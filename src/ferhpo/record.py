@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ META = "sweep.json"
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
 # A trial's weights follow from these; a resumed sweep that changed them would mix two sweeps.
 CHANGEABLE = ("num_trials", "compute", "tracking")
+START_BYTES = 1_000_000  # sweep.json, the journal, and the tables of an empty MLflow store
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,33 @@ def create_sweep(composed: Composed, kind: str = "sweep") -> Sweep:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / META, meta)
     except OSError as error:
-        raise StorageError(
-            f"output_dir is {config['output_dir']}: {folder} cannot be written ({error.strerror}); "
-            f"free space there, or set output_dir to a folder that can be"
-        ) from None
+        raise _refused(folder, error) from None
     return Sweep(folder, meta["id"], composed, meta)
+
+
+def save_config(sweep: Sweep) -> None:
+    """Write the configuration of a resumed sweep, part of which may have changed. Raises StorageError."""
+    sweep.meta["composed"]["config"] = sweep.config
+    try:
+        write_json(sweep.folder / META, sweep.meta)
+    except OSError as error:
+        raise _refused(sweep.folder, error) from None
+
+
+def check_disk(folder: Path) -> None:
+    """Raise StorageError where the disk has no place for a sweep in `folder`; leaves nothing behind."""
+    place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(START_BYTES))
+    except OSError as error:
+        raise _refused(place, error) from None
+
+
+def _refused(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{folder} cannot be written ({error.strerror}); free space there, or set output_dir to a folder that can be"
+    )
 
 
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
@@ -144,8 +168,12 @@ def free_name(folder: Path) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write by rename, so that no reader sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1))
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def versions() -> dict[str, str]:

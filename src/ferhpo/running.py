@@ -13,16 +13,26 @@ from typing import Any
 
 import yaml
 
-from ferhpo import checking, registry
+from ferhpo import checking, publishing
 from ferhpo.config import Composed, ComputeSettings, compose, instantiate, nearest_key
-from ferhpo.data.dataset import SPLIT_NAMES, FaceData
-from ferhpo.errors import ConfigError, FerhpoError
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.ledger import CONTINUE, Ledger
-from ferhpo.record import CHANGEABLE, META, Sweep, create_sweep, exists_error, free_name, load_sweep, write_json
+from ferhpo.record import (
+    CHANGEABLE,
+    META,
+    Sweep,
+    check_disk,
+    create_sweep,
+    exists_error,
+    free_name,
+    load_sweep,
+    save_config,
+)
 from ferhpo.reports.leaderboard import leaderboard_csv, sweep_note
-from ferhpo.space import Space, leaves, set_path
-from ferhpo.study import SweepStudy, TrialRecord
-from ferhpo.tracking import Tracker, TrackingSettings, check_store, view_url
+from ferhpo.space import Space, set_path
+from ferhpo.study import FolderLock, SweepStudy, TrialRecord
+from ferhpo.tracking import Tracker, TrackingSettings, check_store
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
 Listener = Callable[[Ledger], None]
@@ -77,28 +87,28 @@ def sweep(
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any trial starts.
     """
 
-    existing = _resumed(name, overrides) if resume else None
+    existing = _resumed(name, overrides, "sweep") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if new and existing is None:
         _use_free_name(composed.config)
     warnings = checking.check(composed)
     config = composed.config
     _make_paths_absolute(config)
-    settings = tracking_settings(config)
-    compute = ComputeSettings(**config["compute"])
-    reason = check_store(settings)
-    if reason is not None:
-        warnings.append(f"tracking.uri is {settings.shown_uri}: {reason}; records wait in the sweep's folder")
     if existing is None:
         _refuse_existing(config)
+    settings = tracking_settings(config)
+    warnings += _check_store(settings)
+    compute = ComputeSettings(**config["compute"])
     ray_start = _RayStart(compute)
     data = load_data(composed)
     record = existing or create_sweep(composed)
 
     study = SweepStudy(record.folder, composed.space(), config["sampler"], int(config["seed"]), record.objective)
     try:
+        if existing:
+            save_config(record)
         tracker = Tracker(record.folder, settings)
-        _open_in_tracking(record, tracker, data)
+        publishing.open_sweep(record, tracker, data)
         tracker.start()
         ray_start.result()
         return _run(record, study, tracker, data, compute, settings, listener, warnings)
@@ -118,7 +128,7 @@ def _run(
 ) -> SweepResult:
     from ferhpo import driver
 
-    ledger = Ledger(record, study, tracker, record.config["num_trials"], listener)
+    ledger = Ledger(record, study, tracker, record.config["num_trials"], listener, _opener(record, tracker, data))
     slots = driver.find_slots(compute)
     finished = ledger.is_finished or driver.run(ledger, data, compute, record.objective, slots)
     if not finished:
@@ -138,7 +148,7 @@ def train(
     """Train one network with the configuration as it stands, without Ray; recorded as a sweep of one trial."""
     from ferhpo.trial import run_trial
 
-    existing = _resumed(name, overrides) if resume else None
+    existing = _resumed(name, overrides, "train") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     config = composed.config
     config.update(space={}, num_trials=1)
@@ -147,19 +157,21 @@ def train(
         _use_free_name(config)
     warnings = checking.check(composed, for_sweep=False)
     _make_paths_absolute(config)
-    settings = tracking_settings(config)
-    check_store(settings)
     if existing is None:
         _refuse_existing(config)
+    settings = tracking_settings(config)
+    warnings += _check_store(settings)
     data = load_data(composed)
     record = existing or create_sweep(composed, kind="train")
     sampler = {"_target_": "optuna.samplers.RandomSampler"}
     study = SweepStudy(record.folder, Space((), config), sampler, int(config["seed"]), record.objective)
     try:
+        if existing:
+            save_config(record)
         tracker = Tracker(record.folder, settings)
-        _open_in_tracking(record, tracker, data)
+        publishing.open_sweep(record, tracker, data)
         tracker.start()
-        ledger = Ledger(record, study, tracker, 1, listener)
+        ledger = Ledger(record, study, tracker, 1, listener, _opener(record, tracker, data))
         trial = ledger.next_trial()
         if trial is not None:
             number = trial.number
@@ -182,6 +194,10 @@ def train(
         study.close()
 
 
+def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:
+    return lambda trial, config: publishing.open_trial(record, tracker, trial, config, data)
+
+
 def finish(
     record: Sweep,
     tracker: Tracker,
@@ -198,64 +214,17 @@ def finish(
     tracker.log_artifact(None, record.folder / "study.jsonl", "study")
     chosen = {"all": [t for t in board if t.state == "COMPLETE"], "best": [best] if best else [], "none": []}
     for trial in chosen[settings.models] if finished else []:
-        _export(record, trial, tracker, data_digest)
+        publishing.export(record, trial, tracker, data_digest)
     if best is not None and best.value is not None:
         metrics = {f"best_{record.objective.metric}": best.value, "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
     note = sweep_note(record, board, counts)
     tracker.close_sweep("COMPLETE" if finished else "STOPPED", note)
     unshipped = tracker.flush(SHIP_SECONDS)
-    registered = _register(record, best, tracker, settings) if finished and not unshipped else None
-    view = _view(tracker, settings)
+    registered = publishing.register(record, best, tracker, settings) if finished and not unshipped else None
+    view = publishing.view_address(tracker, settings)
     tracker.close(1.0)
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)
-
-
-def _export(record: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> None:
-    from ferhpo.inference.export import export_model
-
-    folder = record.trial_folder(trial.number)
-    config = record.trial_config(trial)
-    scores = next(row for row in trial.epochs if row["epoch"] == trial.best_epoch)
-    out = export_model(folder / "best.ckpt", config["model"], folder / "model", data_digest, scores)
-    tracker.log_model(trial.number, out)
-
-
-def _register(
-    record: Sweep, best: TrialRecord | None, tracker: Tracker, settings: TrackingSettings
-) -> tuple[str, int] | None:
-
-    model_id = None if best is None or settings.off else tracker.model_id(best.number)
-    if best is None or model_id is None:
-        return None
-    name = settings.registered_model_name or f"ferhpo-{record.name}"
-    tags = {
-        "ferhpo.sweep": record.name,
-        "ferhpo.trial": str(best.number),
-        "ferhpo.split": str(record.meta.get("split")),
-    }
-    description = f"Trial {best.number} of sweep {record.name}: {record.objective.metric} {best.value:.4f}"
-    return name, registry.register(settings, model_id, name, tags, description)
-
-
-def _open_in_tracking(record: Sweep, tracker: Tracker, data: FaceData) -> None:
-
-    config = record.config
-    git = {f"ferhpo.git.{key}": value for key, value in record.meta["git"].items()}
-    versions = {f"ferhpo.version.{key}": value for key, value in record.meta["versions"].items()}
-    tags = {"ferhpo.kind": record.meta["kind"], "ferhpo.node": record.meta["node"], **git, **versions}
-    tags["ferhpo.split"] = data.split_name
-    record.meta["split"] = data.split_name
-    params = dict(leaves({key: value for key, value in config.items() if key != "space"}))
-    tracker.open_sweep(record.name, params, tags, f"**{record.name}** runs.")
-    counts = {SPLIT_NAMES[code]: int((data.split == code).sum()) for code in range(len(SPLIT_NAMES))}
-    profile = {"split": data.split_name, "counts": counts, "classes": list(data.class_names)}
-    tracker.log_dataset(None, config["data"]["_target_"].split(".")[-2], data.digest, data.source, profile, "training")
-    tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
-    if config["space"]:
-        tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
-    names = [draw.path for draw in record.space().draws] if config["space"] else []
-    tracker.set_view(record.name, record.objective.metric, record.objective.mode, names, ("val_loss", "train_loss"))
 
 
 class _RayStart:
@@ -291,45 +260,53 @@ def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
     return TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
 
 
-def _view(tracker: Tracker, settings: TrackingSettings) -> str:
-
-    if settings.off or tracker.experiment_id is None or tracker.sweep_id is None:
-        return ""
-    server = settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"
-    return view_url(server, tracker.experiment_id, tracker.sweep_id)
-
-
-def _resumed(name: str, overrides: Sequence[str]) -> Sweep:
-    """The sweep to resume, with overrides of what a resume may change."""
-
+def _resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
+    """The sweep to resume, with overrides of what a resume may change; nothing is written yet."""
     output_dir = next((t.partition("=")[2] for t in overrides if t.startswith("output_dir=")), "mlruns")
     record = load_sweep(name, output_dir)
+    if record.meta["kind"] != kind:
+        raise SweepError(f"{name} is a {record.meta['kind']}; ferhpo {record.meta['kind']} --resume {name} goes on")
+    check_disk(record.folder)
+    FolderLock(record.folder).release()  # refuses a second driver before Ray starts
+    config = record.config
+    known = ["num_trials", *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section])]
     faults = []
     for text in overrides:
         key, _, value = text.partition("=")
         section = key.split(".")[0]
-        if section == "output_dir":
+        if key == "output_dir":
             continue
         if section not in CHANGEABLE:
             faults.append(
                 f"{key} cannot change in a resumed sweep, whose trials must be alike; {', '.join(CHANGEABLE)} can"
             )
-        elif section != key and key.split(".")[1] not in record.config[section]:
-            faults.append(f"{key} matches no key; {nearest_key(record.config, key)}")
+        elif key in known:
+            try:
+                set_path(config, key, yaml.safe_load(value))
+            except yaml.YAMLError:
+                faults.append(f"{key} is {value}, which is not understood")
+        elif key == section:
+            faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]))}={value}")
         else:
-            set_path(record.config, key, yaml.safe_load(value))
+            faults.append(f"{key} matches no key; {nearest_key(config, key)}")
     if faults:
         raise ConfigError(f"--resume {name}", faults)
-    record.meta["composed"]["config"] = record.config
-    write_json(record.folder / META, record.meta)
     return record
 
 
-def _refuse_existing(config: Mapping[str, Any]) -> None:
+def _check_store(settings: TrackingSettings) -> list[str]:
+    """Warnings about a store that is away and not required; TrackingError where it is required."""
+    reason = check_store(settings)
+    if reason is None:
+        return []
+    return [f"tracking.uri is {settings.shown_uri}: {reason}; records wait in the sweep's folder"]
 
+
+def _refuse_existing(config: Mapping[str, Any]) -> None:
     folder = Path(config["output_dir"]) / str(config["name"])
     if (folder / META).exists():
         raise exists_error(folder)
+    check_disk(folder)
 
 
 def _use_free_name(config: dict[str, Any]) -> None:

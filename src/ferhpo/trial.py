@@ -8,6 +8,7 @@ import os
 import platform
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -144,10 +145,14 @@ def run_trial(
 
 def release_memory() -> None:
     """Give the memory of an ended trial back before the next one starts in this process."""
+    import ctypes
     import gc
 
     import torch
 
     gc.collect()
+    # Each trial is a new thread, whose freed blocks glibc keeps: a worker grew by 150 MB a trial on FER2013.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -111,9 +111,9 @@ class CNN(nn.Module):
                 nn.Linear(inputs, width), width, norm, None, dense_dropouts[i], "dense_dropout"
             )
             inputs = width
-        dense["output"] = nn.Linear(inputs, num_classes)
+        output = dense["output"] = nn.Linear(inputs, num_classes)
         self.classifier = nn.Sequential(dense)
-        initialise(self)
+        initialise(self, output)
 
     def _block(
         self, layer: nn.Module, width: int, norm: str, pool: nn.Module | None, dropout: float, dropout_key: str

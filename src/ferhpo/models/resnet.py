@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         width_multiplier: float = 1.0,
         activation: str = "relu",
         dropout: float = 0.0,
-        zero_init: bool = True,
+        zero_init: bool = False,
     ) -> None:
         super().__init__()
         check_int("in_channels", in_channels)
@@ -84,7 +84,7 @@ class ResNet(nn.Module):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialise(self, self.output)
         for block in self.modules():
             if zero_init and isinstance(block, ResidualBlock):
                 nn.init.zeros_(block.last_norm.weight)

@@ -1,0 +1,87 @@
+"""What goes to MLflow beside epochs: the configuration, the data set, the view, models, the registry."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ferhpo import registry
+from ferhpo.data.dataset import SPLIT_NAMES, FaceData
+from ferhpo.record import Sweep
+from ferhpo.space import leaves
+from ferhpo.study import TrialRecord
+from ferhpo.tracking import Tracker, TrackingSettings, view_url
+
+CURVES = ("val_loss", "train_loss")  # beside the objective, in the view
+
+
+def run_tags(record: Sweep, data: FaceData) -> dict[str, str]:
+    """Tags that say under what a run was made: git state, versions, split."""
+    git = {f"ferhpo.git.{key}": value for key, value in record.meta["git"].items()}
+    versions = {f"ferhpo.version.{key}": value for key, value in record.meta["versions"].items()}
+    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": data.split_name, **git, **versions}
+
+
+def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
+    """Open the parent run with the whole configuration, the space, the data set, and the sweep's view."""
+    config = record.config
+    params = dict(leaves({key: value for key, value in config.items() if key != "space"}))
+    tags = {**run_tags(record, data), "ferhpo.node": record.meta["node"]}
+    tracker.open_sweep(record.name, params, tags, f"**{record.name}** runs.")
+    log_data(tracker, None, config, data)
+    tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
+    if config["space"]:
+        tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
+    # Lists, as the widths of repeated blocks, have no axis of their own in a chart.
+    names = [draw.path for draw in record.space().draws if draw.repeat is None] if config["space"] else []
+    tracker.set_view(record.name, record.objective.metric, record.objective.mode, names, CURVES)
+
+
+def open_trial(record: Sweep, tracker: Tracker, trial: TrialRecord, config: Mapping[str, Any], data: FaceData) -> None:
+    """What a trial's run says before its first epoch: tags, its whole configuration, the data set."""
+    tracker.set_tags(trial.number, run_tags(record, data))
+    tracker.log_text(trial.number, yaml.safe_dump(dict(config), sort_keys=False), "config.yaml")
+    log_data(tracker, trial.number, config, data)
+
+
+def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], data: FaceData) -> None:
+    """The data set as an input of a run (number None: of the parent)."""
+    counts = {SPLIT_NAMES[code]: int((data.split == code).sum()) for code in range(len(SPLIT_NAMES))}
+    profile = {"split": data.split_name, "counts": counts, "classes": list(data.class_names)}
+    name = config["data"]["_target_"].split(".")[-2]
+    tracker.log_dataset(number, name, data.digest, data.source, profile, "training")
+
+
+def export(record: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> None:
+    from ferhpo.inference.export import export_model
+
+    folder = record.trial_folder(trial.number)
+    config = record.trial_config(trial)
+    scores = next(row for row in trial.epochs if row["epoch"] == trial.best_epoch)
+    out = export_model(folder / "best.ckpt", config["model"], folder / "model", data_digest, scores)
+    tracker.log_model(trial.number, out)
+
+
+def register(
+    record: Sweep, best: TrialRecord | None, tracker: Tracker, settings: TrackingSettings
+) -> tuple[str, int] | None:
+
+    model_id = None if best is None or settings.off else tracker.model_id(best.number)
+    if best is None or model_id is None:
+        return None
+    name = settings.registered_model_name or f"ferhpo-{record.name}"
+    tags = {
+        "ferhpo.sweep": record.name,
+        "ferhpo.trial": str(best.number),
+        "ferhpo.split": str(record.meta.get("split")),
+    }
+    description = f"Trial {best.number} of sweep {record.name}: {record.objective.metric} {best.value:.4f}"
+    return name, registry.register(settings, model_id, name, tags, description)
+
+
+def view_address(tracker: Tracker, settings: TrackingSettings) -> str:
+
+    if settings.off or tracker.experiment_id is None or tracker.sweep_id is None:
+        return ""
+    server = settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"
+    return view_url(server, tracker.experiment_id, tracker.sweep_id)

@@ -1,0 +1,242 @@
+"""What stands in the way of a sweep: store, disk, its name, another driver. Each is one message, and nothing is broken."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import ferhpo
+from ferhpo import cli
+from ferhpo.errors import ConfigError, StorageError, SweepError, TrackingError
+from ferhpo.record import META, check_disk, create_sweep, save_config
+from tests.conftest import TINY
+
+
+@pytest.fixture
+def closed_port():
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def small_disk(folder, num_bytes, options=""):
+    """A real file system of that size at `folder`."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}{options}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def existing(tmp_path):
+    """A sweep that was made and has no trial yet."""
+    options = [*TINY, "name=mine", f"output_dir={tmp_path / 'mlruns'}", "num_trials=2", "tracking=none"]
+    return create_sweep(ferhpo.compose("demo", options))
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Whatever is refused is refused before Ray starts."""
+    from ferhpo import running
+
+    def start(compute):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(running, "_RayStart", start)
+
+
+def refused(capsys, *arguments):
+    """The message of a command that ends with exit status 2."""
+    assert cli.main([*map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err.rstrip("\n")
+
+
+@pytest.mark.parametrize("verb", ["sweep", "train"])
+def test_a_store_that_cannot_be_reached_at_start(verb, capsys, tiny, tmp_path, closed_port, no_ray):
+    message = refused(capsys, verb, "demo", *tiny, f"tracking.uri=http://127.0.0.1:{closed_port}")
+    assert message == (
+        f"tracking.uri is http://127.0.0.1:{closed_port}: no answer within 5 s (connection refused); start the server, "
+        "or set tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+    )
+    assert list(tmp_path.iterdir()) == [], "nothing was made"
+
+
+@pytest.mark.full
+def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(tiny, tmp_path, closed_port):
+    """The sweep ends as ever; once there is a store, `ferhpo sync` ships everything."""
+    uri = f"http://127.0.0.1:{closed_port}"
+    options = [f"tracking.uri={uri}", "tracking.required=false", "name=away", "trainer.max_epochs=1"]
+    result = ferhpo.train("demo", [*tiny, *options])
+    assert result.counts == {"COMPLETE": 1}
+    assert result.unshipped > 0
+    assert result.warnings == [
+        f"tracking.uri is {uri}: no answer within 5 s (connection refused); records wait in the sweep's folder"
+    ]
+    record = ferhpo.load_sweep("away", tmp_path / "mlruns")
+    record.config["tracking"]["uri"] = None
+    save_config(record)
+    assert ferhpo.sync("away", str(tmp_path / "mlruns")) >= result.unshipped
+
+
+@pytest.mark.parametrize("verb", ["sweep", "train"])
+def test_an_output_folder_below_a_file(verb, capsys, tmp_path, no_ray):
+    (tmp_path / "file").touch()
+    message = refused(capsys, verb, "demo", *TINY, f"output_dir={tmp_path}/file/mlruns")
+    assert message == (
+        f"{tmp_path}/file cannot be written (Not a directory); free space there, or set output_dir to a folder that can be"
+    )
+
+
+@pytest.mark.parametrize(("verb", "tracking"), [("sweep", "mlflow"), ("sweep", "none"), ("train", "mlflow")])
+def test_a_full_disk_at_start(verb, tracking, capsys, tmp_path, no_ray):
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        message = refused(capsys, verb, "demo", *TINY, f"output_dir={disk}/mlruns", f"tracking={tracking}")
+        assert message == (
+            f"{disk} cannot be written (No space left on device); free space there, or set output_dir to a folder "
+            "that can be"
+        )
+        assert list(disk.iterdir()) == []
+
+
+def test_a_disk_that_is_read_only(capsys, tmp_path, no_ray, existing):
+    with small_disk(tmp_path / "disk", 2**20, ",ro") as disk:
+        message = refused(capsys, "sweep", "demo", *TINY, f"output_dir={disk}/mlruns")
+        assert message.startswith(f"{disk} cannot be written (Read-only file system); free space there, or set output")
+        with pytest.raises(StorageError, match="cannot be written"):
+            create_sweep(ferhpo.compose("demo", [f"output_dir={disk}/mlruns"]))
+
+
+def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
+    with small_disk(tmp_path / "disk", 2 * 2**20) as disk:
+        (disk / "ballast").write_bytes(bytes(2 * 2**20 - 8192))
+        composed = ferhpo.compose("demo", [f"output_dir={disk}/mlruns"])
+        with pytest.raises(StorageError, match=r"mlruns/demo cannot be written \(No space left on device\)"):
+            create_sweep(composed)
+        assert [path for path in (disk / "mlruns").rglob("*") if path.is_file()] == [], "no half file is left"
+        (disk / "ballast").unlink()
+        check_disk(disk)
+        assert create_sweep(composed).name == "demo"
+
+
+def test_a_disk_that_fills_up_in_a_training_ends_it_and_resume_goes_on(capsys, tmp_path):
+    """A disk on which the checkpoints of one epoch fit, but not beside them those of the next."""
+    with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
+        options = [f"output_dir={disk}", "tracking=none", "name=big", "model.width_multiplier=2"]
+        message = refused(capsys, "train", "demo", *TINY[:3], "trainer.max_epochs=3", *options)
+        assert re.fullmatch(rf"{disk}/big/trials/0000/\w+\.ckpt cannot be written: No space left on device.*", message)
+        (trial,) = ferhpo.load_sweep("big", disk).trials()
+        assert (trial.state, len(trial.epochs)) == ("RUNNING", 1)
+        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
+        result = ferhpo.train("big", [f"output_dir={disk}"], resume=True)
+        assert result.counts == {"COMPLETE": 1}
+        (after,) = result.sweep.trials()
+        assert after.epochs[: len(trial.epochs)] == trial.epochs
+        assert [row["epoch"] for row in after.epochs] == [1, 2, 3]
+
+
+@pytest.mark.full
+def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(tmp_path):
+    with small_disk(tmp_path / "disk", 3 * 2**20) as disk:
+        command = [sys.executable, "-m", "ferhpo.cli", "sweep"]
+        options = [*TINY, f"output_dir={disk}", "num_trials=12", "scheduler=none", "trainer.max_epochs=2"]
+        options += ["compute.num_cpus=2", "compute.gpus_per_trial=0", "tracking=none", "model.width_multiplier=1"]
+        full = subprocess.run([*command, "demo", *options], capture_output=True, text=True, timeout=250)
+        assert full.returncode == 2, full.stderr
+        assert "Traceback" not in full.stderr
+        assert re.fullmatch(
+            rf"(trial \d+: )?{disk}/demo/.* cannot be written.*(No space left on device|disk full).*"
+            r"; free some space and resume",
+            full.stderr.strip(),
+        )
+        before = ferhpo.load_sweep("demo", disk).trials()
+        assert {trial.state for trial in before} == {"COMPLETE", "RUNNING"}
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        command += ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
+        resumed = subprocess.run(command, capture_output=True, text=True, timeout=250)
+        assert resumed.returncode == 0, resumed.stderr
+        after = ferhpo.load_sweep("demo", disk).trials()
+        assert {trial.state for trial in after} == {"COMPLETE"}
+        assert len(after) == len(before) + 1
+        assert [
+            trial for trial in after if trial.number < len(before) and before[trial.number].state == "COMPLETE"
+        ] == [trial for trial in before if trial.state == "COMPLETE"]
+
+
+def test_a_name_that_exists_offers_resume(capsys, existing, no_ray):
+    folder = existing.folder.parent
+    for verb in ("sweep", "train"):
+        message = refused(capsys, verb, "demo", "name=mine", f"output_dir={folder}")
+        assert message == (
+            f"sweep mine exists in {folder}; ferhpo sweep --resume mine goes on with it, --new starts mine-2, "
+            "name=... starts one by that name"
+        )
+
+
+def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
+    message = refused(capsys, "train", "--resume", "mine", f"output_dir={existing.folder.parent}")
+    assert message == "mine is a sweep; ferhpo sweep --resume mine goes on"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optim.lr=0.1",
+            "optim.lr cannot change in a resumed sweep, whose trials must be alike; num_trials, compute, tracking can",
+        ),
+        ("num_trials=0", "num_trials is 0; it must be 1 or more"),
+        ("num_trials=[", "num_trials is [, which is not understood"),
+        ("tracking=none", "tracking is a group, and stays; set its keys, as tracking.uri=none"),
+        ("compute.max_concurent=1", "compute.max_concurent matches no key; did you mean compute.max_concurrent?"),
+        ("compute.max_concurrent=0", "compute.max_concurrent is 0; it must be 1 or more, or null"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(override, message, existing, no_ray):
+    before = (existing.folder / META).read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        ferhpo.sweep("mine", [f"output_dir={existing.folder.parent}", override], resume=True)
+    assert caught.value.faults == (message,)
+    assert (existing.folder / META).read_bytes() == before
+
+
+def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys, existing, no_ray):
+    program = (
+        "import sys; from pathlib import Path; from ferhpo.study import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(existing.folder)]
+    before = (existing.folder / META).read_bytes()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        message = refused(capsys, "sweep", "--resume", "mine", f"output_dir={existing.folder.parent}", "num_trials=9")
+        since = json.loads((existing.folder / "driver.lock").read_text())["since"]
+        first.stdin.close()
+    assert message == (
+        f"sweep mine is being run by process {first.pid} on {socket.gethostname()} since {since}; "
+        "wait for it, or stop that process"
+    )
+    assert (existing.folder / META).read_bytes() == before, "the second driver changed nothing"
+
+
+def test_a_sweep_folder_without_a_record_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SweepError, match=r"there is no sweep empty in .*; there are none yet"):
+        ferhpo.load_sweep("empty", tmp_path)
+
+
+def test_promote_of_a_sweep_without_a_store_is_named(existing):
+    with pytest.raises(TrackingError, match=r"tracking\.uri is none; the registry needs a store"):
+        ferhpo.promote("mine", output_dir=str(existing.folder.parent))

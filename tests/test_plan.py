@@ -1,0 +1,164 @@
+"""`ferhpo plan`: its numbers against formulas by hand and against the networks themselves."""
+
+import statistics
+
+import pytest
+
+import ferhpo
+from ferhpo import planning
+from ferhpo.console import plan_table
+from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
+from ferhpo.study import derive_seed, random_sample
+from ferhpo.trial import build_network
+from tests.test_faults import small_disk
+
+NUM_TRAIN, IMAGE = 28_709, (48, 1, 7)  # pixels a side, channels, classes
+NUM_SAMPLES = 25
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch):
+    monkeypatch.setattr(planning, "NUM_SAMPLES", NUM_SAMPLES)
+
+
+def plan_of(name, *overrides):
+    composed = ferhpo.compose(name, overrides)
+    return composed, planning.make_plan(composed, NUM_TRAIN, *IMAGE)
+
+
+def samples_of(composed):
+    """The samples that the plan looks at."""
+    seed = composed.config["seed"]
+    return [random_sample(composed.space(), derive_seed(seed, number, "plan")) for number in range(NUM_SAMPLES)]
+
+
+def vulpe_widths(sample):
+    return [sample[f"model.block_channels.{i}"] for i in range(sample["model.num_blocks"])]
+
+
+def vulpe_macs(sample):
+    """Multiply-accumulates of vulpe2021's network, by hand: 3x3 convolutions at 48, 48, 24, 12, 6 pixels, two dense."""
+    channels, side = sample["model.stem_channels"], 48
+    macs = side**2 * 9 * channels
+    for width in vulpe_widths(sample):
+        macs += side**2 * 9 * channels * width
+        channels, side = width, side // 2
+    return macs + side**2 * channels * 256 + 256 * 7
+
+
+def vulpe_parameters(sample):
+    """Its trainable parameters, by hand: a bias everywhere, two numbers a channel for batch normalisation."""
+    channels, side = sample["model.stem_channels"], 48
+    parameters = 10 * channels
+    for width in vulpe_widths(sample):
+        parameters += (9 * channels + 1) * width + 2 * width
+        channels, side = width, side // 2
+    return parameters + (side**2 * channels + 1) * 256 + 2 * 256 + 257 * 7
+
+
+def test_plan_of_vulpe2021_is_what_its_networks_cost_by_hand():
+    composed, plan = plan_of("vulpe2021", "data.path=fer2013.csv")
+    assert (plan.num_points, plan.num_continuous) == (599_040, 0)
+    samples = samples_of(composed)
+    macs = [vulpe_macs(sample) for sample in samples]
+    parameters = [vulpe_parameters(sample) for sample in samples]
+    assert plan.macs == planning.Spread(min(macs), statistics.median(macs), max(macs))
+    assert plan.mean_macs == pytest.approx(statistics.fmean(macs))
+    assert plan.parameters == planning.Spread(min(parameters), statistics.median(parameters), max(parameters))
+    assert vulpe_parameters(plan.largest) == plan.parameters.high
+    assert plan.num_infeasible == 0
+
+
+def test_mean_cost_of_vulpe2021_is_about_1_3_gmac():
+    """The formulas above give the document's winner, and the mean over the space: draws are independent and uniform."""
+    winner = {"model.stem_channels": 256, "model.num_blocks": 4}
+    winner |= {f"model.block_channels.{i}": width for i, width in enumerate([512, 384, 192, 384])}
+    assert (vulpe_parameters(winner), round(vulpe_macs(winner) / 1e9, 2)) == (5_170_503, 3.86)
+
+    stem, width = statistics.fmean(range(32, 257, 32)), statistics.fmean(range(64, 513, 64))
+    sides = [24, 12, 6, 3]
+    dense = statistics.fmean(side**2 for side in sides) * width * 256 + 256 * 7
+    blocks = 48**2 * stem * width + sum(side**2 * width**2 * (3 - i) / 4 for i, side in enumerate(sides[:3]))
+    mean = 48**2 * 9 * stem + 9 * blocks + dense
+    assert round(mean / 1e9, 1) == 1.3
+
+    space = ferhpo.compose("vulpe2021", ["data.path=fer2013.csv"]).space()
+    drawn = [vulpe_macs(random_sample(space, seed)) for seed in range(600)]
+    error = statistics.stdev(drawn) / len(drawn) ** 0.5
+    assert abs(statistics.fmean(drawn) - mean) < 4 * error
+
+
+def test_plan_of_demo_is_what_its_networks_have():
+    composed, plan = plan_of("demo", "compute.num_cpus=2", "compute.num_gpus=0")
+    rows = []
+    for sample in samples_of(composed):
+        config = composed.space().apply(sample)
+        network = build_network(config, 1, 7, 48)
+        memory = training_memory_bytes(network, (1, 48, 48), config["trainer"]["batch_size"], 2)
+        rows.append((count_parameters(network), count_macs(network, (1, 48, 48)), memory))
+    parameters, macs, memory = ([row[i] for row in rows] for i in range(3))
+    assert plan.parameters == planning.Spread.of(parameters)
+    assert plan.macs == planning.Spread.of(macs)
+    assert plan.memory_bytes == planning.Spread.of(memory)
+    # By hand: best.ckpt has the weights, last.ckpt those and Adam's two numbers for each, MLflow a copy of the best.
+    weights = 4 * statistics.fmean(parameters)
+    assert plan.checkpoint_bytes == pytest.approx(4 * weights)
+    assert plan.disk_bytes == pytest.approx(8 * 5 * weights)
+    epochs = composed.config["trainer"]["max_epochs"]
+    macs_in_all = 8 * epochs * NUM_TRAIN * statistics.fmean(macs) * planning.PASSES
+    assert plan.seconds == pytest.approx(macs_in_all / (plan.macs_per_second * planning.SHARE_OF_RATE))
+    assert (plan.num_trials, plan.num_slots, plan.where) == (8, 2, "CPU: 2 cores, 1 a trial")
+    assert plan.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("compute", "num_slots", "where"),
+    [
+        (["num_cpus=8", "num_gpus=0", "max_concurrent=3"], 3, "CPU: 8 cores, 2 a trial"),
+        (["num_cpus=8", "num_gpus=0", "max_concurrent=null"], 8, "CPU: 8 cores, 1 a trial"),
+        (["num_cpus=8", "num_gpus=0", "max_concurrent=null", "cpus_per_trial=4"], 2, "CPU: 8 cores, 4 a trial"),
+        (["num_cpus=8", "num_gpus=2", "max_concurrent=null"], 2, "GPU: 2 ("),
+        (["num_cpus=8", "num_gpus=2", "max_concurrent=null", "gpus_per_trial=0.5"], 4, "GPU: 2 ("),
+        (["num_cpus=2", "num_gpus=2", "max_concurrent=null", "gpus_per_trial=0.1"], 2, "GPU: 2 ("),
+    ],
+)
+def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, monkeypatch):
+    """Against the driver's own count, in a Ray that says it has these resources."""
+    from ferhpo import driver
+    from ferhpo.config import ComputeSettings
+
+    settings = ComputeSettings(**ferhpo.compose("demo", [f"compute.{text}" for text in compute]).config["compute"])
+    resources = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
+    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: resources)
+    found = planning._slots(settings)
+    assert found[0] == num_slots == driver.find_slots(settings).num_slots
+    assert found[1].startswith(where)
+
+
+def test_samples_that_make_no_network_are_counted():
+    _, plan = plan_of("demo", "space.model.num_blocks={low: 2, high: 7}")
+    assert 0 < plan.num_infeasible < NUM_SAMPLES
+    assert plan.warnings == [f"{plan.num_infeasible} of {NUM_SAMPLES} samples make no network"]
+
+
+def test_a_space_of_impossible_networks_is_said_to_be_one():
+    _, plan = plan_of("demo", "space.model.num_blocks={low: 7, high: 8}")
+    assert (plan.num_infeasible, plan.parameters, plan.largest) == (NUM_SAMPLES, None, {})
+    cells = [cell for column in plan_table(plan).columns for cell in column.cells]
+    assert "no sample makes a network" in cells
+
+
+def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        _, plan = plan_of("demo", f"output_dir={disk}/mlruns")
+    assert plan.free_bytes <= 2**20
+    assert plan.warnings == [
+        f"checkpoints may take {plan.disk_bytes / 1e9:.1f} GB, and {plan.free_bytes / 1e9:.1f} GB are free"
+    ]
+
+
+def test_a_grid_is_planned_to_its_end():
+    space = ["~space.optim", "~space.model", "+space={model: {num_blocks: {low: 2, high: 4}}}"]
+    _, plan = plan_of("demo", "sampler=grid", "num_trials=null", *space)
+    assert (plan.num_points, plan.num_continuous, plan.num_trials) == (3, 0, None)
+    assert plan.disk_bytes == pytest.approx(3 * plan.checkpoint_bytes * 5 / 4)
