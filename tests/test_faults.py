@@ -231,6 +231,15 @@ def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys,
     assert (existing.folder / META).read_bytes() == before, "the second driver changed nothing"
 
 
+def test_a_sweep_that_has_not_come_to_a_trial_is_listed(capsys, existing):
+    folder = str(existing.folder.parent)
+    for arguments in (["runs"], ["runs", "mine"], ["doctor"]):
+        assert cli.main([*arguments, "--output-dir", folder, "--json"]) == 0
+        json.loads(capsys.readouterr().out)
+    assert existing.trials() == existing.leaderboard() == []
+    assert existing.best() is None
+
+
 def test_a_sweep_folder_without_a_record_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SweepError, match=r"there is no sweep empty in .*; there are none yet"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 
@@ -123,8 +124,6 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
     assert resumed.wait(400) == 0, log.read_text()
 
     after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
-    assert sorted(after) == list(range(NUM_TRIALS))
-    assert {trial.state for trial in after.values()} <= {"COMPLETE", "PRUNED"}
     for number, trial in before.items():
         assert (after[number].sample, after[number].seed) == (trial.sample, trial.seed)
         assert after[number].epochs[: len(trial.epochs)] == trial.epochs
@@ -135,15 +134,45 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
         assert num_saved >= len(before[number].epochs)
         assert checkpointed_epochs(folder, number)[:num_saved] == saved[number]
         assert after[number].epochs[:num_saved] == saved[number][: len(after[number].epochs)]
+    assert_whole(folder)
+    assert re.search(r"Registered ferhpo-hurt version 1", log.read_text())
+
+
+def assert_whole(folder):
+    """Every trial once and ended, in the study and in MLflow, its epochs 1 to n in both."""
+    trials = ferhpo.load_sweep("hurt", folder).trials()
+    assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
     client, parents, children = runs_by_trial(folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert {number: len(runs) for number, runs in children.items()} == dict.fromkeys(range(NUM_TRIALS), 1)
-    for number, trial in after.items():
+    for trial in trials:
         assert [row["epoch"] for row in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert trial.state == "PRUNED" or len(trial.epochs) == NUM_EPOCHS
-        (run,) = children[number]
+        (run,) = children[trial.number]
         assert (run.info.status, run.data.tags["ferhpo.state"]) == ("FINISHED", trial.state)
         for key in ("val_acc", "train_loss", "epoch_seconds"):
             points = client.get_metric_history(run.info.run_id, key)
             assert [(point.step, point.value) for point in points] == [(row["epoch"], row[key]) for row in trial.epochs]
-    assert re.search(r"Registered ferhpo-hurt version 1", log.read_text())
+
+
+def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(tmp_path):
+    """The driver lives: it runs them again under their numbers, and the sweep ends as ever."""
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    try:
+        wait_for(is_worth_killing, driver, folder, log)
+        children = psutil.Process(driver.pid).children(recursive=True)
+        workers = [process for process in children if process.name().startswith("ray::ImplicitFu")]
+        assert workers
+        for worker in workers:
+            worker.kill()
+        before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
+        assert driver.wait(400) == 0, log.read_text()
+    finally:
+        driver.kill()
+    after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
+    for number, trial in before.items():
+        assert after[number].epochs[: len(trial.epochs)] == trial.epochs
+        assert checkpointed_epochs(folder, number)[: len(trial.epochs)] == trial.epochs
+    assert_whole(folder)

@@ -347,7 +347,8 @@ def _promote(args: argparse.Namespace) -> None:
         return
     before = "" if promotion.previous is None else f" (before: version {promotion.previous})"
     print(f"{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
-    print(f"load it: mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
+    print(f"load it: mlflow.set_tracking_uri('{verbs.store_of(args.name, args.output_dir)}')")
+    print(f"         mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
 
 
 def _sync(args: argparse.Namespace) -> None:

@@ -92,7 +92,8 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
     for heading in ("trial", "state", metric, "epoch", "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for (heading, _), last in zip(columns, last_parts, strict=True):
-        table.add_column(last if last_parts.count(last) == 1 else heading, justify="right", overflow="fold")
+        name = last if last_parts.count(last) == 1 else heading
+        table.add_column(name.replace("_", "_\n").replace(".", ".\n"), justify="right", overflow="fold")
     for trial in trials[:rows]:
         best = f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
         cells: list[str | Text] = [

@@ -23,7 +23,7 @@ from typing import Any
 from ferhpo.config import Composed, Objective
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.space import Space, nearest
-from ferhpo.study import TrialRecord, read_trials
+from ferhpo.study import JOURNAL, TrialRecord, read_trials
 
 META = "sweep.json"
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
@@ -58,7 +58,8 @@ class Sweep:
 
     def trials(self) -> list[TrialRecord]:
         """All trials in the order of their numbers, also while the sweep runs."""
-        return read_trials(self.folder, self.objective)
+        # A driver that ended at once, as for want of a cluster, leaves no journal.
+        return read_trials(self.folder, self.objective) if (self.folder / JOURNAL).exists() else []
 
     def leaderboard(self) -> list[TrialRecord]:
         """Complete trials best first, then the others best first, then those without a value."""

@@ -4,12 +4,15 @@ Heavy packages are imported inside the functions: `ferhpo --help` loads none of 
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from ferhpo.config import compose
 from ferhpo.data.dataset import TRAIN
@@ -50,6 +53,11 @@ def promote(name: str, alias: str = "champion", version: int | None = None, outp
     return registry.promote(settings, settings.registered_model_name or f"ferhpo-{record.name}", version, alias)
 
 
+def store_of(name: str, output_dir: str = "mlruns") -> str:
+    """The address of the MLflow store of a sweep, without a password."""
+    return tracking_settings(load_sweep(name, output_dir).config).shown_uri
+
+
 def sync(name: str, output_dir: str = "mlruns") -> int:
     """Ship what a sweep's spool still holds to MLflow; returns the number of records."""
     from ferhpo.tracking import sync as ship
@@ -87,8 +95,16 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # Without its job runners and telemetry the server is 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"http://{host}:{port}  (ctrl-C ends it)")
-    return subprocess.call(command, env={**os.environ, **quiet})
+    print(f"http://{host}:{port}  (ctrl-C ends it)", flush=True)
+    server = subprocess.Popen(command, env={**os.environ, **quiet})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return server.wait()
+    finally:  # MLflow's command starts the server as a child and does not take it along when it is ended
+        for child in psutil.Process(server.pid).children(recursive=True):
+            child.terminate()
+        server.terminate()
+        server.wait()
 
 
 def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
