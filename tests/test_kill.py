@@ -30,8 +30,8 @@ OVERRIDES = [
 STOP_SECONDS = 60  # how long a driver may take to end after SIGINT or SIGTERM
 
 
-def start(*arguments, log):
-    command = [sys.executable, "-m", "ferhpo.cli", "sweep", *arguments]
+def start(*arguments, log, verb="sweep"):
+    command = [sys.executable, "-m", "ferhpo.cli", verb, *arguments]
     return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -136,6 +136,52 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
         assert after[number].epochs[:num_saved] == saved[number][: len(after[number].epochs)]
     assert_whole(folder)
     assert re.search(r"Registered ferhpo-hurt version 1", log.read_text())
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_running(tmp_path, sent):
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    try:
+        wait_for(bool, driver, folder, log)  # a trial was asked; its worker takes seconds to start
+        driver.send_signal(sent)
+        assert driver.wait(STOP_SECONDS) == 130, log.read_text()
+    finally:
+        driver.kill()
+    assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+    assert "Traceback" not in log.read_text()
+    _, parents, children = runs_by_trial(folder)
+    assert [run.info.status for run in parents] == ["KILLED"]
+    assert not [run for runs in children.values() for run in runs if run.info.status != "KILLED"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(tmp_path, sent):
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    training = start("demo", f"output_dir={folder}", *OVERRIDES, log=log, verb="train")
+    try:
+        wait_for(lambda trials: bool(trials and trials[0].epochs), training, folder, log)
+        training.send_signal(sent)
+        assert training.wait(STOP_SECONDS) == (-signal.SIGKILL if sent == signal.SIGKILL else 130), log.read_text()
+    finally:
+        training.kill()
+    (before,) = ferhpo.load_sweep("hurt", folder).trials()
+    assert before.state == "RUNNING"
+    if sent != signal.SIGKILL:
+        assert "Stopped. ferhpo train --resume hurt goes on." in log.read_text()
+        _, parents, children = runs_by_trial(folder)
+        assert [run.info.status for run in (*parents, *children[0])] == ["KILLED", "KILLED"]
+    assert start("--resume", "hurt", f"output_dir={folder}", log=log, verb="train").wait(200) == 0, log.read_text()
+    (after,) = ferhpo.load_sweep("hurt", folder).trials()
+    assert (after.state, len(after.epochs)) == ("COMPLETE", NUM_EPOCHS)
+    assert after.epochs[: len(before.epochs)] == before.epochs
+    assert checkpointed_epochs(folder, 0)[: len(before.epochs)] == before.epochs
+    client, parents, children = runs_by_trial(folder)
+    assert [run.info.status for run in (*parents, *children[0])] == ["FINISHED", "FINISHED"]
+    points = client.get_metric_history(children[0][0].info.run_id, "epoch_seconds")
+    assert [(point.step, point.value) for point in points] == [
+        (row["epoch"], row["epoch_seconds"]) for row in after.epochs
+    ]
 
 
 def assert_whole(folder):

@@ -6,6 +6,7 @@ person.
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -158,6 +159,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from ferhpo.console import Progress, make_console
 
     console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
     with Progress(console) as progress:
         function = running.train if args.verb == "train" else running.sweep
         result = function(

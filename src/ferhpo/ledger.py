@@ -163,13 +163,15 @@ class Ledger:
             self.tracker.log_text(trial.number, confusion_json(checkpoint), "confusion.json")
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason} if trial.reason else {})
 
-    def interrupt(self) -> list[int]:
-        """The sweep was stopped by a person: what runs is closed in MLflow as KILLED, and stays open in the study."""
-        numbers = self.study.interrupted()
-        for number in numbers:
-            self.tracker.close_trial(number, "STOPPED", {"ferhpo.reason": "stopped by a person; resume goes on"})
+    def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
+        """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
+
+        state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
+        """
+        for number in self.study.interrupted():
+            if self.tracker.was_opened(number):  # not asked a moment ago, its worker still starting
+                self.tracker.close_trial(number, state, {"ferhpo.reason": reason})
         self.running.clear()
-        return numbers
 
 
 def confusion_json(checkpoint: Path) -> str:

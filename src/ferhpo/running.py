@@ -6,7 +6,8 @@ finished in tracking by `finish` only, so the parent run closes last.
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from ferhpo import checking, publishing
 from ferhpo.config import Composed, ComputeSettings, compose, instantiate, nearest_key
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import ConfigError, FerhpoError, SweepError
+from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.ledger import CONTINUE, Ledger
 from ferhpo.record import (
     CHANGEABLE,
@@ -35,6 +36,7 @@ from ferhpo.study import FolderLock, SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, check_store
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
+ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
 Listener = Callable[[Ledger], None]
 
 
@@ -104,36 +106,49 @@ def sweep(
     record = existing or create_sweep(composed)
 
     study = SweepStudy(record.folder, composed.space(), config["sampler"], int(config["seed"]), record.objective)
+    with _recording(record, study, settings, data, config["num_trials"], listener) as ledger:
+        from ferhpo import driver
+
+        try:
+            ray_start.result()
+            slots = driver.find_slots(compute)
+            finished = ledger.is_finished or driver.run(ledger, data, compute, record.objective, slots)
+        except KeyboardInterrupt:
+            finished = False
+        if not finished:
+            ledger.interrupt()
+        return finish(record, ledger.tracker, settings, data.digest, finished, warnings)
+
+
+@contextmanager
+def _recording(
+    record: Sweep,
+    study: SweepStudy,
+    settings: TrackingSettings,
+    data: FaceData,
+    num_trials: int | None,
+    listener: Listener,
+) -> Iterator[Ledger]:
+    """Open a sweep in tracking; let go of tracking and study at the end. An error of ours ends it as FAILED there."""
+    tracker = None
     try:
-        if existing:
-            save_config(record)
+        save_config(record)  # a resume may have changed it
         tracker = Tracker(record.folder, settings)
         publishing.open_sweep(record, tracker, data)
         tracker.start()
-        ray_start.result()
-        return _run(record, study, tracker, data, compute, settings, listener, warnings)
+        ledger = Ledger(record, study, tracker, num_trials, listener, _opener(record, tracker, data))
+        try:
+            yield ledger
+        except FerhpoError as error:
+            with suppress(StorageError):
+                ledger.interrupt("FAILED", str(error))
+                tracker.close_sweep("FAILED", f"**{record.name}** ended before its trials: {error}")
+                tracker.flush(ERROR_SHIP_SECONDS)
+            raise
     finally:
+        if tracker is not None:
+            tracker.close(1.0)
         study.close()
-
-
-def _run(
-    record: Sweep,
-    study: Any,
-    tracker: Tracker,
-    data: FaceData,
-    compute: ComputeSettings,
-    settings: TrackingSettings,
-    listener: Listener,
-    warnings: list[str],
-) -> SweepResult:
-    from ferhpo import driver
-
-    ledger = Ledger(record, study, tracker, record.config["num_trials"], listener, _opener(record, tracker, data))
-    slots = driver.find_slots(compute)
-    finished = ledger.is_finished or driver.run(ledger, data, compute, record.objective, slots)
-    if not finished:
-        ledger.interrupt()
-    return finish(record, tracker, settings, data.digest, finished, warnings)
 
 
 def train(
@@ -165,13 +180,8 @@ def train(
     record = existing or create_sweep(composed, kind="train")
     sampler = {"_target_": "optuna.samplers.RandomSampler"}
     study = SweepStudy(record.folder, Space((), config), sampler, int(config["seed"]), record.objective)
-    try:
-        if existing:
-            save_config(record)
-        tracker = Tracker(record.folder, settings)
-        publishing.open_sweep(record, tracker, data)
-        tracker.start()
-        ledger = Ledger(record, study, tracker, 1, listener, _opener(record, tracker, data))
+    with _recording(record, study, settings, data, 1, listener) as ledger:
+        finished = True
         trial = ledger.next_trial()
         if trial is not None:
             number = trial.number
@@ -180,18 +190,20 @@ def train(
             def report(epoch: int, metrics: dict[str, float]) -> None:
                 ledger.epoch(number, epoch, metrics, lambda: CONTINUE)
 
-            outcome = run_trial(
-                config,
-                data,
-                record.trial_folder(number),
-                trial.seed,
-                report,
-                on_start=lambda facts: ledger.report_facts(number, facts),
-            )
-            ledger.ended(number, outcome.state, outcome.reason)
-        return finish(record, tracker, settings, data.digest, True, warnings)
-    finally:
-        study.close()
+            try:
+                outcome = run_trial(
+                    config,
+                    data,
+                    record.trial_folder(number),
+                    trial.seed,
+                    report,
+                    on_start=lambda facts: ledger.report_facts(number, facts),
+                )
+                ledger.ended(number, outcome.state, outcome.reason)
+            except KeyboardInterrupt:
+                finished = False
+                ledger.interrupt()
+        return finish(record, ledger.tracker, settings, data.digest, finished, warnings)
 
 
 def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:

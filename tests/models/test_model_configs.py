@@ -55,7 +55,7 @@ def test_fits_32_images_with_a_gradient_in_every_parameter(file: Path) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     moved = dict.fromkeys(dict(network.named_parameters()), False)
     losses = []
-    for _ in range(30):
+    for _ in range(50):
         optimizer.zero_grad()
         loss = F.cross_entropy(network(images), labels)
         loss.backward()

@@ -113,7 +113,9 @@ class CNN(nn.Module):
             inputs = width
         output = dense["output"] = nn.Linear(inputs, num_classes)
         self.classifier = nn.Sequential(dense)
-        initialise(self, output)
+        initialise(self)
+        # All classes alike at first: by He's rule the first logits are guesses that an epoch is spent on unlearning.
+        nn.init.normal_(output.weight, std=0.01)
 
     def _block(
         self, layer: nn.Module, width: int, norm: str, pool: nn.Module | None, dropout: float, dropout_key: str

@@ -89,14 +89,10 @@ def make_norm(name: str, channels: int, *, spatial: bool) -> nn.Module | None:
     return nn.BatchNorm2d(channels) if spatial else nn.BatchNorm1d(channels)
 
 
-def initialise(network: nn.Module, output: nn.Linear) -> None:
-    """Draw convolution and linear weights by He's rule (He et al. 2015, eq. 10, fan in), the output's small.
-
-    Biases start at zero. The output's weights have a deviation of 0.01, so that training begins with all classes alike.
-    """
+def initialise(network: nn.Module) -> None:
+    """Draw convolution and linear weights by He's rule (He et al. 2015, eq. 10, fan in); biases start at zero."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(output.weight, std=0.01)

@@ -84,7 +84,7 @@ class ResNet(nn.Module):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels, num_classes)
-        initialise(self, self.output)
+        initialise(self)
         for block in self.modules():
             if zero_init and isinstance(block, ResidualBlock):
                 nn.init.zeros_(block.last_norm.weight)

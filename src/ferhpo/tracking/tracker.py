@@ -144,6 +144,10 @@ class Tracker:
         """MLflow's id of a run, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.runs.get("" if number is None else str(number))
 
+    def was_opened(self, number: int) -> bool:
+        """Whether a trial's run was opened, by this process or an earlier one."""
+        return number in self._opened
+
     def model_id(self, number: int) -> str | None:
         """MLflow's id of a trial's model, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
