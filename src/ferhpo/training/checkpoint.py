@@ -4,6 +4,7 @@ Both hold tensors and plain values only, so torch.load(weights_only=True) reads 
 matching pair: the new best waits beside the old one until last.ckpt, which names the best epoch, is in place.
 """
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,10 @@ def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> Non
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
+    written = io.BytesIO()  # writing to a full disk itself, torch.save raises now an OSError, now a RuntimeError
+    torch.save(content, written)
     try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
+        temporary.write_bytes(written.getbuffer())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
