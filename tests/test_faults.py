@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,11 +39,15 @@ def small_disk(folder, num_bytes, options=""):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture(scope="module")
+def composed():
+    return ferhpo.compose("demo", [*TINY, "name=mine", "num_trials=2", "tracking=none"])
+
+
 @pytest.fixture
-def existing(tmp_path):
+def existing(composed, tmp_path):
     """A sweep that was made and has no trial yet."""
-    options = [*TINY, "name=mine", f"output_dir={tmp_path / 'mlruns'}", "num_trials=2", "tracking=none"]
-    return create_sweep(ferhpo.compose("demo", options))
+    return create_sweep(replace(composed, config={**composed.config, "output_dir": str(tmp_path / "mlruns")}))
 
 
 @pytest.fixture
@@ -115,8 +120,6 @@ def test_a_disk_that_is_read_only(capsys, tmp_path, no_ray, existing):
     with small_disk(tmp_path / "disk", 2**20, ",ro") as disk:
         message = refused(capsys, "sweep", "demo", *TINY, f"output_dir={disk}/mlruns")
         assert message.startswith(f"{disk} cannot be written (Read-only file system); free space there, or set output")
-        with pytest.raises(StorageError, match="cannot be written"):
-            create_sweep(ferhpo.compose("demo", [f"output_dir={disk}/mlruns"]))
 
 
 def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):

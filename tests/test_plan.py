@@ -3,6 +3,7 @@
 import statistics
 
 import pytest
+import yaml
 
 import ferhpo
 from ferhpo import planning
@@ -13,7 +14,7 @@ from ferhpo.trial import build_network
 from tests.test_faults import small_disk
 
 NUM_TRAIN, IMAGE = 28_709, (48, 1, 7)  # pixels a side, channels, classes
-NUM_SAMPLES = 25
+NUM_SAMPLES = 12
 
 
 @pytest.fixture(autouse=True)
@@ -115,11 +116,11 @@ def test_plan_of_demo_is_what_its_networks_have():
     ("compute", "num_slots", "where"),
     [
         (["num_cpus=8", "num_gpus=0", "max_concurrent=3"], 3, "CPU: 8 cores, 2 a trial"),
-        (["num_cpus=8", "num_gpus=0", "max_concurrent=null"], 8, "CPU: 8 cores, 1 a trial"),
-        (["num_cpus=8", "num_gpus=0", "max_concurrent=null", "cpus_per_trial=4"], 2, "CPU: 8 cores, 4 a trial"),
-        (["num_cpus=8", "num_gpus=2", "max_concurrent=null"], 2, "GPU: 2 ("),
-        (["num_cpus=8", "num_gpus=2", "max_concurrent=null", "gpus_per_trial=0.5"], 4, "GPU: 2 ("),
-        (["num_cpus=2", "num_gpus=2", "max_concurrent=null", "gpus_per_trial=0.1"], 2, "GPU: 2 ("),
+        (["num_cpus=8", "num_gpus=0"], 8, "CPU: 8 cores, 1 a trial"),
+        (["num_cpus=8", "num_gpus=0", "cpus_per_trial=4"], 2, "CPU: 8 cores, 4 a trial"),
+        (["num_cpus=8", "num_gpus=2"], 2, "GPU: 2 ("),
+        (["num_cpus=8", "num_gpus=2", "gpus_per_trial=0.5"], 4, "GPU: 2 ("),
+        (["num_cpus=2", "num_gpus=2", "gpus_per_trial=0.1"], 2, "GPU: 2 ("),
     ],
 )
 def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, monkeypatch):
@@ -127,7 +128,7 @@ def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, m
     from ferhpo import driver
     from ferhpo.config import ComputeSettings
 
-    settings = ComputeSettings(**ferhpo.compose("demo", [f"compute.{text}" for text in compute]).config["compute"])
+    settings = ComputeSettings(**{key: yaml.safe_load(value) for key, value in (text.split("=") for text in compute)})
     resources = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
     monkeypatch.setattr(driver.ray, "cluster_resources", lambda: resources)
     found = planning._slots(settings)

@@ -161,7 +161,8 @@ class Ledger:
         if checkpoint.exists():
             self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")
             self.tracker.log_text(trial.number, confusion_json(checkpoint), "confusion.json")
-        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason} if trial.reason else {})
+        # Also an empty reason is written: it takes the place of that of an earlier interruption.
+        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})
 
     def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
         """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
