@@ -1,5 +1,6 @@
 """Exact resume without Ray: a simulated sweep with one slot, killed at many events, gives what an uninterrupted one does."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
@@ -123,3 +124,37 @@ def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):
     assert study.trial(first).reason == "worker lost 3 times: killed"
     assert ledger.next_trial().number == first + 1
     study.close()
+
+
+@pytest.mark.parametrize("kept_lines", range(2, 11))
+def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lines):
+    """The study has it all, the spool was cut: afterwards each epoch stands there once, and every run is closed."""
+    sweep = make_sweep(tmp_path, "sweep")
+    settings = TrackingSettings(output_dir=tmp_path)
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+
+    def open_ledger():
+        tracker = Tracker(sweep.folder, settings)
+        tracker.open_sweep("sweep", {}, {}, "")
+        return tracker, Ledger(sweep, study, tracker, 2)
+
+    tracker, ledger = open_ledger()
+    for trial in (ledger.next_trial(), ledger.next_trial()):
+        ledger.start(trial.number)
+        for epoch in (1, 2):
+            ledger.epoch(trial.number, epoch, {"val_acc": 0.5, "train_loss": 1.0}, lambda: "CONTINUE")
+        ledger.ended(trial.number, "DIVERGED", "loss is nan")
+    tracker.close(0)
+    spool = sweep.folder / "spool.jsonl"
+    lines = spool.read_text().splitlines(keepends=True)
+    assert len(lines) == 11
+    opened = {record["number"] for record in map(json.loads, lines[:kept_lines]) if record["op"] == "open_trial"}
+    spool.write_text("".join(lines[:kept_lines]))
+    tracker, ledger = open_ledger()
+    tracker.close(0)
+    study.close()
+    records = [json.loads(line) for line in spool.read_text().splitlines()]
+    for number in opened:
+        mine = [record for record in records if record.get("number") == number]
+        assert [record["epoch"] for record in mine if "epoch" in record] == [1, 2]
+        assert [record["state"] for record in mine if record["op"] == "close"] == ["DIVERGED"]

@@ -64,6 +64,17 @@ class Ledger:
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
+        self._tell_tracking_what_it_missed()
+
+    def _tell_tracking_what_it_missed(self) -> None:
+        """The study is written first: what a kill kept from tracking is handed over now; the rest is known there."""
+        for trial in self.study.trials():
+            if self.tracker.was_opened(trial.number):
+                for row in trial.epochs:
+                    metrics = {key: value for key, value in row.items() if key != "epoch"}
+                    self.tracker.log_epoch(trial.number, int(row["epoch"]), metrics)
+                if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
+                    self._close_in_tracking(trial)
 
     def next_trial(self) -> TrialRecord | None:
         """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
@@ -147,16 +158,14 @@ class Ledger:
         seconds = before + (time.monotonic() - began if began is not None else 0.0)
         trial = self.study.finish(number, state, reason, seconds, self._facts.get(number))
         self.running.pop(number, None)
-        summary: dict[str, float] = {}
-        if trial.value is not None and trial.best_epoch is not None:
-            summary = {f"best_{self.study.objective.metric}": trial.value, "best_epoch": float(trial.best_epoch)}
-        if summary:
-            self.tracker.log_metrics(number, summary)
-        self.close_in_tracking(trial)
+        self._close_in_tracking(trial)
         self.on_event(self)
 
-    def close_in_tracking(self, trial: TrialRecord) -> None:
-        """Hand the kept checkpoint and the outcome to tracking."""
+    def _close_in_tracking(self, trial: TrialRecord) -> None:
+        """Hand the value, the kept checkpoint and the outcome to tracking."""
+        if trial.value is not None and trial.best_epoch is not None:
+            best = {f"best_{self.study.objective.metric}": trial.value, "best_epoch": float(trial.best_epoch)}
+            self.tracker.log_metrics(trial.number, best)
         checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
         if checkpoint.exists():
             self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")

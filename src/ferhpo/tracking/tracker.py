@@ -26,6 +26,7 @@ class Tracker:
         self.settings = settings
         self._sweep_id: str | None = None
         self._opened: set[object] = set()
+        self._closed: set[object] = set()
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
@@ -148,6 +149,10 @@ class Tracker:
         """Whether a trial's run was opened, by this process or an earlier one."""
         return number in self._opened
 
+    def was_closed(self, number: int) -> bool:
+        """Whether a trial's run was closed since it was last opened."""
+        return number in self._closed
+
     def model_id(self, number: int) -> str | None:
         """MLflow's id of a trial's model, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
@@ -158,8 +163,11 @@ class Tracker:
             assert op == "open_sweep" or self._sweep_id, "open_sweep comes first"
             if op == "open_trial":
                 self._opened.add(number)
+                self._closed.discard(number)
             assert number is None or number in self._opened, f"trial {number} was not opened"
             self._spool.append(op, fields)
+            if op == "close":
+                self._closed.add(number)
 
     def _learn(self) -> None:
         """Read what an earlier process recorded here."""
@@ -173,6 +181,9 @@ class Tracker:
                     self._sweep_id = record["sweep_id"]
                 elif record["op"] == "open_trial":
                     self._opened.add(record["number"])
+                    self._closed.discard(record["number"])
+                elif record["op"] == "close":
+                    self._closed.add(record.get("number"))
                 elif "epoch" in record:
                     self._recorded_epochs.add((record["number"], record["epoch"]))
 
