@@ -32,7 +32,14 @@ STOP_SECONDS = 60  # how long a driver may take to end after SIGINT or SIGTERM
 
 def start(*arguments, log, verb="sweep"):
     command = [sys.executable, "-m", "ferhpo.cli", verb, *arguments]
-    return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
+    # Where the tests themselves run in the background of a shell, SIGINT is ignored, and a child would inherit that.
+    return subprocess.Popen(
+        command,
+        stdout=log.open("a"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(holds, driver, folder, log):

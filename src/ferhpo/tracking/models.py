@@ -1,6 +1,7 @@
 """Logs an exported model (ferhpo.inference.export) to MLflow as a model of its run: code, tensors, JSON, no pickle."""
 
 import json
+import sys
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -60,6 +61,7 @@ def package(model_dir: Path, out_dir: Path) -> None:
     )
     # The signature above is written by hand and tested; MLflow would like to guess it from an example.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
     try:
         mlflow.pyfunc.save_model(
             path=str(out_dir),
@@ -71,3 +73,5 @@ def package(model_dir: Path, out_dir: Path) -> None:
         )
     except MlflowException as error:
         raise ValueError(f"{model_dir}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
