@@ -165,7 +165,8 @@ def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(tmp_path):
             full.stderr.strip(),
         )
         before = ferhpo.load_sweep("demo", disk).trials()
-        assert {trial.state for trial in before} == {"COMPLETE", "RUNNING"}
+        # How many trials end before the disk is full depends on which two run at once.
+        assert {"RUNNING"} <= {trial.state for trial in before} <= {"COMPLETE", "RUNNING"}
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         command += ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
         resumed = subprocess.run(command, capture_output=True, text=True, timeout=250)
