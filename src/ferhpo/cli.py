@@ -5,12 +5,15 @@ person.
 """
 
 import argparse
+import atexit
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ferhpo import __version__
 from ferhpo.errors import FerhpoError
@@ -41,6 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, as `head`, has gone
         sys.stderr.close()
         return 0
+
+
+def command() -> NoReturn:
+    """The `ferhpo` command: `main` in a process of its own, which then ends at once.
+
+    Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
+    the end is done.
+    """
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its reader has gone
+            stream.flush()
+    os._exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -388,4 +405,4 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()
