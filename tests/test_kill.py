@@ -229,3 +229,22 @@ def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(tmp_path):
         assert after[number].epochs[: len(trial.epochs)] == trial.epochs
         assert checkpointed_epochs(folder, number)[: len(trial.epochs)] == trial.epochs
     assert_whole(folder)
+
+
+def test_a_kill_while_mlflow_makes_its_tables_leaves_a_store_that_opens(tmp_path):
+    database, fresh = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.new"
+    program = (
+        "from ferhpo.tracking.settings import TrackingSettings; from ferhpo.tracking.store import connect\n"
+        f"print(len(connect(TrackingSettings(output_dir={str(tmp_path)!r})).search_experiments()))"
+    )
+    first = subprocess.Popen([sys.executable, "-c", program])
+    while not fresh.exists() or fresh.stat().st_size == 0:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    assert fresh.exists()
+    assert not database.exists()
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (again.returncode, again.stdout) == (0, "1\n"), again.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}

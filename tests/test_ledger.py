@@ -36,7 +36,7 @@ def value_of(trial, epoch):
     return 1 - abs(lr - 0.003) * 30 - 0.5 / (epoch + trial.number % 3)
 
 
-def drive(sweep, num_events):
+def drive(sweep, num_events, uri="none"):
     """One driver process, from opening to the end or to its death after `num_events` events; returns whether it ended."""
     count = 0
 
@@ -48,7 +48,8 @@ def drive(sweep, num_events):
 
     config, objective = sweep.config, Objective()
     study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], objective)
-    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri=uri))
+    tracker.open_sweep(sweep.name, {}, {}, "")
     try:
         ledger = Ledger(sweep, study, tracker, config["num_trials"])
         extra = {} if "FIFO" in config["scheduler"]["_target_"] else {"metric": "val_acc", "mode": "max"}
@@ -79,6 +80,7 @@ def drive(sweep, num_events):
         return False
     finally:
         study.close()
+        tracker.close(0)
     return True
 
 
@@ -106,6 +108,20 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(tmp_path, sampler, schedule
         for kill in [*kills[1:], -1]:
             drive(sweep, kill)
         assert told(sweep) == expected
+
+
+def test_a_sweep_begun_without_tracking_is_told_whole_to_a_store_at_its_resume(tmp_path):
+    sweep = make_sweep(tmp_path, "late", "sampler=random", "scheduler=asha")
+    assert not drive(sweep, 20)
+    assert drive(sweep, -1, uri=None)
+    records = [json.loads(line) for line in (sweep.folder / "spool.jsonl").read_text().splitlines()]
+    trials = load_sweep("late", tmp_path).trials()
+    for trial in trials:
+        own = [record for record in records if record.get("number") == trial.number]
+        assert own[0]["op"] == "open_trial"
+        assert own[-1]["op"] == "close"
+        assert own[-1]["state"] == trial.state
+        assert [r["epoch"] for r in own if "epoch" in r] == [row["epoch"] for row in trial.epochs]
 
 
 def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):

@@ -67,14 +67,19 @@ class Ledger:
         self._tell_tracking_what_it_missed()
 
     def _tell_tracking_what_it_missed(self) -> None:
-        """The study is written first: what a kill kept from tracking is handed over now; the rest is known there."""
+        """The study is written first: what a kill kept from tracking is handed over now, and whole trials where the
+        sweep began without tracking; the rest is known there."""
         for trial in self.study.trials():
-            if self.tracker.was_opened(trial.number):
-                for row in trial.epochs:
-                    metrics = {key: value for key, value in row.items() if key != "epoch"}
-                    self.tracker.log_epoch(trial.number, int(row["epoch"]), metrics)
-                if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
-                    self._close_in_tracking(trial)
+            if not trial.epochs and trial.state == "RUNNING":
+                continue
+            if not self.tracker.was_opened(trial.number):
+                self._open_in_tracking(trial)
+                self.report_facts(trial.number, trial.extra)
+            for row in trial.epochs:
+                metrics = {key: value for key, value in row.items() if key != "epoch"}
+                self.tracker.log_epoch(trial.number, int(row["epoch"]), metrics)
+            if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
+                self._close_in_tracking(trial)
 
     def next_trial(self) -> TrialRecord | None:
         """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
@@ -95,11 +100,15 @@ class Ledger:
         trial = self.study.trial(number)
         self.running[number] = len(trial.epochs)
         self._began[number] = time.monotonic()
-        config = self.space.apply(trial.sample)
-        self.tracker.open_trial(number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
-        if not trial.epochs:
-            self.on_new_trial(trial, config)
+        self._open_in_tracking(trial)
         self.on_event(self)
+
+    def _open_in_tracking(self, trial: TrialRecord) -> None:
+        is_new = not self.tracker.was_opened(trial.number)
+        config = self.space.apply(trial.sample)
+        self.tracker.open_trial(trial.number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
+        if is_new:
+            self.on_new_trial(trial, config)
 
     def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
         """What was sampled and what was fixed, by dotted path."""

@@ -18,6 +18,8 @@ log = logging.getLogger("ferhpo.tracking")
 _CHUNK_RECORDS = 1000
 _PAUSE_SECONDS = 1.0  # records of a second go together
 _FIRST_BACK_OFF_SECONDS, _LAST_BACK_OFF_SECONDS = 1.0, 60.0
+_PATIENCE_SECONDS = 15.0  # of flush with a store that does not answer: enough for a server that is started again
+_ASK_AGAIN_SECONDS = 2.0
 
 
 class Shipper:
@@ -53,13 +55,18 @@ class Shipper:
             self._thread.start()
 
     def flush(self, timeout_seconds: float) -> int:
-        """Ship now, wait until all is shipped or the time is over; returns what is left. A store that is away is
-        asked once more at once."""
-        deadline = time.monotonic() + timeout_seconds
-        self._wanted.set()
+        """Ship now, wait until all is shipped or the time is over; returns what is left. A store that is away is asked
+        again every two seconds, and for 15 seconds at most."""
+        begin = time.monotonic()
+        asked = 0.0
         with self._progress:
-            while self.unshipped and self.alive and (left := deadline - time.monotonic()) > 0:
-                self._progress.wait(min(left, 0.5))
+            while self.unshipped and self.alive and (passed := time.monotonic() - begin) < timeout_seconds:
+                if self.last_error is not None and passed > _PATIENCE_SECONDS:
+                    break
+                if not asked or time.monotonic() - asked > _ASK_AGAIN_SECONDS:
+                    self._wanted.set()
+                    asked = time.monotonic()
+                self._progress.wait(min(timeout_seconds - passed, 0.5))
         return self.unshipped
 
     def stop(self, timeout_seconds: float) -> bool:

@@ -57,6 +57,8 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
     with file_lock(settings.sqlite_path):  # two processes that make the tables at once would break them
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        if not settings.sqlite_path.exists() or settings.sqlite_path.stat().st_size == 0:
+            _make_database(settings.sqlite_path)
         client = MlflowClient(settings.store_uri, settings.store_uri)
         client.get_experiment_by_name(settings.experiment)
         return client
@@ -127,6 +129,19 @@ def _server_fault(settings: TrackingSettings) -> str | None:
     except (MlflowException, SQLAlchemyError, OSError) as error:
         return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
     return None
+
+
+def _make_database(path: Path) -> None:
+    """Let MLflow make its tables in a file beside `path`, then rename it: a kill in these seconds would leave half of
+    them, and such a store MLflow never opens again."""
+    from mlflow import MlflowClient
+
+    fresh = path.with_name(f".{path.name}.new")
+    for left_over in path.parent.glob(f"{fresh.name}*"):  # of a kill, SQLite's journal among them
+        left_over.unlink()
+    uri = f"sqlite:///{fresh}"
+    MlflowClient(uri, uri).search_experiments(max_results=1)
+    fresh.replace(path)
 
 
 def _sqlite_fault(path: Path) -> str | None:
