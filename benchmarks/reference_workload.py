@@ -26,7 +26,7 @@ from pathlib import Path
 
 NUM_TRIALS, NUM_EPOCHS, BATCH_SIZE = 8, 3, 64
 NUM_TRAIN, NUM_VAL = 4000, 1000
-WIDTHS = (16, 32, 64)
+WIDTHS, DENSE = (16, 32, 64), 64
 SYSTEMS = ("documentation", "sequential", "ferhpo")
 TARGETS = {"documentation": 0.45, "sequential": 1.0}
 
@@ -40,7 +40,7 @@ def make_network():
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width), nn.MaxPool2d(2)]
         channels = width
     return nn.Sequential(
-        *layers, nn.Flatten(), nn.Linear(channels * 6 * 6, 64), nn.ReLU(), nn.BatchNorm1d(64), nn.Linear(64, 7)
+        *layers, nn.Flatten(), nn.Linear(channels * 6 * 6, DENSE), nn.ReLU(), nn.BatchNorm1d(DENSE), nn.Linear(DENSE, 7)
     )
 
 
@@ -141,17 +141,17 @@ def run_documentation(data, folder):
 
 
 def run_ferhpo(data, folder):
-    from ferhpo.cli import main
+    from ferhpo.cli import command
 
     overrides = [
         f"output_dir={folder}/mlruns", f"num_trials={NUM_TRIALS}", f"trainer.max_epochs={NUM_EPOCHS}",
-        f"trainer.batch_size={BATCH_SIZE}", f"data.num_train={NUM_TRAIN}", f"data.num_val={NUM_VAL}", "data.num_test=7",
+        f"trainer.batch_size={BATCH_SIZE}", "data=fer2013", f"data.path={data.with_suffix('.csv')}",
         "model.stem_channels=0", "model.num_blocks=3", f"model.block_channels={list(WIDTHS)}", "model.conv_dropout=0.0",
-        "model.dense_units=64", "model.dense_dropout=0.0", "~space.model", f"scheduler.grace_period={NUM_EPOCHS}",
+        f"model.dense_units={DENSE}", "model.dense_dropout=0.0", "~space.model", f"scheduler.grace_period={NUM_EPOCHS}",
         "compute.max_concurrent=2",
     ]  # fmt: skip
-    status = main(["sweep", "demo", *(text.replace(" ", "") for text in overrides)])
-    assert status == 0, status
+    sys.argv = ["ferhpo", "sweep", "demo", *(text.replace(" ", "") for text in overrides)]
+    command()
 
 
 def check_same_network():
@@ -161,7 +161,7 @@ def check_same_network():
 
     ours = CNN(
         in_channels=1, num_classes=7, image_size=48, stem_channels=0, num_blocks=3, block_channels=list(WIDTHS),
-        conv_dropout=0.0, dense_units=64, dense_dropout=0.0,
+        conv_dropout=0.0, dense_units=DENSE, dense_dropout=0.0,
     )  # fmt: skip
     peer = make_network()
     shape = (1, 48, 48)
@@ -171,18 +171,26 @@ def check_same_network():
 
 
 def make_data(path):
+    """The same faces twice: arrays for the peers, and beside them a fer2013.csv for ferhpo, which reads no arrays."""
     import numpy as np
 
     from ferhpo.data.synthetic import load
 
     faces = load(num_train=NUM_TRAIN, num_val=NUM_VAL, num_test=7)
-    order = np.argsort(faces.split, kind="stable")[: NUM_TRAIN + NUM_VAL]
-    np.savez(path, images=faces.images[order], labels=faces.labels[order])
+    order = np.argsort(faces.split, kind="stable")
+    images, labels = faces.images[order], faces.labels[order]
+    np.savez(path, images=images[: NUM_TRAIN + NUM_VAL], labels=labels[: NUM_TRAIN + NUM_VAL])
+    usage = ["Training"] * NUM_TRAIN + ["PublicTest"] * NUM_VAL + ["PrivateTest"] * 7
+    with path.with_suffix(".csv").open("w") as out:
+        out.write("emotion,pixels,Usage\n")
+        for image, label, split in zip(images, labels, usage, strict=True):
+            out.write(f"{label},{' '.join(map(str, image.ravel()))},{split}\n")
 
 
 def timed(system, data):
     folder = Path(tempfile.mkdtemp(prefix=f"reference-{system}-"))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["FERHPO_CACHE_DIR"] = str(data.parent / "cache")
     environment["RAY_TRAIN_V2_ENABLED"] = environment.get("RAY_TRAIN_V2_ENABLED", "1")
     begin = time.perf_counter()
     done = subprocess.run(
@@ -204,10 +212,8 @@ def main():
     parser.add_argument("--one", nargs=3, metavar=("SYSTEM", "DATA", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        system, data, folder = args.one
-        {"documentation": run_documentation, "sequential": run_sequential, "ferhpo": run_ferhpo}[system](
-            data, Path(folder)
-        )
+        system, data, folder = args.one[0], *map(Path, args.one[1:])
+        {"documentation": run_documentation, "sequential": run_sequential, "ferhpo": run_ferhpo}[system](data, folder)
         return
     num_parameters, macs = check_same_network()
     with tempfile.TemporaryDirectory() as scratch:

@@ -36,6 +36,7 @@ _ENVIRONMENT = {
     "RAY_COLOR_PREFIX": "0",  # what Ray says of a dead worker is coloured even in a file
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "0",  # the processes that Ray starts ahead of work never get a trial of Tune's
 }
 os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
 
