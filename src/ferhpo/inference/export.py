@@ -40,6 +40,8 @@ def export_model(
     module, _, name = str(settings.pop("_target_")).rpartition(".")
     if not module.startswith("ferhpo.models."):
         raise ValueError(f"model._target_ is {module}.{name}; only a network under ferhpo.models can be exported")
+    if "weights" in settings:
+        settings["weights"] = "none"  # they are in the tensors
     preprocess = held["preprocess"]
     description = {
         "network": {

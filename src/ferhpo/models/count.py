@@ -1,7 +1,7 @@
 """What a network costs: parameters, multiply-accumulates, memory in training. Nothing is computed, only shapes.
 
-Networks are measured as copies on torch's meta device, so the largest of a space costs no memory. Only convolutions and
-linear layers count as work; everything else is small beside them.
+Networks are measured as copies on torch's meta device, so the largest of a space costs no memory. Only convolutions,
+linear layers and attention count as work; everything else is small beside them.
 """
 
 import copy
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from ferhpo.models.attention import DotProductAttention
 
 FLOAT_BYTES = 4
 
@@ -100,4 +102,6 @@ def _macs(module: nn.Module, output: Tensor) -> int:
         return output[0].numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
     if isinstance(module, nn.Linear):
         return output[0].numel() * module.in_features
+    if isinstance(module, DotProductAttention):  # q k' and its product with v, over all tokens
+        return 2 * output[0].numel() * output.shape[-2]
     return 0

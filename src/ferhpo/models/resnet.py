@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ferhpo.models.attention import make_attention
 from ferhpo.models.layers import (
     check_dropout,
     check_int,
@@ -43,6 +44,7 @@ class ResNet(nn.Module):
         width: int = 64,
         width_multiplier: float = 1.0,
         activation: str = "relu",
+        attention: str = "none",
         dropout: float = 0.0,
         zero_init: bool = False,
     ) -> None:
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
             blocks = []
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                blocks.append(ResidualBlock(channels, stage_channels, stride, activation))
+                blocks.append(ResidualBlock(channels, stage_channels, stride, activation, attention))
                 channels = stage_channels
             stages[f"stage{i + 1}"] = nn.Sequential(*blocks)
         self.stages = nn.Sequential(stages)
@@ -98,21 +100,23 @@ class ResNet(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
 
-    With the weights of last_norm at zero (zero_init) a block begins as its shortcut alone (Goyal et al. 2017, 5.1).
+    Attention, if any, weighs what the convolutions give before the shortcut is added. With the weights of last_norm at
+    zero (zero_init) a block begins as its shortcut alone (Goyal et al. 2017, 5.1).
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, activation: str) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, activation: str, attention: str) -> None:
         super().__init__()
         self.first = _conv_norm(in_channels, channels, 3, stride)
         self.act = make_activation(activation)
         self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.last_norm = nn.BatchNorm2d(channels)
+        self.attention = make_attention(attention, channels) or nn.Identity()
         same_shape = stride == 1 and in_channels == channels
         self.shortcut = nn.Identity() if same_shape else _conv_norm(in_channels, channels, 1, stride)
         self.last_act = make_activation(activation)
 
     def forward(self, images: Tensor) -> Tensor:
-        residual = self.last_norm(self.second(self.act(self.first(images))))
+        residual = self.attention(self.last_norm(self.second(self.act(self.first(images)))))
         out: Tensor = self.last_act(residual + self.shortcut(images))
         return out
 

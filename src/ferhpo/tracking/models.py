@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
+_OF_SOME = ("torchvision",)  # where the network's code names it
 
 
 def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir: Path, mark: str) -> str:
@@ -59,6 +60,8 @@ def package(model_dir: Path, out_dir: Path) -> None:
         inputs=Schema([TensorSpec(np.dtype(np.uint8), image_shape, name=None)]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, num_classes), name=None)]),
     )
+    code = (model_dir / "model.py").read_text()
+    requirements = [*_REQUIREMENTS, *(name for name in _OF_SOME if f"from {name}" in code)]
     # The signature above is written by hand and tested; MLflow would like to guess it from an example.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
@@ -69,7 +72,7 @@ def package(model_dir: Path, out_dir: Path) -> None:
             artifacts={"model": str(model_dir)},
             signature=signature,
             metadata={key: description[key] for key in ("class_names", "data_digest", "scores", "versions")},
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={version(name)}" for name in requirements],
         )
     except MlflowException as error:
         raise ValueError(f"{model_dir}: {error}") from error

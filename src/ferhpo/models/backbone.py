@@ -1,0 +1,155 @@
+"""torchvision's ResNets, VGGs and EfficientNets, adapted to small images of one or three channels.
+
+The classifier is one new linear layer, `output`, on the averaged features: VGG's own three layers hold 120 of its 140
+million weights and expect 224 pixels. Trained weights are loaded before anything is cut off, so what does not fit is an
+error and not a silence.
+"""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+
+from ferhpo.errors import Infeasible
+from ferhpo.models.layers import check_choice, check_dropout, check_int
+
+ARCHITECTURES = (
+    "resnet18", "resnet34", "resnet50", "vgg13_bn", "vgg16_bn", "vgg19_bn",
+    "efficientnet_b0", "efficientnet_b1", "efficientnet_b2",
+)  # fmt: skip
+STEMS = ("small", "original")
+FIRST_CONV = {"resnet": "conv1", "vgg": "features.0", "efficientnet": "features.0.0"}
+CLASSIFIERS = ("fc.", "classifier.")
+SMALLEST_VGG = 32  # pixels a side: five times halved
+
+
+class Backbone(nn.Module):
+    """Classify images by a network of torchvision's. Forward: float [N, C, H, W] to logits [N, num_classes].
+
+    Every setting of conf/model/torchvision.yaml, plus in_channels, num_classes and image_size (pixels a side), which
+    the data gives. Grey images meet the first layer's weights summed over colours, which is what grey as three equal
+    channels would meet. Raises ValueError for a setting out of its range and for weights that do not fit, Infeasible
+    where the network leaves no pixel of the image.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        arch: str = "resnet18",
+        weights: str = "none",
+        stem: str = "small",
+        resize: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_int("in_channels", in_channels)
+        check_int("num_classes", num_classes)
+        check_int("image_size", image_size)
+        check_choice("arch", arch, ARCHITECTURES)
+        check_choice("stem", stem, STEMS)
+        check_dropout("dropout", dropout)
+        if resize is not None:
+            check_int("resize", resize)
+        family = next(name for name in FIRST_CONV if arch.startswith(name))
+        size = resize or image_size
+        if family == "vgg" and size < SMALLEST_VGG:
+            raise Infeasible(f"{arch} halves the image five times, and {size}x{size} pixels leave nothing")
+        self.resize = resize
+        self.features: nn.Module = get_model(arch)
+        num_features = _remove_classifier(self.features, family)
+        _adapt_stem(self.features, family, in_channels, stem)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(num_features, num_classes)
+        nn.init.zeros_(self.output.bias)
+        if not self.output.weight.is_meta:
+            nn.init.normal_(self.output.weight, std=0.01)
+        if weights not in ("none", "imagenet") and not Path(weights).is_file():
+            raise ValueError(f"weights is {weights}; it must be none, imagenet or a file, and there is no such file")
+        if weights != "none" and not self.output.weight.is_meta:
+            _load_weights(self.features, _read_weights(arch, weights), FIRST_CONV[family], weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.resize is not None:
+            images = F.interpolate(images, size=self.resize, mode="bilinear", antialias=True)
+        logits: Tensor = self.output(self.dropout(self.features(images)))
+        return logits
+
+
+def _remove_classifier(network: nn.Module, family: str) -> int:
+    """Let `network` end with its averaged features; return how many there are."""
+    if family == "resnet":
+        last = network.get_submodule("fc")
+        assert isinstance(last, nn.Linear)
+        network.fc = nn.Identity()
+        return last.in_features
+    if family == "vgg":
+        network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Identity()
+        return 512
+    last = network.get_submodule("classifier.1")
+    assert isinstance(last, nn.Linear)
+    network.classifier = nn.Identity()
+    return last.in_features
+
+
+def _adapt_stem(network: nn.Module, family: str, in_channels: int, stem: str) -> None:
+    """Give the first convolution the data's channels; with stem "small" let it keep the image's size."""
+    parent_name, _, name = FIRST_CONV[family].rpartition(".")
+    parent = network.get_submodule(parent_name)
+    old = parent.get_submodule(name)
+    assert isinstance(old, nn.Conv2d)
+    kernel_size, stride, padding = old.kernel_size[0], old.stride[0], int(old.padding[0])
+    if stem == "small" and family == "resnet":
+        kernel_size, stride, padding = 3, 1, 1
+        network.maxpool = nn.Identity()
+    elif stem == "small":
+        stride = 1
+    new = nn.Conv2d(in_channels, old.out_channels, kernel_size, stride, padding, bias=old.bias is not None)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    setattr(parent, name, new)
+
+
+def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
+    """torchvision's weights, downloaded into torch's cache, or a file's. Raises ValueError where there are none."""
+    if weights == "imagenet":
+        try:
+            state: Mapping[str, Tensor] = get_model_weights(arch).DEFAULT.get_state_dict(check_hash=True)
+        except OSError as error:
+            raise ValueError(
+                f"weights is imagenet, and {arch}'s cannot be downloaded ({error}); give their file instead"
+            ) from None
+        return state
+    if weights.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(weights)
+    try:
+        loaded = torch.load(weights, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"weights is {weights}, which holds code beside tensors, or is damaged; save its state_dict alone"
+        ) from None
+    return loaded.get("state_dict", loaded)  # type: ignore[no-any-return]
+
+
+def _load_weights(network: nn.Module, state: Mapping[str, Tensor], first_conv: str, source: str) -> None:
+    """Load all but a classifier and, where its shape is another, the first convolution."""
+    own = network.state_dict()
+    first = f"{first_conv}.weight"
+    given = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+    if first in given and given[first].shape[1] == 3 and own[first].shape[1] == 1:
+        given[first] = given[first].sum(1, keepdim=True)
+    if first in given and given[first].shape != own[first].shape:
+        del given[first]  # a small stem learns its own
+    missing = sorted(key for key in own if key not in given and not key.startswith(first_conv))
+    wrong = sorted(key for key, value in given.items() if key not in own or value.shape != own[key].shape)
+    if missing or wrong:
+        what = f"{missing[0]} is missing" if missing else f"{wrong[0]} does not fit"
+        raise ValueError(f"weights is {source}, which belongs to another network: {what}")
+    network.load_state_dict(given, strict=False)
