@@ -32,7 +32,7 @@ from ferhpo.training.batches import TrainBatches, class_weights, to_device
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.device import default_device, memory_format_of, precision_of, torch_switches
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
-from ferhpo.training.module import Classifier
+from ferhpo.training.module import Classifier, body_parameters
 from ferhpo.training.preprocess import preprocess_of
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings
@@ -158,7 +158,11 @@ def _train(
         seed=seed,
         memory_format=memory_format,
     )
-    torch_optimizer = optimizer(parameter_groups(network, settings.decay_norm_and_bias))
+    torch_optimizer = optimizer(
+        parameter_groups(network, settings.decay_norm_and_bias, body_apart=settings.body_lr_factor != 1)
+    )
+    for group in torch_optimizer.param_groups:
+        group["lr"] *= settings.body_lr_factor if group.get("is_body") else 1
     schedule = lr_schedule(torch_optimizer, num_epochs=settings.max_epochs, steps_per_epoch=len(batches))
     average = None
     if settings.weight_averaging is not None:
@@ -177,6 +181,7 @@ def _train(
         seed=seed,
         first_epoch=len(progress.history) + 1,
         compile=settings.compile,
+        frozen_epochs=settings.frozen_epochs,
     )
     epoch_end = EpochEnd(
         data,
@@ -207,14 +212,30 @@ def _train(
         trainer.fit(module, batches)
 
 
-def parameter_groups(network: nn.Module, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
-    """Return the trainable parameters for an optimiser; without decay_norm_and_bias those of one dimension apart."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
+    """Return the trainable parameters for an optimiser, in groups that differ in weight decay and learning rate.
+
+    Without decay_norm_and_bias those of one dimension are apart; with body_apart the output layer's come first, and all
+    others in groups marked "is_body". ValueError where a body is asked for and no layer is called output.
+    """
+    body = body_parameters(network) if body_apart else {}
+    parts: list[tuple[list[nn.Parameter], dict[str, Any]]] = []
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if body_apart:
+        parts.append(([p for name, p in trainable.items() if name not in body], {}))
+        parts.append(([p for name, p in trainable.items() if name in body], {"is_body": True}))
+    else:
+        parts.append((list(trainable.values()), {}))
     if decay_norm_and_bias:
-        return [{"params": parameters}]
+        return [{"params": parameters, **marks} for parameters, marks in parts]
     return [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (p.ndim > 1) == decayed],
+            **marks,
+            **({} if decayed else {"weight_decay": 0.0}),
+        }
+        for parameters, marks in parts
+        for decayed in (True, False)
     ]
 
 

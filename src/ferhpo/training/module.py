@@ -19,6 +19,17 @@ from ferhpo.training.evaluation import accuracy, confusion_of
 from ferhpo.training.schedules import Schedule
 
 
+def body_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Return all parameters but those of the layer called output. ValueError where there is no such layer."""
+    parameters = dict(network.named_parameters())
+    body = {name: parameter for name, parameter in parameters.items() if "output" not in name.split(".")}
+    if len(body) == len(parameters):
+        raise ValueError(
+            f"{type(network).__name__} has no layer called output, whose body could be frozen or slowed down"
+        )
+    return body
+
+
 class Classifier(pl.LightningModule):
     """A network in training: cross-entropy on labels or soft targets, with label smoothing and class weights.
 
@@ -39,6 +50,7 @@ class Classifier(pl.LightningModule):
         seed: int,
         first_epoch: int,
         compile: bool,
+        frozen_epochs: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -53,6 +65,8 @@ class Classifier(pl.LightningModule):
         self._label_smoothing = label_smoothing
         self._num_classes = num_classes
         self._seed = seed
+        self._frozen_epochs = frozen_epochs
+        self._body = list(body_parameters(network).values()) if frozen_epochs else []
         self._losses: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -66,9 +80,19 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.epoch += 1
         self.batches.epoch = self.epoch
+        if self._frozen_epochs:
+            self._freeze_body(self.epoch <= self._frozen_epochs)
         # Dropout draws from torch's global state: seeded for each epoch, it needs no saving.
         torch.manual_seed(int(epoch_rng(self._seed, self.epoch, NETWORK).integers(2**63)))
         self._losses, self._predicted, self._labels = [], [], []
+
+    def _freeze_body(self, frozen: bool) -> None:
+        """Let the output layer alone learn, on features whose normalisation stands still too."""
+        for parameter in self._body:
+            parameter.requires_grad_(not frozen)
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(not frozen)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch

@@ -40,6 +40,8 @@ class TrainerSettings:
     ema_decay: float = 0.999
     swa_start: float = 0.75
     early_stopping_patience: int | None = None
+    frozen_epochs: int = 0
+    body_lr_factor: float = 1.0
     deterministic: bool = True
     num_threads: int | None = None
 
@@ -57,6 +59,11 @@ class TrainerSettings:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} is {value!r}; it must be a whole number of 1 or more")
+        frozen = self.frozen_epochs
+        if isinstance(frozen, bool) or not isinstance(frozen, int) or not 0 <= frozen <= self.max_epochs:
+            raise ValueError(f"frozen_epochs is {frozen!r}; it must be from 0 to max_epochs, {self.max_epochs}")
+        if not _is_number(self.body_lr_factor) or not 0 < self.body_lr_factor < math.inf:
+            raise ValueError(f"body_lr_factor is {self.body_lr_factor!r}; it must be above 0")
         for key in ("label_smoothing", "ema_decay", "swa_start"):
             value = getattr(self, key)
             if not _is_number(value) or not 0 <= value < 1:
