@@ -289,6 +289,8 @@ class _Composer:
             alone, _ = self.compose_raw(None, [f"+{group}={option}"])
             with open_dict(config):
                 config[group] = alone[group]
+                if config.space is None:  # of a single training
+                    continue
                 config.space.pop(group, None)
                 if alone.get("space") and group in alone.space:
                     config.space[group] = alone.space[group]
