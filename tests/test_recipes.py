@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import ray
 import torch
 from torchvision.models import get_model
 
@@ -70,5 +71,6 @@ def test_every_recipe_runs_small_to_its_end(name, csv, tmp_path):
     else:
         result = ferhpo.train(name, overrides)
     assert result.finished
+    assert not ray.is_initialized(), "the next sweep of this process may want other resources"
     assert set(result.counts) == {"COMPLETE"}
     assert result.best is not None

@@ -59,13 +59,13 @@ class Slots:
     gpus: float
 
 
-def start_ray(compute: ComputeSettings) -> None:
-    """Join the cluster that `compute.address` names, or start Ray on this machine.
+def start_ray(compute: ComputeSettings) -> bool:
+    """Join the cluster that `compute.address` names, or start Ray on this machine. False where Ray ran already.
 
     Raises FerhpoError where the cluster cannot be reached or Ray does not start.
     """
     if ray.is_initialized():
-        return
+        return False
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -79,7 +79,7 @@ def start_ray(compute: ComputeSettings) -> None:
     for attempt in range(1, NUM_START_ATTEMPTS + 1):
         try:
             ray.init(**options)
-            return
+            return True
         except ConnectionError as error:
             raise FerhpoError(
                 f"compute.address is {compute.address}: no Ray cluster answers there ({error}); "
@@ -89,6 +89,12 @@ def start_ray(compute: ComputeSettings) -> None:
             ray.shutdown()
             if attempt == NUM_START_ATTEMPTS:
                 raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
+    raise AssertionError  # the last attempt returns or raises
+
+
+def stop_ray() -> None:
+    """End, or leave, what `start_ray` started or joined."""
+    ray.shutdown()
 
 
 def worker_environment() -> dict[str, str]:

@@ -101,10 +101,22 @@ def sweep(
     settings = tracking_settings(config)
     warnings += _check_store(settings)
     compute = ComputeSettings(**config["compute"])
-    ray_start = _RayStart(compute)
-    data = load_data(composed)
-    record = existing or create_sweep(composed)
+    with _RayStart(compute) as ray_start:
+        data = load_data(composed)
+        record = existing or create_sweep(composed)
+        return _run(record, data, settings, ray_start, compute, warnings, listener)
 
+
+def _run(
+    record: Sweep,
+    data: FaceData,
+    settings: TrackingSettings,
+    ray_start: "_RayStart",
+    compute: ComputeSettings,
+    warnings: list[str],
+    listener: Listener,
+) -> SweepResult:
+    composed, config = record.composed, record.config
     study = SweepStudy(record.folder, composed.space(), config["sampler"], int(config["seed"]), record.objective)
     with _recording(record, study, settings, data, config["num_trials"], listener) as ledger:
         from ferhpo import driver
@@ -242,10 +254,12 @@ def finish(
 class _RayStart:
     """Starts Ray in a thread while the driver reads data; `result` waits for it and raises what it raised.
 
-    The thread stays: Linux ends Ray's processes with the thread that started them (PR_SET_PDEATHSIG).
+    The thread stays: Linux ends Ray's processes with the thread that started them (PR_SET_PDEATHSIG). The end of the
+    block stops Ray, unless it ran before: the next sweep of this process may want other resources.
     """
 
     def __init__(self, compute: ComputeSettings) -> None:
+        self.is_ours = False
         self.error: Exception | None = None
         self.done = threading.Event()
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
@@ -254,12 +268,22 @@ class _RayStart:
         from ferhpo import driver
 
         try:
-            driver.start_ray(compute)
+            self.is_ours = driver.start_ray(compute)
         except FerhpoError as error:
             self.error = error
         finally:
             self.done.set()
         threading.Event().wait()
+
+    def __enter__(self) -> "_RayStart":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.wait()
+        if self.is_ours:
+            from ferhpo import driver
+
+            driver.stop_ray()
 
     def result(self) -> None:
         self.done.wait()
