@@ -52,7 +52,7 @@ def sweeps_to_check():
         yield pytest.param(name, marks=() if alone else pytest.mark.full)
 
 
-@pytest.mark.parametrize("name", sweeps_to_check())
+@pytest.mark.parametrize("name", list(sweeps_to_check()))
 def test_every_sweep_composes_passes_check_and_has_its_header(name):
     text = sweep_files()[name].read_text()
     for key in ("source:", "command:", "hardware:", "time:", "result:"):
