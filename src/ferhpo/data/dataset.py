@@ -27,6 +27,9 @@ class FaceData:
     digest: sha256 over all of the above
     source: what was read, in words, as "fer2013.csv (competition CSV)"
     split_name: "published", "folder" or "random", with the fold where there are folds
+    groups: int64 [N], images of one number are never divided by a drawn split (identical images, one subject's);
+        None where only identical images are a group
+    features: float32 [N, F] computed from the images (HOG), or None
     """
 
     images: NDArray[np.uint8]
@@ -37,6 +40,8 @@ class FaceData:
     digest: str
     source: str
     split_name: str
+    groups: NDArray[np.int64] | None = None
+    features: NDArray[np.float32] | None = None
 
     @property
     def num_classes(self) -> int:

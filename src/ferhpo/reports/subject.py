@@ -1,0 +1,34 @@
+"""A trained network with all that reports look at: its trial, its data, its answers on validation."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ferhpo.data.dataset import FaceData
+from ferhpo.record import Sweep
+from ferhpo.study import TrialRecord
+from ferhpo.training.checkpoint import BEST, load_network
+from ferhpo.training.evaluation import Evaluation, evaluate
+from ferhpo.training.preprocess import Preprocess
+from ferhpo.trial import build_network
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trial's network at its best epoch, in evaluation mode, and its answers on the validation images."""
+
+    record: Sweep
+    trial: TrialRecord
+    network: nn.Module
+    data: FaceData
+    preprocess: Preprocess
+    answers: Evaluation
+
+
+def load_subject(record: Sweep, trial: TrialRecord, data: FaceData) -> Subject:
+    """Load a trial's best checkpoint and let it answer. Raises SweepError where it has none."""
+    network = build_network(record.trial_config(trial), data.channels, data.num_classes, data.image_size)
+    checkpoint = load_network(record.trial_folder(trial.number) / BEST, network)
+    preprocess = Preprocess.from_dict(checkpoint["preprocess"])
+    network.eval()
+    return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))
