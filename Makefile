@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Two processes; the tests of a file share what its fixtures made
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Without bytecode files every worker compiles torch and Lightning anew: imports take three times as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,10 +15,10 @@ demo: $(STAMP)
 	$(BIN)/ferhpo sweep demo --new
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not full and not gpu"
+	$(PYTEST) -m "not full and not gpu"
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -200,8 +200,9 @@ def test_a_mistake_under_json_is_json_too(capsys):
     assert err == "demo: 2 faults\n  " + "\n  ".join(faults) + "\n"
 
 
-def test_a_mistake_ends_the_process_without_a_traceback(tmp_path):
-    done = subprocess.run([FERHPO, "check", "dmo"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+@pytest.mark.parametrize("command", [[FERHPO], [sys.executable, "-m", "ferhpo"]], ids=["ferhpo", "python -m"])
+def test_a_mistake_ends_the_process_without_a_traceback(command, tmp_path):
+    done = subprocess.run([*command, "check", "dmo"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "sweep: dmo is no sweep; did you mean demo?\n"
 

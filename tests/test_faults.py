@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 import ferhpo
 from ferhpo import cli
@@ -94,6 +95,16 @@ def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(tiny,
     record.config["tracking"]["uri"] = None
     save_config(record)
     assert ferhpo.sync("away", str(tmp_path / "mlruns")) >= result.unshipped
+
+
+def test_weights_that_do_not_fit_are_said_once_before_any_trial(capsys, tmp_path, no_ray):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(1)}, path)
+    space = ["space.model.arch={choices:[resnet18,resnet34]}", "space.optim.options=[sgd,adam]"]
+    options = [f"output_dir={tmp_path / 'mlruns'}", "model=torchvision", f"model.weights={path}", *space]
+    fault = f"model.weights is {path}, which belongs to another network: bn1.bias is missing"
+    assert refused(capsys, "sweep", "demo", *options) == f"demo: {fault}"
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.pth"], "nothing was made"
 
 
 @pytest.mark.parametrize("verb", ["sweep", "train"])

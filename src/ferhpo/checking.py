@@ -6,6 +6,7 @@ allocated and no rule stands in two places.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ REFUSED_SCHEDULERS = {
     "HyperBandScheduler", "HyperBandForBOHB", "PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2",
     "ResourceChangingScheduler",
 }  # fmt: skip
+WEIGHT_KEYS = ("model.arch", "model.weights")  # what trained weights depend on
 IMAGE_SIZE = 48  # pixels; the size of every data set here unless data.image_size says otherwise
 
 
@@ -148,7 +150,7 @@ def _with_section(section: str, error: Exception) -> str:
     )
 
 
-def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
+def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") -> list[str]:
     """Build a section and return what its component says against it. Raises Infeasible for a network of no pixels."""
     import torch
 
@@ -158,7 +160,7 @@ def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
         if section == "model":
             size = config["augment"].get("crop") or config["data"].get("image_size") or IMAGE_SIZE
             channels = config["data"].get("channels") or 1
-            with torch.device("meta"):
+            with torch.device(device):
                 instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size)
         elif section in ("optim", "lr_schedule"):
             optimizer = instantiate(config["optim"], [torch.nn.Parameter(torch.zeros(1))], allowed=allowed)
@@ -175,6 +177,26 @@ def _try_build(section: str, config: Mapping[str, Any]) -> list[str]:
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         return [_with_section(section, error)]
     return []
+
+
+def check_weights(config: Mapping[str, Any], space: Space) -> None:
+    """Build each network that starts from trained weights, in memory: they are downloaded, read, and fit.
+
+    Raises ConfigError where they do not: said once, before any trial could say it.
+    """
+    faults = []
+    first = {group: next(iter(sections)) for group, sections in space.options.items()}
+    for option in space.options.get("model", (None,)):
+        draws = [draw for draw in space.draws if draw.path in WEIGHT_KEYS and draw.option in (None, option)]
+        for values in itertools.product(*(draw.choices for draw in draws)):
+            tried = space.apply(first if option is None else {**first, "model": option})
+            for draw, value in zip(draws, values, strict=True):
+                set_path(tried, draw.path, value)
+            if tried["model"].get("weights", "none") != "none":
+                with suppress(Infeasible):
+                    faults += _try_build("model", tried, device="cpu")
+    if faults:
+        raise ConfigError(str(config["name"]), list(dict.fromkeys(faults)))
 
 
 def _is_stopping(section: str, values: Mapping[str, Any]) -> bool:

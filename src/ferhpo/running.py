@@ -98,6 +98,7 @@ def sweep(
     _make_paths_absolute(config)
     if existing is None:
         _refuse_existing(config)
+    checking.check_weights(config, composed.space())
     settings = tracking_settings(config)
     warnings += _check_store(settings)
     compute = ComputeSettings(**config["compute"])
@@ -186,6 +187,7 @@ def train(
     _make_paths_absolute(config)
     if existing is None:
         _refuse_existing(config)
+    checking.check_weights(config, composed.space())
     settings = tracking_settings(config)
     warnings += _check_store(settings)
     data = load_data(composed)
@@ -358,3 +360,6 @@ def _make_paths_absolute(config: dict[str, Any]) -> None:
         value = config["data"].get(key)
         if isinstance(value, str) and value != "???":
             config["data"][key] = str(Path(value).resolve())
+    weights = config["model"].get("weights")
+    if isinstance(weights, str) and Path(weights).is_file():
+        config["model"]["weights"] = str(Path(weights).resolve())

@@ -159,6 +159,22 @@ def test_settings_train(run_fit: RunFit, trainer: dict[str, Any]) -> None:
     assert run_fit(optimizer=optimizer, trainer={"max_epochs": 5, **trainer}).best_value > 0.8
 
 
+@pytest.mark.full
+@pytest.mark.timeout(600)  # it compiles C++
+def test_a_compiled_network_trains_as_the_plain_one_and_keeps_its_names(run_fit: RunFit, tmp_path: Path) -> None:
+    histories = []
+    for is_compiled in (False, True):
+        network = make_network(conv_dropout=0.0, dense_dropout=0.0)
+        folder = tmp_path / str(is_compiled)
+        folder.mkdir()
+        histories.append(
+            run_fit(network=network, folder=folder, trainer={"compile": is_compiled, "max_epochs": 1}).history
+        )
+    plain, compiled = ([row["train_loss"] for row in history] for history in histories)
+    assert compiled == pytest.approx(plain, rel=1e-3)
+    load_network(tmp_path / "True" / "best.ckpt", make_network())
+
+
 def test_soft_targets_and_colour_train(run_fit: RunFit) -> None:
     data = make_data(channels=3, soft=True)
     network = make_network(channels=3)

@@ -35,12 +35,10 @@ class ViT(nn.Module):
         width_multiplier: float = 1.0,
     ) -> None:
         super().__init__()
-        for key, value in (("in_channels", in_channels), ("num_classes", num_classes), ("image_size", image_size)):
+        counts = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
+        counts |= {"patch_size": patch_size, "num_blocks": num_blocks, "num_heads": num_heads}
+        for key, value in (counts | {"head_width": head_width, "mlp_ratio": mlp_ratio}).items():
             check_int(key, value)
-        for key, value in (("patch_size", patch_size), ("num_blocks", num_blocks), ("num_heads", num_heads)):
-            check_int(key, value)
-        check_int("head_width", head_width)
-        check_int("mlp_ratio", mlp_ratio)
         check_dropout("dropout", dropout)
         check_multiplier(width_multiplier)
         if patch_size > image_size:

@@ -8,6 +8,7 @@ states of optimiser and schedule, and the history are all that an exact resume t
 import atexit
 import contextlib
 import gc
+import itertools
 import logging
 import signal
 import threading
@@ -219,24 +220,19 @@ def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: 
     others in groups marked "is_body". ValueError where a body is asked for and no layer is called output.
     """
     body = body_parameters(network) if body_apart else {}
-    parts: list[tuple[list[nn.Parameter], dict[str, Any]]] = []
-    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    if body_apart:
-        parts.append(([p for name, p in trainable.items() if name not in body], {}))
-        parts.append(([p for name, p in trainable.items() if name in body], {"is_body": True}))
-    else:
-        parts.append((list(trainable.values()), {}))
-    if decay_norm_and_bias:
-        return [{"params": parameters, **marks} for parameters, marks in parts]
-    return [
-        {
-            "params": [p for p in parameters if (p.ndim > 1) == decayed],
-            **marks,
-            **({} if decayed else {"weight_decay": 0.0}),
-        }
-        for parameters, marks in parts
-        for decayed in (True, False)
-    ]
+    groups = []
+    for is_body, decayed in itertools.product((False, True), (True, False)):
+        parameters = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+            and (name in body) == is_body
+            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
+        ]
+        if parameters:
+            marks = {"is_body": True} if is_body else {}
+            groups.append({"params": parameters, **marks, **({} if decayed else {"weight_decay": 0.0})})
+    return groups
 
 
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:

@@ -1,0 +1,65 @@
+"""Every recipe on the real FER2013, reduced as `# reduced:` in its header says: a row of the results page each.
+
+    python benchmarks/recipes.py fer2013.csv [NAME ...] [--full] [--output-dir recipes]
+
+The reduced forms are for two CPU cores; `--full` runs the recipes as they stand, for a GPU. Each run is the command
+that a user would type, in a process of its own. A recipe whose sweep is in the output folder is resumed, not repeated.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ferhpo.config import compose, sweep_files
+from ferhpo.record import META, Sweep, load_sweep
+
+
+def reduced_overrides(path: Path) -> list[str]:
+    """What the header of a recipe says to change where there is no GPU."""
+    found = re.search(r"^# reduced:((?: .*\n)(?:#  .*\n)*)", path.read_text(), re.MULTILINE)
+    return found.group(1).replace("#", " ").split() if found else []
+
+
+def run(name: str, overrides: list[str], output_dir: Path) -> tuple[Sweep, float]:
+    """Run a recipe as a user would; returns its record and the wall time in seconds."""
+    verb = "sweep" if compose(name).config["space"] else "train"
+    command = [sys.executable, "-m", "ferhpo", verb, "--json"]
+    if (output_dir / name / META).exists():
+        command += ["--resume", name, f"output_dir={output_dir}"]
+    else:
+        command += [name, f"output_dir={output_dir}", *overrides]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return load_sweep(name, output_dir), time.perf_counter() - begin
+
+
+def row(record: Sweep, reduced: list[str], seconds: float) -> str:
+    """A row of markdown: recipe, value, accuracy in training, trials, how reduced, minutes."""
+    best = record.best()
+    assert best is not None, f"{record.name}: no trial is complete"
+    kept = next((epoch for epoch in best.epochs if epoch["epoch"] == best.best_epoch), best.epochs[-1])
+    values = [f"{100 * kept[key]:.2f} %" for key in ("val_acc", "train_acc")]
+    how = " ".join(f"`{text}`" for text in reduced) or "no"
+    return f"| {record.name} | {' | '.join(values)} | {len(record.trials())} | {how} | {seconds / 60:.0f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--full", action="store_true", help="as the recipes stand")
+    parser.add_argument("--output-dir", type=Path, default=Path("recipes"))
+    args = parser.parse_args()
+    files = {name: path for name, path in sweep_files().items() if name != "demo"}
+    print("| recipe | val_acc | train_acc | trials | reduced | minutes |\n|---|---|---|---|---|---|", flush=True)
+    for name in args.names or files:
+        reduced = [] if args.full else reduced_overrides(files[name])
+        record, seconds = run(name, [f"data.path={args.data.resolve()}", *reduced], args.output_dir.resolve())
+        print(row(record, reduced, seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
