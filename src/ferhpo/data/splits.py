@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
+from ferhpo.data.dealing import deal
 from ferhpo.data.faults import nearest, one_of
 from ferhpo.errors import ConfigError, DataError
 
@@ -81,7 +82,8 @@ def assign_splits(
     groups = image_groups(images, subjects) if options.split == "random" or options.folds else None
     if options.split == "random":
         assert groups is not None
-        split = random_split(labels, groups, options.val_fraction, options.test_fraction, options.split_seed, everyone)
+        fractions = options.val_fraction, options.test_fraction
+        split = random_split(labels, groups, *fractions, options.split_seed, everyone, subjects is not None)
     else:
         assert published is not None
         split = published.copy()
@@ -91,7 +93,7 @@ def assign_splits(
     name = options.split
     if options.folds:
         assert groups is not None
-        split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed)
+        split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed, subjects is not None)
         name = f"{name}, fold {options.fold} of {options.folds}"
     for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
         if not (split == code).any():
@@ -119,7 +121,11 @@ def image_groups(images: NDArray[np.uint8], subjects: NDArray[np.int64] | None) 
 
     Two subjects who share an identical image become one group.
     """
-    identical = identical_groups(images)
+    return joined_groups(identical_groups(images), subjects)
+
+
+def joined_groups(identical: NDArray[np.int64], subjects: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the images so that those with one number in either have one number; int64 [N]."""
     if subjects is None:
         return identical
     _, subject = np.unique(subjects, return_inverse=True)
@@ -141,15 +147,29 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
     """Return the data with its TRAIN and VAL images cut into `folds` parts, of which part `fold` (from 0) validates.
 
     Images, labels and all else are shared with `data`; split, split_name and digest are new. TEST and UNUSED images
-    stay. Parts are by groups, each class by its share, the same for the same seed; each image validates in one part.
+    stay. Parts are by groups, each class by its share, the same for the same seed; each image validates in one part,
+    but for images that were merged into training: they always train, unless they are identical to one that validates.
     Raises ConfigError where a part would be empty, or all there is.
     """
     assert 0 <= fold < folds
-    groups = image_groups(data.images, data.groups)
-    split = k_fold(data.labels, groups, data.split, folds, fold, seed)
-    if not ((split == TRAIN).any() and (split == VAL).any()):
-        num_groups = len(np.unique(groups[(split == TRAIN) | (split == VAL)]))
-        rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
+    train_only = np.zeros(len(data.labels), np.bool_)
+    if data.parts:
+        train_only = np.repeat([part.train_only for part in data.parts], [part.num_images for part in data.parts])
+    pool = ((data.split == TRAIN) | (data.split == VAL)) & ~train_only
+    identical = identical_groups(data.images)
+    subjects = None if data.groups is None else data.groups[pool]
+    groups = joined_groups(identical[pool], subjects)
+    # Where no two images are of one subject, the parts are those of the same data set without subjects.
+    by_subject = subjects is not None and len(np.unique(subjects)) < len(subjects)
+    split = data.split.copy()
+    split[pool] = k_fold(data.labels[pool], groups, split[pool], folds, fold, seed, by_subject)
+    validates = np.zeros(int(identical.max()) + 1, np.bool_)
+    validates[identical[split == VAL]] = True
+    split[train_only & (split == TRAIN) & validates[identical]] = UNUSED
+    if not ((split[pool] == TRAIN).any() and (split[pool] == VAL).any()):
+        rule = (
+            f"the {len(np.unique(groups)):,} groups of images to train and validate on do not fill so many; set fewer"
+        )
         raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
     name = f"{data.split_name}, fold {fold} of {folds}"
     folded = face_data(
@@ -165,14 +185,22 @@ def random_split(
     test_fraction: float,
     seed: int,
     usable: NDArray[np.bool_] | None = None,
+    by_subject: bool = False,
 ) -> NDArray[np.uint8]:
     """Draw a split by groups, class by class; uint8 [N].
 
     Each class gives its share to val and test, off by at most one group at each border.
+    by_subject: groups hold several classes, as those of subjects do, and shares are as near as such groups allow
     """
     usable = np.ones(len(labels), np.bool_) if usable is None else usable
-    place = _place_in_class(labels, groups, usable, np.random.default_rng([seed, 0]))
+    rng = np.random.default_rng([seed, 0])
     split = np.full(len(labels), TRAIN, np.uint8)
+    if by_subject:
+        shares = test_fraction, val_fraction, 1 - val_fraction - test_fraction
+        split[usable] = np.array([TEST, VAL, TRAIN], np.uint8)[deal(labels[usable], groups[usable], shares, rng)]
+        split[~usable] = UNUSED
+        return split
+    place = _place_in_class(labels, groups, usable, rng)
     split[place < val_fraction + test_fraction] = VAL
     split[place < test_fraction] = TEST
     split[~usable] = UNUSED
@@ -180,13 +208,26 @@ def random_split(
 
 
 def k_fold(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], split: NDArray[np.uint8], folds: int, fold: int, seed: int
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    folds: int,
+    fold: int,
+    seed: int,
+    by_subject: bool = False,
 ) -> NDArray[np.uint8]:
-    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N]."""
+    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N].
+
+    by_subject: as for random_split
+    """
     pool = (split == TRAIN) | (split == VAL)
     rng = np.random.default_rng([seed, 1])
-    place = _place_in_class(labels, groups, pool, rng, turn=True)
     out = split.copy()
+    if by_subject:
+        part = deal(labels[pool], groups[pool], [1 / folds] * folds, rng)
+        out[pool] = np.where(part == fold, VAL, TRAIN)
+        return out
+    place = _place_in_class(labels, groups, pool, rng, turn=True)
     out[pool] = np.where((place[pool] * folds).astype(np.int64) == fold, VAL, TRAIN)
     return out
 
