@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, Part, face_data
 from ferhpo.data.splits import (
     balanced_class_weights,
     identical_groups,
@@ -132,6 +132,22 @@ def test_with_fold(seed: int, folds: int, has_subjects: bool) -> None:
         assert_groups_whole(folded.split, image_groups(images, subjects), pool)
         times += folded.split == VAL
     np.testing.assert_array_equal(times, pool.astype(int))
+
+
+def test_merged_images_never_validate_nor_leak() -> None:
+    """Twelve images of a main source, then five that were merged into training: two copies, three of one subject."""
+    images = np.arange(17, dtype=np.uint8).reshape(17, 1, 1)
+    images[12:14] = images[:2]
+    labels, split = np.arange(17) % 2, np.array([TRAIN] * 9 + [VAL] * 3 + [TRAIN] * 5, np.uint8)
+    groups = np.array([*range(12), 20, 20, 20, 21, 21])
+    parts = (Part("main", "a.csv", 12), Part("more", "b", 5, train_only=True))
+    data = face_data(images, labels, split, ("a", "b"), "made", "published", groups=groups, parts=parts)
+    alone = face_data(images[:12], labels[:12], split[:12], ("a", "b"), "made", "published")
+    for fold in range(3):
+        folded = with_fold(data, 3, fold, 0)
+        np.testing.assert_array_equal(folded.split[:12], with_fold(alone, 3, fold, 0).split)
+        copies = [UNUSED if folded.split[image] == VAL else TRAIN for image in (0, 1)]
+        assert folded.split[12:].tolist() == [*copies, TRAIN, TRAIN, TRAIN]
 
 
 def test_more_folds_than_groups() -> None:

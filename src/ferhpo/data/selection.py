@@ -89,10 +89,8 @@ def select(
     kept_files = [name for name, kept in zip(names, keep, strict=True) if kept]
     subjects = None if subject_of is None else _numbers([subject_of(name) for name in kept_files])
     if options.split == "published" and published is not None and not (published == VAL).any():
-        train, groups = published == TRAIN, image_groups(images, subjects)
-        drawn = random_split(
-            new_labels, groups, options.val_fraction, 0.0, options.split_seed, train, subjects is not None
-        )
+        train, groups, by_subject = published == TRAIN, image_groups(images, subjects), subjects is not None
+        drawn = random_split(new_labels, groups, options.val_fraction, 0.0, options.split_seed, train, by_subject)
         published = np.where(train, drawn, published)
     split, split_name = assign_splits(
         where, f"data={reader}", options, published, images, new_labels, subjects=subjects

@@ -155,21 +155,21 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
     train_only = np.zeros(len(data.labels), np.bool_)
     if data.parts:
         train_only = np.repeat([part.train_only for part in data.parts], [part.num_images for part in data.parts])
-    pool = ((data.split == TRAIN) | (data.split == VAL)) & ~train_only
+    own = ~train_only
     identical = identical_groups(data.images)
-    subjects = None if data.groups is None else data.groups[pool]
-    groups = joined_groups(identical[pool], subjects)
+    subjects = None if data.groups is None else data.groups[own]
+    groups = joined_groups(identical[own], subjects)
     # Where no two images are of one subject, the parts are those of the same data set without subjects.
     by_subject = subjects is not None and len(np.unique(subjects)) < len(subjects)
     split = data.split.copy()
-    split[pool] = k_fold(data.labels[pool], groups, split[pool], folds, fold, seed, by_subject)
+    split[own] = k_fold(data.labels[own], groups, split[own], folds, fold, seed, by_subject)
     validates = np.zeros(int(identical.max()) + 1, np.bool_)
     validates[identical[split == VAL]] = True
     split[train_only & (split == TRAIN) & validates[identical]] = UNUSED
-    if not ((split[pool] == TRAIN).any() and (split[pool] == VAL).any()):
-        rule = (
-            f"the {len(np.unique(groups)):,} groups of images to train and validate on do not fill so many; set fewer"
-        )
+    pool = (split[own] == TRAIN) | (split[own] == VAL)
+    if len(np.unique(split[own][pool])) < 2:
+        num_groups = len(np.unique(groups[pool]))
+        rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
         raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
     name = f"{data.split_name}, fold {fold} of {folds}"
     folded = face_data(
