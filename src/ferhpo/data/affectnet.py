@@ -49,7 +49,7 @@ def load(
     Raises ConfigError for keys that cannot be, DataError with every fault of the data.
     """
     options = SplitOptions(split or "published", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    if faults := key_faults(options, SPLITS, image_size, channels):
+    if faults := key_faults(options, SPLITS, image_size, channels, labels):
         raise ConfigError("data=affectnet", faults)
     where = f"data.path is {path}"
     source = existing_path("data.path", path)
@@ -59,7 +59,7 @@ def load(
         source,
         recipe,
         cache_dir,
-        lambda: read_emotion_folders(where, source, "AffectNet", channels, image_size, class_of),
+        lambda: read_emotion_folders(where, source, "AffectNet, folders of classes", channels, image_size, class_of),
     )
     if "published" not in entry.arrays:
         if split in ("published", "folder"):

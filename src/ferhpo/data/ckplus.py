@@ -60,7 +60,7 @@ def load(
     Raises ConfigError for keys that cannot be, DataError with every fault of the data.
     """
     options = SplitOptions(split, val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    faults = key_faults(options, SPLITS, image_size, channels)
+    faults = key_faults(options, SPLITS, image_size, channels, labels)
     if peak_frames < 1:
         faults.append(f"data.peak_frames is {peak_frames}, and it is 1 or more; 3 is usual")
     if neutral_frames < 0:

@@ -49,7 +49,7 @@ def load(
     Raises ConfigError for keys that cannot be, DataError with every fault of the data.
     """
     options = SplitOptions(split or "published", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    if faults := key_faults(options, SPLITS, image_size, channels):
+    if faults := key_faults(options, SPLITS, image_size, channels, labels, None):
         raise ConfigError("data=image_folder", faults)
     where = f"data.path is {path}"
     source = existing_path("data.path", path)

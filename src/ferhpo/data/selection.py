@@ -18,14 +18,25 @@ from ferhpo.data.pseudo_labels import agreement
 from ferhpo.data.splits import SplitOptions, assign_splits, image_groups, random_split
 from ferhpo.errors import ConfigError, DataError
 
-DIFFERS, NO_PSEUDO_LABEL = "label and pseudo-label differ", "no pseudo-label"
+DIFFERS, NO_PSEUDO_LABEL = "whose label and pseudo-label differ", "without a pseudo-label"
 
 _ClassOf = Callable[[str], str | None]
 
 
-def key_faults(options: SplitOptions, splits: tuple[str, ...], image_size: int | None, channels: int) -> list[str]:
-    """One sentence for each setting that no data set of image files can have."""
-    faults = options.faults(splits)
+def key_faults(
+    options: SplitOptions,
+    splits: tuple[str, ...],
+    image_size: int | None,
+    channels: int,
+    labels: LabelMap | None,
+    classes: tuple[str, ...] | None = EMOTIONS,
+) -> list[str]:
+    """One sentence for each setting that cannot be.
+
+    splits: what options.split may be
+    classes: those of the source; None where only its folders tell
+    """
+    faults = options.faults(splits) + (label_faults(labels, classes, classes) if classes else [])
     if channels not in (1, 3):
         faults.append(f"data.channels is {channels}, and it is 1 (grey) or 3 (colour)")
     if image_size is not None and image_size < 1:
@@ -53,11 +64,11 @@ def select(
     options: a split of "published" without VAL images takes val_fraction of TRAIN for them
     class_of: the class that a text of the pseudo-label CSV means; by default one of meta classes in any spelling
     subject_of: names the subject of a file, whose images stay together
-    Raises ConfigError for `labels` that cannot be or leave fewer than two classes, DataError for the rest.
+    Raises ConfigError for `labels` that name no class or leave fewer than two, DataError for the rest.
     """
     given = tuple(entry.meta["classes"])
-    is_emotions = given == EMOTIONS
-    if faults := label_faults(labels, given, EMOTIONS if is_emotions else None):
+    is_emotions = given == EMOTIONS  # never of any other folders, whose classes are sorted
+    if not is_emotions and (faults := label_faults(labels, given, None)):
         raise ConfigError(f"data={reader}", faults)
     becomes = mapped(labels, given, EMOTIONS if is_emotions else None)
     images, codes, names = entry.arrays["images"], entry.arrays["labels"], entry.meta["names"]
@@ -65,7 +76,7 @@ def select(
     keep = np.array([becomes[given[code]] is not None for code in codes])
     for code, name in enumerate(given):
         if becomes[name] is None and (number := int((codes == code).sum())):
-            dropped.append((f"class {name}", number))
+            dropped.append((f"of class {name}", number))
     if clean is not None:
         agrees, has_row = agreement(
             clean, source, names, [given[code] for code in codes], class_of or (lambda text: spelled(text, given))
@@ -75,8 +86,8 @@ def select(
                 dropped.append((reason, number))
         keep &= agrees
     if not keep.any():
-        told = "; ".join(f"{reason}: {number:,}" for reason, number in dropped)
-        raise DataError(where, [f"no image is left ({told}); change data.labels or data.clean"])
+        told = ", ".join(f"{number:,} {reason}" for reason, number in dropped)
+        raise DataError(where, [f"no image is left (dropped: {told}); change data.labels or data.clean"])
     kept_names = [str(becomes[given[code]]) for code in codes[keep]]
     class_names = _class_names(set(kept_names), is_emotions)
     if len(class_names) < 2:

@@ -46,13 +46,17 @@ def load(
     Raises ConfigError for keys that cannot be, DataError with every fault of the data.
     """
     options = SplitOptions(split, val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    if faults := key_faults(options, SPLITS, image_size, channels):
+    if faults := key_faults(options, SPLITS, image_size, channels, labels):
         raise ConfigError("data=sfew", faults)
     where = f"data.path is {path}"
     source = existing_path("data.path", path)
     recipe = {"reader": "sfew", "image_size": image_size, "channels": channels}
     entry = read_cached(
-        where, source, recipe, cache_dir, lambda: read_emotion_folders(where, source, "SFEW", channels, image_size)
+        where,
+        source,
+        recipe,
+        cache_dir,
+        lambda: read_emotion_folders(where, source, "SFEW, folders of classes", channels, image_size),
     )
     if split == "published" and "published" not in entry.arrays:
         raise DataError(where, ["data.split=published needs folders Train and Val; set data.split=random"])
