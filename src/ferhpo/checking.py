@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate
+from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.space import Draw, Space, nearest, set_path
 from ferhpo.tracking import TrackingSettings
@@ -123,7 +123,7 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
         if key not in names and not takes_any:
             yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
         elif value == "???":
-            yield f"{section}.{key} is not set; add {section}.{key}=..."
+            yield not_set(f"{section}.{key}")
         elif isinstance(value, Mapping):
             nested = {key: value} if "_target_" in value else {f"{key}.{name}": child for name, child in value.items()}
             for path, child in nested.items():

@@ -8,6 +8,7 @@ import copy
 import functools
 import os
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -404,6 +405,12 @@ def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] =
         if key != "_target_"
     }
     return target(*args, **{**kwargs, **extra})
+
+
+def not_set(path: str) -> str:
+    """The fault of a key that is still `???`."""
+    leave_out = f", or {path}=null to leave it out" if re.fullmatch(r"data\.merge\.[^.]+\.path", path) else ""
+    return f"{path} is not set; add {path}=...{leave_out}"
 
 
 def as_function(section: Mapping[str, Any], allowed: Sequence[str] = ()) -> Callable[..., Any]:

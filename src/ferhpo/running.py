@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ferhpo import checking, publishing
-from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key
+from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key, not_set
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.ledger import CONTINUE, Ledger
@@ -66,7 +66,7 @@ def load_data(composed: Composed) -> FaceData:
     section = composed.config["data"]
     missing = [path for path, value in leaves(section, "data") if value == "???"]
     if missing:
-        raise ConfigError(composed.name, [f"{path} is not set; add {path}=..." for path in missing])
+        raise ConfigError(composed.name, [not_set(path) for path in missing])
     data = as_function(section, composed.config.get("allowed_targets") or ())()
     assert isinstance(data, FaceData)
     return data

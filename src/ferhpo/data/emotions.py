@@ -29,9 +29,12 @@ def emotion_of(name: str) -> str | None:
 
 
 def spelled(name: str, names: tuple[str, ...]) -> str | None:
-    """The one of `names` that is written like `name`, or but for its case, or means the same emotion; else None."""
+    """The one of `names` that is written like `name`, or else but for its case, or else means the same emotion.
+
+    None where there is none, or several.
+    """
     if name in names:
         return name
     alike = [other for other in names if other.lower() == name.strip().lower()]
-    same = [other for other in names if emotion_of(other) == emotion_of(name) is not None]
-    return next(iter([*alike, *same]), None)
+    found = alike or [other for other in names if emotion_of(other) == emotion_of(name) is not None]
+    return found[0] if len(found) == 1 else None

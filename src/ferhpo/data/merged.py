@@ -50,6 +50,9 @@ def load(
     faults = SplitOptions("random", folds=folds, fold=fold).faults(("random",))
     if take not in TAKES:
         faults.append(f"data.take is {take}, and it is {one_of(TAKES)}")
+    if not isinstance(merge, Mapping):
+        faults.append(f"data.merge is {merge}, and it holds data sets by name")
+        merge = {}
     faults += [
         f"data.{key} is {reader}, and it is a data set with its _target_"
         for key, reader in [("main", main), *((f"merge.{name}", value) for name, value in merge.items())]
@@ -94,10 +97,12 @@ def _read(key: str, reader: Reader, form: dict[str, int], broken: list[ConfigErr
 def _together(broken: list[ConfigError | DataError]) -> ConfigError | DataError:
     if len(broken) == 1:
         return broken[0]
-    faults = [
-        fault if isinstance(error, ConfigError) else f"{error.where}: {fault}" for error in broken for fault in error.faults
-    ]
-    return (ConfigError if all(isinstance(error, ConfigError) for error in broken) else DataError)("data=merged", faults)
+    faults: list[str] = []
+    for error in broken:
+        before = "" if isinstance(error, ConfigError) else f"{error.where}: "
+        faults += [f"{before}{fault}" for fault in error.faults]
+    kind = ConfigError if all(isinstance(error, ConfigError) for error in broken) else DataError
+    return kind("data=merged", faults)
 
 
 def _merge(main: FaceData, further: Mapping[str, FaceData], take: str) -> FaceData:

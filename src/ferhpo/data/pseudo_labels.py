@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,22 +75,27 @@ def agreement(
 
 def _read_text(where: str, clean: str | Path, source: Path) -> str:
     """The CSV at that path, or else inside the data set."""
-    if not Path(clean).expanduser().exists() and not Path(clean).is_absolute():
-        with open_tree(where, source) as tree:
-            if str(clean) in tree.names:
-                try:
-                    with tree.open_file(str(clean)) as file:
-                        return file.read(MAX_BYTES).decode("utf-8-sig", "replace")
-                except UNPACKING_ERRORS as error:
-                    raise DataError(where, [f"it cannot be unpacked ({error}); get the zip again"]) from error
-            csvs = [name for name in tree.names if name.lower().endswith(".csv")]
-            if like := nearest(str(clean), csvs):
-                raise DataError(where, [f"there is no such file here or in {source}; did you mean {like}?"])
-    path = existing_path("data.clean", clean)
+    path = Path(clean).expanduser()
     if path.is_dir():
         raise DataError(where, ["it is a folder, and a CSV is needed"])
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES).decode("utf-8-sig", "replace")
+    if path.exists() or path.is_absolute():
+        with existing_path("data.clean", clean).open("rb") as file:
+            return _decoded(file)
+    with open_tree(where, source) as tree:
+        if str(clean) not in tree.names:
+            csvs = [name for name in tree.names if name.lower().endswith(".csv")]
+            like = nearest(str(clean), csvs)
+            hint = f"did you mean {like}?" if like else "set data.clean=null to keep all images"
+            raise DataError(where, [f"there is no such file, neither here nor in {source}; {hint}"])
+        try:
+            with tree.open_file(str(clean)) as file:
+                return _decoded(file)
+        except UNPACKING_ERRORS as error:
+            raise DataError(where, [f"it cannot be unpacked ({error}); get the zip again"]) from error
+
+
+def _decoded(file: IO[bytes]) -> str:
+    return file.read(MAX_BYTES).decode("utf-8-sig", "replace")
 
 
 def _rows(where: str, text: str, faults: Faults) -> Iterator[tuple[str, dict[str, str]]]:

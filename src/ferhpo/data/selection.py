@@ -90,8 +90,8 @@ def select(
         raise DataError(where, [f"no image is left (dropped: {told}); change data.labels or data.clean"])
     kept_names = [str(becomes[given[code]]) for code in codes[keep]]
     class_names = _class_names(set(kept_names), is_emotions)
-    if len(class_names) < 2:
-        raise ConfigError(f"data={reader}", [f"data.labels leaves one class, {class_names[0]}; a classifier needs two"])
+    if len(set(kept_names)) < 2:
+        raise ConfigError(f"data={reader}", [f"data.labels leaves one class, {kept_names[0]}; a classifier needs two"])
 
     images_digest = entry.digests.get("images") if keep.all() else None
     images = images if keep.all() else images[keep]
