@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate
+from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.space import Draw, Space, nearest, set_path
 from ferhpo.tracking import TrackingSettings
@@ -125,7 +125,12 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
         if key not in names and not takes_any:
             yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
         elif value == "???":
-            yield f"{section}.{key} is not set; add {section}.{key}=..."
+            yield not_set(f"{section}.{key}")
+        elif isinstance(value, Mapping):
+            nested = {key: value} if "_target_" in value else {f"{key}.{name}": child for name, child in value.items()}
+            for path, child in nested.items():
+                if isinstance(child, Mapping) and "_target_" in child:
+                    yield from _bind(f"{section}.{path}", child, allowed)
     for name, parameter in parameters.items():
         missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
         if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
@@ -158,8 +163,9 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     values = config[section]
     try:
         if section == "model":
-            size = config["augment"].get("crop") or config["data"].get("image_size") or IMAGE_SIZE
-            channels = config["data"].get("channels") or 1
+            data = config["data"].get("main") or config["data"]  # of merged sources, the one that the others follow
+            size = config["augment"].get("crop") or data.get("image_size") or IMAGE_SIZE
+            channels = data.get("channels") or 1
             with torch.device(device):
                 instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size)
         elif section in ("optim", "lr_schedule"):

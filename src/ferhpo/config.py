@@ -5,9 +5,11 @@ OmegaConf. `check.py` says whether it can run.
 """
 
 import copy
+import functools
 import os
 import pkgutil
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -403,3 +405,23 @@ def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] =
         if key != "_target_"
     }
     return target(*args, **{**kwargs, **extra})
+
+
+def not_set(path: str) -> str:
+    """The fault of a key that is still `???`."""
+    leave_out = f", or {path}=null to leave it out" if re.fullmatch(r"data\.merge\.[^.]+\.path", path) else ""
+    return f"{path} is not set; add {path}=...{leave_out}"
+
+
+def as_function(section: Mapping[str, Any], allowed: Sequence[str] = ()) -> Callable[..., Any]:
+    """A section's `_target_` with its other keys filled in, still to be called; nested sections likewise."""
+
+    def filled(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if "_target_" in value:
+            return as_function(value, allowed)
+        return {key: filled(child) for key, child in value.items()}
+
+    kwargs = {key: filled(value) for key, value in section.items() if key != "_target_"}
+    return functools.partial(locate(section["_target_"], allowed), **kwargs)

@@ -150,6 +150,15 @@ def plan_table(plan: "Plan") -> Table:
     return key_values(rows)
 
 
+def _dropped(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was left out of each source and why."""
+    return [
+        f"{part['name']}: " + ", ".join(f"{number:,} {reason}" for reason, number in part["dropped"].items())
+        for part in parts
+        if part["dropped"]
+    ]
+
+
 def data_tables(description: Mapping[str, Any]) -> list[Table]:
     """What `ferhpo data` shows: facts, then counts of classes by split."""
     pixels, duplicates = description["pixels"], description["duplicates"]
@@ -166,6 +175,7 @@ def data_tables(description: Mapping[str, Any]) -> list[Table]:
             f"{conflicts['groups']:,} groups of identical images ({conflicts['images']:,} images) with two labels",
         ),
         ("blank", f"{blanks['one_value']:,} images of one value, {blanks['all_black']:,} of them black"),
+        *(("dropped", text) for text in _dropped(description["parts"])),
         ("overlap", f"{overlap['val_in_train']:,} val and {overlap['test_in_train']:,} test images stand in train too"),
         ("digest", description["digest"]),
     ]
@@ -177,7 +187,21 @@ def data_tables(description: Mapping[str, Any]) -> list[Table]:
     for label in description["class_names"]:
         counts.add_row(label, *(f"{description['counts'][name][label]:,}" for name in splits))
     counts.add_row("all", *(f"{sum(description['counts'][name].values()):,}" for name in splits), style="bold")
-    return [key_values(facts), counts]
+    tables = [key_values(facts), counts]
+    if len(description["parts"]) > 1:
+        tables.append(_sources_table(description["parts"], splits))
+    return tables
+
+
+def _sources_table(parts: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Table:
+    """Images of each source by split."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("source")
+    for name in splits:
+        table.add_column(name, justify="right")
+    for part in parts:
+        table.add_row(part["name"], *(f"{part['counts'][name]:,}" for name in splits))
+    return table
 
 
 class Progress:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ferhpo import checking, publishing
-from ferhpo.config import Composed, ComputeSettings, compose, instantiate, nearest_key
+from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key, not_set
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.ledger import CONTINUE, Ledger
@@ -31,7 +31,7 @@ from ferhpo.record import (
     save_config,
 )
 from ferhpo.reports.leaderboard import leaderboard_csv, sweep_note
-from ferhpo.space import Space, set_path
+from ferhpo.space import Space, leaves, set_path
 from ferhpo.study import FolderLock, SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, check_store
 
@@ -64,10 +64,10 @@ class SweepResult:
 def load_data(composed: Composed) -> FaceData:
     """Read (or take from the cache) the data set of a configuration. Raises DataError."""
     section = composed.config["data"]
-    missing = [key for key, value in section.items() if value == "???"]
+    missing = [path for path, value in leaves(section, "data") if value == "???"]
     if missing:
-        raise ConfigError(composed.name, [f"data.{key} is not set; add data.{key}=..." for key in missing])
-    data = instantiate(section)
+        raise ConfigError(composed.name, [not_set(path) for path in missing])
+    data = as_function(section, composed.config.get("allowed_targets") or ())()
     assert isinstance(data, FaceData)
     return data
 
@@ -356,10 +356,11 @@ def _use_free_name(config: dict[str, Any]) -> None:
 def _make_paths_absolute(config: dict[str, Any]) -> None:
     """A sweep may be resumed from another folder."""
     config["output_dir"] = str(Path(config["output_dir"]).resolve())
-    for key in ("path", "ferplus_path", "cache_dir"):
-        value = config["data"].get(key)
-        if isinstance(value, str) and value != "???":
-            config["data"][key] = str(Path(value).resolve())
+    for path, value in list(leaves(config["data"])):
+        key = path.rpartition(".")[2]
+        is_path = key in ("path", "ferplus_path", "cache_dir") or (key == "clean" and Path(str(value)).exists())
+        if is_path and isinstance(value, str) and value != "???":
+            set_path(config["data"], path, str(Path(value).resolve()))
     weights = config["model"].get("weights")
     if isinstance(weights, str) and Path(weights).is_file():
         config["model"]["weights"] = str(Path(weights).resolve())

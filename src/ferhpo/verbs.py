@@ -4,6 +4,7 @@ Heavy packages are imported inside the functions: `ferhpo --help` loads none of 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,6 @@ def describe_data(name: str, overrides: Sequence[str] = (), config_dir: Path | N
     """
     from ferhpo.data.describe import describe
 
-    overrides = [text if text.startswith("data.") else f"data.{text}" for text in overrides]
+    overrides = [re.sub(r"^([+~]*+)(?!data\.)", r"\1data.", text) for text in overrides]
     # Not a sweep's: what it sets for its own data set would stand beside the settings of this one.
     return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))

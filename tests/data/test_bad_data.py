@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny_faces import EMOTIONS, png, zip_folder
 
-from ferhpo.data import fer2013, fer2013_csv, image_folder, synthetic
+from ferhpo.data import emotions, fer2013, fer2013_csv, image_folder, synthetic
 from ferhpo.errors import ConfigError, DataError
 
 WriteCsv = Callable[..., Path]
@@ -329,4 +329,4 @@ def test_subset_larger_than_the_split(rows: list[str], write_csv: WriteCsv) -> N
 
 
 def test_the_emotions_of_the_fixtures_are_those_of_the_reader() -> None:
-    assert EMOTIONS == fer2013.CLASS_NAMES
+    assert EMOTIONS == emotions.CLASS_NAMES

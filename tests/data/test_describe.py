@@ -39,6 +39,7 @@ def test_describe_counts_every_defect() -> None:
         },
         "pixels": {"min": 0, "max": 9, "mean": 1.312},
         "duplicates": {"redundant_images": 4, "groups": 2},
+        "parts": [],
         "conflicting_labels": {"groups": 2, "images": 6},
         "blank_images": {"one_value": 4, "all_black": 3},
         "overlap": {"val_in_train": 2, "test_in_train": 1, "test_in_val": 1},

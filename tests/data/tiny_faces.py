@@ -28,3 +28,13 @@ def png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(image).save(out, "PNG")
     return out.getvalue()
+
+
+def draw_files(root: Path, names: list[str], size: tuple[int, int] = (48, 48), colour: bool = False) -> Path:
+    """Files of noise by these names, none like another; the same for the same names. `size` is width and height."""
+    rng = np.random.default_rng(0)
+    shape = (size[1], size[0], 3) if colour else (size[1], size[0])
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(root / name)
+    return root

@@ -27,7 +27,7 @@ from ferhpo.errors import DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise it when a reader changes what it makes of the same bytes
+FORMAT = 2  # raise it when a reader changes what it makes of the same bytes
 SETTLED_SECONDS = 2.0  # coarser than the clock of any file system in use
 
 

@@ -16,6 +16,23 @@ SPLIT_NAMES = ("train", "val", "test", "unused")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A run of consecutive images that came from one source.
+
+    name: of the source, as "main" or "ckplus"
+    source: what was read, in words
+    dropped: why images of this source were left out, and how many for each reason
+    train_only: merged into the training images: these never validate
+    """
+
+    name: str
+    source: str
+    num_images: int
+    dropped: tuple[tuple[str, int], ...] = ()
+    train_only: bool = False
+
+
+@dataclass(frozen=True)
 class FaceData:
     """Labelled face images with the split of each.
 
@@ -24,12 +41,13 @@ class FaceData:
     targets: float32 [N, len(class_names)] soft targets whose rows sum to 1 (FER+ vote shares), or None
     split: uint8 [N], TRAIN, VAL, TEST or UNUSED (outside a subset or a fold)
     class_names: in the order of the labels
-    digest: sha256 over all of the above
+    digest: sha256 over all of the above, and over groups where there are any
     source: what was read, in words, as "fer2013.csv (competition CSV)"
     split_name: "published", "folder" or "random", with the fold where there are folds
     groups: int64 [N], images of one number are never divided by a drawn split (identical images, one subject's);
         None where only identical images are a group
     features: float32 [N, F] computed from the images (HOG), or None
+    parts: the sources of the images, in their order; empty where there is nothing to say of them
     """
 
     images: NDArray[np.uint8]
@@ -42,6 +60,7 @@ class FaceData:
     split_name: str
     groups: NDArray[np.int64] | None = None
     features: NDArray[np.float32] | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -74,24 +93,30 @@ def face_data(
     split_name: str,
     targets: NDArray[np.float32] | None = None,
     images_digest: str | None = None,
+    groups: NDArray[np.int64] | None = None,
+    parts: tuple[Part, ...] = (),
 ) -> FaceData:
     """Make the arrays read-only and compute the digest; the one way in which readers build a FaceData.
 
     images_digest: array_digest(images) where the caller knows it already (the cache does), to save its time.
     """
     assert len(images) == len(labels) == len(split)
+    assert not parts or sum(part.num_images for part in parts) == len(images)
+    assert groups is None or (groups.dtype == np.int64 and len(groups) == len(images))
     assert labels.dtype == np.int64
     assert split.dtype == np.uint8
     images = np.ascontiguousarray(images)
-    parts = {
+    digests = {
         "images": images_digest or array_digest(images),
         "labels": array_digest(labels),
         "targets": None if targets is None else array_digest(targets),
         "split": array_digest(split),
         "class_names": class_names,
     }
-    for array in (images, labels, targets, split):
+    if groups is not None:  # only then: the digests of data sets without groups stay what they were
+        digests["groups"] = array_digest(groups)
+    for array in (images, labels, targets, split, groups):
         if array is not None:
             array.setflags(write=False)
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return FaceData(images, labels, targets, split, class_names, digest, source, split_name)
+    digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    return FaceData(images, labels, targets, split, class_names, digest, source, split_name, groups, parts=parts)

@@ -36,11 +36,26 @@ def describe(data: FaceData) -> dict[str, Any]:
         "duplicates": {"redundant_images": len(groups) - len(sizes), "groups": int((sizes > 1).sum())},
         "conflicting_labels": {"groups": int(conflicting.sum()), "images": int(conflicting[groups].sum())},
         "blank_images": {"one_value": int((low == high).sum()), "all_black": int((high == 0).sum())},
+        "parts": [_part(data, number) for number in range(len(data.parts))],
         "overlap": {
             "val_in_train": int(_also_in(data.split, groups, VAL, TRAIN).sum()),
             "test_in_train": int(_also_in(data.split, groups, TEST, TRAIN).sum()),
             "test_in_val": int(_also_in(data.split, groups, TEST, VAL).sum()),
         },
+    }
+
+
+def _part(data: FaceData, number: int) -> dict[str, Any]:
+    """One source of a data set: its images by split, and what of it was dropped and why."""
+    part = data.parts[number]
+    start = sum(before.num_images for before in data.parts[:number])
+    counts = np.bincount(data.split[start : start + part.num_images], minlength=len(SPLIT_NAMES))
+    return {
+        "name": part.name,
+        "source": part.source,
+        "num_images": part.num_images,
+        "counts": dict(zip(SPLIT_NAMES, counts.tolist(), strict=True)),
+        "dropped": dict(part.dropped),
     }
 
 

@@ -14,6 +14,7 @@ from ferhpo.data import fer2013_csv
 from ferhpo.data.cache import Entry, read_cached
 from ferhpo.data.class_folders import find_class_folders
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
+from ferhpo.data.emotions import CLASS_NAMES, emotion_of
 from ferhpo.data.faults import Faults, existing_path, nearest, one_of
 from ferhpo.data.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
 from ferhpo.data.ferplus import targets_from_votes
@@ -21,19 +22,9 @@ from ferhpo.data.files import UNPACKING_ERRORS, Tree, decode_images, open_tree, 
 from ferhpo.data.splits import SplitOptions, assign_splits
 from ferhpo.errors import ConfigError, DataError
 
-CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 LABELS = ("fer", "ferplus_majority", "ferplus_shares")
 SPLITS = ("published", "folder", "random")
 
-_ALIASES = {
-    **{name: name for name in CLASS_NAMES},
-    "anger": "angry",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
-}
 _PUBLISHED_BY_PREFIX = {"Training": TRAIN, "PublicTest": VAL, "PrivateTest": TEST}
 _CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _FERPLUS_NAMES = ("ferplus.csv", "fer2013new.csv")
@@ -164,9 +155,9 @@ def _read_folders(where: str, tree: Tree, form: str, image_size: int | None) -> 
     if TRAIN not in splits or len(splits) < 2:
         rule = "FER2013 in folders has train/<emotion> and test/<emotion>; data=image_folder reads other forms"
         raise DataError(where, [f"it holds neither {one_of(_CSV_NAMES)} nor folders of the known form; {rule}"])
-    emotions = {name: _ALIASES.get(name.lower()) for _, name in found.classes}
+    emotions = {name: emotion_of(name) for _, name in found.classes}
     for name, emotion in emotions.items():
-        if emotion is None:
+        if emotion not in CLASS_NAMES:
             rule = f"FER2013 has {', '.join(CLASS_NAMES)}; data=image_folder reads other classes"
             faults.add("class", f"{name} is no emotion of FER2013; {rule}", name)
     for split, split_folder in splits.items():

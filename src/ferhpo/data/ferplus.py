@@ -6,7 +6,9 @@ Labels 0 to 6 therefore mean the same with and without FER+. Source: Barsoum et 
 import numpy as np
 from numpy.typing import NDArray
 
-CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+from ferhpo.data.emotions import EMOTIONS
+
+CLASS_NAMES = EMOTIONS
 
 _COLUMNS = (4, 5, 6, 1, 3, 2, 0, 7)  # of fer2013_csv.VOTE_COLUMNS, for each of CLASS_NAMES
 _REJECTED = (8, 9)  # unknown, and "no face"

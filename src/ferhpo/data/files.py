@@ -27,6 +27,8 @@ MAX_PIXELS = 40_000_000  # one image, decoded
 # RuntimeError is how zipfile asks for a password, NotImplementedError a compression that it does not know.
 UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Of a file's name and its image's width and height: left, top, right and bottom of what to keep.
+Crop = Callable[[str, int, int], tuple[int, int, int, int]]
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -102,6 +104,7 @@ def decode_images(
     channels: int,
     image_size: int | None,
     only_size: int | None = None,
+    crop: Crop | None = None,
 ) -> NDArray[np.uint8]:
     """Decode files into uint8 [N, S, S] (channels=1) or [N, S, S, 3].
 
@@ -109,6 +112,7 @@ def decode_images(
     image_size: side of the square that each image is resized to, without regard to its proportions; None leaves
         images as they are, and then all must be squares of one size
     only_size: refuse images that are not squares of this side, before any resizing
+    crop: cuts each image before all else
     Raises DataError that names every file that is no image, is truncated or has a wrong size.
     """
     faults = Faults("file")
@@ -120,6 +124,8 @@ def decode_images(
         except _Unreadable as error:
             faults.add(str(error), f"{name} {error}", name)
             continue
+        if crop is not None:
+            image = image.crop(crop(name, image.width, image.height))
         wanted = only_size or (None if image_size or out is None else out.shape[1])
         if (wanted and image.size != (wanted, wanted)) or (not image_size and image.width != image.height):
             rule = f"images here are {wanted}x{wanted}" if wanted else "images are squares"

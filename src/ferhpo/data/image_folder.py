@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from ferhpo.data.cache import Entry, read_cached
 from ferhpo.data.class_folders import find_class_folders
-from ferhpo.data.dataset import TRAIN, VAL, FaceData, face_data
+from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.data.faults import Faults, existing_path
 from ferhpo.data.files import decode_images, open_tree
-from ferhpo.data.splits import SplitOptions, assign_splits, identical_groups, random_split
+from ferhpo.data.label_map import LabelMap
+from ferhpo.data.selection import key_faults, select
+from ferhpo.data.splits import SplitOptions
 from ferhpo.errors import ConfigError, DataError
 
 SPLITS = ("published", "folder", "random")
@@ -22,6 +24,8 @@ SPLITS = ("published", "folder", "random")
 
 def load(
     path: str | Path,
+    labels: LabelMap | None = None,
+    clean: str | Path | None = None,
     split: str | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -35,6 +39,8 @@ def load(
 ) -> FaceData:
     """Read images uint8 [N, S, S] (channels=1) or [N, S, S, 3]; class names are the folders' names, sorted.
 
+    labels: what becomes of a class, as {bored: drop, glad: happy}
+    clean: a CSV of pseudo-labels; see pseudo_labels.agreement
     split: None takes "published" where there are folders train and val or test, "random" otherwise. "published" takes
         the folders as they are; without a val folder, val_fraction of train validates (by groups of identical images).
         "folder" trains on train, validates on all the rest and tests on nothing.
@@ -43,38 +49,18 @@ def load(
     Raises ConfigError for keys that cannot be, DataError with every fault of the data.
     """
     options = SplitOptions(split or "published", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    key_faults = options.faults(SPLITS)
-    if channels not in (1, 3):
-        key_faults.append(f"data.channels is {channels}, and it is 1 (grey) or 3 (colour)")
-    if image_size is not None and image_size < 1:
-        key_faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave images as they are")
-    if key_faults:
-        raise ConfigError("data=image_folder", key_faults)
+    if faults := key_faults(options, SPLITS, image_size, channels, labels, None):
+        raise ConfigError("data=image_folder", faults)
     where = f"data.path is {path}"
     source = existing_path("data.path", path)
     recipe = {"reader": "image_folder", "image_size": image_size, "channels": channels}
     entry = read_cached(where, source, recipe, cache_dir, lambda: _read(where, source, channels, image_size))
-    images, labels = entry.arrays["images"], entry.arrays["labels"]
-    published = entry.arrays.get("published")
-    if published is None and split in ("published", "folder"):
-        rule = f"data.split={split} needs folders train and val or test, and it has classes only"
-        raise DataError(where, [f"{rule}; set data.split=random"])
-    if published is None:
+    if "published" not in entry.arrays:
+        if split in ("published", "folder"):
+            rule = f"data.split={split} needs folders train and val or test, and it has classes only"
+            raise DataError(where, [f"{rule}; set data.split=random"])
         options = SplitOptions("random", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
-    elif options.split == "published" and not (published == VAL).any():
-        train = published == TRAIN
-        drawn = random_split(labels, identical_groups(images), val_fraction, 0.0, split_seed, train)
-        published = np.where(train, drawn, published)
-    split_codes, split_name = assign_splits(where, "data=image_folder", options, published, images, labels)
-    return face_data(
-        images,
-        labels,
-        split_codes,
-        tuple(entry.meta["class_names"]),
-        f"{source.name} ({entry.meta['form']})",
-        split_name,
-        images_digest=entry.digests["images"],
-    )
+    return select("image_folder", where, source, entry, options, labels, clean)
 
 
 def _read(where: str, source: Path, channels: int, image_size: int | None) -> Entry:
@@ -100,4 +86,5 @@ def _read(where: str, source: Path, channels: int, image_size: int | None) -> En
         arrays["labels"] = np.array([class_names.index(name) for name in found.class_of], np.int64)
         if train_split is not None:
             arrays["published"] = np.array(found.split_of, np.uint8)
-    return Entry(arrays, {"class_names": class_names, "form": "image folder" if source.is_dir() else "zip of images"})
+    form = "image folder" if source.is_dir() else "zip of images"
+    return Entry(arrays, {"form": form, "names": found.names, "classes": class_names})

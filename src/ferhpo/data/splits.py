@@ -1,17 +1,19 @@
 """Which image trains, which validates and which tests.
 
-Identical images are one group, and a group is never divided by a split drawn here. Published splits are taken as they
-are, and there identical images do cross: `describe.overlap_mask` finds those.
+Identical images are one group, and so are the images of one subject where a data set knows its subjects; a group is
+never divided by a split drawn here. Published splits are taken as they are, and there identical images do cross:
+`describe.overlap_mask` finds those.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
+from ferhpo.data.dealing import deal
 from ferhpo.data.faults import nearest, one_of
 from ferhpo.errors import ConfigError, DataError
 
@@ -66,19 +68,22 @@ def assign_splits(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     usable: NDArray[np.bool_] | None = None,
+    subjects: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the split uint8 [N] and its name.
 
     where, config_where: starts of a DataError ("data.path is x") and a ConfigError ("data=fer2013")
     published: the split that the source gives, if any; needed unless options.split is "random"
     usable: False for images that belong to no split (no label)
+    subjects: images of one number stay together, besides identical ones
     Raises DataError if nothing is left to train or validate on, ConfigError if train_subset is too large.
     """
     everyone = np.ones(len(labels), np.bool_) if usable is None else usable
-    groups = identical_groups(images) if options.split == "random" or options.folds else None
+    groups = image_groups(images, subjects) if options.split == "random" or options.folds else None
     if options.split == "random":
         assert groups is not None
-        split = random_split(labels, groups, options.val_fraction, options.test_fraction, options.split_seed, everyone)
+        fractions = options.val_fraction, options.test_fraction
+        split = random_split(labels, groups, *fractions, options.split_seed, everyone, subjects is not None)
     else:
         assert published is not None
         split = published.copy()
@@ -88,7 +93,7 @@ def assign_splits(
     name = options.split
     if options.folds:
         assert groups is not None
-        split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed)
+        split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed, subjects is not None)
         name = f"{name}, fold {options.fold} of {options.folds}"
     for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
         if not (split == code).any():
@@ -111,6 +116,68 @@ def identical_groups(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
+def image_groups(images: NDArray[np.uint8], subjects: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the images so that identical ones, and those of one subject, have one number; int64 [N].
+
+    Two subjects who share an identical image become one group.
+    """
+    return joined_groups(identical_groups(images), subjects)
+
+
+def joined_groups(identical: NDArray[np.int64], subjects: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the images so that those with one number in either have one number; int64 [N]."""
+    if subjects is None:
+        return identical
+    _, subject = np.unique(subjects, return_inverse=True)
+    joined = identical
+    while True:  # each turn hands the lowest number on to whoever shares pixels or a subject with its bearer
+        lowest = _lowest_of_each(_lowest_of_each(joined, subject), identical)
+        if (lowest == joined).all():
+            return joined
+        joined = lowest
+
+
+def _lowest_of_each(numbers: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    lowest = np.full(int(groups.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, groups, numbers)
+    return lowest[groups]
+
+
+def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
+    """Return the data with its TRAIN and VAL images cut into `folds` parts, of which part `fold` (from 0) validates.
+
+    Images, labels and all else are shared with `data`; split, split_name and digest are new. TEST and UNUSED images
+    stay. Parts are by groups, each class by its share, the same for the same seed; each image validates in one part,
+    but for images that were merged into training: they always train, unless they are identical to one that validates.
+    Raises ConfigError where a part would be empty, or all there is.
+    """
+    assert 0 <= fold < folds
+    train_only = np.zeros(len(data.labels), np.bool_)
+    if data.parts:
+        train_only = np.repeat([part.train_only for part in data.parts], [part.num_images for part in data.parts])
+    own = ~train_only
+    identical = identical_groups(data.images)
+    subjects = None if data.groups is None else data.groups[own]
+    groups = joined_groups(identical[own], subjects)
+    # Where no two images are of one subject, the parts are those of the same data set without subjects.
+    by_subject = subjects is not None and len(np.unique(subjects)) < len(subjects)
+    split = data.split.copy()
+    split[own] = k_fold(data.labels[own], groups, split[own], folds, fold, seed, by_subject)
+    validates = np.zeros(int(identical.max()) + 1, np.bool_)
+    validates[identical[split == VAL]] = True
+    split[train_only & (split == TRAIN) & validates[identical]] = UNUSED
+    pool = (split[own] == TRAIN) | (split[own] == VAL)
+    if len(np.unique(split[own][pool])) < 2:
+        num_groups = len(np.unique(groups[pool]))
+        rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
+        raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
+    name = f"{data.split_name}, fold {fold} of {folds}"
+    folded = face_data(
+        data.images, data.labels, split, data.class_names, data.source, name, data.targets, groups=data.groups
+    )
+    return replace(data, split=folded.split, split_name=name, digest=folded.digest)
+
+
 def random_split(
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
@@ -118,14 +185,22 @@ def random_split(
     test_fraction: float,
     seed: int,
     usable: NDArray[np.bool_] | None = None,
+    by_subject: bool = False,
 ) -> NDArray[np.uint8]:
     """Draw a split by groups, class by class; uint8 [N].
 
     Each class gives its share to val and test, off by at most one group at each border.
+    by_subject: groups hold several classes, as those of subjects do, and shares are as near as such groups allow
     """
     usable = np.ones(len(labels), np.bool_) if usable is None else usable
-    place = _place_in_class(labels, groups, usable, np.random.default_rng([seed, 0]))
+    rng = np.random.default_rng([seed, 0])
     split = np.full(len(labels), TRAIN, np.uint8)
+    if by_subject:
+        shares = test_fraction, val_fraction, 1 - val_fraction - test_fraction
+        split[usable] = np.array([TEST, VAL, TRAIN], np.uint8)[deal(labels[usable], groups[usable], shares, rng)]
+        split[~usable] = UNUSED
+        return split
+    place = _place_in_class(labels, groups, usable, rng)
     split[place < val_fraction + test_fraction] = VAL
     split[place < test_fraction] = TEST
     split[~usable] = UNUSED
@@ -133,13 +208,26 @@ def random_split(
 
 
 def k_fold(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], split: NDArray[np.uint8], folds: int, fold: int, seed: int
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    folds: int,
+    fold: int,
+    seed: int,
+    by_subject: bool = False,
 ) -> NDArray[np.uint8]:
-    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N]."""
+    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N].
+
+    by_subject: as for random_split
+    """
     pool = (split == TRAIN) | (split == VAL)
     rng = np.random.default_rng([seed, 1])
-    place = _place_in_class(labels, groups, pool, rng, turn=True)
     out = split.copy()
+    if by_subject:
+        part = deal(labels[pool], groups[pool], [1 / folds] * folds, rng)
+        out[pool] = np.where(part == fold, VAL, TRAIN)
+        return out
+    place = _place_in_class(labels, groups, pool, rng, turn=True)
     out[pool] = np.where((place[pool] * folds).astype(np.int64) == fold, VAL, TRAIN)
     return out
 

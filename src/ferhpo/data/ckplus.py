@@ -1,0 +1,120 @@
+"""CK+ in both forms: folders of classes with files of 48x48 as S010_004_00000017.png, and the original directories.
+
+The original: cohn-kanade-images/S005/001/S005_001_00000011.png, with Emotion/S005/001/S005_001_00000011_emotion.txt for
+327 of its 593 sequences. A sequence begins neutral and ends at the peak of its emotion. The first three digits are the
+subject: images of one subject are never divided. Source: Lucey et al. 2010, "The Extended Cohn-Kanade Dataset (CK+)".
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ferhpo.data import ckplus_original
+from ferhpo.data.cache import Entry, read_cached
+from ferhpo.data.dataset import FaceData
+from ferhpo.data.emotion_folders import find_emotion_folders
+from ferhpo.data.emotions import EMOTIONS
+from ferhpo.data.faults import Faults, existing_path, one_of
+from ferhpo.data.files import Tree, decode_images, open_tree
+from ferhpo.data.label_map import LabelMap
+from ferhpo.data.selection import key_faults, select
+from ferhpo.data.splits import SplitOptions
+from ferhpo.errors import ConfigError
+
+SPLITS = ("random",)
+CROPS = ("landmarks", "centre")
+
+_NAME = re.compile(r"(S\d+)_(\d+)_(\d+)\.\w+$", re.IGNORECASE)
+
+
+def load(
+    path: str | Path,
+    labels: LabelMap | None = None,
+    clean: str | Path | None = None,
+    peak_frames: int = 3,
+    neutral_frames: int = 1,
+    crop: str | None = None,
+    split: str = "random",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    folds: int | None = None,
+    fold: int = 0,
+    split_seed: int = 0,
+    train_subset: int | None = None,
+    image_size: int = 48,
+    channels: int = 1,
+    cache_dir: str | Path | None = None,
+) -> FaceData:
+    """Read CK+: images uint8 [N, S, S] (channels=1) or [N, S, S, 3], classes in FER2013's order, then contempt.
+
+    path: the folder of either form, or a zip of it
+    labels: what becomes of a class, as {contempt: drop}
+    clean: a CSV of pseudo-labels; see pseudo_labels.agreement
+    peak_frames: the last frames of a sequence, which show its emotion; both forms
+    neutral_frames: the first frames of a sequence, which are neutral; the original form alone
+    crop: of the original form, the square of the face that is kept: "landmarks" (a folder Landmarks beside the images),
+        "centre" (of the whole frame: the face is small there), None takes landmarks where they are
+    Keys of the split: see splits.SplitOptions. CK+ publishes none, so it is "random", by subjects.
+    Raises ConfigError for keys that cannot be, DataError with every fault of the data.
+    """
+    options = SplitOptions(split, val_fraction, test_fraction, folds, fold, split_seed, train_subset)
+    faults = key_faults(options, SPLITS, image_size, channels, labels)
+    if peak_frames < 1:
+        faults.append(f"data.peak_frames is {peak_frames}, and it is 1 or more; 3 is usual")
+    if neutral_frames < 0:
+        faults.append(f"data.neutral_frames is {neutral_frames}, and it is 0 or more; 1 is usual")
+    if crop is not None and crop not in CROPS:
+        faults.append(f"data.crop is {crop}, and it is {one_of(CROPS)}, or null for what is there")
+    if faults:
+        raise ConfigError("data=ckplus", faults)
+    where = f"data.path is {path}"
+    source = existing_path("data.path", path)
+    recipe = {"reader": "ckplus", "image_size": image_size, "channels": channels}
+    recipe |= {"peak_frames": peak_frames, "neutral_frames": neutral_frames, "crop": crop}
+
+    def read() -> Entry:
+        with open_tree(where, source) as tree:
+            if ckplus_original.is_original(tree):
+                return ckplus_original.read(where, tree, channels, image_size, peak_frames, neutral_frames, crop)
+            return _read_folders(where, tree, channels, image_size, peak_frames)
+
+    entry = read_cached(where, source, recipe, cache_dir, read)
+    return select("ckplus", where, source, entry, options, labels, clean, subject_of=subject_of)
+
+
+def subject_of(name: str) -> str:
+    """The subject in the name of a file, as S010."""
+    return PurePosixPath(name).name.partition("_")[0].upper()
+
+
+def _read_folders(where: str, tree: Tree, channels: int, image_size: int, peak_frames: int) -> Entry:
+    faults = Faults("file")
+    found, codes = find_emotion_folders(where, tree, faults)
+    sequences: dict[tuple[int, str], list[int]] = {}
+    for place, name in enumerate(found.names):
+        match = _NAME.search(PurePosixPath(name).name)
+        if match is None:
+            rule = "does not tell subject, sequence and frame, as S010_004_00000017.png does"
+            faults.add("name", f"{name} {rule}; data=image_folder reads other names", name)
+        else:
+            sequences.setdefault((codes[place], f"{match[1]}_{match[2]}".upper()), []).append(place)
+    kept: list[int] = []
+    for (code, _), places in sequences.items():
+        places.sort(key=lambda place: _frame(found.names[place]))
+        # Neutral frames begin a sequence: its last ones are not better than the first.
+        kept += places if EMOTIONS[code] == "neutral" else places[-peak_frames:]
+    kept.sort()
+    names = [found.names[place] for place in kept]
+    images = decode_images(where, faults, tree, names, channels, image_size)
+    meta: dict[str, Any] = {"form": "CK+, folders of classes", "names": names, "classes": EMOTIONS}
+    if len(kept) < len(found.names):
+        meta["dropped"] = [("frames before the peak", len(found.names) - len(kept))]
+    return Entry({"images": images, "labels": np.array([codes[place] for place in kept], np.int64)}, meta)
+
+
+def _frame(name: str) -> int:
+    match = _NAME.search(name)
+    assert match is not None
+    return int(match[3])

@@ -1,0 +1,42 @@
+"""Deals groups of images out to parts where a group holds several classes, as the images of one subject do.
+
+Greedy, the largest groups first, as scikit-learn's StratifiedGroupKFold goes about it; here parts may differ in size.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def deal(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the part of each image, int64 [N]: part p gets about shares[p] of each class, and a group is in one part.
+
+    labels, groups: int64 [N]
+
+    Each group goes where it adds least to the sum of (have - want)^2 / want over parts and classes, each class by its
+    share. All images together count as one more class, which weighs as much as the others: where groups are few, parts
+    get their sizes first.
+    """
+    num_classes = int(labels.max(initial=0)) + 1
+    _, group_of = np.unique(groups, return_inverse=True)
+    num_groups = int(group_of.max(initial=-1)) + 1
+    by_class = np.bincount(group_of * num_classes + labels, minlength=num_groups * num_classes)
+    by_class = by_class.reshape(num_groups, num_classes)
+    counts = np.column_stack([by_class, by_class.sum(axis=1)])
+    importance = np.array([1] * num_classes + [num_classes])
+
+    totals = np.maximum(counts.sum(axis=0), 1)
+    want = np.outer(shares, totals)
+    scale = importance / (np.maximum(want, 1e-9) * totals)  # a share may be 0
+    have = np.zeros(want.shape)
+    part_of = np.empty(num_groups, np.int64)
+    shuffled = rng.permutation(num_groups)
+    for group in shuffled[np.argsort(-counts[shuffled, -1], kind="stable")]:
+        added = (scale * counts[group] * (2 * (have - want) + counts[group])).sum(axis=1)
+        part = int(added.argmin())
+        have[part] += counts[group]
+        part_of[group] = part
+    return part_of[group_of]
