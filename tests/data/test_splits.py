@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL
-from ferhpo.data.splits import balanced_class_weights, identical_groups, k_fold, keep_subset, random_split
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data
+from ferhpo.data.splits import (
+    balanced_class_weights,
+    identical_groups,
+    image_groups,
+    k_fold,
+    keep_subset,
+    random_split,
+    with_fold,
+)
+from ferhpo.errors import ConfigError
 
 NUM_CLASSES = 4
 
@@ -88,6 +97,62 @@ def test_identical_groups_are_exact(seed: int) -> None:
     for i in range(60):
         np.testing.assert_array_equal(groups == groups[i], (images == images[i]).all(axis=(1, 2)))
     assert sorted(set(groups)) == list(range(groups.max() + 1))
+
+
+@given(st.integers(0, 2**32), st.integers(2, 60), st.integers(1, 60))
+def test_image_groups_join_pixels_and_subjects(seed: int, num_looks: int, num_subjects: int) -> None:
+    rng = np.random.default_rng(seed)
+    looks, subjects = rng.integers(0, num_looks, 60), rng.integers(0, num_subjects, 60) * 7 - 3
+    images = np.repeat(looks.astype(np.uint8), 4).reshape(60, 2, 2)
+    together = (looks[:, None] == looks) | (subjects[:, None] == subjects)
+    for _ in range(6):  # paths of twice the length each time
+        together = together @ together
+    groups = image_groups(images, subjects)
+    assert groups.dtype == np.int64
+    np.testing.assert_array_equal(groups[:, None] == groups, together)
+    np.testing.assert_array_equal(image_groups(images, None), identical_groups(images))
+
+
+@given(st.integers(0, 2**32), st.integers(2, 5), st.booleans())
+def test_with_fold(seed: int, folds: int, has_subjects: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels, split = rng.integers(0, 3, 80), rng.choice([TRAIN, TRAIN, VAL, TEST, UNUSED], 80).astype(np.uint8)
+    images = np.arange(80, dtype=np.uint8).reshape(80, 1, 1)
+    images[::20] = 0
+    subjects = np.arange(80) // 3 if has_subjects else None
+    data = face_data(images, labels, split, ("a", "b", "c"), "made", "published", groups=subjects)
+    pool = (split == TRAIN) | (split == VAL)
+    times = np.zeros(80, int)
+    for fold in range(folds):
+        folded = with_fold(data, folds, fold, 3)
+        assert folded.images is data.images
+        assert folded.split_name == f"published, fold {fold} of {folds}"
+        assert folded.digest != data.digest or (folded.split == data.split).all()
+        np.testing.assert_array_equal(folded.split[~pool], split[~pool])
+        assert_groups_whole(folded.split, image_groups(images, subjects), pool)
+        times += folded.split == VAL
+    np.testing.assert_array_equal(times, pool.astype(int))
+
+
+def test_more_folds_than_groups() -> None:
+    images, labels = np.arange(8, dtype=np.uint8).reshape(8, 1, 1), np.zeros(8, np.int64)
+    subjects = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    split = np.array([TRAIN] * 6 + [TEST] * 2, np.uint8)
+    data = face_data(images, labels, split, ("a",), "made", "published", groups=subjects)
+    with pytest.raises(ConfigError) as caught:
+        _ = [with_fold(data, 5, fold, 0) for fold in range(5)]
+    assert str(caught.value) == (
+        "data: data.folds is 5, and the 2 groups of images to train and validate on do not fill so many; set fewer"
+    )
+
+
+def test_groups_are_part_of_the_digest_where_there_are_any() -> None:
+    images, labels, split = np.zeros((4, 2, 2), np.uint8), np.array([0, 1, 0, 1]), np.zeros(4, np.uint8)
+    digests = {
+        face_data(images, labels, split, ("a", "b"), "x", "random", groups=groups).digest
+        for groups in (None, np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    }
+    assert len(digests) == 3
 
 
 def test_another_seed_gives_another_split() -> None:

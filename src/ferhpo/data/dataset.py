@@ -24,7 +24,7 @@ class FaceData:
     targets: float32 [N, len(class_names)] soft targets whose rows sum to 1 (FER+ vote shares), or None
     split: uint8 [N], TRAIN, VAL, TEST or UNUSED (outside a subset or a fold)
     class_names: in the order of the labels
-    digest: sha256 over all of the above
+    digest: sha256 over all of the above, and over groups where there are any
     source: what was read, in words, as "fer2013.csv (competition CSV)"
     split_name: "published", "folder" or "random", with the fold where there are folds
     groups: int64 [N], images of one number are never divided by a drawn split (identical images, one subject's);
@@ -74,12 +74,14 @@ def face_data(
     split_name: str,
     targets: NDArray[np.float32] | None = None,
     images_digest: str | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> FaceData:
     """Make the arrays read-only and compute the digest; the one way in which readers build a FaceData.
 
     images_digest: array_digest(images) where the caller knows it already (the cache does), to save its time.
     """
     assert len(images) == len(labels) == len(split)
+    assert groups is None or (groups.dtype == np.int64 and len(groups) == len(images))
     assert labels.dtype == np.int64
     assert split.dtype == np.uint8
     images = np.ascontiguousarray(images)
@@ -90,8 +92,10 @@ def face_data(
         "split": array_digest(split),
         "class_names": class_names,
     }
-    for array in (images, labels, targets, split):
+    if groups is not None:  # only then: the digests of data sets without groups stay what they were
+        parts["groups"] = array_digest(groups)
+    for array in (images, labels, targets, split, groups):
         if array is not None:
             array.setflags(write=False)
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return FaceData(images, labels, targets, split, class_names, digest, source, split_name)
+    return FaceData(images, labels, targets, split, class_names, digest, source, split_name, groups)

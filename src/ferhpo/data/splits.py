@@ -1,17 +1,18 @@
 """Which image trains, which validates and which tests.
 
-Identical images are one group, and a group is never divided by a split drawn here. Published splits are taken as they
-are, and there identical images do cross: `describe.overlap_mask` finds those.
+Identical images are one group, and so are the images of one subject where a data set knows its subjects; a group is
+never divided by a split drawn here. Published splits are taken as they are, and there identical images do cross:
+`describe.overlap_mask` finds those.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL
+from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.faults import nearest, one_of
 from ferhpo.errors import ConfigError, DataError
 
@@ -66,16 +67,18 @@ def assign_splits(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     usable: NDArray[np.bool_] | None = None,
+    subjects: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
     """Return the split uint8 [N] and its name.
 
     where, config_where: starts of a DataError ("data.path is x") and a ConfigError ("data=fer2013")
     published: the split that the source gives, if any; needed unless options.split is "random"
     usable: False for images that belong to no split (no label)
+    subjects: images of one number stay together, besides identical ones
     Raises DataError if nothing is left to train or validate on, ConfigError if train_subset is too large.
     """
     everyone = np.ones(len(labels), np.bool_) if usable is None else usable
-    groups = identical_groups(images) if options.split == "random" or options.folds else None
+    groups = image_groups(images, subjects) if options.split == "random" or options.folds else None
     if options.split == "random":
         assert groups is not None
         split = random_split(labels, groups, options.val_fraction, options.test_fraction, options.split_seed, everyone)
@@ -109,6 +112,50 @@ def identical_groups(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     keys = (hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+
+def image_groups(images: NDArray[np.uint8], subjects: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Number the images so that identical ones, and those of one subject, have one number; int64 [N].
+
+    Two subjects who share an identical image become one group.
+    """
+    identical = identical_groups(images)
+    if subjects is None:
+        return identical
+    _, subject = np.unique(subjects, return_inverse=True)
+    joined = identical
+    while True:  # each turn hands the lowest number on to whoever shares pixels or a subject with its bearer
+        lowest = _lowest_of_each(_lowest_of_each(joined, subject), identical)
+        if (lowest == joined).all():
+            return joined
+        joined = lowest
+
+
+def _lowest_of_each(numbers: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    lowest = np.full(int(groups.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, groups, numbers)
+    return lowest[groups]
+
+
+def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
+    """Return the data with its TRAIN and VAL images cut into `folds` parts, of which part `fold` (from 0) validates.
+
+    Images, labels and all else are shared with `data`; split, split_name and digest are new. TEST and UNUSED images
+    stay. Parts are by groups, each class by its share, the same for the same seed; each image validates in one part.
+    Raises ConfigError where a part would be empty, or all there is.
+    """
+    assert 0 <= fold < folds
+    groups = image_groups(data.images, data.groups)
+    split = k_fold(data.labels, groups, data.split, folds, fold, seed)
+    if not ((split == TRAIN).any() and (split == VAL).any()):
+        num_groups = len(np.unique(groups[(split == TRAIN) | (split == VAL)]))
+        rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
+        raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
+    name = f"{data.split_name}, fold {fold} of {folds}"
+    folded = face_data(
+        data.images, data.labels, split, data.class_names, data.source, name, data.targets, groups=data.groups
+    )
+    return replace(data, split=folded.split, split_name=name, digest=folded.digest)
 
 
 def random_split(
