@@ -23,7 +23,8 @@ class SplitOptions:
 
     split: "published", "folder" (whatever is not for training validates; nothing tests) or "random"
     val_fraction, test_fraction: shares of the images, for "random"
-    folds, fold: train and val together are cut into this many parts, and part `fold` (from 0) is val; test stays
+    folds, fold: train and val together are cut into this many parts, and part `fold` (from 0) is val; test stays.
+        Without `fold` a reader leaves them whole, also of train_subset: every trial cuts its folds (with_fold) itself
     split_seed: decides every draw made here
     train_subset: keep this many training images, stratified; the others become UNUSED. A smaller subset is part of a
         larger one.
@@ -33,7 +34,7 @@ class SplitOptions:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     folds: int | None = None
-    fold: int = 0
+    fold: int | None = None
     split_seed: int = 0
     train_subset: int | None = None
 
@@ -50,13 +51,19 @@ class SplitOptions:
         if not faults and self.val_fraction + self.test_fraction >= 1:
             shares = f"data.val_fraction is {self.val_fraction} and data.test_fraction is {self.test_fraction}"
             faults.append(f"{shares}, which leaves nothing to train on; their sum must be below 1")
-        if self.folds is not None and self.folds < 2:
-            faults.append(f"data.folds is {self.folds}, and folds are 2 or more; set null for none")
-        elif self.folds is not None and not 0 <= self.fold < self.folds:
-            faults.append(f"data.fold is {self.fold}, and data.folds={self.folds} counts from 0 to {self.folds - 1}")
+        faults += fold_faults(self.folds, self.fold)
         if self.train_subset is not None and self.train_subset < 1:
             faults.append(f"data.train_subset is {self.train_subset}, and it is 1 or more; set null for all images")
         return faults
+
+
+def fold_faults(folds: int | None, fold: int | None) -> list[str]:
+    """One sentence for what cannot be of data.folds and data.fold."""
+    if folds is not None and folds < 2:
+        return [f"data.folds is {folds}, and folds are 2 or more; set null for none"]
+    if folds is not None and fold is not None and not 0 <= fold < folds:
+        return [f"data.fold is {fold}, and data.folds={folds} counts from 0 to {folds - 1}"]
+    return []
 
 
 def assign_splits(
@@ -89,7 +96,9 @@ def assign_splits(
             split[split != TRAIN] = VAL
         split[~everyone] = UNUSED
     name = options.split
-    if options.folds:
+    if options.folds and options.fold is None:
+        return split, name
+    if options.folds and options.fold is not None:
         assert groups is not None
         split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed)
         name = f"{name}, fold {options.fold} of {options.folds}"
@@ -98,11 +107,7 @@ def assign_splits(
             remedy = "" if options.split == "random" else "; set data.split=random"
             raise DataError(where, [f"data.split={options.split} leaves no image to {words}{remedy}"])
     if options.train_subset is not None:
-        num_train = int((split == TRAIN).sum())
-        if options.train_subset > num_train:
-            rule = f"the train split has {num_train:,} images; set at most {num_train}, or null for all"
-            raise ConfigError(config_where, [f"data.train_subset is {options.train_subset}, and {rule}"])
-        split = keep_subset(labels, split, options.train_subset, options.split_seed)
+        split = keep_subset(labels, split, options.train_subset, options.split_seed, config_where)
     return split, name
 
 
@@ -151,11 +156,22 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
         num_groups = len(np.unique(groups[(split == TRAIN) | (split == VAL)]))
         rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
         raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
-    name = f"{data.split_name}, fold {fold} of {folds}"
-    folded = face_data(
+    return _with_split(data, split, f"{data.split_name}, fold {fold} of {folds}")
+
+
+def with_train_subset(data: FaceData, number: int, seed: int) -> FaceData:
+    """Return the data with `number` TRAIN images kept, as keep_subset does, and the others UNUSED; all else is shared.
+
+    Raises ConfigError where there are not so many.
+    """
+    return _with_split(data, keep_subset(data.labels, data.split, number, seed), data.split_name)
+
+
+def _with_split(data: FaceData, split: NDArray[np.uint8], name: str) -> FaceData:
+    changed = face_data(
         data.images, data.labels, split, data.class_names, data.source, name, data.targets, groups=data.groups
     )
-    return replace(data, split=folded.split, split_name=name, digest=folded.digest)
+    return replace(data, split=changed.split, split_name=name, digest=changed.digest)
 
 
 def random_split(
@@ -191,12 +207,17 @@ def k_fold(
     return out
 
 
-def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int) -> NDArray[np.uint8]:
+def keep_subset(
+    labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int, config_where: str = "data"
+) -> NDArray[np.uint8]:
     """Keep `number` TRAIN images, each class by its share, and make the other TRAIN images UNUSED; uint8 [N].
 
-    With one seed, a smaller subset is contained in every larger one.
+    With one seed, a smaller subset is contained in every larger one. ConfigError where there are not so many.
     """
     train = np.flatnonzero(split == TRAIN)
+    if number > len(train):
+        rule = f"the train split has {len(train):,} images; set at most {len(train)}, or null for all"
+        raise ConfigError(config_where, [f"data.train_subset is {number}, and {rule}"])
     rng = np.random.default_rng([seed, 2])
     train = rng.permutation(train)
     # Space the images of each class evenly over [0, 1) and take the lowest: any prefix is stratified.
