@@ -61,9 +61,9 @@ def drive(sweep, num_events, uri="none"):
             if trial.number % 4 == 3:
                 ledger.ended(trial.number, "DIVERGED", "loss is nan")
                 continue
-            for epoch in range(1, ledger.max_epochs + 1):  # a checkpoint reports its history again
+            for epoch in range(1, ledger.num_reports + 1):  # a checkpoint reports its history again
                 metrics = {"epoch": epoch, "val_acc": value_of(trial, epoch), "train_loss": 1.0}
-                decision = ledger.epoch(
+                decision = ledger.report(
                     trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m)
                 )
                 if decision == STOP:
@@ -158,7 +158,7 @@ def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lin
     for trial in (ledger.next_trial(), ledger.next_trial()):
         ledger.start(trial.number)
         for epoch in (1, 2):
-            ledger.epoch(trial.number, epoch, {"val_acc": 0.5, "train_loss": 1.0}, lambda: "CONTINUE")
+            ledger.report(trial.number, epoch, {"val_acc": 0.5, "train_loss": 1.0}, lambda: "CONTINUE")
         ledger.ended(trial.number, "DIVERGED", "loss is nan")
     tracker.close(0)
     spool = sweep.folder / "spool.jsonl"
