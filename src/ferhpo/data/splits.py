@@ -95,11 +95,12 @@ def assign_splits(
         if options.split == "folder":
             split[split != TRAIN] = VAL
         split[~everyone] = UNUSED
-    name = options.split
     if options.folds and options.fold is None:
-        return split, name
-    if options.folds and options.fold is not None:
+        return split, options.split
+    name = options.split
+    if options.folds:
         assert groups is not None
+        assert options.fold is not None
         split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed)
         name = f"{name}, fold {options.fold} of {options.folds}"
     for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
@@ -107,7 +108,11 @@ def assign_splits(
             remedy = "" if options.split == "random" else "; set data.split=random"
             raise DataError(where, [f"data.split={options.split} leaves no image to {words}{remedy}"])
     if options.train_subset is not None:
-        split = keep_subset(labels, split, options.train_subset, options.split_seed, config_where)
+        num_train = int((split == TRAIN).sum())
+        if options.train_subset > num_train:
+            rule = f"the train split has {num_train:,} images; set at most {num_train}, or null for all"
+            raise ConfigError(config_where, [f"data.train_subset is {options.train_subset}, and {rule}"])
+        split = keep_subset(labels, split, options.train_subset, options.split_seed)
     return split, name
 
 
@@ -156,22 +161,11 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
         num_groups = len(np.unique(groups[(split == TRAIN) | (split == VAL)]))
         rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
         raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
-    return _with_split(data, split, f"{data.split_name}, fold {fold} of {folds}")
-
-
-def with_train_subset(data: FaceData, number: int, seed: int) -> FaceData:
-    """Return the data with `number` TRAIN images kept, as keep_subset does, and the others UNUSED; all else is shared.
-
-    Raises ConfigError where there are not so many.
-    """
-    return _with_split(data, keep_subset(data.labels, data.split, number, seed), data.split_name)
-
-
-def _with_split(data: FaceData, split: NDArray[np.uint8], name: str) -> FaceData:
-    changed = face_data(
+    name = f"{data.split_name}, fold {fold} of {folds}"
+    folded = face_data(
         data.images, data.labels, split, data.class_names, data.source, name, data.targets, groups=data.groups
     )
-    return replace(data, split=changed.split, split_name=name, digest=changed.digest)
+    return replace(data, split=folded.split, split_name=name, digest=folded.digest)
 
 
 def random_split(
@@ -207,17 +201,12 @@ def k_fold(
     return out
 
 
-def keep_subset(
-    labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int, config_where: str = "data"
-) -> NDArray[np.uint8]:
+def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int) -> NDArray[np.uint8]:
     """Keep `number` TRAIN images, each class by its share, and make the other TRAIN images UNUSED; uint8 [N].
 
-    With one seed, a smaller subset is contained in every larger one. ConfigError where there are not so many.
+    With one seed, a smaller subset is contained in every larger one.
     """
     train = np.flatnonzero(split == TRAIN)
-    if number > len(train):
-        rule = f"the train split has {len(train):,} images; set at most {len(train)}, or null for all"
-        raise ConfigError(config_where, [f"data.train_subset is {number}, and {rule}"])
     rng = np.random.default_rng([seed, 2])
     train = rng.permutation(train)
     # Space the images of each class evenly over [0, 1) and take the lowest: any prefix is stratified.
@@ -228,6 +217,20 @@ def keep_subset(
     out = split.copy()
     out[train[np.argsort(order, kind="stable")[number:]]] = UNUSED
     return out
+
+
+def with_train_subset(data: FaceData, number: int, seed: int) -> FaceData:
+    """Return the data with `number` TRAIN images kept, as keep_subset does, and the others UNUSED; all else is shared.
+
+    Raises ConfigError where there are not so many.
+    """
+    num_train = int((data.split == TRAIN).sum())
+    if number > num_train:
+        rule = f"the train split of {data.split_name} has {num_train:,} images; set at most {num_train}, or null"
+        raise ConfigError("data", [f"data.train_subset is {number}, and {rule}"])
+    split = keep_subset(data.labels, data.split, number, seed)
+    args = data.images, data.labels, split, data.class_names, data.source, data.split_name, data.targets
+    return replace(data, split=split, digest=face_data(*args, groups=data.groups).digest)
 
 
 def balanced_class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
