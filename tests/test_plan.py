@@ -163,3 +163,13 @@ def test_a_grid_is_planned_to_its_end():
     _, plan = plan_of("demo", "sampler=grid", "num_trials=null", *space)
     assert (plan.num_points, plan.num_continuous, plan.num_trials) == (3, 0, None)
     assert plan.disk_bytes == pytest.approx(3 * plan.checkpoint_bytes * 5 / 4)
+
+
+def test_folds_are_counted_in_time_and_disk():
+    once, folded = plan_of("demo")[1], plan_of("demo", "data.folds=5")[1]
+    assert (once.num_folds, folded.num_folds) == (None, 5)
+    assert folded.disk_bytes == pytest.approx(5 * once.disk_bytes)
+    # The same images each epoch: the callers say how many of a fold's train.
+    assert folded.seconds * folded.macs_per_second == pytest.approx(5 * once.seconds * once.macs_per_second)
+    cells = [cell for column in plan_table(folded).columns for cell in column.cells]
+    assert "8 trials of 5 folds, 2 at a time" in cells

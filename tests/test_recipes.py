@@ -8,6 +8,7 @@ from torchvision.models import get_model
 
 import ferhpo
 from ferhpo.config import compose, sweep_files
+from ferhpo.folds import num_reports
 from ferhpo.models.count import count_keras_parameters, count_macs, count_parameters
 from ferhpo.trial import build_network
 
@@ -65,7 +66,8 @@ def test_every_recipe_runs_small_to_its_end(name, csv, tmp_path):
     narrow += ["trainer.frozen_epochs=1"] if composed.config["trainer"]["frozen_epochs"] else []
     overrides = [f"data.path={csv}", f"output_dir={tmp_path / 'mlruns'}", *SMALL, *narrow]
     if composed.config["space"]:
-        grace = ["scheduler.grace_period=1"] if "grace_period" in composed.config["scheduler"] else []
+        last = num_reports(compose(name, overrides).config)  # so that none is stopped early
+        grace = [f"scheduler.grace_period={last}"] if "grace_period" in composed.config["scheduler"] else []
         few = [] if composed.config["num_trials"] is None else ["num_trials=2"]
         result = ferhpo.sweep(name, [*overrides, *grace, *few, "compute.num_cpus=2", "compute.gpus_per_trial=0"])
     else:

@@ -138,6 +138,29 @@ def test_value_is_the_objective_at_the_best_epoch(tmp_path):
     assert stock["op_code"] == 0  # stock Optuna reads it: its own journal format
 
 
+def test_value_of_folds_is_their_mean_so_far_and_never_that_of_fewer(tmp_path):
+    study = open_study(tmp_path / "s", "random")
+    for means in ([0.9, 0.5, 0.6], [0.65, 0.7, 0.65]):  # by its first fold the first would win
+        number = study.ask().number
+        for done, mean in enumerate(means, start=1):
+            epochs = [{"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": mean}, {"epoch": 3, "val_acc": 0.2}]
+            study.record_fold(number, done, {"val_acc": mean, "val_acc_std": 0.01}, epochs, "CONTINUE")
+        study.finish(number, "COMPLETE")
+    first, second = study.trials()
+    assert (first.value, second.value) == (0.6, 0.65)
+    assert study.best().number == 1
+    assert [(row["fold"], row["val_acc"]) for row in first.reports] == [(1, 0.9), (2, 0.5), (3, 0.6)]
+    assert [row["val_acc"] for row in first.epochs] == [0.1, 0.9, 0.2], "those of the fold whose network is kept"
+    assert first.best_epoch == 2
+    assert len(first.fold_epochs) == 3
+    assert first.std("val_acc") == 0.01
+    study.close()
+    assert read_trials(tmp_path / "s", OBJECTIVE) == [first, second]
+    reopened = open_study(tmp_path / "s", "random")
+    assert reopened._memory.best_value == 0.65, "what the sampler learns from"
+    reopened.close()
+
+
 def test_complete_without_an_epoch_is_a_failure(tmp_path):
     study = open_study(tmp_path / "s", "random")
     number = study.ask().number

@@ -125,6 +125,54 @@ def test_a_sweep_as_a_person_finds_it(tmp_path, config):
     assert tracker.close(WAIT_SECONDS) == 0
 
 
+def record_folds(folder, config):
+    """A trial of two folds, the second recorded by another process, which also repeats the first."""
+    checkpoint = folder / "trials" / "0000" / "fold0" / "best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"weights")
+    for done in (1, 2):
+        tracker = Tracker(folder, config)
+        tracker.open_sweep("demo", {}, {}, "")
+        tracker.open_trial(0, {}, {})
+        for fold in range(done):
+            epochs = [{"epoch": epoch, "val_acc": fold + epoch / 10, "epoch_seconds": 2.0} for epoch in (1, 2)]
+            kept = checkpoint if fold == 0 else None
+            tracker.log_epoch(0, fold + 1, {"val_acc": 0.5 + fold / 100})
+            tracker.log_fold(0, fold, epochs, {"fold_val_acc": fold + 0.2, "best_epoch": 2}, kept)
+        if done == 2:
+            tracker.close_trial(0, "COMPLETE")
+            tracker.close_sweep("COMPLETE", "")
+        tracker.close(0)
+
+
+def test_each_fold_has_a_run_under_its_trials_once(tmp_path, config):
+    folder = tmp_path / "demo"
+    record_folds(folder, config)
+    assert sync(folder, config) == 10
+    client, runs = runs_of(config)
+    assert set(runs) == {"demo", "demo-000", "demo-000-fold0", "demo-000-fold1"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    trial = runs["demo-000"]
+    means = client.get_metric_history(trial.info.run_id, "val_acc")
+    assert [(point.step, point.value) for point in means] == [(1, 0.5), (2, 0.51)]
+    for fold in (0, 1):
+        run = runs[f"demo-000-fold{fold}"]
+        assert run.data.tags["mlflow.parentRunId"] == trial.info.run_id
+        assert run.data.tags["ferhpo.fold"] == str(fold)
+        assert "ferhpo.sweep_id" not in run.data.tags, "the sweep's view shows trials"
+        points = client.get_metric_history(run.info.run_id, "val_acc")
+        assert [(p.step, p.value) for p in points] == [(1, fold + 0.1), (2, fold + 0.2)]
+        assert points[1].timestamp - points[0].timestamp == 2000
+        assert run.info.end_time - run.info.start_time == 4000
+        assert run.data.metrics["fold_val_acc"] == fold + 0.2
+        files = [file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")]
+        assert files == (["checkpoint/best.ckpt"] if fold == 0 else [])
+    before = everything(config)
+    (folder / "spool.shipped.json").unlink()
+    assert sync(folder, config) == 10
+    assert everything(config) == before
+
+
 @pytest.mark.parametrize("lost", ["last note", "whole note"])
 def test_shipping_again_changes_nothing(tmp_path, config, lost):
     folder = tmp_path / "demo"

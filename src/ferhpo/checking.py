@@ -15,6 +15,7 @@ from warnings import catch_warnings, simplefilter
 
 from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
+from ferhpo.folds import num_folds, report_unit
 from ferhpo.space import Draw, Space, nearest, set_path
 from ferhpo.tracking import TrackingSettings
 
@@ -246,18 +247,21 @@ def _sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], li
     """Rules between sections."""
     faults: list[str] = []
     warnings: list[str] = []
-    scheduler, epochs = config["scheduler"], config["trainer"].get("max_epochs")
+    scheduler, folds = config["scheduler"], num_folds(config)
+    limit_key, limit = (
+        ("trainer.max_epochs", config["trainer"].get("max_epochs")) if folds is None else ("data.folds", folds)
+    )
     if not space.draws:
         faults.append("space is empty, so every trial would be the same; give it a draw, or use ferhpo train")
     for key in ("max_t", "grace_period"):
         value = scheduler.get(key)
-        if isinstance(value, int | float) and isinstance(epochs, int) and value > epochs:
-            faults.append(
-                f"scheduler.{key} is {value}, but trainer.max_epochs is {epochs}; set scheduler.{key}={epochs}"
-            )
-    if not scheduler["_target_"].endswith("FIFOScheduler") and scheduler.get("time_attr") != "epoch":
+        if isinstance(value, int | float) and isinstance(limit, int) and value > limit:
+            faults.append(f"scheduler.{key} is {value}, but {limit_key} is {limit}; set scheduler.{key}={limit}")
+    unit = report_unit(config)
+    if not scheduler["_target_"].endswith("FIFOScheduler") and scheduler.get("time_attr") != unit:
+        why = "" if folds is None else f" where data.folds is {folds} and data.fold is null"
         attr = scheduler.get("time_attr")
-        faults.append(f"scheduler.time_attr is {attr}; ferhpo reports epochs: set scheduler.time_attr=epoch")
+        faults.append(f"scheduler.time_attr is {attr}; ferhpo reports {unit}s{why}: set scheduler.time_attr={unit}")
     name = config["sampler"]["_target_"].rpartition(".")[2]
     size, num_continuous = space.size() if space.draws else (0, 0)
     if name == "GridSampler" and num_continuous:

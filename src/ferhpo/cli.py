@@ -215,7 +215,7 @@ def _result_dict(result: "SweepResult") -> dict[str, Any]:
 
 
 def _trial_dict(trial: Any) -> dict[str, Any]:
-    keys = ("number", "state", "value", "best_epoch", "sample", "seed", "seconds", "reason", "epochs", "extra")
+    keys = ("number", "state", "value", "best_epoch", "sample", "seed", "seconds", "reason", "epochs", "folds", "extra")
     return {key: getattr(trial, key) for key in keys}
 
 

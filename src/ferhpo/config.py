@@ -9,7 +9,7 @@ import functools
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from ferhpo import space as spaces
 from ferhpo import space_lint
 from ferhpo.errors import ConfigError
+from ferhpo.folds import num_reports, report_unit
 
 _HERE = Path(__file__).resolve().parent
 ALLOWED_TARGETS = (
@@ -82,6 +83,20 @@ class Objective:
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` beats `than`."""
         return than is None or (value > than if self.mode == "max" else value < than)
+
+    def best_row(self, rows: Iterable[Mapping[str, float]]) -> Mapping[str, float] | None:
+        """The epoch whose checkpoint is kept: the best of some rows of metrics, the first of equal ones.
+
+        Rows without the metric, or where it is not a number, do not count; None where no row does.
+        """
+        best: Mapping[str, float] | None = None
+        for row in rows:
+            value = row.get(self.metric)
+            if value is None or value != value:
+                continue
+            if best is None or self.is_better(value, best[self.metric]):
+                best = row
+        return best
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,11 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
 
+    # What schedulers count and how far: it follows from `data` and `trainer`, whatever file sets those.
+    for resolver in (report_unit, num_reports):
+        OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
     roots = config_roots(config_dir)
     files = sweep_files(config_dir)
     if name is None:
@@ -189,6 +208,11 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(roots[0]), version_base="1.3"):
         return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
+
+
+def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
+    """A resolver, written ${name:} in a file, that looks at the whole configuration."""
+    return lambda *, _root_: function(_root_)
 
 
 class _Composer:

@@ -89,18 +89,19 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     columns = sampled_columns(trials)
     last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
-    for heading in ("trial", "state", metric, "epoch", "params"):
+    is_folded = any(trial.folds for trial in trials)
+    for heading in ("trial", "state", metric, "folds" if is_folded else "epoch", "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for (heading, _), last in zip(columns, last_parts, strict=True):
         name = last if last_parts.count(last) == 1 else heading
         table.add_column(name.replace("_", "_\n").replace(".", ".\n"), justify="right", overflow="fold")
     for trial in trials[:rows]:
-        best = f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
+        std = trial.std(metric)
         cells: list[str | Text] = [
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
-            "" if trial.value is None else f"{trial.value:.4f}",
-            best,
+            "" if trial.value is None else f"{trial.value:.4f}" + (f" ±{std:.4f}" if std is not None else ""),
+            _reports(trial, is_folded),
             short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
         ]
         for _, paths in columns:
@@ -109,6 +110,13 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
     if len(trials) > rows:
         table.caption = f"{len(trials) - rows} more"
     return table
+
+
+def _reports(trial: "TrialRecord", is_folded: bool) -> str:
+    """The best epoch and how many there were, as 7/20; or how many folds."""
+    if is_folded:
+        return str(len(trial.folds))
+    return f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
 
 
 def key_values(rows: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> Table:
@@ -134,6 +142,7 @@ def plan_table(plan: "Plan") -> Table:
         f"{plan.num_continuous} continuous draw{'s' * (plan.num_continuous > 1)}" if plan.num_continuous else ""
     )
     trials = "until the grid is done" if plan.num_trials is None else f"{plan.num_trials:,} trials"
+    trials += f" of {plan.num_folds} folds" if plan.num_folds else ""
     largest = " ".join(f"{key}={number(value)}" for key, value in plan.largest.items())
     rows = [
         ("space", " and ".join(part for part in (points, continuous) if part)),
@@ -238,6 +247,8 @@ class Progress:
     def _print_end(self, trial: "TrialRecord", ledger: "Ledger") -> None:
         value = "" if trial.value is None else f"{ledger.study.objective.metric} {trial.value:.4f}"
         at = f" at epoch {trial.best_epoch} of {len(trial.epochs)}" if trial.best_epoch else ""
+        if trial.folds:
+            at = f" over {len(trial.folds)} of {ledger.num_reports} folds"
         reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
         state = Text(f"{trial.state.lower():<10}", style=STATE_STYLES.get(trial.state, ""))
         took = "" if trial.seconds is None else f" ({duration(trial.seconds)})"
@@ -250,7 +261,10 @@ class Progress:
         best = ledger.study.best()
         of = "" if ledger.num_trials is None else f"/{ledger.num_trials}"
         num_ended = sum(count for state, count in counts.items() if state != "RUNNING")
-        running = ", ".join(f"{n} (epoch {e + 1}/{ledger.max_epochs})" for n, e in sorted(ledger.running.items()))
+        running = ", ".join(
+            f"{number} ({ledger.unit} {min(done + 1, ledger.num_reports)} of {ledger.num_reports})"
+            for number, done in sorted(ledger.running.items())
+        )
         failed = counts["FAILED"] + counts["INFEASIBLE"] + counts["DIVERGED"]
         parts = [
             f"{num_ended}{of} ended",

@@ -19,6 +19,7 @@ import numpy as np
 from ferhpo.config import ComputeSettings, Objective, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError
+from ferhpo.folds import report_unit
 from ferhpo.ledger import CONTINUE, STOP, Ledger
 from ferhpo.study import derive_seed
 
@@ -157,18 +158,17 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
     def _replay(self) -> None:
         trials = self.ledger.study.trials()
         rows = [
-            (sequence, trial.number, epoch)
+            (sequence, trial.number, report, decision)
             for trial in trials
-            for sequence, epoch in zip(trial.sequences, trial.epochs, strict=True)
+            for sequence, report, decision in zip(trial.sequences, trial.reports, trial.decisions, strict=True)
         ]
-        decisions = {(t.number, e["epoch"]): d for t in trials for e, d in zip(t.epochs, t.decisions, strict=True)}
-        for _, number, epoch in sorted(rows, key=lambda row: row[0]):
-            self._decide(number, epoch)
-            if decisions[number, epoch["epoch"]] == STOP:
-                self._finish(number, epoch)
+        for _, number, report, decision in sorted(rows, key=lambda row: row[0]):
+            self._decide(number, report)
+            if decision == STOP:
+                self._finish(number, report)
         for trial in trials:
-            if trial.state != "RUNNING" and trial.epochs:
-                self._finish(trial.number, trial.epochs[-1])
+            if trial.state != "RUNNING" and trial.reports:
+                self._finish(trial.number, trial.reports[-1])
 
     def _add(self, number: int) -> None:
         if number in self._added:
@@ -184,7 +184,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         self._add(number)
         decision: str = self.stock.on_trial_result(None, _Stub(number), dict(metrics))
         assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} answered {decision}"
-        if metrics["epoch"] >= self.ledger.max_epochs:
+        if metrics[self.ledger.unit] >= self.ledger.num_reports:
             self._finish(number, metrics)
         return decision
 
@@ -200,10 +200,10 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         number = trial.config["number"]
         facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
         self.ledger.report_facts(number, facts)
-        if "epoch" not in result:
+        if self.ledger.unit not in result:
             return CONTINUE
-        epoch = int(result["epoch"])
-        decision = self.ledger.epoch(number, epoch, result, lambda: self._decide(number, result))
+        count, fold_epochs = int(result[self.ledger.unit]), result.get("fold_epochs")
+        decision = self.ledger.report(number, count, result, lambda: self._decide(number, result), fold_epochs)
         if decision == STOP:
             self._finish(number, result)
         return decision
@@ -230,7 +230,7 @@ class StudySearcher(_Unsaved, Searcher):
         trial = None if self.stopping else self.ledger.next_trial()
         if trial is None:
             return Searcher.FINISHED if self.stopping or self.ledger.is_finished else None
-        self.ledger.running[trial.number] = len(trial.epochs)
+        self.ledger.running[trial.number] = len(trial.reports)
         return {
             "number": trial.number,
             "seed": trial.seed,
@@ -294,15 +294,17 @@ def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None
     """What a worker runs: one trial after the other in a warm process."""
     import traceback
 
-    from ferhpo.trial import release_memory, run_trial
+    from ferhpo.cross_validation import runner_of
+    from ferhpo.trial import release_memory
 
     facts: dict[str, Any] = {}
+    unit = report_unit(config["config"])
 
-    def report(epoch: int, metrics: dict[str, float]) -> None:
-        tune.report({**metrics, "epoch": epoch, "facts": facts})
+    def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
+        tune.report({**metrics, unit: count, "fold_epochs": fold_epochs, "facts": facts})
 
     try:
-        outcome = run_trial(
+        outcome = runner_of(config["config"])(
             config["config"],
             data,
             Path(config["folder"]),
@@ -317,7 +319,8 @@ def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None
         raise
     except Exception as error:
         # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
-        reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
+        reason = f"{notes}{type(error).__name__}: {error}\n{traceback.format_exc()}"
         tune.report({"outcome": "FAILED", "reason": reason, "facts": facts})
         raise
     finally:

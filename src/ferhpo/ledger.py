@@ -1,22 +1,24 @@
 """What a driver does at each event of a sweep: tells the study, hands records to tracking. It knows nothing of Ray.
 
-What a reader would get wrong: an epoch that was recorded before a crash comes again after the resume, from the trial's
-checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
+What a reader would get wrong: an epoch, or fold, that was recorded before a crash comes again after the resume, from
+the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
 """
 
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
 from ferhpo.record import Sweep
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 CONTINUE, STOP = "CONTINUE", "STOP"
+BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
 METRICS = (
     "train_loss",
     "train_acc",
@@ -45,13 +47,13 @@ class Ledger:
         self.sweep, self.study, self.tracker = sweep, study, tracker
         self.on_event, self.on_new_trial = on_event, on_new_trial
         self.space = study.space
-        self.max_epochs = int(sweep.config["trainer"]["max_epochs"])
+        self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
         is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
         limits = [num_trials] if num_trials is not None else []
         limits += [size] if is_grid and not num_continuous else []
         self.num_trials = min(limits) if limits else None
-        self.running: dict[int, int] = {}  # number -> last epoch seen
+        self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
         self._attempts: dict[int, int] = {}
@@ -60,7 +62,7 @@ class Ledger:
         self._waiting: deque[int] = deque()
         for number in study.interrupted():
             trial = study.trial(number)
-            if trial.decisions and (trial.decisions[-1] == STOP or trial.epochs[-1]["epoch"] >= self.max_epochs):
+            if trial.decisions and (trial.decisions[-1] == STOP or self._has_all(trial)):
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
@@ -70,14 +72,16 @@ class Ledger:
         """The study is written first: what a kill kept from tracking is handed over now, and whole trials where the
         sweep began without tracking; the rest is known there."""
         for trial in self.study.trials():
-            if not trial.epochs and trial.state == "RUNNING":
+            if not trial.reports and trial.state == "RUNNING":
                 continue
             if not self.tracker.was_opened(trial.number):
                 self._open_in_tracking(trial)
                 self.report_facts(trial.number, trial.extra)
-            for row in trial.epochs:
-                metrics = {key: value for key, value in row.items() if key != "epoch"}
-                self.tracker.log_epoch(trial.number, int(row["epoch"]), metrics)
+            for row in trial.reports:
+                metrics = {key: value for key, value in row.items() if key != self.unit}
+                self.tracker.log_epoch(trial.number, int(row[self.unit]), metrics)
+            for fold, epochs in enumerate(trial.fold_epochs):
+                self._log_fold(trial.number, fold, epochs)
             if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
                 self._close_in_tracking(trial)
 
@@ -98,7 +102,7 @@ class Ledger:
     def start(self, number: int) -> None:
         """A trial was handed to a worker."""
         trial = self.study.trial(number)
-        self.running[number] = len(trial.epochs)
+        self.running[number] = len(trial.reports)
         self._began[number] = time.monotonic()
         self._open_in_tracking(trial)
         self.on_event(self)
@@ -127,26 +131,60 @@ class Ledger:
         tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts and value != ""}
         self.tracker.set_tags(number, tags)
 
-    def epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decide: Callable[[], str]) -> str:
-        """Record an epoch and return what is to happen next; one recorded before is ignored."""
-        known = self.study.trial(number).epochs
-        self.running[number] = max(epoch, self.running.get(number, 0))
-        if known and epoch <= known[-1]["epoch"]:
+    def report(
+        self,
+        number: int,
+        count: int,
+        metrics: Mapping[str, float],
+        decide: Callable[[], str],
+        fold_epochs: Sequence[Mapping[str, float]] | None = None,
+    ) -> str:
+        """Record an epoch, or a fold of a cross-validated trial, and return what is to happen next.
+
+        count: of epochs, or folds, that are done; one recorded before is ignored
+        fold_epochs: the metrics of each epoch of the fold; `metrics` are then the means over all folds so far
+        """
+        self.running[number] = max(count, self.running.get(number, 0))
+        known = self.study.trial(number).reports
+        if known and count <= known[-1][self.unit]:
             return CONTINUE
         decision = decide()
-        kept = {key: float(metrics[key]) for key in METRICS if key in metrics}
-        self.study.record_epoch(number, epoch, kept, decision)
-        self.tracker.log_epoch(number, epoch, kept)
+        kept = self._kept(metrics)
+        if fold_epochs is None:
+            self.study.record_epoch(number, count, kept, decision)
+            self.tracker.log_epoch(number, count, kept)
+        else:
+            epochs = [{EPOCH: row[EPOCH], **self._kept(row)} for row in fold_epochs]
+            self.study.record_fold(number, count, kept, epochs, decision)
+            self.tracker.log_epoch(number, count, kept)
+            self._log_fold(number, count - 1, epochs)
         self.on_event(self)
         return decision
 
+    def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        names = (*METRICS, f"{self.study.objective.metric}_std")
+        return {key: float(metrics[key]) for key in names if key in metrics}
+
+    def _log_fold(self, number: int, fold: int, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Hand an ended fold to tracking, whole: its epochs, its value, its checkpoint."""
+        best = self.study.objective.best_row(epochs)
+        assert best is not None
+        metric = self.study.objective.metric
+        # Not best_<metric>: sorted by that, a lucky fold would stand above every trial.
+        once = {f"fold_{metric}": best[metric], "best_epoch": best[EPOCH]}
+        checkpoint = fold_folder(self.sweep.trial_folder(number), fold) / BEST
+        self.tracker.log_fold(number, fold, epochs, once, checkpoint if checkpoint.exists() else None)
+
+    def _has_all(self, trial: TrialRecord) -> bool:
+        return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports
+
     def stopped(self, number: int) -> None:
-        """The scheduler's stop has been carried out, or the last epoch has been recorded."""
+        """The scheduler's stop has been carried out, or the last epoch (or fold) has been recorded."""
         self._end(number, self._state_after_stop(self.study.trial(number)))
 
     def _state_after_stop(self, trial: TrialRecord) -> str:
-        # ASHA answers STOP at its max_t too: a trial that ran all its epochs is complete, not pruned.
-        return "COMPLETE" if trial.epochs and trial.epochs[-1]["epoch"] >= self.max_epochs else "PRUNED"
+        # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
+        return "COMPLETE" if self._has_all(trial) else "PRUNED"
 
     def ended(self, number: int, state: str, reason: str = "") -> None:
         """A worker told how its trial ended."""
@@ -173,12 +211,15 @@ class Ledger:
     def _close_in_tracking(self, trial: TrialRecord) -> None:
         """Hand the value, the kept checkpoint and the outcome to tracking."""
         if trial.value is not None and trial.best_epoch is not None:
-            best = {f"best_{self.study.objective.metric}": trial.value, "best_epoch": float(trial.best_epoch)}
-            self.tracker.log_metrics(trial.number, best)
-        checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
-        if checkpoint.exists():
-            self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")
-            self.tracker.log_text(trial.number, confusion_json(checkpoint), "confusion.json")
+            of = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
+            self.tracker.log_metrics(trial.number, {f"best_{self.study.objective.metric}": trial.value, **of})
+        folder = self.sweep.trial_folder(trial.number)
+        if (folder / BEST).exists():
+            self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
+        folders = [fold_folder(folder, fold) for fold in range(len(trial.folds))] or [folder]
+        checkpoints = [path / BEST for path in folders if (path / BEST).exists()]
+        if checkpoints:
+            self.tracker.log_text(trial.number, confusion_json(checkpoints), "confusion.json")
         # Also an empty reason is written: it takes the place of that of an earlier interruption.
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})
 
@@ -193,9 +234,13 @@ class Ledger:
         self.running.clear()
 
 
-def confusion_json(checkpoint: Path) -> str:
-    """The confusion matrix of a checkpoint: rows are true classes, columns what was answered, in images."""
+def confusion_json(checkpoints: Sequence[Path]) -> str:
+    """The confusion matrix of a checkpoint: rows are true classes, columns what was answered, in images.
+
+    Of several folds it is their sum, in which each image was judged by the network that had not seen it.
+    """
     import torch
 
-    kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return json.dumps({"class_names": kept["class_names"], "confusion": kept["confusion"].tolist()})
+    kept = [torch.load(path, map_location="cpu", weights_only=True, mmap=True) for path in checkpoints]
+    confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
+    return json.dumps({"class_names": kept[0]["class_names"], "confusion": confusion})

@@ -14,6 +14,7 @@ from typing import Any
 
 from ferhpo.config import Composed, ComputeSettings
 from ferhpo.errors import Infeasible
+from ferhpo.folds import num_folds
 from ferhpo.space import Sample
 from ferhpo.study import derive_seed, random_sample
 from ferhpo.trial import build_network
@@ -47,6 +48,7 @@ class Plan:
     num_points: int
     num_continuous: int
     num_trials: int | None
+    num_folds: int | None
     num_slots: int
     where: str
     num_samples: int
@@ -68,7 +70,10 @@ class Plan:
 
 
 def make_plan(composed: Composed, num_train: int, image_size: int, num_channels: int, num_classes: int) -> Plan:
-    """Plan a sweep over data of this shape, from samples of its space built on the meta device."""
+    """Plan a sweep over data of this shape, from samples of its space built on the meta device.
+
+    num_train: images that train in each epoch, be it of a trial or of a fold
+    """
     config, space = composed.config, composed.space()
     compute = ComputeSettings(**config["compute"])
     rows: list[tuple[int, int, int, Sample]] = []
@@ -83,15 +88,17 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     num_slots, where = _slots(compute)
     num_trials, epochs = config["num_trials"], int(config["trainer"]["max_epochs"])
     count = num_trials if num_trials is not None else size
+    folds = num_folds(config)
+    num_trainings = count * (folds or 1)
     rate = measure_macs_per_second()
     mean_macs = statistics.fmean(macs for _, macs, _, _ in rows) if rows else 0.0
-    seconds = count * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
+    seconds = num_trainings * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
     seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was taken on
     parameters = [row[0] for row in rows]
     states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
     mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
     checkpoint_bytes = mean_weights * (2 + states)  # best: weights; last: weights and the optimiser's states
-    disk_bytes = count * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
+    disk_bytes = num_trainings * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
     output = Path(config["output_dir"])
     free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
     warnings = []
@@ -104,6 +111,7 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
         num_points=size,
         num_continuous=num_continuous,
         num_trials=num_trials,
+        num_folds=folds,
         num_slots=num_slots,
         where=where,
         num_samples=NUM_SAMPLES,

@@ -7,6 +7,7 @@ import yaml
 
 from ferhpo import registry
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
+from ferhpo.folds import KEPT_FOLD, num_folds
 from ferhpo.record import Sweep
 from ferhpo.space import leaves
 from ferhpo.study import TrialRecord
@@ -19,7 +20,9 @@ def run_tags(record: Sweep, data: FaceData) -> dict[str, str]:
     """Tags that say under what a run was made: git state, versions, split."""
     git = {f"ferhpo.git.{key}": value for key, value in record.meta["git"].items()}
     versions = {f"ferhpo.version.{key}": value for key, value in record.meta["versions"].items()}
-    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": data.split_name, **git, **versions}
+    folds = num_folds(record.config)
+    split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
+    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": split, **git, **versions}
 
 
 def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -34,7 +37,11 @@ def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
         tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
     # Lists, as the widths of repeated blocks, have no axis of their own in a chart.
     names = [draw.path for draw in record.space().draws if draw.repeat is None] if config["space"] else []
-    tracker.set_view(record.name, record.objective.metric, record.objective.mode, names, CURVES)
+    metric, mode = record.objective.metric, record.objective.mode
+    if num_folds(config) is None:
+        tracker.set_view(record.name, metric, mode, names, CURVES)
+    else:
+        tracker.set_view(record.name, metric, mode, names, (f"{metric}_std", *CURVES), beside="num_folds")
 
 
 def open_trial(record: Sweep, tracker: Tracker, trial: TrialRecord, config: Mapping[str, Any], data: FaceData) -> None:
@@ -55,9 +62,10 @@ def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], da
 def export(record: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> None:
     from ferhpo.inference.export import export_model
 
-    folder = record.trial_folder(trial.number)
+    folder = record.kept_folder(trial.number)
     config = record.trial_config(trial)
-    scores = next(row for row in trial.epochs if row["epoch"] == trial.best_epoch)
+    # Of a cross-validated trial the means over its folds: those of the kept fold alone would be luck.
+    scores = trial.folds[-1] if trial.folds else next(r for r in trial.epochs if r["epoch"] == trial.best_epoch)
     out = export_model(folder / "best.ckpt", config["model"], folder / "model", data_digest, scores)
     tracker.log_model(trial.number, out)
 
@@ -76,6 +84,9 @@ def register(
         "ferhpo.split": str(record.meta.get("split")),
     }
     description = f"Trial {best.number} of sweep {record.name}: {record.objective.metric} {best.value:.4f}"
+    if best.folds:
+        tags["ferhpo.fold"] = str(KEPT_FOLD)
+        description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"
     return name, registry.register(settings, model_id, name, tags, description)
 
 

@@ -4,7 +4,7 @@
     sweep.json      the composed configuration, id, versions, git state
     study.jsonl     the Optuna study (study.py)
     spool.jsonl     what goes to MLflow (tracking)
-    trials/0007/    last.ckpt, best.ckpt of trial 7
+    trials/0007/    last.ckpt, best.ckpt of trial 7; where it is cross-validated fold0/, fold1/, ... with these in each
 """
 
 import json
@@ -22,6 +22,7 @@ from typing import Any
 
 from ferhpo.config import Composed, Objective
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.space import Space, nearest
 from ferhpo.study import JOURNAL, TrialRecord, read_trials
 
@@ -81,6 +82,11 @@ class Sweep:
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
+
+    def kept_folder(self, number: int) -> Path:
+        """Where the network lies that stands for a trial: the trial's folder, or that of its first fold."""
+        folder = self.trial_folder(number)
+        return folder if num_folds(self.config) is None else fold_folder(folder, KEPT_FOLD)
 
     def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
         """The whole configuration of a trial, its sample applied."""

@@ -16,8 +16,10 @@ import yaml
 
 from ferhpo import checking, publishing
 from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key, not_set
+from ferhpo.cross_validation import fold_data, runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
+from ferhpo.folds import num_folds
 from ferhpo.ledger import CONTINUE, Ledger
 from ferhpo.record import (
     CHANGEABLE,
@@ -69,6 +71,8 @@ def load_data(composed: Composed) -> FaceData:
         raise ConfigError(composed.name, [not_set(path) for path in missing])
     data = as_function(section, composed.config.get("allowed_targets") or ())()
     assert isinstance(data, FaceData)
+    for fold in range(num_folds(composed.config) or 0):
+        fold_data(data, section, fold)  # so that what cannot be cut is said here, and not by every trial
     return data
 
 
@@ -174,8 +178,6 @@ def train(
     listener: Listener = lambda ledger: None,
 ) -> SweepResult:
     """Train one network with the configuration as it stands, without Ray; recorded as a sweep of one trial."""
-    from ferhpo.trial import run_trial
-
     existing = _resumed(name, overrides, "train") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     config = composed.config
@@ -201,11 +203,13 @@ def train(
             number = trial.number
             ledger.start(number)
 
-            def report(epoch: int, metrics: dict[str, float]) -> None:
-                ledger.epoch(number, epoch, metrics, lambda: CONTINUE)
+            def report(
+                count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None
+            ) -> None:
+                ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
 
             try:
-                outcome = run_trial(
+                outcome = runner_of(config)(
                     config,
                     data,
                     record.trial_folder(number),
@@ -236,7 +240,7 @@ def finish(
     trials, best = record.trials(), record.best()
     counts = dict(Counter(trial.state for trial in trials))
     board = record.leaderboard()
-    tracker.log_text(None, leaderboard_csv(board), "leaderboard.csv")
+    tracker.log_text(None, leaderboard_csv(board, record.objective.metric), "leaderboard.csv")
     tracker.log_artifact(None, record.folder / "study.jsonl", "study")
     chosen = {"all": [t for t in board if t.state == "COMPLETE"], "best": [best] if best else [], "none": []}
     for trial in chosen[settings.models] if finished else []:

@@ -6,7 +6,7 @@ memory, and what it drew is then appended as one line. What is asked depends on 
 only, so a resumed sweep asks what an uninterrupted one would have asked.
 
 What a reader would get wrong: Optuna's own value of a pruned trial is the last one reported. The value of a trial is
-ours, the objective at its best epoch, in the attribute `outcome`.
+ours, the objective at its best epoch; and of a cross-validated one the mean over its folds, each at its best epoch.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ferhpo.config import Objective, instantiate, locate
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.folds import EPOCH, FOLD, KEPT_FOLD
 from ferhpo.space import Sample, Space
 
 JOURNAL = "study.jsonl"
@@ -56,8 +57,15 @@ class TrialRecord:
     """A trial as the study tells it.
 
     state: RUNNING (or interrupted), COMPLETE, PRUNED, INFEASIBLE, DIVERGED, FAILED
-    epochs: the metrics of each recorded epoch, in order, with `epoch` counted from 1
-    value: the objective at `best_epoch`, whose checkpoint is kept; None before the first epoch
+    epochs: the metrics of each recorded epoch, in order, with `epoch` counted from 1; of a cross-validated trial those
+        of the fold whose network stands for it
+    folds: of a cross-validated trial, the means over the folds done so far (folds.running_means), in order, with `fold`
+        counted from 1; empty for any other
+    fold_epochs: the epochs of each fold
+    decisions, sequences: the scheduler's answer to each report (epoch or fold), and its place among those of the sweep
+    value: the objective at `best_epoch`; of a cross-validated trial the mean over all folds it has, be it the best of
+        its means or not: fewer folds never win by luck. None before the first report
+    best_epoch: the epoch whose checkpoint is kept
     """
 
     number: int
@@ -72,6 +80,17 @@ class TrialRecord:
     reason: str = ""
     seconds: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    folds: list[dict[str, float]] = field(default_factory=list)
+    fold_epochs: list[list[dict[str, float]]] = field(default_factory=list)
+
+    @property
+    def reports(self) -> list[dict[str, float]]:
+        """What the trial reported to the scheduler: its folds, or its epochs."""
+        return self.folds or self.epochs
+
+    def std(self, metric: str) -> float | None:
+        """The deviation of a metric (the objective) over the folds; None where there are not two."""
+        return self.folds[-1].get(f"{metric}_std") if self.folds else None
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:
@@ -163,32 +182,30 @@ def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
 
 def _record(trial: FrozenTrial, objective: Objective) -> TrialRecord:
     attrs = trial.user_attrs
-    epochs = sorted(int(key[6:]) for key in attrs if key.startswith("epoch:"))
-    rows = [attrs[f"epoch:{epoch}"] for epoch in epochs]
-    metrics = [{"epoch": epoch, **row["metrics"]} for epoch, row in zip(epochs, rows, strict=True)]
-    best: dict[str, float] | None = None
-    for row in metrics:
-        value = row.get(objective.metric)
-        if (
-            value is not None
-            and value == value
-            and (best is None or objective.is_better(value, best[objective.metric]))
-        ):
-            best = row
+    unit = FOLD if any(key.startswith(f"{FOLD}:") for key in attrs) else EPOCH
+    counts = sorted(int(key.partition(":")[2]) for key in attrs if key.startswith(f"{unit}:"))
+    rows = [attrs[f"{unit}:{count}"] for count in counts]
+    reports = [{unit: count, **row["metrics"]} for count, row in zip(counts, rows, strict=True)]
+    fold_epochs = [row["epochs"] for row in rows] if unit == FOLD else []
+    epochs = fold_epochs[KEPT_FOLD] if unit == FOLD else reports
+    best = objective.best_row(epochs)
+    valued = reports[-1] if unit == FOLD else best
     outcome = attrs.get("outcome", {})
     return TrialRecord(
         number=trial.number,
         state="RUNNING" if trial.state == TrialState.RUNNING else outcome.get("state", trial.state.name),
         sample=attrs["sample"],
         seed=attrs["seed"],
-        epochs=metrics,
+        epochs=epochs,
         decisions=[row["decision"] for row in rows],
         sequences=[row["sequence"] for row in rows],
-        value=None if best is None else best[objective.metric],
+        value=None if valued is None else valued[objective.metric],
         best_epoch=None if best is None else int(best["epoch"]),
         reason=outcome.get("reason", ""),
         seconds=outcome.get("seconds"),
         extra=outcome.get("extra", {}),
+        folds=reports if unit == FOLD else [],
+        fold_epochs=fold_epochs,
     )
 
 
@@ -287,12 +304,28 @@ class SweepStudy:
 
     def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:
         """Record an epoch and what the scheduler decided on it."""
+        self._record_report(number, EPOCH, epoch, metrics, {"decision": decision})
+
+    def record_fold(
+        self,
+        number: int,
+        num_done: int,
+        metrics: Mapping[str, float],
+        epochs: Sequence[Mapping[str, float]],
+        decision: str,
+    ) -> None:
+        """Record the means over the first `num_done` folds, the epochs of the last of these, and the decision."""
+        self._record_report(number, FOLD, num_done, metrics, {"decision": decision, "epochs": list(epochs)})
+
+    def _record_report(
+        self, number: int, unit: str, count: int, metrics: Mapping[str, float], more: Mapping[str, Any]
+    ) -> None:
         self._sequence += 1
-        row = {"sequence": self._sequence, "decision": decision, "metrics": dict(metrics)}
+        row = {"sequence": self._sequence, "metrics": dict(metrics), **more}
         value = metrics[self.objective.metric]
         for storage, trial_id in self._both(number):
-            storage.set_trial_user_attr(trial_id, f"epoch:{epoch}", row)
-            storage.set_trial_intermediate_value(trial_id, epoch, value)
+            storage.set_trial_user_attr(trial_id, f"{unit}:{count}", row)
+            storage.set_trial_intermediate_value(trial_id, count, value)
 
     def finish(
         self,
@@ -304,7 +337,7 @@ class SweepStudy:
     ) -> TrialRecord:
         """Tell how a trial ended. `extra` is what else a reader may want of it, as its number of parameters."""
         if state == "COMPLETE" and self.trial(number).value is None:
-            state, reason = "FAILED", "ended without reporting an epoch"
+            state, reason = "FAILED", "ended without a report"
         outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
         for storage, trial_id in self._both(number):
             storage.set_trial_user_attr(trial_id, "outcome", outcome)

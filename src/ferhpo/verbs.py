@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ferhpo.config import compose
+from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import SweepError
+from ferhpo.folds import num_folds
 from ferhpo.record import META, load_sweep
 from ferhpo.running import load_data, tracking_settings
 
@@ -41,6 +43,8 @@ def plan(name: str, overrides: Sequence[str] = (), config_dir: Path | None = Non
     composed = compose(name, overrides, config_dir)
     checking.check(composed)
     data = load_data(composed)
+    if num_folds(composed.config) is not None:  # all parts are of one size, but for a few groups
+        data = fold_data(data, composed.config["data"], 0)
     num_train = int((data.split == TRAIN).sum())
     return planning.make_plan(composed, num_train, data.image_size, data.channels, data.num_classes)
 

@@ -30,7 +30,7 @@ def load(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     folds: int | None = None,
-    fold: int = 0,
+    fold: int | None = None,
     split_seed: int = 0,
     train_subset: int | None = None,
     image_size: int | None = 48,

@@ -34,7 +34,7 @@ def load(
     merge: Mapping[str, Reader],
     take: str = "all",
     folds: int | None = None,
-    fold: int = 0,
+    fold: int | None = None,
     split_seed: int = 0,
 ) -> FaceData:
     """Read all sources and merge: images uint8 [N, S, S] or [N, S, S, 3], the main source's first and in its form.
@@ -73,7 +73,7 @@ def load(
         raise _together(broken)
     assert first is not None
     merged = _merge(first, {name: data for name, data in further.items() if data is not None}, take)
-    return merged if folds is None else with_fold(merged, folds, fold, split_seed)
+    return merged if folds is None or fold is None else with_fold(merged, folds, fold, split_seed)
 
 
 def _is_left_out(reader: Any) -> bool:

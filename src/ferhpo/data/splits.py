@@ -24,7 +24,8 @@ class SplitOptions:
 
     split: "published", "folder" (whatever is not for training validates; nothing tests) or "random"
     val_fraction, test_fraction: shares of the images, for "random"
-    folds, fold: train and val together are cut into this many parts, and part `fold` (from 0) is val; test stays
+    folds, fold: train and val together are cut into this many parts, and part `fold` (from 0) is val; test stays.
+        Without `fold` a reader leaves them whole, also of train_subset: every trial cuts its folds (with_fold) itself
     split_seed: decides every draw made here
     train_subset: keep this many training images, stratified; the others become UNUSED. A smaller subset is part of a
         larger one.
@@ -34,7 +35,7 @@ class SplitOptions:
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     folds: int | None = None
-    fold: int = 0
+    fold: int | None = None
     split_seed: int = 0
     train_subset: int | None = None
 
@@ -51,13 +52,19 @@ class SplitOptions:
         if not faults and self.val_fraction + self.test_fraction >= 1:
             shares = f"data.val_fraction is {self.val_fraction} and data.test_fraction is {self.test_fraction}"
             faults.append(f"{shares}, which leaves nothing to train on; their sum must be below 1")
-        if self.folds is not None and self.folds < 2:
-            faults.append(f"data.folds is {self.folds}, and folds are 2 or more; set null for none")
-        elif self.folds is not None and not 0 <= self.fold < self.folds:
-            faults.append(f"data.fold is {self.fold}, and data.folds={self.folds} counts from 0 to {self.folds - 1}")
+        faults += fold_faults(self.folds, self.fold)
         if self.train_subset is not None and self.train_subset < 1:
             faults.append(f"data.train_subset is {self.train_subset}, and it is 1 or more; set null for all images")
         return faults
+
+
+def fold_faults(folds: int | None, fold: int | None) -> list[str]:
+    """One sentence for what cannot be of data.folds and data.fold."""
+    if folds is not None and folds < 2:
+        return [f"data.folds is {folds}, and folds are 2 or more; set null for none"]
+    if folds is not None and fold is not None and not 0 <= fold < folds:
+        return [f"data.fold is {fold}, and data.folds={folds} counts from 0 to {folds - 1}"]
+    return []
 
 
 def assign_splits(
@@ -90,9 +97,12 @@ def assign_splits(
         if options.split == "folder":
             split[split != TRAIN] = VAL
         split[~everyone] = UNUSED
+    if options.folds and options.fold is None:
+        return split, options.split
     name = options.split
     if options.folds:
         assert groups is not None
+        assert options.fold is not None
         split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed, subjects is not None)
         name = f"{name}, fold {options.fold} of {options.folds}"
     for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
@@ -248,6 +258,20 @@ def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int
     out = split.copy()
     out[train[np.argsort(order, kind="stable")[number:]]] = UNUSED
     return out
+
+
+def with_train_subset(data: FaceData, number: int, seed: int) -> FaceData:
+    """Return the data with `number` TRAIN images kept, as keep_subset does, and the others UNUSED; all else is shared.
+
+    Raises ConfigError where there are not so many.
+    """
+    num_train = int((data.split == TRAIN).sum())
+    if number > num_train:
+        rule = f"the train split of {data.split_name} has {num_train:,} images; set at most {num_train}, or null"
+        raise ConfigError("data", [f"data.train_subset is {number}, and {rule}"])
+    split = keep_subset(data.labels, data.split, number, seed)
+    args = data.images, data.labels, split, data.class_names, data.source, data.split_name, data.targets
+    return replace(data, split=split, digest=face_data(*args, groups=data.groups).digest)
 
 
 def balanced_class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
+from ferhpo.data.splits import fold_faults, with_fold
 from ferhpo.errors import ConfigError
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -45,15 +46,19 @@ def load(
     label_noise: float = 0.08,
     imbalance: float = 1.0,
     seed: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
+    split_seed: int = 0,
 ) -> FaceData:
     """Draw faces uint8 [N, S, S], the same for the same arguments; more of a split begins with the fewer.
 
     difficulty: 0 draws clear, frontal faces; 1 is the standard; 2 varies pose, light, noise and strength twice as much
     label_noise: share of labels, in every split, that are replaced by another class
     imbalance: how often the most frequent class comes for one of the rarest; 1 draws all alike
+    folds, fold, split_seed: see splits.SplitOptions
     Raises ConfigError for keys that cannot be.
     """
-    _check_keys(num_train, num_val, num_test, image_size, difficulty, label_noise, imbalance)
+    _check_keys(num_train, num_val, num_test, image_size, difficulty, label_noise, imbalance, folds, fold)
     images, labels, split = [], [], []
     for code, number in ((TRAIN, num_train), (VAL, num_val), (TEST, num_test)):
         rng = np.random.default_rng([seed, code])
@@ -68,9 +73,10 @@ def load(
             labels.append(given[:keep])
             split.append(np.full(keep, code, np.uint8))
     source = f"synthetic faces (seed {seed}, difficulty {difficulty:g}, label noise {label_noise:g})"
-    return face_data(
+    data = face_data(
         np.concatenate(images), np.concatenate(labels), np.concatenate(split), CLASS_NAMES, source, "published"
     )
+    return data if folds is None or fold is None else with_fold(data, folds, fold, split_seed)
 
 
 def _check_keys(
@@ -81,6 +87,8 @@ def _check_keys(
     difficulty: float,
     label_noise: float,
     imbalance: float,
+    folds: int | None,
+    fold: int | None,
 ) -> None:
     faults = []
     for key, value, lowest in (("num_train", num_train, 1), ("num_val", num_val, 1), ("num_test", num_test, 0)):
@@ -94,6 +102,7 @@ def _check_keys(
         faults.append(f"data.label_noise is {label_noise}, and it is a share from 0 and below 1; 0.08 is the standard")
     if imbalance < 1:
         faults.append(f"data.imbalance is {imbalance}, and it is 1 or more; 1 draws all classes alike")
+    faults += fold_faults(folds, fold)
     if faults:
         raise ConfigError("data=synthetic", faults)
 

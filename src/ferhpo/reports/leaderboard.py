@@ -8,20 +8,24 @@ from ferhpo.record import Sweep
 from ferhpo.study import TrialRecord
 
 
-def leaderboard_csv(trials: Sequence[TrialRecord]) -> str:
-    """The leaderboard as CSV, one column for each sampled hyperparameter."""
+def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
+    """The leaderboard as CSV, one column for each sampled hyperparameter.
+
+    Of cross-validated trials `value` is the mean over `folds` folds, `std` their deviation.
+    """
+    is_folded = any(trial.folds for trial in trials)
+    counted = ["std", "folds"] if is_folded else ["best_epoch", "epochs"]
     names = list(dict.fromkeys(path for trial in trials for path in trial.sample))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "state", "value", "best_epoch", "epochs", "num_parameters", "seconds", *names, "reason"])
+    writer.writerow(["trial", "state", "value", *counted, "num_parameters", "seconds", *names, "reason"])
     for trial in trials:
         writer.writerow(
             [
                 trial.number,
                 trial.state,
                 trial.value,
-                trial.best_epoch,
-                len(trial.epochs),
+                *([trial.std(metric), len(trial.folds)] if is_folded else [trial.best_epoch, len(trial.epochs)]),
                 trial.extra.get("num_parameters"),
                 None if trial.seconds is None else round(trial.seconds, 1),
                 *(trial.sample.get(name) for name in names),
@@ -42,7 +46,10 @@ def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str,
     best = board[0] if board and board[0].state == "COMPLETE" else None
     if best is not None and best.value is not None:
         others = [t.value for t in board[1:] if t.state == "COMPLETE" and t.value is not None]
-        lines.append(f"Best: trial {best.number} with {metric} {best.value:.4f} at epoch {best.best_epoch}.")
+        at = f"at epoch {best.best_epoch}"
+        if best.folds:
+            at = f"the mean of {len(best.folds)} folds (deviation {best.std(metric):.4f})"
+        lines.append(f"Best: trial {best.number} with {metric} {best.value:.4f}{',' * bool(best.folds)} {at}.")
         if others:
             lines.append(
                 f"The next complete trial has {others[0]:.4f}. The value was chosen on validation among "

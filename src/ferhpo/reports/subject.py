@@ -28,7 +28,7 @@ class Subject:
 def load_subject(record: Sweep, trial: TrialRecord, data: FaceData) -> Subject:
     """Load a trial's best checkpoint and let it answer. Raises SweepError where it has none."""
     network = build_network(record.trial_config(trial), data.channels, data.num_classes, data.image_size)
-    checkpoint = load_network(record.trial_folder(trial.number) / BEST, network)
+    checkpoint = load_network(record.kept_folder(trial.number) / BEST, network)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     network.eval()
     return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))

@@ -3,6 +3,9 @@
 A run is looked for by its tag `ferhpo.trial` before it is made, and every timestamp comes from the record: MLflow drops
 a metric point only if its time is the same too. What MLflow calls invalid goes to rejected.jsonl, alone; everything
 else that fails is an outage, and is raised for the shipper to try again.
+
+Runs are called "" (the sweep's), "7" (a trial's) and "7/fold0" (a fold's) here: what stands before the last / is the
+run above.
 """
 
 import json
@@ -73,6 +76,8 @@ class RunWriter:
         elif op == "close":
             self._flush(run)
             self.client.set_terminated(self.shipped.runs[run], _STATUS.get(record["state"], "FAILED"), time_ms)
+        elif op == "fold":
+            self._write_fold(f"{run}/fold{record['fold']}", record)
         elif op == "dataset":
             dataset = Dataset(**record["dataset"])
             tags = [InputTag("mlflow.data.context", record["context"])]
@@ -96,11 +101,35 @@ class RunWriter:
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
             if run != _PARENT:
-                tags["mlflow.parentRunId"] = self.shipped.runs[_PARENT]
+                tags["mlflow.parentRunId"] = self.shipped.runs[run.rpartition("/")[0]]
             tags["mlflow.user"] = record["user"]
-            name = f"{self.shipped.sweep_name}-{int(run):03d}" if run else self.shipped.sweep_name
+            number, _, fold = run.partition("/")
+            parts = [self.shipped.sweep_name, f"{int(number):03d}" if number else "", fold]
+            name = "-".join(part for part in parts if part)
             run_id = self.client.create_run(self.experiment_id, record["time_ms"], tags, name).info.run_id
         self.shipped.runs[run] = run_id
+
+    def _write_fold(self, run: str, record: Record) -> None:
+        """A fold that has ended, from its one record to a run that has ended.
+
+        Its epochs get the times at which they ended, counted back by their seconds.
+        """
+        times_ms, time_ms = [], record["time_ms"]
+        for row in reversed(record["epochs"]):
+            times_ms.append(time_ms)
+            time_ms -= round(1000 * row.get("epoch_seconds", 0.0))
+        self._open_run(run, {**record, "time_ms": time_ms})
+        # Without the tag ferhpo.sweep_id: the sweep's view shows trials.
+        tags = {"ferhpo.fold": str(record["fold"]), "ferhpo.state": "COMPLETE"}
+        self._add(run, record, (RunTag(key, value) for key, value in tags.items()))
+        for row, ended_ms in zip(record["epochs"], reversed(times_ms), strict=True):
+            values = ((key, value) for key, value in row.items() if key != "epoch")
+            self._add(run, record, (Metric(key, value, ended_ms, int(row["epoch"])) for key, value in values))
+        self._add(run, record, (Metric(key, value, record["time_ms"], 0) for key, value in record["once"].items()))
+        self._flush(run)
+        if record["path"] is not None:
+            self._send_file(run, {**record, "op": "artifact", "folder": "checkpoint"})
+        self.client.set_terminated(self.shipped.runs[run], "FINISHED", record["time_ms"])
 
     def _send_file(self, run: str, record: Record) -> None:
         path = self.folder / record["path"]  # an absolute path stays as it is

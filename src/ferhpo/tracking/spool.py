@@ -111,7 +111,7 @@ class Shipped:
     experiment_id: str | None = None
     sweep_id: str | None = None
     sweep_name: str | None = None
-    runs: dict[str, str] = field(default_factory=dict)  # "" is the parent, else the trial's number
+    runs: dict[str, str] = field(default_factory=dict)  # "" is the parent, "7" a trial's, "7/fold0" a fold's
     models: dict[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -28,6 +28,7 @@ class Tracker:
         self._opened: set[object] = set()
         self._closed: set[object] = set()
         self._recorded_epochs: set[tuple[int, int]] = set()
+        self._recorded_folds: set[tuple[int, int]] = set()
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
         self._learn()
@@ -47,10 +48,19 @@ class Tracker:
         self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=_user())
 
     def set_view(
-        self, name: str, objective: str, mode: str, params: Sequence[str], metrics: Sequence[str] = ()
+        self,
+        name: str,
+        objective: str,
+        mode: str,
+        params: Sequence[str],
+        metrics: Sequence[str] = (),
+        beside: str = "best_epoch",
     ) -> None:
-        """Make the sweep's view in the UI: `params` (the varied ones) and `metrics` become columns, best first."""
-        state = view_state(str(self._sweep_id), objective, mode, params, metrics)
+        """Make the sweep's view in the UI: `params` (the varied ones) and `metrics` become columns, best first.
+
+        beside: the column beside the value of a trial
+        """
+        state = view_state(str(self._sweep_id), objective, mode, params, metrics, beside)
         self._append("view", sweep_id=self._sweep_id, value=encode(name, state))
 
     def log_dataset(
@@ -71,6 +81,24 @@ class Tracker:
         if (number, epoch) not in self._recorded_epochs:
             self._append("metrics", number=number, step=epoch, epoch=epoch, values=_floats(metrics))
             self._recorded_epochs.add((number, epoch))
+
+    def log_fold(
+        self,
+        number: int,
+        fold: int,
+        epochs: Sequence[Mapping[str, float]],
+        once: Mapping[str, float],
+        checkpoint: Path | None,
+    ) -> None:
+        """Record an ended fold of a trial, whole, in a run under the trial's; one that stands there is left as it is.
+
+        fold: from 0; epochs: metrics of each, its number under "epoch"; once: values that the fold has once
+        """
+        if (number, fold) not in self._recorded_folds:
+            rows = [_floats(row) for row in epochs]
+            path = None if checkpoint is None else self._stored_path(checkpoint)
+            self._append("fold", number=number, fold=fold, epochs=rows, once=_floats(once), path=path, user=_user())
+            self._recorded_folds.add((number, fold))
 
     def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
         """Record values that a run has once."""
@@ -184,6 +212,8 @@ class Tracker:
                     self._closed.discard(record["number"])
                 elif record["op"] == "close":
                     self._closed.add(record.get("number"))
+                elif record["op"] == "fold":
+                    self._recorded_folds.add((record["number"], record["fold"]))
                 elif "epoch" in record:
                     self._recorded_epochs.add((record["number"], record["epoch"]))
 

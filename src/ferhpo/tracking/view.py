@@ -17,14 +17,19 @@ _MAX_COLUMNS = 14
 
 
 def view_state(
-    sweep_id: str, objective: str, mode: str, params: Sequence[str], metrics: Sequence[str]
+    sweep_id: str,
+    objective: str,
+    mode: str,
+    params: Sequence[str],
+    metrics: Sequence[str],
+    beside: str = "best_epoch",
 ) -> dict[str, Any]:
     """The UI's state for one sweep: its runs, best first by `best_<objective>`, with `metrics` and the varied `params`
     as columns; a chart of the parameters against the result, the curves of the objective, and those of `metrics`."""
     best = f"best_{objective}"
     params = list(params)[:_MAX_COLUMNS]
     curves = [objective, *(name for name in metrics if name not in (objective, best))]
-    columns = [best, "best_epoch", *curves[1:]]
+    columns = [best, beside, *curves[1:]]
     section = _id(sweep_id, "section")
     parallel = _chart(sweep_id, "PARALLEL", section, "Parameters and result")
     axes = [name for name in params if f"log10.{name}" not in params]

@@ -1,0 +1,139 @@
+"""Cross-validated sweeps and trainings as a user runs them: real processes, Ray and MLflow; and a driver that is killed."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+import ferhpo
+from ferhpo.folds import fold_folder
+from tests.test_kill import start, wait_for
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+NUM_TRIALS, FOLDS, EPOCHS = 3, 3, 3
+OVERRIDES = [
+    "name=hurt",
+    f"num_trials={NUM_TRIALS}",
+    f"data.folds={FOLDS}",
+    f"trainer.max_epochs={EPOCHS}",
+    "data.num_train=1400",
+    "data.num_val=140",
+    "data.num_test=14",
+    "compute.num_cpus=2",
+    "compute.gpus_per_trial=0",
+]
+
+
+def runs_of(folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("ferhpo")
+    return client, client.search_runs([experiment.experiment_id], max_results=1000)
+
+
+def points(client, run, metric):
+    return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
+
+
+def assert_whole(folder):
+    """Every fold of every trial once, the same in study, files and MLflow, and nothing left running."""
+    record = ferhpo.load_sweep("hurt", folder)
+    trials = record.trials()
+    assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
+    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+    client, runs = runs_of(folder)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    by_name = {run.info.run_name: run for run in runs}
+    assert len(by_name) == len(runs) == 1 + NUM_TRIALS + sum(len(trial.folds) for trial in trials)
+    for trial in trials:
+        assert (len(trial.folds) == FOLDS) == (trial.state == "COMPLETE")
+        assert [row["fold"] for row in trial.folds] == list(range(1, len(trial.folds) + 1))
+        assert trial.value == trial.folds[-1]["val_acc"]
+        run = by_name[f"hurt-{trial.number:03d}"]
+        assert points(client, run, "val_acc") == [(row["fold"], row["val_acc"]) for row in trial.folds]
+        assert (run.data.metrics["best_val_acc"], run.data.metrics["num_folds"]) == (trial.value, len(trial.folds))
+        best = []
+        for fold, epochs in enumerate(trial.fold_epochs):
+            own = by_name[f"hurt-{trial.number:03d}-fold{fold}"]
+            assert own.data.tags["mlflow.parentRunId"] == run.info.run_id
+            for metric in ("val_acc", "epoch_seconds"):
+                assert points(client, own, metric) == [(row["epoch"], row[metric]) for row in epochs]
+            assert [file.path for file in client.list_artifacts(own.info.run_id, "checkpoint")]
+            kept = json.loads((fold_folder(record.trial_folder(trial.number), fold) / "fold.json").read_text())
+            assert [row["epoch_seconds"] for row in kept["epochs"]] == [row["epoch_seconds"] for row in epochs]
+            best.append(max(row["val_acc"] for row in epochs))
+            assert trial.folds[fold]["val_acc"] == pytest.approx(sum(best) / len(best))
+
+
+def test_a_killed_driver_is_resumed_by_folds(tmp_path):
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+
+    def in_a_later_fold(trials):
+        """A trial that goes on has a fold behind it, and an epoch of the next."""
+        for trial in trials:
+            if trial.state == "RUNNING" and trial.folds and trial.decisions[-1] == "CONTINUE":
+                place = fold_folder(folder / "hurt" / "trials" / f"{trial.number:04d}", len(trial.folds))
+                if (place / "last.ckpt").exists() and not (place / "fold.json").exists():
+                    return True
+        return False
+
+    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    try:
+        wait_for(in_a_later_fold, driver, folder, log)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait(60)
+    finally:
+        driver.kill()
+    before = ferhpo.load_sweep("hurt", folder).trials()
+    ended = {path: path.stat().st_mtime_ns for path in folder.glob("hurt/trials/*/fold*/fold.json")}
+    histories = {
+        path: torch.load(path, weights_only=True)["history"] for path in folder.glob("hurt/trials/*/fold*/last.ckpt")
+    }
+    going = [path for path in histories if path.with_name("fold.json") not in ended]
+    assert ended
+    assert going
+
+    resumed = start("--resume", "hurt", f"output_dir={folder}", log=log)
+    assert resumed.wait(600) == 0, log.read_text()
+
+    for path, written in ended.items():
+        assert path.stat().st_mtime_ns == written, "an ended fold is not trained again"
+    for path, history in histories.items():
+        # Timings included: a training that began anew would have others.
+        assert torch.load(path, weights_only=True)["history"][: len(history)] == history
+    after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
+    for trial in before:
+        assert after[trial.number].folds[: len(trial.folds)] == trial.folds
+    assert_whole(folder)
+    assert "Registered ferhpo-hurt version 1" in log.read_text()
+
+
+def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
+    result = ferhpo.train("demo", [*tiny, "name=one", "data.folds=2"])
+    trial = result.best
+    assert (trial.state, len(trial.folds), len(trial.fold_epochs[0])) == ("COMPLETE", 2, 3)
+    client, runs = runs_of(tmp_path / "mlruns")
+    assert {run.info.run_name for run in runs} == {"one", "one-000", "one-000-fold0", "one-000-fold1"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (trial_run,) = [run for run in runs if run.info.run_name == "one-000"]
+    answer = json.loads(
+        (tmp_path / "mlruns/artifacts" / trial_run.info.run_id / "artifacts/confusion.json").read_text()
+    )
+    assert sum(map(sum, answer["confusion"])) == 140 + 70, "each pooled image was judged once"
+    (version,) = client.search_model_versions("name = 'ferhpo-one'")
+    assert version.tags["ferhpo.fold"] == "0"
+    assert f"val_acc {trial.value:.4f}, the mean of 2 folds" in version.description
+    described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
+    assert described["scores"]["val_acc"] == trial.value
+    note = next(run.data.tags["mlflow.note.content"] for run in runs if run.info.run_name == "one")
+    assert f"val_acc {trial.value:.4f}, the mean of 2 folds (deviation {trial.std('val_acc'):.4f})" in note
+    from ferhpo.cli import main
+
+    assert main(["runs", "one", "--output-dir", str(tmp_path / "mlruns")]) == 0
+    assert f"{trial.value:.4f} ±{trial.std('val_acc'):.4f}" in capsys.readouterr().out
+    (board,) = (tmp_path / "mlruns/artifacts").glob("*/artifacts/leaderboard.csv")
+    heading, row = board.read_text().splitlines()
+    assert heading.startswith("trial,state,value,std,folds,")
+    assert row.startswith(f"0,COMPLETE,{trial.value},{trial.std('val_acc')},2,")
