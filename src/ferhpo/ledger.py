@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
+ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
 CONTINUE, STOP = "CONTINUE", "STOP"
 METRICS = (
     "train_loss",
@@ -112,9 +114,10 @@ class Ledger:
 
     def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
         """What was sampled and what was fixed, by dotted path."""
-        fixed = dict(leaves({section: applied[section] for section in PARAM_SECTIONS}))
+        sections = ESTIMATOR_SECTIONS if is_estimator(applied["model"]) else PARAM_SECTIONS
+        fixed = dict(leaves({section: applied[section] for section in sections}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
-        groups = {section: self.sweep.composed.groups[section] for section in PARAM_SECTIONS if section != "trainer"}
+        groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}
         return {**groups, **fixed, **trial.sample, "seed": trial.seed}
 
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
@@ -146,7 +149,8 @@ class Ledger:
 
     def _state_after_stop(self, trial: TrialRecord) -> str:
         # ASHA answers STOP at its max_t too: a trial that ran all its epochs is complete, not pruned.
-        return "COMPLETE" if trial.epochs and trial.epochs[-1]["epoch"] >= self.max_epochs else "PRUNED"
+        num_epochs = 1 if is_estimator(self.space.apply(trial.sample)["model"]) else self.max_epochs
+        return "COMPLETE" if trial.epochs and trial.epochs[-1]["epoch"] >= num_epochs else "PRUNED"
 
     def ended(self, number: int, state: str, reason: str = "") -> None:
         """A worker told how its trial ended."""

@@ -17,8 +17,10 @@ import yaml
 from ferhpo import checking, publishing
 from ferhpo.config import Composed, ComputeSettings, compose, instantiate, nearest_key
 from ferhpo.data.dataset import FaceData
+from ferhpo.data.features import with_hog
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.ledger import CONTINUE, Ledger
+from ferhpo.model_section import shared_hog
 from ferhpo.record import (
     CHANGEABLE,
     META,
@@ -62,14 +64,21 @@ class SweepResult:
 
 
 def load_data(composed: Composed) -> FaceData:
-    """Read (or take from the cache) the data set of a configuration. Raises DataError."""
+    """Read (or take from the cache) the data set of a configuration, with the features that its models take.
+
+    Raises DataError, and ConfigError where the models' features cannot be computed.
+    """
     section = composed.config["data"]
     missing = [key for key, value in section.items() if value == "???"]
     if missing:
         raise ConfigError(composed.name, [f"data.{key} is not set; add data.{key}=..." for key in missing])
     data = instantiate(section)
     assert isinstance(data, FaceData)
-    return data
+    try:
+        hog = shared_hog(composed)
+        return data if hog is None else with_hog(data, hog, section.get("cache_dir"))
+    except ValueError as error:
+        raise ConfigError(composed.name, [f"model.{error}"]) from None
 
 
 def sweep(
