@@ -3,17 +3,26 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import skops.io
 import torch
+from sklearn.preprocessing import FunctionTransformer
 
+from ferhpo.data.dataset import TEST, face_data
+from ferhpo.data.features import with_hog
 from ferhpo.inference.bundle import bundle
 from ferhpo.inference.export import export_model
+from ferhpo.model_section import given_features, hog_of
 from ferhpo.models.cnn import CNN
+from ferhpo.models.estimators import DecisionTree, Estimator, LinearSVM
+from ferhpo.models.layers import num_image_features
 from ferhpo.models.resnet import ResNet
+from ferhpo.training.evaluation import evaluate
 from ferhpo.training.preprocess import Preprocess
 
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -22,14 +31,28 @@ CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "stem_channels": 4, "num_bloc
 RESNET_CONFIG = {"_target_": "ferhpo.models.resnet.ResNet", "num_stages": 2, "blocks_per_stage": 1, "width": 4}
 
 
+HOG_CONFIG = {**CNN_CONFIG, "hog": {"pixels_per_cell": 12}}
+TREE_CONFIG = {"_target_": "ferhpo.models.estimators.DecisionTree", "features": "pixels", "max_depth": 4}
+SVM_CONFIG = {"_target_": "ferhpo.models.estimators.LinearSVM", "features": "hog", "hog": {"orientations": 6}}
+
+
 def make_checkpoint(config, network_class, preprocess, seed=0):
     torch.manual_seed(seed)
     arguments = {key: value for key, value in config.items() if key != "_target_"}
     network = network_class(
-        in_channels=preprocess.channels, num_classes=7, image_size=preprocess.input_size, **arguments
+        in_channels=preprocess.channels,
+        num_classes=7,
+        image_size=preprocess.input_size,
+        **given_features(config, preprocess.image_size),
+        **arguments,
     )
-    with torch.no_grad():  # batch statistics that are not their first values
-        network(torch.randn(16, preprocess.channels, preprocess.input_size, preprocess.input_size))
+    shape = (preprocess.channels, preprocess.input_size, preprocess.input_size)
+    features = [torch.rand(28, network.num_image_features)] if num_image_features(network) else []
+    if isinstance(network, Estimator):
+        network.fit(network.inputs_of(torch.randn(28, *shape), *features), np.arange(28) % 7, seed)
+    else:
+        with torch.no_grad():  # batch statistics that are not their first values
+            network(torch.randn(28, *shape), *features)
     held = {
         "format": 1,
         "network": network.state_dict(),
@@ -42,11 +65,14 @@ def make_checkpoint(config, network_class, preprocess, seed=0):
     return network.eval(), held
 
 
-def expected(network, preprocess, images):
-    batch = torch.from_numpy(images)
-    batch = batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        return network(preprocess(batch)).softmax(1).numpy()
+def expected(network, preprocess, images, hog):
+    """What training's own evaluation answers."""
+    num_images = len(images)
+    split = np.full(num_images, TEST, np.uint8)
+    data = face_data(images, np.zeros(num_images, np.int64), split, NAMES, "made", "published")
+    if hog is not None:
+        data = with_hog(data, hog)
+    return evaluate(network, data, "test", preprocess).probabilities
 
 
 GREY = Preprocess(1, 48, 44, "dataset", (0.5,), (0.25,))
@@ -60,13 +86,22 @@ def exported(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
-    cases = {"cnn": (CNN_CONFIG, CNN, GREY, (48, 48)), "resnet": (RESNET_CONFIG, ResNet, COLOUR, (32, 32, 3))}
+    cases = {
+        "cnn": (CNN_CONFIG, CNN, GREY, (48, 48)),
+        "resnet": (RESNET_CONFIG, ResNet, COLOUR, (32, 32, 3)),
+        "hog": (HOG_CONFIG, CNN, GREY, (48, 48)),
+        "tree": (TREE_CONFIG, DecisionTree, GREY, (48, 48)),
+        "svm": (SVM_CONFIG, LinearSVM, COLOUR, (32, 32, 3)),
+    }
     for name, (config, network_class, preprocess, shape) in cases.items():
         network, held = make_checkpoint(config, network_class, preprocess)
         export_model(held, config, folder / name, data_digest="d" * 64)
         package(folder / name, folder / f"{name}-mlflow")
         images = rng.integers(0, 256, (7, *shape), dtype=np.uint8)
-        np.savez(folder / f"{name}.npz", images=images, answers=expected(network, preprocess, images))
+        np.savez(folder / f"{name}.npz", images=images, answers=expected(network, preprocess, images, hog_of(config)))
+    shutil.copytree(folder / "tree", folder / "evil")
+    (folder / "evil" / "estimator.skops").write_bytes(skops.io.dumps(FunctionTransformer(func=os.system)))
+    package(folder / "evil", folder / "evil-mlflow")
     return folder
 
 
@@ -102,6 +137,10 @@ for name, model in models.items():
         except ValueError as error:
             report[f"{name}-refusals"].append(str(error))
     assert unwrapped.predict(None, held["images"][:0]).shape == (0, 7)
+try:
+    mlflow.pyfunc.load_model("evil-mlflow")
+except RuntimeError as error:
+    report["evil"] = str(error)
 report["ferhpo"] = [name for name in sys.modules if name.split(".")[0] == "ferhpo"]
 print(json.dumps(report))
 """
@@ -110,12 +149,18 @@ print(json.dumps(report))
 def test_it_answers_in_a_process_without_ferhpo_and_without_pickle(exported):
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, "cnn", "resnet"], cwd=exported, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", LOADS, "cnn", "resnet", "hog", "tree", "svm"],
+        cwd=exported,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
-    assert max(report[key] for key in ("cnn1", "cnn7", "resnet1", "resnet7")) < 1e-5
+    for name in ("cnn", "resnet", "hog", "tree", "svm"):
+        assert max(report[f"{name}{n}"] for n in (1, 7)) < 1e-5, name
     assert report["ferhpo"] == []
+    assert report["evil"].startswith("it is not the skops file of a DecisionTreeClassifier: Untrusted types found")
     names, signature = report["cnn"]
     assert tuple(names) == NAMES
     assert json.loads(signature["inputs"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 48, 48]}
@@ -140,6 +185,27 @@ def test_the_folder_holds_tensors_json_and_code_alone(exported):
     packaged = [path for path in (exported / "cnn-mlflow").rglob("*") if path.is_file()]
     assert not [path for path in packaged if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
     assert "ResNet" not in (exported / "cnn" / "model.py").read_text()
+    assert {path.name for path in (exported / "tree").iterdir()} == {"estimator.skops", "model.json", "model.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("cnn", set()),
+        ("hog", {"scikit-image"}),
+        ("tree", {"scikit-learn", "skops"}),
+        ("svm", {"scikit-image", "scikit-learn", "skops"}),
+    ],
+)
+def test_a_model_requires_what_its_code_imports(exported, name, own):
+    lines = (exported / f"{name}-mlflow" / "requirements.txt").read_text().splitlines()
+    assert {line.split("==")[0] for line in lines} == {"mlflow", "numpy", "safetensors", "torch"} | own
+
+
+def test_an_export_in_place_of_another_kind_leaves_nothing_of_it(tmp_path):
+    for config, kind in ((CNN_CONFIG, CNN), (TREE_CONFIG, DecisionTree)):
+        export_model(make_checkpoint(config, kind, GREY)[1], config, tmp_path, data_digest="")
+    assert {path.name for path in tmp_path.iterdir()} == {"estimator.skops", "model.json", "model.py"}
 
 
 def test_a_checkpoint_file_exports_the_same(tmp_path, exported):

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+from ferhpo import model_section
 from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.folds import num_folds, report_unit
+from ferhpo.model_section import given_features
 from ferhpo.space import Draw, Space, nearest, set_path
 from ferhpo.tracking import TrackingSettings
 
@@ -26,7 +28,7 @@ TOP_KEYS = {
 TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 # Arguments that the program gives, so that a configuration need not.
 GIVEN = {
-    "model": {"in_channels", "num_classes", "image_size"},
+    "model": {"in_channels", "num_classes", "image_size", "num_features"},
     "optim": {"params"},
     "lr_schedule": {"optimizer", "num_epochs", "steps_per_epoch"},
     "sampler": {"seed", "search_space"},
@@ -74,15 +76,17 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 faults += _try_build(section, config)
             except Infeasible as error:
                 faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
-    warnings: list[str] = []
+    space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
+    model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
+    faults += model_faults
     if for_sweep:
-        space, space_faults = composed.read_space()
         faults += space_faults
         if not space_faults and not broken:
             faults += _try_bounds(space, config)
         if not space_faults:
-            sweep_faults, warnings = _sweep_rules(config, space)
+            sweep_faults, sweep_warnings = _sweep_rules(config, space)
             faults += sweep_faults
+            warnings += sweep_warnings
     return list(dict.fromkeys(faults)), warnings
 
 
@@ -165,18 +169,20 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     try:
         if section == "model":
             data = config["data"].get("main") or config["data"]  # of merged sources, the one that the others follow
-            size = config["augment"].get("crop") or data.get("image_size") or IMAGE_SIZE
+            image_size = data.get("image_size") or IMAGE_SIZE
+            size = config["augment"].get("crop") or image_size
             channels = data.get("channels") or 1
             with torch.device(device):
-                instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size)
+                given = given_features(values, image_size)
+                instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size, **given)
         elif section in ("optim", "lr_schedule"):
             optimizer = instantiate(config["optim"], [torch.nn.Parameter(torch.zeros(1))], allowed=allowed)
             if section == "lr_schedule":
                 epochs = int(config["trainer"]["max_epochs"])
                 instantiate(values, optimizer, allowed=allowed, num_epochs=epochs, steps_per_epoch=10)
         elif section in ("augment", "trainer", "scheduler"):
-            given = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
-            instantiate(values, allowed=allowed, **given)
+            stopping = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
+            instantiate(values, allowed=allowed, **stopping)
         elif section == "sampler" and not values["_target_"].endswith("GridSampler"):
             with catch_warnings():
                 simplefilter("ignore")

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
+from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
+ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
 CONTINUE, STOP = "CONTINUE", "STOP"
 BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
 METRICS = (
@@ -116,9 +118,10 @@ class Ledger:
 
     def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
         """What was sampled and what was fixed, by dotted path."""
-        fixed = dict(leaves({section: applied[section] for section in PARAM_SECTIONS}))
+        sections = ESTIMATOR_SECTIONS if is_estimator(applied["model"]) else PARAM_SECTIONS
+        fixed = dict(leaves({section: applied[section] for section in sections}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
-        groups = {section: self.sweep.composed.groups[section] for section in PARAM_SECTIONS if section != "trainer"}
+        groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}
         return {**groups, **fixed, **trial.sample, "seed": trial.seed}
 
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
@@ -184,7 +187,8 @@ class Ledger:
 
     def _state_after_stop(self, trial: TrialRecord) -> str:
         # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
-        return "COMPLETE" if self._has_all(trial) else "PRUNED"
+        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
+        return "COMPLETE" if is_whole or self._has_all(trial) else "PRUNED"
 
     def ended(self, number: int, state: str, reason: str = "") -> None:
         """A worker told how its trial ended."""

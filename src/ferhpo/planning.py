@@ -15,6 +15,7 @@ from typing import Any
 from ferhpo.config import Composed, ComputeSettings
 from ferhpo.errors import Infeasible
 from ferhpo.folds import num_folds
+from ferhpo.model_section import is_estimator
 from ferhpo.space import Sample
 from ferhpo.study import derive_seed, random_sample
 from ferhpo.trial import build_network
@@ -77,11 +78,15 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     config, space = composed.config, composed.space()
     compute = ComputeSettings(**config["compute"])
     rows: list[tuple[int, int, int, Sample]] = []
-    num_infeasible = 0
+    num_infeasible = num_fitted_once = 0
     for number in range(NUM_SAMPLES):
         sample = random_sample(space, derive_seed(int(config["seed"]), number, "plan"))
+        applied = space.apply(sample)
+        if is_estimator(applied["model"]):
+            num_fitted_once += 1
+            continue
         try:
-            rows.append((*_cost(space.apply(sample), image_size, num_channels, num_classes), sample))
+            rows.append((*_cost(applied, image_size, num_channels, num_classes), sample))
         except Infeasible:
             num_infeasible += 1
     size, num_continuous = space.size()
@@ -92,13 +97,14 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     num_trainings = count * (folds or 1)
     rate = measure_macs_per_second()
     mean_macs = statistics.fmean(macs for _, macs, _, _ in rows) if rows else 0.0
-    seconds = num_trainings * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
+    num_networks = num_trainings * (NUM_SAMPLES - num_fitted_once) / NUM_SAMPLES
+    seconds = num_networks * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
     seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was taken on
     parameters = [row[0] for row in rows]
     states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
     mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
     checkpoint_bytes = mean_weights * (2 + states)  # best: weights; last: weights and the optimiser's states
-    disk_bytes = num_trainings * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
+    disk_bytes = num_networks * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
     output = Path(config["output_dir"])
     free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
     warnings = []
@@ -106,6 +112,11 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
         warnings.append(f"checkpoints may take {disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     if num_infeasible:
         warnings.append(f"{num_infeasible} of {NUM_SAMPLES} samples make no network")
+    if num_fitted_once:
+        warnings.append(
+            f"{num_fitted_once} of {NUM_SAMPLES} samples are scikit-learn's estimators, whose time, memory and size "
+            "only a fit tells: the numbers leave them out"
+        )
     return Plan(
         name=str(config["name"]),
         num_points=size,

@@ -18,9 +18,11 @@ from ferhpo import checking, publishing
 from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key, not_set
 from ferhpo.cross_validation import fold_data, runner_of
 from ferhpo.data.dataset import FaceData
+from ferhpo.data.features import with_hog
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.folds import num_folds
 from ferhpo.ledger import CONTINUE, Ledger
+from ferhpo.model_section import shared_hog
 from ferhpo.record import (
     CHANGEABLE,
     META,
@@ -64,7 +66,10 @@ class SweepResult:
 
 
 def load_data(composed: Composed) -> FaceData:
-    """Read (or take from the cache) the data set of a configuration. Raises DataError."""
+    """Read (or take from the cache) the data set of a configuration, with the features that its models take.
+
+    Raises DataError, and ConfigError where the models' features cannot be computed.
+    """
     section = composed.config["data"]
     missing = [path for path, value in leaves(section, "data") if value == "???"]
     if missing:
@@ -73,7 +78,11 @@ def load_data(composed: Composed) -> FaceData:
     assert isinstance(data, FaceData)
     for fold in range(num_folds(composed.config) or 0):
         fold_data(data, section, fold)  # so that what cannot be cut is said here, and not by every trial
-    return data
+    try:
+        hog = shared_hog(composed)
+        return data if hog is None else with_hog(data, hog, section.get("cache_dir"))
+    except ValueError as error:
+        raise ConfigError(composed.name, [f"model.{error}"]) from None
 
 
 def sweep(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ferhpo.config import Objective, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged, Infeasible
+from ferhpo.model_section import given_features, is_estimator
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int
             in_channels=num_channels,
             num_classes=num_classes,
             image_size=input_size(config, image_size),
+            **given_features(config["model"], image_size),
         )
     except (ValueError, TypeError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -71,21 +73,29 @@ def first_line(error: BaseException) -> str:
 
 
 def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
-    """What is known of a trial before its first epoch: parameters, multiply-accumulates of an image, device."""
+    """What is known of a trial before its first report: parameters, multiply-accumulates of an image, device."""
     import torch
 
-    from ferhpo.models.count import count_macs, count_parameters
-
-    size = input_size(config, data.image_size)
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and not is_estimator(config["model"])
     return {
-        "num_parameters": count_parameters(network),
-        "macs": count_macs(network, (data.channels, size, size)),
+        **_cost(config, network, data),
         "device": torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)",
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "node": platform.node(),
         "pid": os.getpid(),
     }
+
+
+def _cost(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, int]:
+    from ferhpo.models.count import count_macs, count_parameters
+
+    if is_estimator(config["model"]):
+        from ferhpo.models.estimators import Estimator
+
+        assert isinstance(network, Estimator)
+        return network.cost()
+    size = input_size(config, data.image_size)
+    return {"num_parameters": count_parameters(network), "macs": count_macs(network, (data.channels, size, size))}
 
 
 def run_trial(
@@ -100,7 +110,7 @@ def run_trial(
     """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one.
 
     report: called with (epoch from 1, metrics) as the last act of every epoch; may raise SystemExit to stop
-    on_start: called with the trial's `facts` before its first epoch
+    on_start: called with the trial's `facts` before its first epoch; of an estimator they are known after its fit
     """
     import torch
 
@@ -114,6 +124,21 @@ def run_trial(
     try:
         torch.manual_seed(seed)
         network = build_network(config, data.channels, data.num_classes, data.image_size)
+        if is_estimator(config["model"]):
+            from ferhpo.training.estimator import fit_estimator
+
+            fitted = fit_estimator(
+                network,  # type: ignore[arg-type]
+                data,
+                settings=instantiate(config["trainer"]),
+                input_size=input_size(config, data.image_size),
+                metric=objective.metric,
+                folder=folder,
+                seed=seed,
+                report=report,
+                on_fitted=lambda: on_start(facts(config, network, data)),
+            )
+            return Outcome("COMPLETE", result=fitted)
         on_start(facts(config, network, data))
         result = fit(
             network,

@@ -47,6 +47,24 @@ def test_winner_of_vulpe2021_has_the_documented_layers() -> None:
     assert network.classifier.dense1.linear.in_features == 3456
 
 
+def test_hog_features_join_the_convolutions_before_the_dense_part() -> None:
+    without, network = on_meta(**VULPE_WINNER), on_meta(**VULPE_WINNER, hog={}, num_features=900)
+    assert network.classifier.dense1.linear.in_features == 3456 + 900
+    assert count_parameters(network) == count_parameters(without) + 900 * 256
+    assert count_macs(network, (1, 48, 48)) == count_macs(without, (1, 48, 48)) + 900 * 256
+
+
+def test_features_reach_the_dense_part_unchanged() -> None:
+    torch.manual_seed(0)
+    network = CNN(**DATA, stem_channels=2, num_blocks=1, block_channels=2, dense_units=4, hog={}, num_features=3).eval()
+    images, features = torch.rand(5, 1, 48, 48), torch.rand(5, 3)
+    seen: list[torch.Tensor] = []
+    network.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network(images, features)
+    assert torch.equal(seen[0][:, -3:], features)
+    assert torch.equal(seen[0][:, :-3], network.features(images).flatten(1))
+
+
 def test_shallow_member_of_the_space_is_the_largest() -> None:
     network = on_meta(stem_channels=256, num_blocks=1, block_channels=[512], dense_units=256)
     assert round(count_parameters(network) / 1e6, 1) == 76.7

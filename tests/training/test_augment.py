@@ -133,7 +133,7 @@ def test_mixup_is_the_weighted_sum_of_neighbours(images: Tensor) -> None:
     augment = Augment(mixup=0.4)
     draws = drawn(augment)
     pixels, targets = images.float() / 255, torch.eye(6)
-    mixed, soft = augment.mix(pixels, targets, draws)
+    mixed, soft = augment.mix(pixels, draws), augment.mix(targets, draws)
     weight = draws[:, COLUMN["mix"]]
     assert (weight >= 0.5).all()
     for i in range(6):

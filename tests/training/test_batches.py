@@ -3,12 +3,14 @@
 import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import SIZE, make_data
+import torch.nn.functional as F  # noqa: N812
+from tiny_training import SIZE, make_data, make_network
 
 from ferhpo.data.dataset import TRAIN, UNUSED, VAL, FaceData, array_digest, face_data
 from ferhpo.training.augment import Augment
@@ -37,7 +39,7 @@ def positions(data: FaceData, inputs: torch.Tensor) -> list[int]:
 def test_epoch_shows_every_training_image_once_with_its_label(data: FaceData) -> None:
     batches = batches_of(data)
     seen = []
-    for inputs, targets in batches:
+    for (inputs,), targets in batches:
         assert inputs.shape == (20, 1, SIZE, SIZE)
         chosen = positions(data, inputs)
         assert targets.tolist() == data.labels[chosen].tolist()
@@ -50,7 +52,7 @@ def test_order_is_a_function_of_seed_and_epoch(data: FaceData) -> None:
     def order(seed: int, epoch: int) -> list[int]:
         batches = batches_of(data, seed=seed)
         batches.epoch = epoch
-        return [position for inputs, _ in batches for position in positions(data, inputs)]
+        return [position for (inputs,), _ in batches for position in positions(data, inputs)]
 
     assert order(0, 1) == order(0, 1)
     assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (1, 2)}) == 4
@@ -94,7 +96,7 @@ def test_mixup_makes_soft_targets(data: FaceData) -> None:
 def test_soft_targets_of_the_data_are_used() -> None:
     data = make_data(soft=True)
     assert data.targets is not None
-    for inputs, targets in batches_of(data):
+    for (inputs,), targets in batches_of(data):
         torch.testing.assert_close(targets.numpy(), data.targets[positions(data, inputs)])
 
 
@@ -119,7 +121,7 @@ def test_nothing_is_copied_on_a_cpu(data: FaceData) -> None:
 
 def test_channels_last_batches(data: FaceData) -> None:
     colour = make_data(channels=3)
-    inputs, _ = next(iter(batches_of(colour, memory_format=torch.channels_last)))
+    (inputs,), _ = next(iter(batches_of(colour, memory_format=torch.channels_last)))
     assert inputs.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -152,11 +154,62 @@ def test_evaluation_sees_the_middle_in_order(data: FaceData) -> None:
     indices = indices_of(data, VAL)
     preprocess = Preprocess(1, SIZE, 20, "none", (), ())
     inputs, labels = zip(
-        *[(x, y) for x, y, _ in eval_batches(to_device(data, CPU), indices, preprocess, 7)], strict=True
+        *[(x, y) for (x,), y, _ in eval_batches(to_device(data, CPU), indices, preprocess, 7)], strict=True
     )
     pixels = (torch.cat(inputs)[:, 0] * 255).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(pixels, data.images[indices, 2:22, 2:22])
     np.testing.assert_array_equal(torch.cat(labels), data.labels[indices])
+
+
+def with_features(data: FaceData) -> FaceData:
+    """Each image's position in the data set, and its half, as features."""
+    features = np.arange(len(data.images), dtype=np.float32)[:, None] * np.array([1, 0.5], np.float32)
+    features.setflags(write=False)
+    return replace(data, features=features)
+
+
+def batches_with_features(data: FaceData, augment: Augment) -> TrainBatches:
+    on_device = to_device(data, CPU, make_network(hog={}, num_features=2))
+    preprocess = preprocess_of(data, augment.output_size(SIZE), "none")
+    return TrainBatches(data, on_device, preprocess, augment, batch_size=20, sampling="shuffle", seed=0)
+
+
+def test_features_are_those_of_the_images_before_augmentation(data: FaceData) -> None:
+    plain = list(batches_with_features(with_features(data), Augment()))
+    changed = list(batches_with_features(with_features(data), Augment(flip=1, rotation=20)))
+    for (images, features), _ in plain:
+        assert features[:, 0].int().tolist() == positions(data, images)
+    for (images, features), (changed_images, changed_features) in zip(
+        (inputs for inputs, _ in plain), (inputs for inputs, _ in changed), strict=True
+    ):
+        assert torch.equal(features, changed_features)
+        assert not torch.equal(images, changed_images)
+
+
+def test_mixup_mixes_features_by_the_weights_of_the_targets(data: FaceData) -> None:
+    names = with_features(replace(data, labels=np.arange(len(data.labels)) % 3))
+    plain = list(batches_with_features(names, Augment()))
+    for (_, features), ((_, mixed), targets) in zip(
+        (inputs for inputs, _ in plain), batches_with_features(names, Augment(mixup=0.5)), strict=True
+    ):
+        own, before = (F.one_hot(f[:, 0].long() % 3, 3) for f in (features, features.roll(1, 0)))
+        differ = (own != before).any(1)
+        weight = (targets * own).sum(1, keepdim=True)
+        expected = weight * features + (1 - weight) * features.roll(1, 0)
+        torch.testing.assert_close(mixed[differ], expected[differ])
+
+
+def test_network_without_features_gets_images_alone(data: FaceData) -> None:
+    on_device = to_device(with_features(data), CPU, make_network())
+    preprocess = preprocess_of(data, SIZE, "none")
+    assert all(len(x) == 1 for x, _, _ in eval_batches(on_device, indices_of(data, VAL), preprocess, 10))
+
+
+@pytest.mark.parametrize(("num_features", "has"), [(0, "none"), (2, "2")])
+def test_data_without_the_features_of_a_network_is_refused(data: FaceData, num_features: int, has: str) -> None:
+    given = with_features(data) if num_features else data
+    with pytest.raises(ValueError, match=f"takes 5 features of an image beside its pixels; the data has {has}$"):
+        to_device(given, CPU, make_network(hog={}, num_features=5))
 
 
 def test_split_without_images_is_named(data: FaceData) -> None:

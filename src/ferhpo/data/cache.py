@@ -57,13 +57,26 @@ def read_cached(
     folder = cache_folder(cache_dir)
     before, changed_at = _state(path)
     settled = changed_at < time.time() - SETTLED_SECONDS
-    key = json.dumps([FORMAT, _content_hash(path, before, settled, folder), recipe], sort_keys=True)
-    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.arrays"
-    entry = _load(file)
-    if entry is None:
+
+    def read_unchanged() -> Entry:
         entry = read()
         if _state(path)[0] != before:
             raise DataError(where, ["it changed while it was read; start again when nothing writes to it"])
+        return entry
+
+    return cached([FORMAT, _content_hash(path, before, settled, folder), recipe], cache_dir, read_unchanged)
+
+
+def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) -> Entry:
+    """Return the entry under `key`, calling `make` only if there is none.
+
+    key: plain JSON values that say everything on which the arrays depend
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    file = cache_folder(cache_dir) / f"{digest}.arrays"
+    entry = _load(file)
+    if entry is None:
+        entry = make()
         entry = Entry(entry.arrays, entry.meta, {name: array_digest(array) for name, array in entry.arrays.items()})
         _write_whole(file, lambda out: _save(out, entry))
     return entry

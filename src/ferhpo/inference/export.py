@@ -1,13 +1,14 @@
 """Turns a checkpoint into a folder that answers images anywhere: tensors, JSON, one Python file; no pickle.
 
-network.safetensors   the weights
+network.safetensors   the weights; of one of scikit-learn's estimators estimator.skops instead
 model.json            the network's settings, classes, preprocessing, scores, the data's digest, versions
-model.py              the code: network, preprocessing and MLflow wrapper, needing no ferhpo
+model.py              the code: network, preprocessing, features and MLflow wrapper, needing no ferhpo
 """
 
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ferhpo.inference.bundle import bundle
+from ferhpo.model_section import given_features, hog_of, is_estimator
 from ferhpo.training.checkpoint import read
 
+WEIGHTS, FITTED = "network.safetensors", "estimator.skops"
 WRAPPER = "ferhpo.inference.served_model"
 
 
@@ -43,6 +46,7 @@ def export_model(
     if "weights" in settings:
         settings["weights"] = "none"  # they are in the tensors
     preprocess = held["preprocess"]
+    hog = hog_of(settings)
     description = {
         "network": {
             "name": name,
@@ -51,8 +55,10 @@ def export_model(
                 "in_channels": preprocess["channels"],
                 "num_classes": len(held["class_names"]),
                 "image_size": preprocess["input_size"],
+                **given_features(settings, preprocess["image_size"]),
             },
         },
+        "hog": None if hog is None else asdict(hog),
         "class_names": list(held["class_names"]),
         "preprocess": preprocess,
         "data_digest": data_digest,
@@ -63,8 +69,13 @@ def export_model(
         },
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
-    save_file(tensors, str(out_dir / "network.safetensors"))
+    for name in (WEIGHTS, FITTED):
+        (out_dir / name).unlink(missing_ok=True)
+    if is_estimator(model_config):
+        (out_dir / FITTED).write_bytes(held["network"]["_extra_state"].numpy().tobytes())
+    else:
+        tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
+        save_file(tensors, str(out_dir / WEIGHTS))
     (out_dir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
-    (out_dir / "model.py").write_text(bundle((module, WRAPPER)))
+    (out_dir / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.hog"]), WRAPPER)))
     return out_dir

@@ -22,18 +22,25 @@ BATCH_SIZE = 256
 class ServedModel(PythonModel):
     """Answers uint8 images [N, H, W] (grey) or [N, H, W, 3] (colour) with float32 probabilities [N, classes].
 
+    HOG features, where the network takes them, it computes itself.
     The classes are in the order of `class_names` in model.json, which is also in the MLflow model's metadata.
     """
 
     def load_context(self, context: Any) -> None:
-        """Build the network from model.json and its tensors."""
+        """Build the network from model.json and its tensors, or the estimator from its skops file."""
         folder = Path(context.artifacts["model"])
         description = json.loads((folder / "model.json").read_text())
         network = description["network"]
         self.num_classes = len(description["class_names"])
         self.preprocess = Preprocess.from_dict(description["preprocess"])
+        self.hog = globals()["Hog"](**description["hog"]) if description["hog"] else None
         self.network: torch.nn.Module = globals()[network["name"]](**network["arguments"])
-        self.network.load_state_dict(load_file(str(folder / "network.safetensors")))
+        fitted = folder / "estimator.skops"
+        if fitted.exists():  # read by the estimator's own rule, which types it may hold
+            state = {"_extra_state": torch.frombuffer(bytearray(fitted.read_bytes()), dtype=torch.uint8)}
+        else:
+            state = load_file(str(folder / "network.safetensors"))
+        self.network.load_state_dict(state)
         self.network.eval()
 
     # np.ndarray and nothing finer: MLflow reads the hint, and warns at every load where it is missing.
@@ -43,9 +50,11 @@ class ServedModel(PythonModel):
         answers = [torch.empty(0, self.num_classes)]
         with torch.inference_mode():
             for start in range(0, len(images), BATCH_SIZE):
-                batch = torch.from_numpy(images[start : start + BATCH_SIZE].copy())
-                batch_NCHW = batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
-                answers.append(self.network(self.preprocess(batch_NCHW)).float().softmax(1))
+                batch = images[start : start + BATCH_SIZE]
+                features = [] if self.hog is None else [torch.from_numpy(self.hog(batch))]
+                pixels = torch.from_numpy(batch.copy())
+                pixels_NCHW = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+                answers.append(self.network(self.preprocess(pixels_NCHW), *features).float().softmax(1))
         return torch.cat(answers).numpy()
 
     def _checked(self, images: Any) -> NDArray[np.uint8]:

@@ -5,8 +5,9 @@ largest: without pooling between, the first dense layer sees every pixel.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ferhpo.errors import Infeasible
@@ -31,7 +32,9 @@ class CNN(nn.Module):
     """Classify images by convolution blocks and dense layers. Forward: float [N, C, H, W] to logits [N, num_classes].
 
     Every setting of conf/model/cnn.yaml, plus in_channels, num_classes and image_size (pixels a side), which the data
-    gives. Raises ValueError for a setting out of its range and Infeasible where the blocks leave no pixel of the image.
+    gives. Where `hog` is set it gives num_features too, and forward takes features float [N, num_features] beside the
+    images; they join the convolutions' before the dense layers (Alizadeh and Fazel 2016). Raises ValueError for a
+    setting out of its range and Infeasible where the blocks leave no pixel of the image.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class CNN(nn.Module):
         norm: str = "batch",
         order: str = "conv-act-norm",
         width_multiplier: float = 1.0,
+        hog: Mapping[str, int] | None = None,
+        num_features: int = 0,
     ) -> None:
         super().__init__()
         check_int("in_channels", in_channels)
@@ -69,6 +74,7 @@ class CNN(nn.Module):
         check_choice("padding", padding, PADDINGS)
         check_choice("pool", pool, tuple(POOLS))
         check_multiplier(width_multiplier)
+        check_int("num_features", num_features, at_least=0 if hog is None else 1)
         if num_dense is None:
             num_dense = 1 if isinstance(dense_units, int) else len(dense_units)
         check_int("num_dense", num_dense, at_least=0)
@@ -104,7 +110,8 @@ class CNN(nn.Module):
         self.flatten = nn.Flatten()
 
         dense: OrderedDict[str, nn.Module] = OrderedDict()
-        inputs = channels * size * size
+        self.num_image_features = 0 if hog is None else num_features
+        inputs = channels * size * size + self.num_image_features
         for i in range(num_dense):
             width = scaled(dense_widths[i], width_multiplier)
             dense[f"dense{i + 1}"] = self._block(
@@ -134,8 +141,12 @@ class CNN(nn.Module):
             named = OrderedDict(("linear" if step == "conv" else step, part) for step, part in named.items())
         return nn.Sequential(named)
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.flatten(self.features(images)))
+    def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
+        inputs = self.flatten(self.features(images))
+        if self.num_image_features:
+            assert features is not None, "a network with hog is called with images and features"
+            inputs = torch.cat([inputs, features], 1)
+        logits: Tensor = self.classifier(inputs)
         return logits
 
 

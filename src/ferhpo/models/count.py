@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ferhpo.models.attention import DotProductAttention
+from ferhpo.models.layers import num_image_features
 
 FLOAT_BYTES = 4
 
@@ -63,7 +64,7 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[L
         if not list(module.children()):
             module.register_forward_hook(record)
     with torch.no_grad():
-        measured(torch.empty(1, *input_shape, device="meta"))
+        measured(*_inputs(network, 1, input_shape))
     return rows
 
 
@@ -90,11 +91,18 @@ def training_memory_bytes(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = measured(torch.empty(2, *input_shape, device="meta"))  # batch norm trains on two images or more
+        output = measured(*_inputs(network, 2, input_shape))  # batch norm trains on two images or more
     assert output.requires_grad
     sizes = [storage.nbytes() // 2 for key, storage in kept.items() if key not in own]
     weights = count_parameters(network) * FLOAT_BYTES * (2 + optimizer_states)
     return weights + (sum(sizes) + 2 * max(sizes)) * batch_size
+
+
+def _inputs(network: nn.Module, num_images: int, input_shape: tuple[int, int, int]) -> list[Tensor]:
+    """Return what a network is called with, without values: images and, where it takes them, features."""
+    num_features = num_image_features(network)
+    shapes = [(num_images, *input_shape), *([(num_images, num_features)] if num_features else [])]
+    return [torch.empty(shape, device="meta") for shape in shapes]
 
 
 def _macs(module: nn.Module, output: Tensor) -> int:

@@ -56,6 +56,11 @@ def one_each(key: str, value: Number | Sequence[Number], num: int, num_key: str)
     return list(value[:num])
 
 
+def num_image_features(network: nn.Module) -> int:
+    """Return how many features of each image a network takes beside its pixels (`network(images, features)`)."""
+    return int(getattr(network, "num_image_features", 0))
+
+
 def check_multiplier(value: object) -> None:
     """Raise ValueError unless value is a positive, finite width_multiplier."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:

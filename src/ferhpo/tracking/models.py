@@ -1,6 +1,7 @@
 """Logs an exported model (ferhpo.inference.export) to MLflow as a model of its run: code, tensors, JSON, no pickle."""
 
 import json
+import re
 import sys
 import tempfile
 import warnings
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
-_OF_SOME = ("torchvision",)  # where the network's code names it
+_OF_SOME = {  # by the package that a model's code imports
+    "torchvision": "torchvision",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "skops": "skops",
+}
 
 
 def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir: Path, mark: str) -> str:
@@ -61,7 +67,11 @@ def package(model_dir: Path, out_dir: Path) -> None:
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, num_classes), name=None)]),
     )
     code = (model_dir / "model.py").read_text()
-    requirements = [*_REQUIREMENTS, *(name for name in _OF_SOME if f"from {name}" in code)]
+
+    def imports(package: str) -> bool:
+        return re.search(rf"^\s*(from|import) {package}\b", code, re.MULTILINE) is not None
+
+    requirements = [*_REQUIREMENTS, *(name for package, name in _OF_SOME.items() if imports(package))]
     # The signature above is written by hand and tested; MLflow would like to guess it from an example.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder

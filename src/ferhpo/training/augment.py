@@ -132,14 +132,14 @@ class Augment:
             changed = _erase(changed, draws)
         return changed
 
-    def mix(self, images: Tensor, targets: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix each image and its soft targets [N, classes] with those before it in the batch (Zhang et al. 2018).
+    def mix(self, values: Tensor, draws: Tensor) -> Tensor:
+        """Mix what each image has, [N, ...], with that of the one before it in the batch (Zhang et al. 2018).
 
-        The batch is in random order, so its neighbour is a random partner.
+        To be called with the images and with their soft targets. The batch is in random order, so its neighbour is a
+        random partner.
         """
-        weight = _column(draws, "mix")
-        mixed = torch.lerp(images.roll(1, 0), images, weight)
-        return mixed, torch.lerp(targets.roll(1, 0), targets, weight[:, :, 0, 0])
+        weight = draws[:, COLUMN["mix"]].reshape(-1, *[1] * (values.ndim - 1))
+        return torch.lerp(values.roll(1, 0), values, weight)
 
     def _move(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
         """Flip, shift and crop without arithmetic on pixels: a window into the padded image, uint8 in and out.

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ferhpo.data.dataset import SPLIT_NAMES, TRAIN, FaceData
+from ferhpo.models.layers import num_image_features
 from ferhpo.training.augment import Augment
 from ferhpo.training.preprocess import Preprocess
 
@@ -28,24 +29,40 @@ def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class DeviceData:
-    """A data set on a device: images uint8 [N, C, H, W], labels int64 [N], targets float32 [N, classes] or None."""
+    """A data set on a device: images uint8 [N, C, H, W], labels int64 [N], targets float32 [N, classes] or None.
+
+    features: float32 [N, F], or None for a network that takes images alone
+    """
 
     images: Tensor
     labels: Tensor
     targets: Tensor | None
     num_classes: int
+    features: Tensor | None = None
+
+    def features_of(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """Return what a network takes beside the images at `chosen`: their features, or nothing."""
+        return () if self.features is None else (self.features[chosen],)
 
 
-def to_device(data: FaceData, device: torch.device) -> DeviceData:
-    """Move all images once. On a CPU nothing is copied."""
+def to_device(data: FaceData, device: torch.device, network: nn.Module | None = None) -> DeviceData:
+    """Move all images once, and their features if `network` takes them. On a CPU nothing is copied.
+
+    ValueError where the data lacks the features that the network takes.
+    """
+    num_features = 0 if network is None else num_image_features(network)
+    if num_features and (data.features is None or data.features.shape[1] != num_features):
+        has = "none" if data.features is None else data.features.shape[1]
+        raise ValueError(f"the network takes {num_features} features of an image beside its pixels; the data has {has}")
     with warnings.catch_warnings():
         # torch warns that the array is read-only and that writing through the tensor is undefined: we only read.
         warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
         images = torch.from_numpy(data.images).to(device)
         labels = torch.from_numpy(data.labels).to(device)
         targets = None if data.targets is None else torch.from_numpy(data.targets).to(device)
+        features = torch.from_numpy(data.features).to(device) if num_features else None
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return DeviceData(images, labels, targets, data.num_classes)
+    return DeviceData(images, labels, targets, data.num_classes, features)
 
 
 def indices_of(data: FaceData, split: int) -> NDArray[np.intp]:
@@ -71,9 +88,10 @@ def class_weights(data: FaceData) -> NDArray[np.float32]:
 class TrainBatches:
     """The training batches of the epoch that `epoch` says; Lightning iterates over it once an epoch.
 
-    Yields inputs float32 [n, C, size, size] and targets: labels int64 [n], or float32 [n, classes] where the data has
-    soft targets or mixup makes them. The last, incomplete batch is left out (batch norm would take its few images as
-    seriously as a full batch); where there is no full batch, all images are one.
+    Yields inputs, what a network is called with, and targets. Inputs are (images float32 [n, C, size, size],), or with
+    them features [n, F], which are those of the images before augmentation. Targets are labels int64 [n], or float32
+    [n, classes] where the data has soft targets or mixup makes them. The last, incomplete batch is left out (batch norm
+    would take its few images as seriously as a full batch); where there is no full batch, all images are one.
     sampling: "shuffle" sees every image once; "balanced" draws classes equally often, with replacement.
     """
 
@@ -111,19 +129,21 @@ class TrainBatches:
         """Images seen in an epoch."""
         return len(self) * self._batch_size
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         data, device = self._on_device, self._on_device.images.device
         order = torch.from_numpy(self._order()).to(device)
         draw_rng = epoch_rng(self._seed, self.epoch, DRAWS)
         draws = self._augment.draw(len(order), self._image_size, draw_rng).to(device)
         for start in range(0, self.num_images, self._batch_size):
             chosen, drawn = (values[start : start + self._batch_size] for values in (order, draws))
-            inputs = self._preprocess.normalised(self._augment(data.images[chosen], drawn))
+            images = self._preprocess.normalised(self._augment(data.images[chosen], drawn))
+            features = data.features_of(chosen)
             targets = data.labels[chosen] if data.targets is None else data.targets[chosen]
             if self._augment.mixup:
                 soft = targets if data.targets is not None else F.one_hot(targets, data.num_classes).float()
-                inputs, targets = self._augment.mix(inputs, soft, drawn)
-            yield inputs.contiguous(memory_format=self._memory_format), targets
+                images, targets, *mixed = (self._augment.mix(values, drawn) for values in (images, soft, *features))
+                features = tuple(mixed)
+            yield (images.contiguous(memory_format=self._memory_format), *features), targets
 
     def _order(self) -> NDArray[np.intp]:
         rng = epoch_rng(self._seed, self.epoch, ORDER)
@@ -134,10 +154,12 @@ class TrainBatches:
 
 def eval_batches(
     on_device: DeviceData, indices: NDArray[np.intp], preprocess: Preprocess, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Yield inputs, labels and soft targets (or None) of the images at `indices`, in their order, none left out."""
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
+    """Yield inputs (images, or images and features), labels and soft targets (or None) of the images at `indices`, in
+    their order, none left out."""
     positions = torch.from_numpy(indices).to(on_device.images.device)
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
         soft = None if on_device.targets is None else on_device.targets[chosen]
-        yield preprocess(on_device.images[chosen]), on_device.labels[chosen], soft
+        inputs = (preprocess(on_device.images[chosen]), *on_device.features_of(chosen))
+        yield inputs, on_device.labels[chosen], soft

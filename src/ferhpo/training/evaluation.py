@@ -53,15 +53,15 @@ def evaluate(
     the soft targets where the data has them. ValueError where the split has no images.
     """
     indices = indices_of(data, SPLIT_NAMES.index(split))
-    device = device or next(network.parameters()).device
-    on_device = on_device or to_device(data, device)
+    device = device or next(network.parameters(), torch.empty(0)).device  # an estimator has no parameters of torch's
+    on_device = on_device or to_device(data, device, network)
     was_training = network.training
     network.eval()
     logits, labels, loss = [], [], torch.zeros((), dtype=torch.float64)
     try:
         with torch.inference_mode():
             for inputs, batch_labels, soft in eval_batches(on_device, indices, preprocess, batch_size):
-                output = network(inputs).float()
+                output = network(*inputs).float()
                 targets = batch_labels if soft is None else soft
                 loss = loss.to(device) + F.cross_entropy(output, targets, reduction="sum").double()
                 logits.append(output)

@@ -147,7 +147,7 @@ def _train(
 ) -> None:
     memory_format = memory_format_of(settings, device)
     network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    on_device = to_device(data, device)
+    on_device = to_device(data, device, network)
     preprocess = preprocess_of(data, augment.output_size(data.image_size), settings.normalise)
     batches = TrainBatches(
         data,

@@ -60,7 +60,7 @@ class Classifier(pl.LightningModule):
         self.batches = batches
         self.epoch = first_epoch - 1
         self.lr = 0.0
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(network) if compile else network
+        self._forward: Callable[..., Tensor] = torch.compile(network) if compile else network
         self._class_weights = class_weights
         self._label_smoothing = label_smoothing
         self._num_classes = num_classes
@@ -94,9 +94,9 @@ class Classifier(pl.LightningModule):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train(not frozen)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[tuple[Tensor, ...], Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch
-        logits = self._forward(inputs)
+        logits = self._forward(*inputs)
         loss = F.cross_entropy(logits.float(), targets, self._class_weights, label_smoothing=self._label_smoothing)
         self.lr = self.optimizer.param_groups[0]["lr"]
         self._losses.append(loss.detach())

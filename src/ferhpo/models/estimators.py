@@ -1,0 +1,210 @@
+"""scikit-learn's decision tree, linear SVM and linear discriminant analysis, which answer as a network does.
+
+What a reader would get wrong: nothing of one is a parameter of torch's. What was fitted stands in the state dict as the
+bytes of a skops file, which is read with the types below allowed and no others; it is never a pickle.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import skops.io
+import torch
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+from torch import Tensor, nn
+
+from ferhpo.models.layers import check_choice, check_int
+
+FEATURES = ("pixels", "hog")
+TRUSTED = [
+    "sklearn.tree._tree.Tree"
+]  # beside what skops trusts by itself: numpy's arrays and scikit-learn's own classes
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # as in scikit-learn's log_loss: a tree gives many a class none
+
+
+class Estimator(nn.Module):
+    """Classify images by an estimator on their pixels or HOG features; `fit` it before it is called.
+
+    Forward: float [N, C, H, W], and features float [N, num_features] where it takes them, to the logarithms of
+    probabilities [N, num_classes]. in_channels, num_classes, image_size and num_features are given by the data.
+    Raises ValueError for a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        num_features: int,
+        features: str,
+        hog: Mapping[str, int] | None,
+    ) -> None:
+        super().__init__()
+        check_choice("features", features, FEATURES)
+        if features == "hog" and hog is None:
+            raise ValueError("features is hog, and hog is null; give its settings, as hog={orientations: 9}")
+        self.num_classes = num_classes
+        self.num_image_features = num_features if features == "hog" else 0
+        self.num_inputs = self.num_image_features or in_channels * image_size**2
+        self.fitted: Any = None
+
+    def make(self, seed: int) -> Any:
+        """Return scikit-learn's estimator, not fitted yet."""
+        raise NotImplementedError
+
+    def cost(self) -> dict[str, int]:
+        """Return num_parameters of what was fitted, and macs of an image where it multiplies at all."""
+        raise NotImplementedError
+
+    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return [N, classes seen in training] for [N, num_inputs]."""
+        found: NDArray[np.float64] = self.fitted.predict_proba(inputs)
+        return found
+
+    def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
+        """Fit it to [N, num_inputs], as `inputs_of` makes them, and labels [N]."""
+        self.fitted = self.make(seed).fit(inputs, labels)
+
+    def inputs_of(self, images: Tensor, features: Tensor | None = None) -> NDArray[np.float32]:
+        """Return what the estimator sees of images and features: [N, num_inputs]."""
+        taken = features if self.num_image_features else images.flatten(1)
+        assert taken is not None, "an estimator on hog is called with images and features"
+        return taken.cpu().float().numpy()
+
+    def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
+        assert self.fitted is not None, "an estimator is fitted, or loaded, before it is called"
+        answers = np.zeros((len(images), self.num_classes), np.float32)
+        # A class without training images is never answered.
+        answers[:, self.fitted.classes_] = self.probabilities(self.inputs_of(images, features))
+        return torch.from_numpy(answers).clamp_min_(SMALLEST_PROBABILITY).log_().to(images.device)
+
+    def get_extra_state(self) -> Tensor:
+        if self.fitted is None:
+            return torch.empty(0, dtype=torch.uint8)
+        written = skops.io.dumps(self.fitted, compression=zipfile.ZIP_DEFLATED)
+        return torch.frombuffer(bytearray(written), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Load what get_extra_state gave. RuntimeError, as torch's own, where it is another thing."""
+        wanted = type(self.make(0)).__name__
+        try:
+            fitted = skops.io.loads(state.cpu().numpy().tobytes(), trusted=TRUSTED)
+        except (zipfile.BadZipFile, TypeError, ValueError, KeyError) as error:
+            raise RuntimeError(f"it is not the skops file of a {wanted}: {error}") from None
+        if type(fitted).__name__ != wanted:
+            raise RuntimeError(f"it is the skops file of a {type(fitted).__name__}, and not of a {wanted}")
+        self.fitted = fitted
+
+
+class DecisionTree(Estimator):
+    """A decision tree (Breiman et al. 1984). Its num_parameters are its nodes; it multiplies nothing."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        num_features: int = 0,
+        features: str = "pixels",
+        hog: Mapping[str, int] | None = None,
+        max_depth: int | None = 40,
+        min_samples_leaf: int = 1,
+        criterion: str = "gini",
+    ) -> None:
+        super().__init__(in_channels, num_classes, image_size, num_features, features, hog)
+        if max_depth is not None:
+            check_int("max_depth", max_depth)
+        check_int("min_samples_leaf", min_samples_leaf)
+        check_choice("criterion", criterion, ("gini", "entropy", "log_loss"))
+        self.settings = {"max_depth": max_depth, "min_samples_leaf": min_samples_leaf, "criterion": criterion}
+
+    def make(self, seed: int) -> Any:
+        return DecisionTreeClassifier(**self.settings, random_state=seed)
+
+    def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
+        # A tree sorts the images by one input after the other, and is faster where an input's values are neighbours.
+        super().fit(np.asfortranarray(inputs), labels, seed)
+
+    def cost(self) -> dict[str, int]:
+        return {"num_parameters": int(self.fitted.tree_.node_count)}
+
+
+class LinearSVM(Estimator):
+    """Linear support vector machines, one class against the rest, on standardised inputs (Cortes and Vapnik 1995).
+
+    A class's probability is the softmax of the distances from the planes: in their order, but not calibrated.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        num_features: int = 0,
+        features: str = "pixels",
+        hog: Mapping[str, int] | None = None,
+        C: float = 0.01,
+        max_iter: int = 1000,
+    ) -> None:
+        super().__init__(in_channels, num_classes, image_size, num_features, features, hog)
+        if isinstance(C, bool) or not isinstance(C, int | float) or not 0 < C < float("inf"):
+            raise ValueError(f"C is {C!r}; it must be above 0")
+        check_int("max_iter", max_iter)
+        self.settings = {"C": C, "max_iter": max_iter}
+
+    def make(self, seed: int) -> Any:
+        # More images than inputs: the primal problem is the smaller one.
+        return make_pipeline(StandardScaler(), LinearSVC(**self.settings, dual=False, random_state=seed))
+
+    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        distances = self.fitted.decision_function(inputs)
+        if distances.ndim == 1:  # of two classes scikit-learn gives that of the second alone
+            distances = np.stack([-distances, distances], 1)
+        return torch.from_numpy(distances).softmax(1).numpy()
+
+    def cost(self) -> dict[str, int]:
+        return _linear_cost(self.fitted[-1])
+
+
+class LinearDiscriminants(Estimator):
+    """Linear discriminant analysis (Fisher 1936), its covariance shrunk by a share or by Ledoit and Wolf's rule."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        num_features: int = 0,
+        features: str = "pixels",
+        hog: Mapping[str, int] | None = None,
+        shrinkage: float | str | None = "auto",
+    ) -> None:
+        super().__init__(in_channels, num_classes, image_size, num_features, features, hog)
+        is_share = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
+        if not is_share and shrinkage not in (None, "auto"):
+            raise ValueError(f"shrinkage is {shrinkage!r}; it must be in [0, 1], auto or null")
+        self.settings = {"shrinkage": shrinkage}
+
+    def make(self, seed: int) -> Any:
+        return LinearDiscriminantAnalysis(solver="lsqr", **self.settings)
+
+    def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
+        super().fit(inputs, labels, seed)
+        del self.fitted.covariance_  # as large as inputs squared, and no answer needs it
+
+    def cost(self) -> dict[str, int]:
+        return _linear_cost(self.fitted)
+
+
+def _linear_cost(fitted: Any) -> dict[str, int]:
+    """Weights and intercepts, and one product for each weight."""
+    return {"num_parameters": int(fitted.coef_.size + fitted.intercept_.size), "macs": int(fitted.coef_.size)}

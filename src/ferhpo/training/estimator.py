@@ -1,0 +1,107 @@
+"""One fit of scikit-learn's, told as a training of one epoch: the same metrics, checkpoints and report as a network's.
+
+The training metrics are of the fitted estimator on the images that it was fitted to; a network's are gathered while it
+still changes. Images are preprocessed as a network's, and never augmented.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ferhpo.data.dataset import TRAIN, FaceData
+from ferhpo.models.estimators import Estimator
+from ferhpo.training.batches import eval_batches, indices_of, to_device
+from ferhpo.training.checkpoint import BEST, FORMAT, load_last, load_network, save_checkpoints
+from ferhpo.training.epoch_end import Report
+from ferhpo.training.evaluation import evaluate
+from ferhpo.training.fit import FitResult
+from ferhpo.training.preprocess import preprocess_of
+from ferhpo.training.settings import TrainerSettings
+
+CPU = torch.device("cpu")
+
+
+def fit_estimator(
+    estimator: Estimator,
+    data: FaceData,
+    *,
+    settings: TrainerSettings,
+    input_size: int,
+    metric: str = "val_acc",
+    folder: Path,
+    seed: int,
+    report: Report,
+    on_fitted: Callable[[], None] = lambda: None,
+) -> FitResult:
+    """Fit an estimator to the training split and keep it in best.ckpt; one that `folder` holds already is taken.
+
+    The labels are those of the data, also where it has soft targets, by which only the losses go.
+    input_size: pixels a side that it sees, from the middle of the images; report: called once, with epoch 1
+    on_fitted: called before the report, when `estimator.cost()` is known
+    Raises StorageError for a full disk, SweepError for a damaged checkpoint, ValueError where the data does not fit.
+    """
+    last = load_last(folder)
+    if last is None:
+        last = _fit(estimator, data, settings, input_size, folder, seed)
+    else:
+        load_network(folder / BEST, estimator)
+    on_fitted()
+    (row,) = last["history"]
+    report(1, {key: value for key, value in row.items() if key != "epoch"})
+    return FitResult(
+        history=last["history"],
+        best_epoch=1,
+        best_value=row[metric],
+        epochs_done=1,
+        stopped_early=False,
+        confusion=last["confusion"],
+    )
+
+
+def _fit(
+    estimator: Estimator, data: FaceData, settings: TrainerSettings, input_size: int, folder: Path, seed: int
+) -> dict[str, Any]:
+    """Fit, score, write best.ckpt and last.ckpt; return what is in the latter."""
+    preprocess = preprocess_of(data, input_size, settings.normalise)
+    on_device = to_device(data, CPU, estimator)
+    indices = indices_of(data, TRAIN)
+    begin = time.perf_counter()
+    seen = [
+        estimator.inputs_of(*inputs)
+        for inputs, _, _ in eval_batches(on_device, indices, preprocess, settings.eval_batch_size)
+    ]
+    estimator.fit(np.concatenate(seen), data.labels[indices], seed)
+    fit_seconds = time.perf_counter() - begin
+    train, val = (
+        evaluate(
+            estimator, data, split, preprocess, batch_size=settings.eval_batch_size, device=CPU, on_device=on_device
+        )
+        for split in ("train", "val")
+    )
+    metrics = {
+        "train_loss": train.loss,
+        "train_acc": train.acc,
+        "val_loss": val.loss,
+        "val_acc": val.acc,
+        "val_macro_f1": val.macro_f1,
+        "epoch_seconds": time.perf_counter() - begin,
+        "images_per_second": len(indices) / fit_seconds,
+    }
+    best = {
+        "format": FORMAT,
+        "epoch": 1,
+        "metrics": metrics,
+        "network": estimator.state_dict(),
+        "confusion": val.confusion,
+        "class_names": list(data.class_names),
+        "preprocess": asdict(preprocess),
+    }
+    confusion = val.confusion.tolist()
+    last = {"format": FORMAT, "history": [{"epoch": 1, **metrics}], "best_epoch": 1, "confusion": confusion}
+    save_checkpoints(folder, last, best)
+    return last
