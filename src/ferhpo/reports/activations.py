@@ -4,7 +4,6 @@ A layer's row shows the channels that differ most over the images, all at one co
 a channel that says nothing here. Rows cannot be compared, each has a contrast of its own.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,10 @@ from ferhpo.reports.looking import (
     by_epoch,
     check_images,
     evenly_spread,
+    is_network,
     pixels_of,
     probabilities_of,
+    short_name,
     stages,
     surest,
     watch,
@@ -41,7 +42,6 @@ PHOTO = 2 * SIDE + GAP
 MOST_ROWS = 24
 FEW_IMAGES = 16  # are enough to choose channels by
 QUANTILE = 0.995  # the lightest colour: with the largest value a single hot pixel would leave all else dark
-CONTAINERS = re.compile(r"^(features\.|classifier\.|stages\.)+")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def panel(
     images: indices in the data set; by default the surest right answer of validation for each class. None for an
     estimator and where no image is given or answered rightly.
     """
-    if not isinstance(subject.network, nn.Module):
+    if not is_network(subject.network):
         return None
     chosen = surest(subject, right=True) if images is None else check_images(subject, images)
     if not chosen:
@@ -126,10 +126,7 @@ def _row(name: str, layer: nn.Module, output: Tensor) -> Row:
     channels = list(range(output.shape[1]))
     if output.ndim == 4:
         channels = output.std((0, 2, 3)).argsort(descending=True)[:NUM_CHANNELS].tolist()
-    title = CONTAINERS.sub("", name)
-    if title.isdecimal():
-        title = f"{type(layer).__name__} {title}"
-    return Row(name, title, tuple(output.shape[1:]), channels)
+    return Row(name, short_name(name, layer), tuple(output.shape[1:]), channels)
 
 
 def outputs_of(subject: Subject, rows: Sequence[Row], images: Sequence[int]) -> dict[str, list[NDArray[np.float32]]]:

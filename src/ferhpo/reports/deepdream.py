@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
-from torch import Tensor, nn
+from torch import Tensor
 
 from ferhpo.data.dataset import TRAIN
-from ferhpo.reports.looking import logits_of
+from ferhpo.reports.looking import device_of, is_network, logits_of
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.sheet import LINE, WIDTH, Sheet, photograph, shortened
 from ferhpo.reports.subject import Subject
@@ -67,7 +67,7 @@ def panel(
     settings: DreamSettings | None = None,
 ) -> Panel | None:
     """Draw a dream of each class from each start, "noise" or "mean face"; None for an estimator."""
-    if not isinstance(subject.network, nn.Module):
+    if not is_network(subject.network):
         return None
     names = subject.data.class_names
     targets = torch.arange(len(names)).repeat(len(starts))
@@ -79,7 +79,7 @@ def panel(
     probabilities = after.softmax(1).gather(1, targets[:, None])[:, 0]
 
     path = folder / "deepdream.png"
-    words = [f"{float(p):.0%} ({float(rise):+.1f})" for p, rise in zip(probabilities, raised, strict=True)]
+    words = [f"{float(p):.0%} {float(rise):+.2g}" for p, rise in zip(probabilities, raised, strict=True)]
     _draw(path, begun, dreams, starts, names, words)
     return Panel(
         "Dreams of each class",
@@ -128,7 +128,7 @@ def start_pixels(
     subject: Subject, start: str, num: int, seed: int = 0, settings: DreamSettings | None = None
 ) -> Tensor:
     """Return num equal pictures float32 [num, C, H, W] in 0..255: "noise" around mid-grey, or the "mean face"."""
-    data, device = subject.data, next(subject.network.parameters()).device
+    data, device = subject.data, device_of(subject.network)
     if start == "noise":
         deviation = (settings or DreamSettings()).noise
         shape = (data.channels, data.image_size, data.image_size)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ferhpo.reports.looking import is_network
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.sheet import WIDTH, Sheet, photograph
 from ferhpo.reports.subject import Subject
@@ -23,7 +24,7 @@ def panel(subject: Subject, folder: Path, num_filters: int = 128) -> Panel | Non
 
     None for an estimator, and for filters of a single pixel, which have no picture.
     """
-    if not isinstance(subject.network, nn.Module):
+    if not is_network(subject.network):
         return None
     found = first_filters(subject)
     if found is None:
@@ -61,8 +62,8 @@ def first_filters(subject: Subject) -> tuple[str, NDArray[np.float32]] | None:
     network, preprocess = subject.network, subject.preprocess
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
-            weights = layer.weight.detach()
-            return None if weights.shape[2] * weights.shape[3] == 1 else (name, weights.float().cpu().numpy())
+            weights = layer.weight.detach().float().cpu().numpy()
+            return None if weights.shape[2] * weights.shape[3] == 1 else (name, weights)
         if isinstance(layer, nn.Linear):
             num_pixels = preprocess.channels * preprocess.input_size**2
             if layer.in_features < num_pixels:

@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from ferhpo.reports.looking import pixels_of
 from ferhpo.reports.panel import Panel
@@ -20,8 +19,6 @@ SURE = 0.9
 
 def panel(subject: Subject, folder: Path, num_images: int = 36) -> Panel | None:
     """Show the num_images most confident wrong answers; the table has all of them. None where all answers are right."""
-    if not isinstance(subject.network, nn.Module):
-        return None
     answers, data = subject.answers, subject.data
     labels = data.labels[answers.indices]
     predicted, probability = answers.probabilities.argmax(1), answers.probabilities.max(1)
@@ -49,7 +46,7 @@ def panel(subject: Subject, folder: Path, num_images: int = 36) -> Panel | None:
         percent = f" {probability[i]:.0%}"
         said = shortened(data.class_names[predicted[i]], SIDE - 60) + percent
         sheet.words(shortened(data.class_names[labels[i]], SIDE), left, top + SIDE + 2)
-        sheet.words(said, left, top + SIDE + 2 + LINE, colour=COLOURS[5], bold=True)
+        sheet.words(said, left, top + SIDE + 2 + LINE, colour=COLOURS[5])
     path = folder / "wrong.png"
     sheet.write(path)
     return Panel(

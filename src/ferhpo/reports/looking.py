@@ -7,6 +7,7 @@ A network comes out of here as it went in: its mode, parameters, gradients and h
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,33 +27,44 @@ BATCH_SIZE = 32  # images at once: the layers of a wide network take 20 MB an im
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 ACTIVATION_LAYERS = tuple(ACTIVATIONS.values())
 SHOWN_LAYERS = (nn.Conv2d, nn.Linear, *POOLS, *ACTIVATION_LAYERS)
+CONTAINERS = re.compile(r"^((features|classifier|stages)\.)+")
 T = TypeVar("T")
+
+
+def is_network(network: nn.Module) -> bool:
+    """Whether there is anything to look into: an estimator of scikit-learn's is a module without parameters."""
+    return isinstance(network, nn.Module) and any(True for _ in network.parameters())
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device of a network's parameters; the CPU where it has none."""
+    return next(network.parameters(), torch.empty(0)).device
 
 
 def pixels_of(subject: Subject, indices: Sequence[int]) -> Tensor:
     """Return a copy of images of the data set as float32 [N, C, H, W] in 0..255, on the network's device."""
     images = torch.from_numpy(subject.data.images[np.asarray(indices, np.intp)])
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return images.to(_device(subject.network), torch.float32)
+    return images.to(device_of(subject.network), torch.float32)
 
 
 def logits_of(subject: Subject, pixels: Tensor, indices: Sequence[int] | None = None) -> Tensor:
     """Return the network's float32 logits [N, classes] in evaluation mode; differentiable by the pixels.
 
-    indices: the images of the data set whose features (HOG) go in too, where it has any; without them, as for pictures
-    that are in no data set, the mean features of the training images
+    indices: the images of the data set whose features (HOG) the network sees too, if it takes any; without them, as
+    for pictures that are in no data set, it sees the mean features of the training images
     """
-    inputs = subject.preprocess(pixels.clone())  # preprocessing writes into what it is given
+    inputs = [subject.preprocess(pixels.clone())]  # preprocessing writes into what it is given
     features = subject.data.features
-    with evaluation_mode(subject.network):
-        if features is None:
-            logits: Tensor = subject.network(inputs)
-        elif indices is None:
-            mean = torch.from_numpy(features[subject.data.split == TRAIN].mean(0)).to(inputs.device)
-            logits = subject.network(inputs, mean.expand(len(inputs), -1))
+    if getattr(subject.network, "num_image_features", 0):
+        assert features is not None, "the data set was read with the features that its network takes"
+        if indices is None:
+            chosen = np.repeat(features[subject.data.split == TRAIN].mean(0, keepdims=True), len(pixels), 0)
         else:
-            chosen = torch.from_numpy(features[np.asarray(indices, np.intp)]).to(inputs.device)
-            logits = subject.network(inputs, chosen)
+            chosen = features[np.asarray(indices, np.intp)]
+        inputs.append(torch.from_numpy(chosen).to(pixels.device))
+    with evaluation_mode(subject.network):
+        logits: Tensor = subject.network(*inputs)
     return logits.float()
 
 
@@ -131,6 +143,12 @@ def stages(network: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def short_name(name: str, layer: nn.Module) -> str:
+    """Return a layer's name without the containers that all layers share; with its class where a number is left."""
+    short = CONTAINERS.sub("", name)
+    return f"{type(layer).__name__} {short}" if short.isdecimal() else short
+
+
 def as_maps(output: Tensor) -> Tensor:
     """Return a layer's output as maps [N, C, H, W] or, where it has no place in the image, as values [N, D].
 
@@ -197,7 +215,3 @@ def check_images(subject: Subject, images: Sequence[int]) -> list[int]:
             f"images has {', '.join(map(str, tested))} of the test split, which stays unseen; take images of validation"
         )
     return [int(index) for index in images]
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device

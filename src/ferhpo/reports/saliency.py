@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
-from torch import Tensor, nn
+from torch import Tensor
 
 from ferhpo.reports.looking import (
     BATCH_SIZE,
@@ -18,6 +18,7 @@ from ferhpo.reports.looking import (
     as_maps,
     check_images,
     hooked,
+    is_network,
     logits_of,
     pixels_of,
     probabilities_of,
@@ -41,7 +42,7 @@ def panel(subject: Subject, folder: Path, images: Sequence[int] | None = None) -
     images: indices in the data set; by default for each class the surest right and the surest wrong answer of
     validation. ValueError for images that are not there or stand in the test split.
     """
-    if not isinstance(subject.network, nn.Module):
+    if not is_network(subject.network):
         return None
     if images is None:
         groups = {"right": surest(subject, right=True), "wrong": surest(subject, right=False)}

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ferhpo.reports.style import PIXELS_PER_INCH, SEQUENTIAL, figure
 
 WIDTH = 1008
-WORD_POINTS = 9.0
+WORD_POINTS = 10.0
 MOST_OPAQUE = 0.8
-LINE = 24  # pixels from one line of words to the next
+LINE = 26  # pixels from one line of words to the next
 BASELINE = 0.72  # of a line's height, from above
 _PIXELS_PER_LETTER = 0.58 * WORD_POINTS * PIXELS_PER_INCH / 72
 

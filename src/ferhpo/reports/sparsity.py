@@ -10,15 +10,15 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from ferhpo.reports.looking import ACTIVATION_LAYERS, by_epoch, watch
+from ferhpo.reports.looking import ACTIVATION_LAYERS, by_epoch, is_network, short_name, watch
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import SEQUENTIAL, figure
 from ferhpo.reports.subject import Subject
 
 NEAR_ZERO = 0.01  # of the root mean square
-MOST_NAMES = 30  # on the axis
+FEW_NAMES, MOST_NAMES = 6, 30  # on the axis, written across, and at all
 
 
 def panel(subject: Subject, folder: Path, num_images: int = 256) -> Panel | None:
@@ -26,7 +26,7 @@ def panel(subject: Subject, folder: Path, num_images: int = 256) -> Panel | None
 
     None for an estimator and for a network without activation layers.
     """
-    if not isinstance(subject.network, nn.Module):
+    if not is_network(subject.network):
         return None
     indices = subject.answers.indices[:num_images].tolist()
     epochs = {epoch: sparsity(seen, indices) for epoch, seen in by_epoch(subject)}
@@ -57,7 +57,7 @@ def sparsity(subject: Subject, indices: list[int]) -> dict[str, float]:
     """Return the share of zeros, 0..1, among the values of each activation layer, in the order of the forward pass."""
     counts: dict[str, list[int]] = {}
     modules = subject.network.named_modules()
-    layers = {name: layer for name, layer in modules if isinstance(layer, ACTIVATION_LAYERS)}
+    layers = {short_name(name, layer): layer for name, layer in modules if isinstance(layer, ACTIVATION_LAYERS)}
 
     def count(name: str, output: Tensor) -> None:
         limit = NEAR_ZERO * output.square().mean().sqrt()
@@ -69,8 +69,7 @@ def sparsity(subject: Subject, indices: list[int]) -> dict[str, float]:
 
 
 def _draw(path: Path, layers: list[str], epochs: dict[int, dict[str, float]]) -> None:
-    named = len(layers) <= MOST_NAMES
-    with figure(path, 7, 4.5 if named else 3.5) as drawn:
+    with figure(path, 7, 4.5 if FEW_NAMES < len(layers) <= MOST_NAMES else 3.5) as drawn:
         axes = drawn.subplots()
         shades = mpl.colormaps[SEQUENTIAL](np.linspace(0.85, 0, len(epochs))) if len(epochs) > 1 else ["#0072B2"]
         places = range(1, len(layers) + 1)
@@ -80,8 +79,8 @@ def _draw(path: Path, layers: list[str], epochs: dict[int, dict[str, float]]) ->
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         axes.set_ylabel("zeros")
-        if named:
-            axes.set_xticks(places, [layer.removeprefix("features.") for layer in layers], rotation=90)
+        if len(layers) <= MOST_NAMES:
+            axes.set_xticks(places, layers, rotation=0 if len(layers) <= FEW_NAMES else 90)
         else:
             axes.set_xlabel("activation layer, from the first to the last")
         axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
