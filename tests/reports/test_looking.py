@@ -15,7 +15,7 @@ from ferhpo.reports import activations, deepdream, filters, gallery, looking, sa
 from ferhpo.training.checkpoint import FORMAT, epoch_file
 
 IMAGES = [41, 3]  # one of validation, one of training
-FAST = [("cnn", 1), ("feed_forward", 3), ("resnet-cbam", 1), ("vit", 3)]
+FAST = [("feed_forward", 3), ("resnet-cbam", 1)]
 CASES = [
     pytest.param(family, channels, marks=() if (family, channels) in FAST else pytest.mark.full)
     for family in FAMILIES

@@ -14,7 +14,7 @@ from torch import nn
 from ferhpo.config import Composed
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
 from ferhpo.record import Sweep
-from ferhpo.reports.looking import logits_of, pixels_of
+from ferhpo.reports.looking import pixels_of
 from ferhpo.reports.subject import Subject
 from ferhpo.study import TrialRecord
 from ferhpo.training.evaluation import evaluate
@@ -78,15 +78,17 @@ def make_subject(
 
 
 def train(subject: Subject, steps: int = 40) -> Subject:
-    """The subject after some steps on its training images, with its new answers."""
+    """The subject after some steps on all its training images, with its new answers."""
     indices = np.flatnonzero(subject.data.split == TRAIN).tolist()
-    labels = torch.from_numpy(subject.data.labels[indices])
+    inputs, labels = subject.preprocess(pixels_of(subject, indices)), torch.from_numpy(subject.data.labels[indices])
     optimizer = torch.optim.Adam(subject.network.parameters(), lr=3e-3)
+    subject.network.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        F.cross_entropy(logits_of(subject, pixels_of(subject, indices), indices), labels).backward()
+        F.cross_entropy(subject.network(inputs), labels).backward()
         optimizer.step()
     optimizer.zero_grad()
+    subject.network.eval()
     return replace(subject, answers=evaluate(subject.network, subject.data, "val", subject.preprocess))
 
 
@@ -95,5 +97,3 @@ def linear_subject(folder: Path, channels: int = 1) -> Subject:
     data = make_data(channels)
     network = nn.Sequential(nn.Flatten(), nn.Linear(channels * SIZE * SIZE, NUM_CLASSES))
     return make_subject(network, folder, data, normalise="none")
-
-
