@@ -103,7 +103,9 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     parameters = [row[0] for row in rows]
     states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
     mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
-    checkpoint_bytes = mean_weights * (2 + states)  # best: weights; last: weights and the optimiser's states
+    num_kept = len(config["trainer"].get("keep_epochs") or ())
+    # best and each kept epoch: weights; last: weights and the optimiser's states
+    checkpoint_bytes = mean_weights * (2 + states + num_kept)
     disk_bytes = num_networks * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
     output = Path(config["output_dir"])
     free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free

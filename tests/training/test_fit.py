@@ -21,7 +21,7 @@ from ferhpo.data.dataset import VAL, FaceData, array_digest
 from ferhpo.errors import Diverged, StorageError, SweepError
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
-from ferhpo.training.checkpoint import load_network
+from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
 from ferhpo.training.evaluation import evaluate
 from ferhpo.training.fit import parameter_groups
 from ferhpo.training.preprocess import Preprocess
@@ -91,6 +91,30 @@ def test_best_checkpoint_scores_what_was_reported(
     assert scores.macro_f1 == best["val_macro_f1"]
     assert scores.loss == pytest.approx(best["val_loss"], rel=1e-6)
     assert scores.confusion.tolist() == checkpoint["confusion"].tolist() == result.confusion
+
+
+@pytest.mark.parametrize("averaging", [None, "ema"])
+def test_epochs_that_are_asked_for_are_kept(
+    run_fit: RunFit, data: FaceData, tmp_path: Path, averaging: str | None
+) -> None:
+    """Each kept network scores what was reported of its epoch; their files come whole, one beside the other."""
+    result = run_fit(trainer={"max_epochs": 4, "keep_epochs": [1, 3], "weight_averaging": averaging})
+    assert kept_epochs(tmp_path) == [1, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.ckpt",
+        "epoch_0001.ckpt",
+        "epoch_0003.ckpt",
+        "last.ckpt",
+    ]
+    for epoch in (1, 3):
+        network = make_network(seed=9)
+        checkpoint = load_network(epoch_file(tmp_path, epoch), network)
+        scores = evaluate(network, data, "val", Preprocess.from_dict(checkpoint["preprocess"]))
+        reported = result.history[epoch - 1]
+        assert checkpoint["epoch"] == epoch
+        assert checkpoint["metrics"] == {key: reported[key] for key in METRICS}
+        assert scores.acc == reported["val_acc"]
+        assert scores.loss == pytest.approx(reported["val_loss"], rel=1e-6)
 
 
 def test_averaged_weights_are_kept_and_the_network_ends_with_its_own(run_fit: RunFit, tmp_path: Path) -> None:

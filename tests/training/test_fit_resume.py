@@ -11,6 +11,7 @@ from tiny_training import make_network
 
 from ferhpo.training import checkpoint, schedules
 from ferhpo.training.augment import Augment
+from ferhpo.training.checkpoint import epoch_file
 
 MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
 RunFit = Callable[..., Any]
@@ -26,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
         "label_smoothing": 0.1,
         "class_weights": "balanced",
         "gradient_clip_norm": 1.0,
+        "keep_epochs": [2, 4],
     },
 }
 ADAM: dict[str, Any] = {
@@ -104,6 +106,8 @@ def test_resumed_after_any_epoch_equals_uninterrupted(run_fit: RunFit, tmp_path:
         assert report.reports == whole_report.reports
         assert_equal(contents(cut / "last.ckpt"), contents(whole / "last.ckpt"))
         assert_equal(contents(cut / "best.ckpt"), contents(whole / "best.ckpt"))
+        for epoch in config["trainer"].get("keep_epochs", []):
+            assert_equal(contents(epoch_file(cut, epoch)), contents(epoch_file(whole, epoch)))
         assert (result.best_epoch, result.best_value, result.confusion) == (
             whole_result.best_epoch,
             whole_result.best_value,
@@ -120,12 +124,12 @@ def test_finished_training_only_reports(run_fit: RunFit, tmp_path: Path) -> None
     assert (tmp_path / "last.ckpt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("step", ["next_best written", "last written"])
-def test_kill_between_the_two_checkpoints(
+@pytest.mark.parametrize("step", ["epoch written", "next_best written", "last written"])
+def test_kill_between_the_checkpoints(
     run_fit: RunFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Killed in the second epoch, whose weights are better: best.ckpt and last.ckpt agree again after the resume."""
-    objective: dict[str, Any] = {"metric": "lr", "trainer": {"max_epochs": 2}}  # rises, so each epoch is the best
+    objective: dict[str, Any] = {"metric": "lr", "trainer": {"max_epochs": 2, "keep_epochs": [2]}}  # rises, so each epoch is the best
     objective["lr_schedule"] = partial(schedules.constant, warmup_epochs=1.5)
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -133,7 +137,7 @@ def test_kill_between_the_two_checkpoints(
 
     written: list[str] = []
     write = checkpoint._write
-    kill_at = 3 if step == "next_best written" else 4
+    kill_at = 3 + ["epoch written", "next_best written", "last written"].index(step)  # the first epoch writes two
 
     def write_and_die(path: Path, content: dict[str, Any]) -> None:
         write(path, content)
@@ -150,5 +154,6 @@ def test_kill_between_the_two_checkpoints(
     assert contents(cut / "best.ckpt")["epoch"] == 1
     result = run_fit(folder=cut, **objective)
     assert result.best_epoch == contents(cut / "best.ckpt")["epoch"] == 2
-    assert_equal(contents(cut / "best.ckpt"), contents(whole / "best.ckpt"))
-    assert sorted(path.name for path in cut.iterdir()) == ["best.ckpt", "last.ckpt"]
+    for name in ("best.ckpt", "epoch_0002.ckpt"):
+        assert_equal(contents(cut / name), contents(whole / name))
+    assert sorted(path.name for path in cut.iterdir()) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt"]

@@ -46,6 +46,12 @@ def test_precision_may_be_written_as_a_number() -> None:
         ({"class_weights": None}, "class_weights is None; it must be one of none, balanced"),
         ({"sampling": "random"}, "sampling is 'random'; it must be one of shuffle, balanced"),
         ({"normalise": True}, "normalise is True; it must be one of dataset, image, none"),
+        ({"keep_epochs": 5}, "keep_epochs is 5; it must be a list of epochs, as [1, 5, 20]"),
+        ({"keep_epochs": "all"}, "keep_epochs is 'all'; it must be a list of epochs, as [1, 5, 20]"),
+        (
+            {"max_epochs": 4, "keep_epochs": [0, 4, 5, True, 2.0]},
+            "keep_epochs has 0, 5, True, 2.0; each must be a whole number from 1 to max_epochs, 4",
+        ),
         ({"gradient_clip_norm": 0}, "gradient_clip_norm is 0; it must be above 0, or null for no clipping"),
     ],
     ids=str,

@@ -1,7 +1,9 @@
-"""last.ckpt, from which a training goes on exactly, and best.ckpt, the network at its best epoch.
+"""last.ckpt, from which a training goes on exactly, best.ckpt, the network at its best epoch, and epoch_0005.ckpt, the
+network at an epoch of trainer.keep_epochs, in the form of best.ckpt.
 
-Both hold tensors and plain values only, so torch.load(weights_only=True) reads them. A kill at any moment leaves a
-matching pair: the new best waits beside the old one until last.ckpt, which names the best epoch, is in place.
+All hold tensors and plain values only, so torch.load(weights_only=True) reads them. A kill at any moment leaves a
+matching pair: the new best waits beside the old one until last.ckpt, which names the best epoch, is in place. The
+network of an epoch is there before last.ckpt knows the epoch; a resume then writes the same once more.
 """
 
 import io
@@ -18,13 +20,30 @@ LAST, BEST, NEXT_BEST = "last.ckpt", "best.ckpt", "next_best.ckpt"
 FORMAT = 1
 
 
-def save_checkpoints(folder: Path, last: dict[str, Any], best: dict[str, Any] | None) -> None:
-    """Write last.ckpt and, if there is a new best, best.ckpt. StorageError where the disk refuses."""
+def save_checkpoints(
+    folder: Path, last: dict[str, Any], best: dict[str, Any] | None, kept: dict[str, Any] | None = None
+) -> None:
+    """Write last.ckpt, best.ckpt if there is a new best, and the epoch's own file if it is one to be kept.
+
+    StorageError where the disk refuses.
+    """
+    if kept is not None:
+        _write(epoch_file(folder, kept["epoch"]), kept)
     if best is not None:
         _write(folder / NEXT_BEST, best)
     _write(folder / LAST, last)
     if best is not None:
         (folder / NEXT_BEST).replace(folder / BEST)
+
+
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Where the network of an epoch of trainer.keep_epochs stands."""
+    return folder / f"epoch_{epoch:04d}.ckpt"
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """Return the epochs whose networks are kept in `folder`, in their order."""
+    return sorted(int(path.stem.removeprefix("epoch_")) for path in folder.glob("epoch_*.ckpt"))
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ may never return (the scheduler's stop), and everything must be on disk by then.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class EpochEnd(pl.Callback):
         *,
         eval_batch_size: int,
         patience: int | None,
+        keep_epochs: Sequence[int] = (),
     ) -> None:
         self.data = data
         self.on_device = on_device
@@ -81,6 +82,7 @@ class EpochEnd(pl.Callback):
         self.report = report
         self.eval_batch_size = eval_batch_size
         self.patience = patience
+        self.keep_epochs = keep_epochs
         self.start_seconds = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -116,9 +118,9 @@ class EpochEnd(pl.Callback):
         }
         module.schedule.after_epoch(self.progress.score(metrics))
         improved = self.progress.add(epoch, metrics, scores.confusion)
-        best = None
-        if improved:
-            best = {
+        current = None
+        if improved or epoch in self.keep_epochs:
+            current = {
                 "format": FORMAT,
                 "epoch": epoch,
                 "metrics": metrics,
@@ -127,7 +129,12 @@ class EpochEnd(pl.Callback):
                 "class_names": list(self.data.class_names),
                 "preprocess": asdict(self.preprocess),
             }
-        save_checkpoints(self.folder, self._last(trainer, module), best)
+        save_checkpoints(
+            self.folder,
+            self._last(trainer, module),
+            best=current if improved else None,
+            kept=current if epoch in self.keep_epochs else None,
+        )
         if self.progress.out_of_patience(self.patience):
             trainer.should_stop = True
         self.report(epoch, dict(metrics))

@@ -193,6 +193,7 @@ def _train(
         report,
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
+        keep_epochs=settings.keep_epochs,
     )
     trainer = pl.Trainer(
         accelerator=device.type,

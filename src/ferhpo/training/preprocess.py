@@ -48,7 +48,7 @@ class Preprocess:
             return pixels
         if self.normalise == "image":
             stds, means = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
-            return pixels.sub_(means).div_(stds.clamp_min_(SMALLEST_STD))
+            return (pixels - means).div_(stds.clamp_min(SMALLEST_STD))  # reports take gradients through this
         return pixels
 
     @classmethod

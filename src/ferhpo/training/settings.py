@@ -5,6 +5,7 @@ the device is known.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -39,6 +40,7 @@ class TrainerSettings:
     weight_averaging: str | None = None
     ema_decay: float = 0.999
     swa_start: float = 0.75
+    keep_epochs: Sequence[int] = ()
     early_stopping_patience: int | None = None
     frozen_epochs: int = 0
     body_lr_factor: float = 1.0
@@ -59,6 +61,7 @@ class TrainerSettings:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{key} is {value!r}; it must be a whole number of 1 or more")
+        self._check_keep_epochs()
         frozen = self.frozen_epochs
         if isinstance(frozen, bool) or not isinstance(frozen, int) or not 0 <= frozen <= self.max_epochs:
             raise ValueError(f"frozen_epochs is {frozen!r}; it must be from 0 to max_epochs, {self.max_epochs}")
@@ -71,6 +74,22 @@ class TrainerSettings:
         clip = self.gradient_clip_norm
         if clip is not None and (not _is_number(clip) or not 0 < clip < math.inf):
             raise ValueError(f"gradient_clip_norm is {clip!r}; it must be above 0, or null for no clipping")
+
+    def _check_keep_epochs(self) -> None:
+        kept = self.keep_epochs
+        if isinstance(kept, str) or not isinstance(kept, Sequence):
+            raise ValueError(f"keep_epochs is {kept!r}; it must be a list of epochs, as [1, 5, 20]")
+        wrong = [
+            epoch
+            for epoch in kept
+            if isinstance(epoch, bool) or not isinstance(epoch, int) or not 1 <= epoch <= self.max_epochs
+        ]
+        if wrong:
+            raise ValueError(
+                f"keep_epochs has {', '.join(map(repr, wrong))}; each must be a whole number from 1 to max_epochs, "
+                f"{self.max_epochs}"
+            )
+        object.__setattr__(self, "keep_epochs", tuple(kept))  # a file gives a list
 
 
 def _is_number(value: object) -> bool:

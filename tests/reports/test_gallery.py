@@ -1,0 +1,56 @@
+"""The gallery of wrong answers against the answers themselves."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tiny_subject import NUM_CLASSES, build, make_subject
+
+from ferhpo.reports import gallery
+from ferhpo.reports.subject import Subject
+
+
+def with_answers(subject: Subject, wrong: dict[int, tuple[int, float]]) -> Subject:
+    """All answers right with 0.4, but for wrong: position in validation to (answer, its probability)."""
+    labels = subject.data.labels[subject.answers.indices]
+    probabilities = np.full((len(labels), NUM_CLASSES), 0.01, np.float32)
+    probabilities[np.arange(len(labels)), labels] = 0.4
+    for position, (answer, probability) in wrong.items():
+        probabilities[position, answer] = probability
+    return replace(subject, answers=replace(subject.answers, probabilities=probabilities))
+
+
+def test_the_surest_wrong_answers_come_first(tmp_path: Path) -> None:
+    subject = make_subject(build("cnn"), tmp_path)  # validation is 40 to 71, the class of image i is i % 4
+    subject = with_answers(subject, {0: (1, 0.6), 5: (3, 0.95), 31: (0, 0.6), 9: (2, 0.91)})
+    panel = gallery.panel(subject, tmp_path, num_images=3)
+    assert panel is not None
+    assert panel.text.startswith("4 of 32 validation images are answered wrongly (12.5%), 2 of them with a probability")
+    assert "The 3 of which" in panel.text
+    with panel.tables[0].open() as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["index", "label", "prediction", "probability", "probability_of_label"],
+        ["45", "disgust", "sad", "0.9500", "0.4000"],
+        ["49", "disgust", "happy", "0.9100", "0.4000"],
+        ["40", "angry", "disgust", "0.6000", "0.4000"],
+        ["71", "sad", "angry", "0.6000", "0.4000"],
+    ]
+    picture = np.asarray(Image.open(panel.images[0]).convert("RGB"))
+    size = len(subject.data.images[45])
+    centres = gallery.GAP + (np.arange(size) * gallery.SIDE + gallery.SIDE // 2) // size
+    np.testing.assert_array_equal(picture[np.ix_(centres, centres)][..., 0], subject.data.images[45])
+
+
+def test_rows_of_six(tmp_path: Path) -> None:
+    subject = with_answers(make_subject(build("cnn"), tmp_path), {4 * i: (1, 0.9) for i in range(7)})
+    (one,) = gallery.panel(subject, tmp_path, num_images=6).images  # type: ignore[union-attr]
+    height = Image.open(one).height
+    (two,) = gallery.panel(subject, tmp_path).images  # type: ignore[union-attr]
+    assert Image.open(two).size == (gallery.WIDTH, 2 * height - gallery.GAP)
+
+
+def test_nothing_to_show_where_all_is_right(tmp_path: Path) -> None:
+    assert gallery.panel(with_answers(make_subject(build("cnn"), tmp_path), {}), tmp_path) is None
