@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.record import Sweep
+from ferhpo.reports.collapse import collapse, most_answered
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
 
@@ -41,9 +42,10 @@ class Ledger:
         num_trials: int | None,
         on_event: Callable[["Ledger"], None] = lambda ledger: None,
         on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_end: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
-        self.on_event, self.on_new_trial = on_event, on_new_trial
+        self.on_event, self.on_new_trial, self.on_end = on_event, on_new_trial, on_end
         self.space = study.space
         self.max_epochs = int(sweep.config["trainer"]["max_epochs"])
         size, num_continuous = self.space.size()
@@ -165,10 +167,16 @@ class Ledger:
         began = self._began.get(number)
         before = self.study.trial(number).seconds or 0.0
         seconds = before + (time.monotonic() - began if began is not None else 0.0)
-        trial = self.study.finish(number, state, reason, seconds, self._facts.get(number))
+        trial = self.study.finish(number, state, reason, seconds, self._extra(number))
         self.running.pop(number, None)
         self._close_in_tracking(trial)
         self.on_event(self)
+
+    def _extra(self, number: int) -> dict[str, Any]:
+        """What else the study keeps of a trial: its facts, and which class its best network answers most."""
+        kept = kept_confusion(self.sweep.trial_folder(number) / "best.ckpt")
+        answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
+        return {**self._facts.get(number, {}), **answers}
 
     def _close_in_tracking(self, trial: TrialRecord) -> None:
         """Hand the value, the kept checkpoint and the outcome to tracking."""
@@ -178,9 +186,12 @@ class Ledger:
         checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
         if checkpoint.exists():
             self.tracker.log_artifact(trial.number, checkpoint, "checkpoint")
-            self.tracker.log_text(trial.number, confusion_json(checkpoint), "confusion.json")
+            self.tracker.log_text(trial.number, json.dumps(kept_confusion(checkpoint)), "confusion.json")
+        collapsed_to = collapse(trial.extra.get("most_answered"))
+        tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
         # Also an empty reason is written: it takes the place of that of an earlier interruption.
-        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})
+        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
+        self.on_end(trial)
 
     def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
         """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
@@ -193,9 +204,12 @@ class Ledger:
         self.running.clear()
 
 
-def confusion_json(checkpoint: Path) -> str:
-    """The confusion matrix of a checkpoint: rows are true classes, columns what was answered, in images."""
+def kept_confusion(checkpoint: Path) -> dict[str, Any] | None:
+    """`class_names` and `confusion` of a checkpoint: rows are true classes, columns what was answered, in images.
+    None where there is no checkpoint."""
+    if not checkpoint.exists():
+        return None
     import torch
 
     kept = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return json.dumps({"class_names": kept["class_names"], "confusion": kept["confusion"].tolist()})
+    return {"class_names": kept["class_names"], "confusion": kept["confusion"].tolist()}

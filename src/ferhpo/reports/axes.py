@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ferhpo.console import number
 from ferhpo.record import Sweep
@@ -17,6 +18,7 @@ from ferhpo.space import Draw, choice_key
 from ferhpo.study import TrialRecord
 
 NEAR_EDGE = 0.02  # of an axis
+MOST_TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Axis:
         place = self.fraction(value)
         return "lowest" if place < NEAR_EDGE else "highest" if place > 1 - NEAR_EDGE else ""
 
-    def apply_to_x(self, axes: Axes) -> None:
-        """Give a drawing's x axis these bounds, ticks and name."""
+    def apply_to_x(self, axes: Axes, values: Sequence[Any]) -> None:
+        """Give a drawing's x axis these bounds and this name; ticks stand at `values` where they are few."""
         axes.set_xlabel(self.path)
         if self.categories:
             axes.set_xticks(range(len(self.categories)), [shortened(text, 14) for text in self.categories])
@@ -83,8 +85,12 @@ class Axis:
             axes.set_xscale("log")
             axes.set_xlim(self.low / 1.15, self.high * 1.15)
         else:
-            margin = 0.04 * (self.high - self.low) or 0.5
+            margin = 0.06 * (self.high - self.low) or 0.5
             axes.set_xlim(self.low - margin, self.high + margin)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=self.is_int))
+            distinct = sorted({float(value) for value in values})
+            if len(distinct) <= MOST_TICKS:
+                axes.set_xticks(distinct, [short_number(value) for value in distinct])
 
 
 def varied(record: Sweep, trials: Sequence[TrialRecord]) -> list[Axis]:
@@ -120,9 +126,25 @@ def _axis(path: str, taken: Sequence[Any], draws: Sequence[Draw]) -> Axis:
     return Axis(path, low, high, log, all(isinstance(value, int) for value in taken))
 
 
+def value_of(trial: TrialRecord) -> float:
+    """The value of a trial that is known to have one."""
+    assert trial.value is not None
+    return trial.value
+
+
 def tick_text(value: Any) -> str:
     """A category as it is written on an axis."""
     return number(choice_key(value)) if value is not None else "null"
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers between two positive ones, for a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) <= most:
+            return ticks or [low]
+    return ticks[:: -(-len(ticks) // most)]
 
 
 def short_number(value: float) -> str:

@@ -12,7 +12,7 @@ from ferhpo.reports.style import COLOURS, COLUMN_INCHES, figure
 if TYPE_CHECKING:
     from ferhpo.reports.subject import Subject
 
-LOOKS = {"train": (COLOURS[0], ""), "val": (COLOURS[1], "////"), "test": (COLOURS[2], "....")}
+SPLIT_COLOURS = {"train": COLOURS[0], "val": COLOURS[1], "test": COLOURS[2]}
 SMALL_SHARE = 0.05  # a class with less of the training images is named
 
 
@@ -34,12 +34,9 @@ def of_data(data: FaceData, folder: Path) -> Panel | None:
         axes = drawn.add_subplot()
         height = 0.8 / len(drawn_splits)
         for index, name in enumerate(drawn_splits):
-            colour, hatch = LOOKS[name]
             rows = np.arange(data.num_classes) + (index - (len(drawn_splits) - 1) / 2) * height
             shares = 100 * counts[name] / counts[name].sum()
-            axes.barh(
-                rows, shares, height * 0.92, color=colour, hatch=hatch, edgecolor="white", label=name, linewidth=0
-            )
+            axes.barh(rows, shares, height * 0.92, color=SPLIT_COLOURS[name], label=name)
         axes.set_yticks(range(data.num_classes), data.class_names)
         axes.set_ylim(data.num_classes - 0.5, -0.5)
         axes.set_xlabel("% of the split's images")

@@ -64,7 +64,7 @@ def describe(matrix: Matrix, rows: Sequence[dict[str, Any]]) -> str:
     ]
     shares = _share(matrix, matrix.sum(1)[:, None])
     np.fill_diagonal(shares, 0)
-    true, taken = np.unravel_index(int(shares.argmax()), shares.shape)
+    true, taken = divmod(int(shares.argmax()), len(matrix))
     if shares[true, taken] > 0:
         parts.append(
             f"The commonest mistake: {rows[true]['class']} taken for {rows[taken]['class']}, "
@@ -104,4 +104,6 @@ def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: s
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+    shares: NDArray[np.float64] = np.zeros(np.broadcast(part, whole).shape)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares

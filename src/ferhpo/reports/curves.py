@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
 from ferhpo.config import Objective
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, figure
@@ -53,17 +56,14 @@ def draw(path: Path, trial: TrialRecord, kinds: Sequence[str]) -> Path:
             axes.set_xlabel("epoch")
             axes.set_ylabel(KINDS[kind])
             axes.set_xlim(trial.epochs[0]["epoch"] - 0.4, trial.epochs[-1]["epoch"] + 0.4)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if index == 1:
                 drawn.legend(loc="outside lower center", ncols=3, fontsize=9, columnspacing=1.0)
     return path
 
 
-def _mark_gap(axes: "object", trial: TrialRecord, kind: str) -> None:
+def _mark_gap(axes: Axes, trial: TrialRecord, kind: str) -> None:
     """Shade what lies between the curves, and mark the best epoch."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
     both = [row for row in trial.epochs if f"train_{kind}" in row and f"val_{kind}" in row]
     x = [row["epoch"] for row in both]
     train, val = [row[f"train_{kind}"] for row in both], [row[f"val_{kind}"] for row in both]
@@ -80,9 +80,12 @@ def _mark_gap(axes: "object", trial: TrialRecord, kind: str) -> None:
     axes.axvline(best, color=COLOURS[7], linewidth=1.0, linestyle=":")
     axes.scatter(best, at_best[f"val_{kind}"], s=110, facecolor="none", edgecolor=COLOURS[7], linewidth=1.6, zorder=4)
     is_left = best <= (trial.epochs[0]["epoch"] + trial.epochs[-1]["epoch"]) / 2
+    # Accuracy leaves the lower corner free, loss the upper one.
+    low = kind == "acc"
     axes.annotate(
-        f"best epoch {best}", (best, 1.0), xycoords=("data", "axes fraction"), xytext=(4 if is_left else -4, -2),
-        textcoords="offset points", ha="left" if is_left else "right", va="top", fontsize=9,
+        f"best epoch {best}", (best, 0.0 if low else 1.0), xycoords=("data", "axes fraction"),
+        xytext=(4 if is_left else -4, 3 if low else -3), textcoords="offset points",
+        ha="left" if is_left else "right", va="bottom" if low else "top", fontsize=9,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
     )  # fmt: skip
 

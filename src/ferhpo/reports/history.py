@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ferhpo.record import Sweep
+from ferhpo.reports.axes import value_of
 from ferhpo.reports.panel import Panel, plural
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.study import TrialRecord
@@ -20,7 +22,7 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         return None
     steps = best_so_far(record, trials)
     path = folder / f"history{suffix(len(trials))}"
-    with figure(path, COLUMN_INCHES, 3.6) as drawn:
+    with figure(path, COLUMN_INCHES, 3.4) as drawn:
         axes = drawn.add_subplot()
         if steps:
             numbers = [number for number, _ in steps] + [trials[-1].number]
@@ -29,8 +31,8 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         draw_states(axes, trials)
         axes.set_xlabel("trial")
         axes.set_ylabel(record.objective.metric)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        set_value_scale(axes, [trial.value for trial in with_value if trial.value is not None])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        set_value_scale(axes, [value_of(trial) for trial in with_value])
         drawn.legend(loc="outside lower center", ncols=3, fontsize=9, handletextpad=0.3, columnspacing=1.0)
     return Panel("Optimisation history", _text(record, trials, steps), (path,))
 
@@ -39,9 +41,10 @@ def best_so_far(record: Sweep, trials: list[TrialRecord]) -> list[tuple[int, flo
     """(number, value) of each complete trial that was better than all complete ones before it."""
     steps: list[tuple[int, float]] = []
     for trial in trials:
-        if trial.state == "COMPLETE" and trial.value is not None:
-            if record.objective.is_better(trial.value, steps[-1][1] if steps else None):
-                steps.append((trial.number, trial.value))
+        if trial.state != "COMPLETE" or trial.value is None:
+            continue
+        if record.objective.is_better(trial.value, steps[-1][1] if steps else None):
+            steps.append((trial.number, trial.value))
     return steps
 
 
@@ -51,12 +54,11 @@ def draw_states(axes: Axes, trials: list[TrialRecord]) -> None:
         chosen = [trial for trial in trials if trial.state == state]
         if not chosen:
             continue
-        placed = [(trial.number, trial.value) for trial in chosen if trial.value is not None]
+        placed = [trial for trial in chosen if trial.value is not None]
         label = state.lower()
         if placed:
-            axes.scatter(
-                *zip(*placed, strict=True), s=area, c=colour, marker=marker, label=label, zorder=2, linewidth=0
-            )
+            numbers, values = [trial.number for trial in placed], [value_of(trial) for trial in placed]
+            axes.scatter(numbers, values, s=area, c=colour, marker=marker, label=label, zorder=2, linewidth=0)
             label = "_" + label
         lost = [trial.number for trial in chosen if trial.value is None and state != "RUNNING"]
         if lost:

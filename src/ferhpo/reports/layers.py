@@ -38,8 +38,8 @@ def of_network(network: nn.Module, input_shape: tuple[int, int, int], folder: Pa
     )
     if parameters and macs:
         text += (
-            f" {heaviest['layer']} ({heaviest['type']}) has {heaviest['parameters'] / parameters:.0%} of the parameters, "
-            f"{busiest['layer']} ({busiest['type']}) does {busiest['macs'] / macs:.0%} of the work."
+            f" {heaviest['layer']} ({heaviest['type']}) has {heaviest['parameters'] / parameters:.0%} of the "
+            f"parameters, {busiest['layer']} ({busiest['type']}) does {busiest['macs'] / macs:.0%} of the work."
         )
     return Panel("Layers", text, tables=(write_table(folder / "layers.csv", [*rows, total]),))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ferhpo.record import Sweep
-from ferhpo.reports.axes import Axis, short_number, shortened, tick_text, varied
+from ferhpo.reports.axes import Axis, short_number, shortened, tick_text, value_of, varied
 from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.reports.parallel import thinned
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
@@ -93,7 +93,7 @@ def _draw(record: Sweep, path: str, groups: Groups, folder: Path) -> Path:
         for row, chosen in enumerate(groups.values()):
             for state in ("PRUNED", "COMPLETE"):
                 colour, marker, area = STATE_MARKS[state]
-                points = [t.value for t in thinned(chosen, MOST_POINTS // len(groups)) if t.state == state]
+                points = [value_of(t) for t in thinned(chosen, MOST_POINTS // len(groups)) if t.state == state]
                 heights = row + random.uniform(-0.16, 0.16, len(points))
                 axes.scatter(points, heights, s=area, c=colour, marker=marker, linewidth=0, alpha=0.75)
             median = statistics.median([t.value for t in chosen if t.value is not None])

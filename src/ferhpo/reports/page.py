@@ -16,6 +16,7 @@ from pathlib import Path
 from ferhpo.reports.panel import Panel
 
 MOST_ROWS = 200
+LONG_CELL = 40  # characters; a longer cell is broken over lines
 WIDE_PIXELS = 560  # an image wider than this scrolls on a phone instead of being made too small to read
 STYLE = Path(__file__).with_name("page.css")
 MIME_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -108,7 +109,8 @@ def _width_pixels(suffix: str, data: bytes) -> int:
     if suffix == ".png":
         from ferhpo.reports.style import PIXELS_PER_INCH
 
-        return round(struct.unpack(">I", data[16:20])[0] * 96 / PIXELS_PER_INCH)
+        (width,) = struct.unpack(">I", data[16:20])
+        return round(int(width) * 96 / PIXELS_PER_INCH)
     found = re.search(rb'<svg[^>]*?\bwidth="([\d.]+)pt"', data)
     return round(float(found.group(1)) * 96 / 72) if found else WIDE_PIXELS
 
@@ -121,10 +123,14 @@ def _table(path: Path) -> str:
     heads = "".join(
         f"<th{kind}>{_breakable(name)}</th>" for name, kind in zip(header, classes, strict=True)
     )  # fmt: skip
+    columns = [_cells([row[place] for row in rows[:MOST_ROWS]]) for place in range(len(header))]
     lines = []
-    for row in rows[:MOST_ROWS]:
-        cells = "".join(f"<td{kind}>{_cell(text)}</td>" for text, kind in zip(row, classes, strict=True))
-        lines.append(f"<tr>{cells}</tr>")
+    for cells in zip(*columns, strict=True):
+        line = "".join(
+            f'<td class="long">{cell}</td>' if len(cell) > LONG_CELL else f"<td{kind}>{cell}</td>"
+            for cell, kind in zip(cells, classes, strict=True)
+        )
+        lines.append(f"<tr>{line}</tr>")
     more = ""
     if len(rows) > MOST_ROWS:
         more = f'<p class="more">{len(rows) - MOST_ROWS:,} more rows stand in {escape(path.name)} beside this page.</p>'
@@ -134,14 +140,21 @@ def _table(path: Path) -> str:
     )
 
 
-def _cell(text: str) -> str:
-    """A cell: four significant digits for a fraction, thousands apart in a large count."""
-    if NUMBER.match(text) and not text.endswith("%"):
-        if text.lstrip("-").isdigit():
-            return f"{int(text):,}" if len(text) > 4 and not text.startswith("0") else text
-        if len(text.partition(".")[2]) > 2:
-            return f"{float(text):.4g}"
-    return escape(text)
+def _cells(column: Sequence[str]) -> list[str]:
+    """The cells of a column: large counts with commas; fractions with four decimals, or four digits where some are
+    very small."""
+    numbers = [float(text) for text in column if NUMBER.match(text) and not text.endswith("%")]
+    has_fractions = any(len(text.partition(".")[2]) > 2 for text in column if NUMBER.match(text))
+    is_even = all(number == 0 or 0.01 <= abs(number) < 100 for number in numbers)
+
+    def cell(text: str) -> str:
+        if not NUMBER.match(text) or text.endswith("%"):
+            return escape(text)
+        if has_fractions:
+            return f"{float(text):.4f}" if is_even else f"{float(text):.4g}"
+        return f"{int(text):,}" if text.isdigit() and len(text) > 4 and not text.startswith("0") else text
+
+    return [cell(text) for text in column]
 
 
 def _breakable(name: str) -> str:

@@ -4,6 +4,7 @@ What a reader would get wrong: a trial's line leaves out the axes that it drew n
 dashed, to the next axis that it has.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.colors import Normalize
 
 from ferhpo.record import Sweep
 from ferhpo.reports.axes import Axis, shortened, varied
-from ferhpo.reports.panel import Panel, plural
+from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, SEQUENTIAL, figure, suffix
 from ferhpo.study import TrialRecord
 
@@ -72,10 +73,10 @@ def _draw_lines(axes: Axes, shown: list[TrialRecord], axes_of: list[Axis], objec
         ]
         points.append((objective.fraction(trial.value), len(axes_of)))
         is_best = index == 0
-        look = {"color": COLOURS[5] if is_best else colours[index], "linewidth": 2.6 if is_best else 0.9}
-        look["alpha"] = 1.0 if is_best else 0.75
-        for (x0, row0), (x1, row1) in zip(points[:-1], points[1:], strict=True):
-            axes.plot((x0, x1), (row0, row1), linestyle="-" if row1 == row0 + 1 else (0, (2, 3)), **look)
+        colour, width = (COLOURS[5], 2.6) if is_best else (colours[index], 0.9)
+        for (x0, row0), (x1, row1) in pairwise(points):
+            line = "-" if row1 == row0 + 1 else (0, (2, 3))
+            axes.plot((x0, x1), (row0, row1), linestyle=line, color=colour, linewidth=width, alpha=0.85)
 
 
 def _draw_axis(axes: Axes, row: int, axis: Axis, is_objective: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ferhpo.console import short
 from ferhpo.record import Sweep
+from ferhpo.reports.axes import log_ticks, value_of
 from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.study import TrialRecord
@@ -54,10 +55,10 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
         colour, marker, area = STATE_MARKS["COMPLETE"]
         others = [trial for trial in board if trial not in best]
         axes.scatter(
-            [t.extra[cost] for t in others], [t.value for t in others], s=area, c=colour, marker=marker, alpha=0.6,
+            [t.extra[cost] for t in others], [value_of(t) for t in others], s=area, c=colour, marker=marker, alpha=0.6,
             label="complete trial", linewidth=0,
         )  # fmt: skip
-        x, y = [t.extra[cost] for t in best], [t.value for t in best]
+        x, y = [t.extra[cost] for t in best], [value_of(t) for t in best]
         axes.step(x, y, where="post", color=COLOURS[5], linewidth=1.3, zorder=1)
         axes.scatter(x, y, s=62, c=COLOURS[5], marker="D", label="none better for less", zorder=3, linewidth=0)
         for trial in best if len(best) <= 8 else [best[0], best[-1]]:
@@ -69,8 +70,7 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
         axes.set_xscale("log")
         axes.set_xlim(low / 1.3, high * 1.3)
         axes.margins(y=0.14)
-        if high / low < 30:  # few powers of ten would stand there
-            axes.set_xticks([low * (high / low) ** (step / 3) for step in range(4)])
+        axes.set_xticks(log_ticks(low, high))
         axes.minorticks_off()
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.set_xlabel(f"{COSTS[cost]} (log)")

@@ -49,8 +49,8 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     ]
     text = (
         f"{literature['source'][0].upper()}{literature['source'][1:]}. This sweep's best, trial {best.number}, has "
-        f"{100 * accuracy:.2f} % on {ours['scored on']}: it stands below the ranking, because only a reading of the test "
-        "split can be compared with it."
+        f"{100 * accuracy:.2f} % on {ours['scored on']}: it stands below the ranking, because only a reading of the "
+        "test split can be compared with it."
     )
     table = write_table(folder / "ranking.csv", [*ranked, ours])
     return Panel("Beside the literature", text, tables=(table,))

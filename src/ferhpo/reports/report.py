@@ -29,6 +29,7 @@ from ferhpo.training.checkpoint import BEST, read
 OF_A_SWEEP = (
     "leaderboard", "history", "importance", "parallel", "slices", "pareto", "optimisers", "ranking", "outcomes",
 )  # fmt: skip
+NOT_QUICK = ("importance", "slices", "optimisers")
 OF_A_TRIAL = ("collapse", "curves", "confusion", "layers")
 OF_DATA = ("classes",)  # of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
@@ -49,14 +50,15 @@ def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None =
     """Write a sweep's page and return its path, <sweep>/report/index.html unless `out` names another.
 
     data: the sweep's, where it is at hand
-    is_quick: leave out what lets the best network answer again; the end of a sweep does
+    is_quick: leave out what takes more than a moment, and let no network answer; so the end of a sweep does
     """
     record = Snapshot(record.folder, record.id, record.composed, record.meta)
 
     def make(folder: Path) -> Page:
         trials, best, missing = record.trials(), record.best(), list[str]()
         panels = [collapse.of_sweep(record)]
-        panels += [import_module(f"ferhpo.reports.{name}").panel(record, folder) for name in OF_A_SWEEP]
+        names = [name for name in OF_A_SWEEP if not (is_quick and name in NOT_QUICK)]
+        panels += [import_module(f"ferhpo.reports.{name}").panel(record, folder) for name in names]
         known = data if data is not None else _data_of(record, missing)
         panels.append(classes.of_data(known, folder) if known is not None else None)
         parts = [Part("The sweep", [panel for panel in panels if panel is not None])]
@@ -65,6 +67,8 @@ def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None =
             parts.append(Part(f"The best: trial {best.number}", [_sample(best, folder), *drawn]))
         counts = Counter(trial.state for trial in trials)
         found = findings(record, record.leaderboard(), counts)
+        if is_quick:
+            missing.append(f"Made at the end of the sweep; ferhpo report {record.name} makes the whole page.")
         if counts["RUNNING"]:
             found.append(f"{plural(counts['RUNNING'], 'trial')} had not ended when this page was made.")
         return Page(f"Sweep {record.name}", found, _facts(record), parts, missing)

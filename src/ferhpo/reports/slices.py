@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axes import Axes
 
 from ferhpo.record import Sweep
-from ferhpo.reports.axes import Axis, varied
+from ferhpo.reports.axes import Axis, value_of, varied
 from ferhpo.reports.history import set_value_scale
 from ferhpo.reports.panel import Panel, join, plural
 from ferhpo.reports.parallel import thinned
@@ -40,24 +40,34 @@ def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> 
                 colour, marker, area = STATE_MARKS[state]
                 x = np.array([axis.position(trial.sample[axis.path]) for trial in chosen])
                 x += random.uniform(-JITTER, JITTER, len(x)) if axis.categories else 0
-                y = [trial.value for trial in chosen]
+                y = [value_of(trial) for trial in chosen]
                 axes.scatter(
                     x, y, s=area * 0.8, c=colour, marker=marker, label=state.lower(), linewidth=0, alpha=0.85
                 )  # fmt: skip
         if board[0].state == "COMPLETE" and axis.path in board[0].sample:
             place = axis.position(board[0].sample[axis.path])
             axes.scatter(
-                place, board[0].value, s=130, facecolor="none", edgecolor=COLOURS[5], linewidth=2, label="best"
+                place, value_of(board[0]), s=130, facecolor="none", edgecolor=COLOURS[5], linewidth=2, label="best"
             )
-        axis.apply_to_x(axes)
+        axis.apply_to_x(axes, [trial.sample[axis.path] for trial in board if axis.path in trial.sample])
         axes.set_ylabel(record.objective.metric)
-        if not axis.categories and not axis.log:
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=axis.is_int))
-        set_value_scale(axes, [trial.value for trial in board if trial.value is not None])
+        values = [value_of(trial) for trial in board]
+        set_value_scale(axes, values)
+        _share_limits(axes, values)
         drawn.legend(
             loc="outside upper left", ncols=3, fontsize=8.5, handletextpad=0.2, columnspacing=0.8, borderpad=0
         )  # fmt: skip
     return path
+
+
+def _share_limits(axes: Axes, values: list[float]) -> None:
+    """The same y axis in every slice, also of one that only some trials have a place in."""
+    low, high = min(values), max(values)
+    if axes.get_yscale() == "log":
+        axes.set_ylim(low / 1.2, high * 1.2)
+    else:
+        margin = 0.07 * (high - low) or 0.01
+        axes.set_ylim(low - margin, high + margin)
 
 
 def _text(record: Sweep, board: list[TrialRecord], shown: list[TrialRecord], axes_of: list[Axis]) -> str:

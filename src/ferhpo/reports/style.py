@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 SEQUENTIAL = "cividis"  # for matrices and maps: even in lightness, the same to all eyes
 PIXELS_PER_INCH = 144
-COLUMN_INCHES = 4.6  # a figure of this width needs no scrolling on a phone, and its letters stay readable
+COLUMN_INCHES = 4.1  # a figure of this width needs no scrolling on a phone, and its letters stay readable
 SMALL_INCHES = 3.1  # two or three of these stand side by side on a desk
-# How a trial's state is drawn: colour, marker, and the marker's area in points squared; shape tells what colour does not
+# How a trial's state is drawn: colour, marker, and the marker's area in points squared
 STATE_MARKS = {
     "COMPLETE": (COLOURS[0], "o", 30),
     "PRUNED": (COLOURS[1], "v", 26),
