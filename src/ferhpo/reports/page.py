@@ -88,11 +88,9 @@ def _contents(parts: Sequence[Part]) -> str:
 
 def _section(panel: Panel, anchor: str) -> str:
     images = "".join(_image(path, panel) for path in panel.images)
-    figures = f'<div class="figures">{images}</div>' if images else ""
     tables = "".join(_table(path) for path in panel.tables)
-    return (
-        f'<section id="{anchor}"><h3>{escape(panel.title)}</h3><p>{escape(panel.text)}</p>\n{figures}{tables}</section>'
-    )
+    shown = f'<div class="shown">{images}{tables}</div>' if images or tables else ""
+    return f'<section id="{anchor}"><h3>{escape(panel.title)}</h3><p>{escape(panel.text)}</p>\n{shown}</section>'
 
 
 def _image(path: Path, panel: Panel) -> str:
@@ -133,7 +131,7 @@ def _table(path: Path) -> str:
         lines.append(f"<tr>{line}</tr>")
     more = ""
     if len(rows) > MOST_ROWS:
-        more = f'<p class="more">{len(rows) - MOST_ROWS:,} more rows stand in {escape(path.name)} beside this page.</p>'
+        more = f'<p class="more">{len(rows) - MOST_ROWS:,} more rows stand in {escape(path.name)} in the report folder.</p>'
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(path.stem)}"><table><thead><tr>{heads}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>{more}"
@@ -145,6 +143,7 @@ def _cells(column: Sequence[str]) -> list[str]:
     very small."""
     numbers = [float(text) for text in column if NUMBER.match(text) and not text.endswith("%")]
     has_fractions = any(len(text.partition(".")[2]) > 2 for text in column if NUMBER.match(text))
+    has_large = any(number >= 10_000 for number in numbers)
     is_even = all(number == 0 or 0.01 <= abs(number) < 100 for number in numbers)
 
     def cell(text: str) -> str:
@@ -152,7 +151,7 @@ def _cells(column: Sequence[str]) -> list[str]:
             return escape(text)
         if has_fractions:
             return f"{float(text):.4f}" if is_even else f"{float(text):.4g}"
-        return f"{int(text):,}" if text.isdigit() and len(text) > 4 and not text.startswith("0") else text
+        return f"{int(text):,}" if text.isdigit() and has_large else text
 
     return [cell(text) for text in column]
 

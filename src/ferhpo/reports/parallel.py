@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 
 from ferhpo.record import Sweep
 from ferhpo.reports.axes import Axis, shortened, varied
@@ -42,7 +41,7 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         axes.set_ylim(len(axes_of) + 0.5, -0.55)
     best = shown[0]
     text = (
-        f"Each line is a trial, from its hyperparameters down to its {record.objective.metric}; bright lines are the "
+        f"Each line is a trial, from its hyperparameters down to its {record.objective.metric}; dark lines are the "
         f"better ones, the thick one is trial {best.number}."
     )
     if len(shown) < len(board):
@@ -63,7 +62,8 @@ def thinned(board: list[TrialRecord], most: int) -> list[TrialRecord]:
 
 def _draw_lines(axes: Axes, shown: list[TrialRecord], axes_of: list[Axis], objective: Axis, mode: str) -> None:
     ranks = np.array([objective.fraction(trial.value) for trial in shown])
-    colours = colormaps[SEQUENTIAL](Normalize(0, 1)(ranks if mode == "max" else 1 - ranks))
+    badness = 1 - ranks if mode == "max" else ranks
+    colours = colormaps[SEQUENTIAL](0.9 * badness)  # its dark end for the best: the bright one is faint on white
     for index in reversed(range(len(shown))):  # the best on top
         trial = shown[index]
         points = [

@@ -8,7 +8,7 @@ whoever reads meanwhile sees an old page or a new one.
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -61,10 +61,11 @@ def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None =
         panels += [import_module(f"ferhpo.reports.{name}").panel(record, folder) for name in names]
         known = data if data is not None else _data_of(record, missing)
         panels.append(classes.of_data(known, folder) if known is not None else None)
-        parts = [Part("The sweep", [panel for panel in panels if panel is not None])]
+        parts = [Part("The sweep", _shown(panels))]
         if best is not None:
-            drawn = _trial_panels(record, best, None if is_quick else known, folder / f"trial-{best.number}", missing)
-            parts.append(Part(f"The best: trial {best.number}", [_sample(best, folder), *drawn]))
+            own = folder / f"trial-{best.number}"
+            drawn = _known_panels(record, best, own) if is_quick else _trial_panels(record, best, known, own, missing)
+            parts.append(Part(f"The best: trial {best.number}", [_sample(best, own), *drawn]))
         counts = Counter(trial.state for trial in trials)
         found = findings(record, record.leaderboard(), counts)
         if is_quick:
@@ -105,26 +106,46 @@ def _trial_panels(
     record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str]
 ) -> list[Panel]:
     """A trial's panels: all of them where the data are at hand, else what its record and checkpoint hold."""
-    folder.mkdir(exist_ok=True)
     from ferhpo.reports.subject import load_subject
 
-    panels: list[Panel | None] = []
     try:
-        if data is not None:
-            subject = load_subject(record, trial, data)
-            panels = [import_module(f"ferhpo.reports.{name}").panel(subject, folder) for name in OF_A_TRIAL]
-        else:
-            kept = read(record.trial_folder(trial.number) / BEST)
-            matrix, names = kept["confusion"].tolist(), kept["class_names"]
-            panels = [
-                collapse.of_confusion(matrix, names),
-                curves.of_trial(trial, record.objective, folder),
-                confusion.of_matrix(matrix, names, folder),
-            ]
+        if data is None:
+            return [*_known_panels(record, trial, folder), *_layers_of(record, trial, folder)]
+        subject = load_subject(record, trial, data)
     except (SweepError, Infeasible) as error:
-        missing.append(f"What trial {trial.number}'s network answers: {error}")
-        panels = [curves.of_trial(trial, record.objective, folder)]
+        missing.append(f"What the network of trial {trial.number} answers: {error}")
+        return _shown([curves.of_trial(trial, record.objective, _made(folder))])
+    return _shown([import_module(f"ferhpo.reports.{name}").panel(subject, _made(folder)) for name in OF_A_TRIAL])
+
+
+def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    """What the record and the checkpoint of a trial hold, without building its network. SweepError without one."""
+    kept = read(record.trial_folder(trial.number) / BEST)
+    matrix, names = kept["confusion"].tolist(), kept["class_names"]
+    drawn = [curves.of_trial(trial, record.objective, _made(folder)), confusion.of_matrix(matrix, names, folder)]
+    return _shown([collapse.of_confusion(matrix, names), *drawn])
+
+
+def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    from ferhpo.reports import layers
+    from ferhpo.training.preprocess import Preprocess
+    from ferhpo.trial import build_network
+
+    kept = read(record.trial_folder(trial.number) / BEST)
+    preprocess = Preprocess.from_dict(kept["preprocess"])
+    config = record.trial_config(trial)
+    network = build_network(config, preprocess.channels, len(kept["class_names"]), preprocess.image_size)
+    shape = (preprocess.channels, preprocess.input_size, preprocess.input_size)
+    return _shown([layers.of_network(network, shape, folder)])
+
+
+def _shown(panels: Sequence[Panel | None]) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
@@ -141,7 +162,7 @@ def _sample(trial: TrialRecord, folder: Path) -> Panel:
     rows = [{"hyperparameter": path, "value": number(value)} for path, value in trial.sample.items()]
     if not rows:
         return Panel("Hyperparameters", "Nothing was sampled: the configuration as it stands.")
-    return Panel("Hyperparameters", "What was sampled.", tables=(write_table(folder / "sample.csv", rows),))
+    return Panel("Hyperparameters", "What was sampled.", tables=(write_table(_made(folder) / "sample.csv", rows),))
 
 
 def _outcome(record: Sweep, trial: TrialRecord) -> list[str]:
