@@ -1,10 +1,16 @@
 """Sweeps made through the study alone, without training: any outcome in no time."""
 
+import copy
+from functools import cache
+
 from ferhpo.config import compose
 from ferhpo.record import create_sweep
 from ferhpo.study import SweepStudy
 
-SMALL_SPACE = {"optim": {"lr": {"low": 1.0e-4, "high": 0.1, "log": True}}, "model": {"norm": {"choices": ["batch", "none"]}}}
+SMALL_SPACE = {
+    "optim": {"lr": {"low": 1.0e-4, "high": 0.1, "log": True}},
+    "model": {"norm": {"choices": ["batch", "none"]}},
+}
 CONDITIONAL_SPACE = {
     "model": {
         "num_blocks": {"low": 1, "high": 3},
@@ -12,6 +18,11 @@ CONDITIONAL_SPACE = {
     }
 }
 LIST_SPACE = {"model": {"dense_units": {"choices": [[64], [64, 32]]}}}
+
+
+@cache
+def demo(overrides):
+    return compose("demo", ["sampler=random", *overrides])
 
 
 def score(sample) -> float:
@@ -31,7 +42,8 @@ def made_sweep(folder, states, space=None, name="made", overrides=(), objective=
 
     extra: called with the trial's number, what the study keeps beside its outcome
     """
-    composed = compose("demo", [f"name={name}", f"output_dir={folder}", "sampler=random", *overrides])
+    composed = copy.deepcopy(demo(tuple(overrides)))
+    composed.config.update({"name": name, "output_dir": str(folder)})
     composed.config["space"] = SMALL_SPACE if space is None else space
     composed.config["objective"] = objective or composed.config["objective"]
     record = create_sweep(composed)

@@ -55,19 +55,23 @@ def read(path):
 
 SWEEPS = {
     "no trials": ([], None),
-    "one trial": (["COMPLETE"], None),
     "only failed": (["FAILED", "INFEASIBLE", "FAILED"], None),
     "only running": (["RUNNING"], None),
+}
+MORE_SWEEPS = {
     "all states": (["COMPLETE", "PRUNED", "DIVERGED", "COMPLETE", "INFEASIBLE", "RUNNING", "FAILED"], None),
+    "one trial": (["COMPLETE"], None),
     "conditional and repeated": (["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"], CONDITIONAL_SPACE),
     "lists to choose from": (["COMPLETE", "COMPLETE", "COMPLETE"], LIST_SPACE),
     "a training": (["COMPLETE"], {}),
+    "enough for everything": (["COMPLETE", "PRUNED", "COMPLETE"] * 8, None),
+    "a thousand": (["COMPLETE", "PRUNED", "PRUNED", "FAILED"] * 250, None),
 }
 
 
-@pytest.mark.parametrize("case", SWEEPS)
+@pytest.mark.parametrize("case", [*SWEEPS, *(pytest.param(case, marks=pytest.mark.full) for case in MORE_SWEEPS)])
 def test_any_sweep_gives_a_page(tmp_path, case):
-    states, space = SWEEPS[case]
+    states, space = (SWEEPS | MORE_SWEEPS)[case]
     record = made_sweep(tmp_path, states, space, overrides=GONE)
     path = report.sweep_report(record)
     assert path == record.folder / "report" / "index.html"
@@ -75,14 +79,15 @@ def test_any_sweep_gives_a_page(tmp_path, case):
     assert plural(len(states), "trial") in words
     assert "data.path is /nowhere/fer2013.csv" in words, "what is missing is said"
     assert not list(path.parent.glob(".report-*"))
+    assert path.stat().st_size < 3_000_000
 
 
 def test_what_users_wrote_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>&\"<img src=x>"
-    record = made_sweep(tmp_path, ["FAILED", "COMPLETE"], reason=evil, overrides=GONE)
-    record.config["name"] = evil
-    reader = read(report.sweep_report(record))
-    assert evil in "".join(reader.words)
+    record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
+    record.config["data"]["path"] = f"/nowhere/{evil}"
+    words = "".join(read(report.sweep_report(record)).words)
+    assert words.count(evil) >= 2
 
 
 def test_a_trials_page_tells_of_it_alone(tmp_path):

@@ -131,7 +131,8 @@ def _table(path: Path) -> str:
         lines.append(f"<tr>{line}</tr>")
     more = ""
     if len(rows) > MOST_ROWS:
-        more = f'<p class="more">{len(rows) - MOST_ROWS:,} more rows stand in {escape(path.name)} in the report folder.</p>'
+        left = f"{len(rows) - MOST_ROWS:,} more rows stand in {path.name} in the report folder."
+        more = f'<p class="more">{escape(left)}</p>'
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(path.stem)}"><table><thead><tr>{heads}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>{more}"

@@ -44,6 +44,8 @@ def front(board: Sequence[TrialRecord], cost: str) -> list[TrialRecord]:
     kept: list[TrialRecord] = []
     for trial in board:  # best first: one stays if it is cheaper than all that are better
         if not kept or trial.extra[cost] < kept[-1].extra[cost]:
+            if kept and kept[-1].value == trial.value:
+                kept.pop()
             kept.append(trial)
     return kept[::-1]
 
