@@ -78,9 +78,8 @@ def test_importance_of_values_without_a_cause_is_chance(tmp_path):
     trials = [TrialRecord(t.number, t.state, t.sample, 0, value=random.random()) for t in record.trials()]
     found = importance.importances(record.space(), trials, Objective("val_loss", "min"))
     chance = importance.chance_importances(record.space(), trials, Objective("val_loss", "min"))
-    assert "no hyperparameter matters" in importance._text(
-        list(found), {p: 0.5 * chance[p] for p in found}, chance, trials
-    )
+    assert all(found[path] <= chance[path] for path in found)
+    assert "no hyperparameter matters more than chance" in importance._text(list(found), found, chance, trials)
 
 
 def test_importance_knows_conditional_and_repeated_draws(tmp_path):
