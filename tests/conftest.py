@@ -14,6 +14,7 @@ TINY = [
     "model.width_multiplier=0.02",
     "trainer.batch_size=32",
     "trainer.max_epochs=3",
+    "tracking.report=false",
 ]
 
 

@@ -17,6 +17,7 @@ _WHERE = {
     "load_sweep": "record",
     "plan": "verbs",
     "promote": "verbs",
+    "report": "verbs",
     "sweep": "running",
     "sync": "verbs",
     "train": "running",

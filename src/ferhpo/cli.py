@@ -153,6 +153,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--alias", default="champion", help="default: champion")
     sub.add_argument("--version", type=int, help="default: the newest")
     json_too(sub)
+    sub = verb(
+        "report",
+        _report,
+        "Write a sweep's figures and tables as one HTML page that needs no network.",
+        "report demo",
+        "report demo --trial 3",
+        "report demo --out demo.html",
+    )
+    of_sweep(sub)
+    sub.add_argument("--trial", type=int, metavar="N", help="the page of this trial instead")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/index.html in the sweep's folder")
     sub = verb("sync", _sync, "Ship to MLflow what a sweep could not.", "sync demo")
     of_sweep(sub)
     sub = verb(
@@ -368,6 +379,12 @@ def _promote(args: argparse.Namespace) -> None:
     print(f"{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
     print(f"load it: mlflow.set_tracking_uri('{verbs.store_of(args.name, args.output_dir)}')")
     print(f"         mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+
+    print(verbs.report(args.name, args.trial, args.out, args.output_dir))
 
 
 def _sync(args: argparse.Namespace) -> None:

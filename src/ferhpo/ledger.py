@@ -14,6 +14,7 @@ from typing import Any
 from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
+from ferhpo.reports.collapse import collapse, most_answered
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
 
@@ -45,9 +46,10 @@ class Ledger:
         num_trials: int | None,
         on_event: Callable[["Ledger"], None] = lambda ledger: None,
         on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_end: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
-        self.on_event, self.on_new_trial = on_event, on_new_trial
+        self.on_event, self.on_new_trial, self.on_end = on_event, on_new_trial, on_end
         self.space = study.space
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
@@ -207,10 +209,16 @@ class Ledger:
         began = self._began.get(number)
         before = self.study.trial(number).seconds or 0.0
         seconds = before + (time.monotonic() - began if began is not None else 0.0)
-        trial = self.study.finish(number, state, reason, seconds, self._facts.get(number))
+        trial = self.study.finish(number, state, reason, seconds, self._extra(number))
         self.running.pop(number, None)
         self._close_in_tracking(trial)
         self.on_event(self)
+
+    def _extra(self, number: int) -> dict[str, Any]:
+        """What else the study keeps of a trial: its facts, and which class its best network answers most."""
+        kept = kept_confusion(self.sweep.trial_folder(number), len(self.study.trial(number).folds))
+        answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
+        return {**self._facts.get(number, {}), **answers}
 
     def _close_in_tracking(self, trial: TrialRecord) -> None:
         """Hand the value, the kept checkpoint and the outcome to tracking."""
@@ -220,12 +228,14 @@ class Ledger:
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():
             self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
-        folders = [fold_folder(folder, fold) for fold in range(len(trial.folds))] or [folder]
-        checkpoints = [path / BEST for path in folders if (path / BEST).exists()]
-        if checkpoints:
-            self.tracker.log_text(trial.number, confusion_json(checkpoints), "confusion.json")
+        kept = kept_confusion(folder, len(trial.folds))
+        if kept is not None:
+            self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
+        collapsed_to = collapse(trial.extra.get("most_answered"))
+        tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
         # Also an empty reason is written: it takes the place of that of an earlier interruption.
-        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})
+        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
+        self.on_end(trial)
 
     def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
         """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
@@ -238,13 +248,19 @@ class Ledger:
         self.running.clear()
 
 
-def confusion_json(checkpoints: Sequence[Path]) -> str:
-    """The confusion matrix of a checkpoint: rows are true classes, columns what was answered, in images.
+def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
+    """`class_names` and `confusion` of a trial's checkpoint: rows are true classes, columns what was answered, in images.
 
-    Of several folds it is their sum, in which each image was judged by the network that had not seen it.
+    num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
+        that had not seen it
+    None where there is no checkpoint.
     """
+    folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
+    checkpoints = [path / BEST for path in folders if (path / BEST).exists()]
+    if not checkpoints:
+        return None
     import torch
 
     kept = [torch.load(path, map_location="cpu", weights_only=True, mmap=True) for path in checkpoints]
     confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
-    return json.dumps({"class_names": kept[0]["class_names"], "confusion": confusion})
+    return {"class_names": kept[0]["class_names"], "confusion": confusion}

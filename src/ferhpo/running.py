@@ -19,6 +19,7 @@ from ferhpo.config import Composed, ComputeSettings, as_function, compose, neare
 from ferhpo.cross_validation import fold_data, runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features import with_hog
+from ferhpo.drawing import Drawing
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
 from ferhpo.folds import num_folds
 from ferhpo.ledger import CONTINUE, Ledger
@@ -34,6 +35,7 @@ from ferhpo.record import (
     load_sweep,
     save_config,
 )
+from ferhpo.reports.collapse import collapse_warnings
 from ferhpo.reports.leaderboard import leaderboard_csv, sweep_note
 from ferhpo.space import Space, leaves, set_path
 from ferhpo.study import FolderLock, SweepStudy, TrialRecord
@@ -132,7 +134,7 @@ def _run(
 ) -> SweepResult:
     composed, config = record.composed, record.config
     study = SweepStudy(record.folder, composed.space(), config["sampler"], int(config["seed"]), record.objective)
-    with _recording(record, study, settings, data, config["num_trials"], listener) as ledger:
+    with _recording(record, study, settings, data, config["num_trials"], listener) as (ledger, drawing):
         from ferhpo import driver
 
         try:
@@ -143,7 +145,7 @@ def _run(
             finished = False
         if not finished:
             ledger.interrupt()
-        return finish(record, ledger.tracker, settings, data.digest, finished, warnings)
+        return finish(record, ledger.tracker, drawing, settings, data.digest, finished, warnings)
 
 
 @contextmanager
@@ -154,17 +156,19 @@ def _recording(
     data: FaceData,
     num_trials: int | None,
     listener: Listener,
-) -> Iterator[Ledger]:
+) -> Iterator[tuple[Ledger, Drawing]]:
     """Open a sweep in tracking; let go of tracking and study at the end. An error of ours ends it as FAILED there."""
-    tracker = None
+    tracker = drawing = None
     try:
         save_config(record)  # a resume may have changed it
         tracker = Tracker(record.folder, settings)
         publishing.open_sweep(record, tracker, data)
         tracker.start()
-        ledger = Ledger(record, study, tracker, num_trials, listener, _opener(record, tracker, data))
+        drawing = Drawing(record, tracker, data, settings.report and not settings.off)
+        opener = _opener(record, tracker, data)
+        ledger = Ledger(record, study, tracker, num_trials, listener, opener, drawing.trial_ended)
         try:
-            yield ledger
+            yield ledger, drawing
         except FerhpoError as error:
             with suppress(StorageError):
                 ledger.interrupt("FAILED", str(error))
@@ -172,6 +176,8 @@ def _recording(
                 tracker.flush(ERROR_SHIP_SECONDS)
             raise
     finally:
+        if drawing is not None:
+            drawing.close()
         if tracker is not None:
             tracker.close(1.0)
         study.close()
@@ -205,7 +211,7 @@ def train(
     record = existing or create_sweep(composed, kind="train")
     sampler = {"_target_": "optuna.samplers.RandomSampler"}
     study = SweepStudy(record.folder, Space((), config), sampler, int(config["seed"]), record.objective)
-    with _recording(record, study, settings, data, 1, listener) as ledger:
+    with _recording(record, study, settings, data, 1, listener) as (ledger, drawing):
         finished = True
         trial = ledger.next_trial()
         if trial is not None:
@@ -230,7 +236,7 @@ def train(
             except KeyboardInterrupt:
                 finished = False
                 ledger.interrupt()
-        return finish(record, ledger.tracker, settings, data.digest, finished, warnings)
+        return finish(record, ledger.tracker, drawing, settings, data.digest, finished, warnings)
 
 
 def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:
@@ -240,12 +246,13 @@ def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialR
 def finish(
     record: Sweep,
     tracker: Tracker,
+    drawing: Drawing,
     settings: TrackingSettings,
     data_digest: str,
     finished: bool,
     warnings: list[str],
 ) -> SweepResult:
-    """Close a sweep in tracking: leaderboard, note, models, registry."""
+    """Close a sweep in tracking: leaderboard, note, models, registry, page."""
     trials, best = record.trials(), record.best()
     counts = dict(Counter(trial.state for trial in trials))
     board = record.leaderboard()
@@ -259,9 +266,12 @@ def finish(
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
     note = sweep_note(record, board, counts)
     tracker.close_sweep("COMPLETE" if finished else "STOPPED", note)
+    drawing.sweep_ended()  # while the models are shipped
     unshipped = tracker.flush(SHIP_SECONDS)
     registered = publishing.register(record, best, tracker, settings) if finished and not unshipped else None
     view = publishing.view_address(tracker, settings)
+    warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
+    unshipped = tracker.flush(SHIP_SECONDS)
     tracker.close(1.0)
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)
 

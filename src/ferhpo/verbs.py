@@ -71,6 +71,18 @@ def sync(name: str, output_dir: str = "mlruns") -> int:
     return ship(record.folder, tracking_settings(record.config))
 
 
+def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:
+    """Write the page of a sweep, or of one of its trials, and return its path.
+
+    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
+    Raises SweepError where there is no such sweep or trial, StorageError where the disk refuses.
+    """
+    from ferhpo.reports.report import sweep_report, trial_report
+
+    record = load_sweep(name, output_dir)
+    return sweep_report(record, out) if trial is None else trial_report(record, trial, out)
+
+
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
     """Every sweep in `output_dir`: name, when it was made, trials by state, value of the best."""
     rows = []

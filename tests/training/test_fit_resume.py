@@ -129,7 +129,10 @@ def test_kill_between_the_checkpoints(
     run_fit: RunFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Killed in the second epoch, whose weights are better: best.ckpt and last.ckpt agree again after the resume."""
-    objective: dict[str, Any] = {"metric": "lr", "trainer": {"max_epochs": 2, "keep_epochs": [2]}}  # rises, so each epoch is the best
+    objective: dict[str, Any] = {
+        "metric": "lr",
+        "trainer": {"max_epochs": 2, "keep_epochs": [2]},
+    }  # rises, so each epoch is the best
     objective["lr_schedule"] = partial(schedules.constant, warmup_epochs=1.5)
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -3,8 +3,12 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ferhpo.console import number, sampled_columns
 from ferhpo.record import Sweep
+from ferhpo.reports.collapse import collapse, collapse_warnings
+from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.study import TrialRecord
 
 
@@ -35,14 +39,13 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     return out.getvalue()
 
 
-def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, int]) -> str:
-    """What the sweep found, in words (markdown)."""
+def findings(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, int]) -> list[str]:
+    """What the sweep found, in sentences: how many trials ended how, the best, and how far it can be believed."""
     config, metric = record.config, record.objective.metric
     shares = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
     sampler = config["sampler"]["_target_"].rpartition(".")[2]
-    lines = [
-        f"**{record.name}**: {sum(counts.values())} trials ({shares}), sampled by {sampler}, seed {config['seed']}."
-    ]
+    told = f" ({shares})" if shares else ""
+    lines = [f"{plural(sum(counts.values()), 'trial')}{told}, sampled by {sampler}, seed {config['seed']}."]
     best = board[0] if board and board[0].state == "COMPLETE" else None
     if best is not None and best.value is not None:
         others = [t.value for t in board[1:] if t.state == "COMPLETE" and t.value is not None]
@@ -55,6 +58,16 @@ def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str,
                 f"The next complete trial has {others[0]:.4f}. The value was chosen on validation among "
                 f"{len(others) + 1} complete trials, so expect a little less of it on new data."
             )
+    return lines
+
+
+def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, int]) -> str:
+    """What the sweep found, in words (markdown)."""
+    first, *rest = findings(record, board, counts)
+    lines = [f"**{record.name}**: {first}", *rest]
+    best = board[0] if board and board[0].state == "COMPLETE" else None
+    lines += [f"Warning: {warning}." for warning in collapse_warnings(board, best)]
+    if best is not None:
         lines += ["", "| hyperparameter | best |", "|---|---|"]
         lines += [f"| {path} | {value} |" for path, value in best.sample.items()]
     failed = [t for t in board if t.state in ("INFEASIBLE", "DIVERGED", "FAILED")]
@@ -62,3 +75,30 @@ def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str,
         lines += ["", "Without a result:"]
         lines += [f"- trial {t.number} {t.state.lower()}: {(t.reason or '?').splitlines()[0]}" for t in failed[:10]]
     return "\n".join(lines)
+
+
+def panel(record: Sweep, folder: Path) -> Panel | None:
+    """The leaderboard as a table, the entries of a repeated hyperparameter in one column; None without trials."""
+    board = record.leaderboard()
+    if not board:
+        return None
+    columns = sampled_columns(board)
+    rows = []
+    for trial in board:
+        row: dict[str, object] = {
+            "trial": trial.number,
+            "state": trial.state.lower(),
+            record.objective.metric: trial.value,
+            "best epoch": f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else "",
+            "parameters": trial.extra.get("num_parameters"),
+            "MACs": trial.extra.get("macs"),
+            "seconds": None if trial.seconds is None else round(trial.seconds, 1),
+        }
+        for heading, paths in columns:
+            row[heading] = " ".join(number(trial.sample[path]) for path in paths if path in trial.sample)
+        row["collapsed"] = collapse(trial.extra.get("most_answered"))
+        rows.append(row)
+    kept = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)]
+    table = write_table(folder / "leaderboard.csv", [{key: row[key] for key in kept} for row in rows])
+    text = "Complete trials best first, then those that were stopped early, then those without a value."
+    return Panel("Leaderboard", text, tables=(table,))

@@ -4,6 +4,8 @@ Every module here that draws something returns panels and writes their files int
 puts them on a page.
 """
 
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,31 @@ class Panel:
 
     text: what is to be seen, in one to three plain sentences with the numbers that matter
     images: SVG (few marks) or PNG (pixels) files; tables: CSV files with a header; all in the report's folder
+    is_warning: shown so that nobody overlooks it
     """
 
     title: str
     text: str
     images: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
+    is_warning: bool = False
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write rows as CSV, their keys as its header; None is an empty cell."""
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def join(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 trial, 1,200 trials."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -16,6 +16,18 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 SEQUENTIAL = "cividis"  # for matrices and maps: even in lightness, the same to all eyes
 PIXELS_PER_INCH = 144
+COLUMN_INCHES = 4.1  # a figure of this width needs no scrolling on a phone, and its letters stay readable
+SMALL_INCHES = 3.1  # two or three of these stand side by side on a desk
+# How a trial's state is drawn: colour, marker, and the marker's area in points squared
+STATE_MARKS = {
+    "COMPLETE": (COLOURS[0], "o", 30),
+    "PRUNED": (COLOURS[1], "v", 26),
+    "RUNNING": (COLOURS[4], "s", 22),
+    "INFEASIBLE": (COLOURS[3], "X", 40),
+    "DIVERGED": (COLOURS[7], "P", 40),
+    "FAILED": (COLOURS[5], "X", 40),
+}
+MOST_VECTOR_MARKS = 400  # above this a figure is smaller, and quicker to show, as pixels
 _SETTINGS: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -29,6 +41,11 @@ _SETTINGS: Any = {
     "image.cmap": SEQUENTIAL,
     "svg.hashsalt": "ferhpo",  # the same figure gives the same file
 }
+
+
+def suffix(num_marks: int) -> str:
+    """The kind of file for a figure of so many marks."""
+    return ".svg" if num_marks <= MOST_VECTOR_MARKS else ".png"
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class TrackingSettings:
     experiment: MLflow's experiment, made if it is missing
     required: whether a sweep refuses to start while the store cannot be reached
     models: which completed trials get a loadable model: "all", "best" (of the sweep) or "none"
+    report: whether a sweep ends with its page, and its complete trials with figures, as artifacts
     registered_model_name: the name in the registry, or None for ferhpo-<sweep>
     store_uri: what MLflow is given: absolute, whatever the working directory becomes later
     """
@@ -34,6 +35,7 @@ class TrackingSettings:
     experiment: str = "ferhpo"
     required: bool = True
     models: str = "best"
+    report: bool = True
     registered_model_name: str | None = None
     store_uri: str = field(init=False, repr=False)
 
@@ -43,8 +45,9 @@ class TrackingSettings:
             faults.append(f"tracking.experiment is {self.experiment!r}; a name without / is needed, as ferhpo")
         if self.models not in MODEL_CHOICES:
             faults.append(f"tracking.models is {self.models}; choose one of {', '.join(MODEL_CHOICES)}")
-        if not isinstance(self.required, bool):
-            faults.append(f"tracking.required is {self.required!r}; write true or false")
+        for key in ("required", "report"):
+            if not isinstance(getattr(self, key), bool):
+                faults.append(f"tracking.{key} is {getattr(self, key)!r}; write true or false")
         if faults:
             raise ConfigError("tracking", faults)
         object.__setattr__(self, "output_dir", Path(self.output_dir).absolute())

@@ -1,0 +1,42 @@
+"""The trials that ended without a result, and why: infeasible, diverged, failed."""
+
+from collections import Counter
+from pathlib import Path
+
+from ferhpo.record import Sweep
+from ferhpo.reports.panel import Panel, join, plural, write_table
+from ferhpo.study import TrialRecord
+
+WITHOUT_RESULT = ("FAILED", "DIVERGED", "INFEASIBLE")
+MOST_NUMBERS = 8
+
+
+def panel(record: Sweep, folder: Path) -> Panel | None:
+    """List the reasons with their trials, the most frequent first; None where every trial has a result."""
+    lost = [trial for trial in record.trials() if trial.state in WITHOUT_RESULT]
+    if not lost:
+        return None
+    by_reason: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in lost:
+        by_reason.setdefault((trial.state, first_line(trial.reason)), []).append(trial)
+    rows = [
+        {"state": state.lower(), "trials": len(trials), "numbers": _numbers(trials), "reason": reason}
+        for (state, reason), trials in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    ]
+    counts = Counter(trial.state for trial in lost)
+    told = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
+    text = f"{plural(len(lost), 'trial')} of {len(record.trials())} ended without a result: {told}."
+    if counts["INFEASIBLE"]:
+        text += " Infeasible is a sample that makes no network, or one that needs more memory than there is."
+    if counts["DIVERGED"]:
+        text += " Diverged is a loss that was no longer finite; a lower learning rate is the usual cure."
+    return Panel("Trials without a result", text, tables=(write_table(folder / "outcomes.csv", rows),))
+
+
+def first_line(reason: str) -> str:
+    return reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
+
+
+def _numbers(trials: list[TrialRecord]) -> str:
+    more = f" and {len(trials) - MOST_NUMBERS} more" if len(trials) > MOST_NUMBERS else ""
+    return ", ".join(str(trial.number) for trial in trials[:MOST_NUMBERS]) + more

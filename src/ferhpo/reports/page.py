@@ -1,0 +1,162 @@
+"""Panels as one HTML page that needs nothing else: images are inlined, there is no script and no address in it.
+
+What a reader would get wrong: names, reasons and cells come from users and their data, so every text is escaped here,
+and nowhere else.
+"""
+
+import base64
+import csv
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from ferhpo.reports.panel import Panel
+
+MOST_ROWS = 200
+LONG_CELL = 40  # characters; a longer cell is broken over lines
+WIDE_PIXELS = 560  # an image wider than this scrolls on a phone instead of being made too small to read
+STYLE = Path(__file__).with_name("page.css")
+MIME_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?%?$")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a page: what stands under one heading."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page tells.
+
+    findings: what is to be known first, in sentences; missing: what could not be shown, and why
+    facts: (name, value) of how it was made
+    """
+
+    title: str
+    findings: Sequence[str]
+    facts: Sequence[tuple[str, str]]
+    parts: Sequence[Part] = ()
+    missing: Sequence[str] = field(default=())
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    parts = [part for part in page.parts if part.panels]
+    title = escape(page.title)
+    body = [f"<header><h1>{title}</h1>"]
+    body += [f"<p>{escape(sentence)}</p>" for sentence in page.findings]
+    warnings = [panel for part in parts for panel in part.panels if panel.is_warning]
+    body += [f'<p class="warning"><b>{escape(p.title)}.</b> {escape(p.text)}</p>' for p in warnings]
+    if page.missing:
+        items = "".join(f"<li>{escape(text)}</li>" for text in page.missing)
+        body.append(f'<div class="missing"><b>Not on this page</b><ul>{items}</ul></div>')
+    body.append("</header>")
+    body.append(_contents(parts))
+    for number, part in enumerate(parts):
+        body.append(f'<h2 id="part-{number}">{escape(part.title)}</h2>')
+        shown = [panel for panel in part.panels if not panel.is_warning]
+        body += [_section(panel, f"part-{number}-{place}") for place, panel in enumerate(shown)]
+    body.append('<h2 id="facts">How it was made</h2><dl>')
+    body += [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in page.facts]
+    body.append("</dl>")
+    content = "\n".join(body)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<title>{title}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style></head>\n<body><main>\n{content}\n</main></body></html>\n"
+    )
+
+
+def _contents(parts: Sequence[Part]) -> str:
+    items = []
+    for number, part in enumerate(parts):
+        shown = [panel for panel in part.panels if not panel.is_warning]
+        links = [f'<a href="#part-{number}-{place}">{escape(panel.title)}</a>' for place, panel in enumerate(shown)]
+        items.append(f'<li><a href="#part-{number}"><b>{escape(part.title)}</b></a> {" ".join(links)}</li>')
+    items.append('<li><a href="#facts"><b>How it was made</b></a></li>')
+    return f'<nav aria-label="Contents"><ul>{"".join(items)}</ul></nav>'
+
+
+def _section(panel: Panel, anchor: str) -> str:
+    images = "".join(_image(path, panel) for path in panel.images)
+    tables = "".join(_table(path) for path in panel.tables)
+    shown = f'<div class="shown">{images}{tables}</div>' if images or tables else ""
+    return f'<section id="{anchor}"><h3>{escape(panel.title)}</h3><p>{escape(panel.text)}</p>\n{shown}</section>'
+
+
+def _image(path: Path, panel: Panel) -> str:
+    data = path.read_bytes()
+    width = _width_pixels(path.suffix, data)
+    kind = "figure wide" if width > WIDE_PIXELS else "figure"
+    alt = escape(f"{panel.title}: {path.stem.replace('_', ' ')}", quote=True)
+    source = f"data:{MIME_TYPES[path.suffix]};base64,{base64.b64encode(data).decode()}"
+    return f'<div class="{kind}"><img width="{width}" alt="{alt}" src="{source}"></div>\n'
+
+
+def _width_pixels(suffix: str, data: bytes) -> int:
+    """How wide an image is shown on a desk, in CSS pixels of 1/96 inch."""
+    if suffix == ".png":
+        from ferhpo.reports.style import PIXELS_PER_INCH
+
+        (width,) = struct.unpack(">I", data[16:20])
+        return round(int(width) * 96 / PIXELS_PER_INCH)
+    found = re.search(rb'<svg[^>]*?\bwidth="([\d.]+)pt"', data)
+    return round(float(found.group(1)) * 96 / 72) if found else WIDE_PIXELS
+
+
+def _table(path: Path) -> str:
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = list(csv.reader(file))
+    right = [all(NUMBER.match(row[place]) for row in rows if row[place]) for place in range(len(header))]
+    classes = [' class="number"' if is_number else "" for is_number in right]
+    heads = "".join(
+        f"<th{kind}>{_breakable(name)}</th>" for name, kind in zip(header, classes, strict=True)
+    )  # fmt: skip
+    columns = [_cells([row[place] for row in rows[:MOST_ROWS]]) for place in range(len(header))]
+    lines = []
+    for cells in zip(*columns, strict=True):
+        line = "".join(
+            f'<td class="long">{cell}</td>' if len(cell) > LONG_CELL else f"<td{kind}>{cell}</td>"
+            for cell, kind in zip(cells, classes, strict=True)
+        )
+        lines.append(f"<tr>{line}</tr>")
+    more = ""
+    if len(rows) > MOST_ROWS:
+        left = f"{len(rows) - MOST_ROWS:,} more rows stand in {path.name} in the report folder."
+        more = f'<p class="more">{escape(left)}</p>'
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escape(path.stem)}"><table><thead><tr>{heads}</tr>'
+        f"</thead><tbody>{''.join(lines)}</tbody></table></div>{more}"
+    )
+
+
+def _cells(column: Sequence[str]) -> list[str]:
+    """The cells of a column: large counts with commas; fractions with four decimals, or four digits where some are
+    very small."""
+    numbers = [float(text) for text in column if NUMBER.match(text) and not text.endswith("%")]
+    has_fractions = any(len(text.partition(".")[2]) > 2 for text in column if NUMBER.match(text))
+    has_large = any(number >= 10_000 for number in numbers)
+    is_even = all(number == 0 or 0.01 <= abs(number) < 100 for number in numbers)
+
+    def cell(text: str) -> str:
+        if not NUMBER.match(text) or text.endswith("%"):
+            return escape(text)
+        if has_fractions:
+            return f"{float(text):.4f}" if is_even else f"{float(text):.4g}"
+        return f"{int(text):,}" if text.isdigit() and has_large else text
+
+    return [cell(text) for text in column]
+
+
+def _breakable(name: str) -> str:
+    """A dotted path that may be broken at its dots and underscores."""
+    return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")

@@ -1,0 +1,221 @@
+"""`ferhpo report`: gathers the panels of a sweep, or of a trial, on one page in <sweep>/report/.
+
+A report is a module here with `panel(...) -> Panel | None`. Those of a sweep read the study alone, so they work while
+it runs and when its data have gone; those of a trial look at a Subject. A new one is added to one of the two lists.
+What a reader would get wrong: files are drawn in a folder of their own and moved into place, the page last, so that
+whoever reads meanwhile sees an old page or a new one.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+
+from ferhpo.config import instantiate
+from ferhpo.console import duration, number
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError
+from ferhpo.record import Sweep
+from ferhpo.reports import classes, collapse, confusion, curves
+from ferhpo.reports.leaderboard import findings
+from ferhpo.reports.outcomes import first_line
+from ferhpo.reports.page import Page, Part, render
+from ferhpo.reports.panel import Panel, plural, write_table
+from ferhpo.study import TrialRecord
+from ferhpo.training.checkpoint import BEST, read
+
+OF_A_SWEEP = (
+    "leaderboard", "history", "importance", "parallel", "slices", "pareto", "optimisers", "ranking", "outcomes",
+)  # fmt: skip
+NOT_QUICK = ("importance", "slices", "optimisers")
+OF_A_TRIAL = ("collapse", "curves", "confusion", "layers")
+OF_DATA = ("classes",)  # of a sweep and of a trial
+FOLDER, INDEX = "report", "index.html"
+
+
+class Snapshot(Sweep):
+    """A sweep at one moment: its trials are read once, so that all of a page tells of the same ones."""
+
+    @cached_property
+    def _trials(self) -> list[TrialRecord]:
+        return super().trials()
+
+    def trials(self) -> list[TrialRecord]:
+        return list(self._trials)
+
+
+def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None = None, is_quick: bool = False) -> Path:
+    """Write a sweep's page and return its path, <sweep>/report/index.html unless `out` names another.
+
+    data: the sweep's, where it is at hand
+    is_quick: leave out what takes more than a moment, and let no network answer; so the end of a sweep does
+    """
+    record = Snapshot(record.folder, record.id, record.composed, record.meta)
+
+    def make(folder: Path) -> Page:
+        trials, best, missing = record.trials(), record.best(), list[str]()
+        panels = [collapse.of_sweep(record)]
+        names = [name for name in OF_A_SWEEP if not (is_quick and name in NOT_QUICK)]
+        panels += [import_module(f"ferhpo.reports.{name}").panel(record, folder) for name in names]
+        known = data if data is not None else _data_of(record, missing)
+        panels.append(classes.of_data(known, folder) if known is not None else None)
+        parts = [Part("The sweep", _shown(panels))]
+        if best is not None:
+            own = folder / f"trial-{best.number}"
+            drawn = _known_panels(record, best, own) if is_quick else _trial_panels(record, best, known, own, missing)
+            parts.append(Part(f"The best: trial {best.number}", [_sample(best, own), *drawn]))
+        counts = Counter(trial.state for trial in trials)
+        found = findings(record, record.leaderboard(), counts)
+        if is_quick:
+            missing.append(f"Made at the end of the sweep; ferhpo report {record.name} makes the whole page.")
+        if counts["RUNNING"]:
+            found.append(f"{plural(counts['RUNNING'], 'trial')} had not ended when this page was made.")
+        return Page(f"Sweep {record.name}", found, _facts(record), parts, missing)
+
+    return _write(record, make, Path(FOLDER), out)
+
+
+def trial_report(record: Sweep, number: int, out: Path | None = None) -> Path:
+    """Write a trial's page and return its path, <sweep>/report/trial-<number>/index.html unless `out` names another.
+
+    Raises SweepError where the sweep has no such trial.
+    """
+    record = Snapshot(record.folder, record.id, record.composed, record.meta)
+    trials = {trial.number: trial for trial in record.trials()}
+    if number not in trials:
+        known = f"it has 0 to {max(trials)}" if trials else "it has none yet"
+        raise SweepError(f"--trial is {number}, which sweep {record.name} does not have; {known}")
+    trial = trials[number]
+
+    def make(folder: Path) -> Page:
+        missing: list[str] = []
+        data = _data_of(record, missing)
+        panels = [_sample(trial, folder), *_trial_panels(record, trial, data, folder, missing)]
+        panels += [
+            panel for panel in [classes.of_data(data, folder) if data is not None else None] if panel is not None
+        ]
+        part = Part("The trial", panels)
+        return Page(f"Trial {number} of {record.name}", _outcome(record, trial), _facts(record, trial), [part], missing)
+
+    return _write(record, make, Path(FOLDER) / f"trial-{number}", out)
+
+
+def _trial_panels(
+    record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str]
+) -> list[Panel]:
+    """A trial's panels: all of them where the data are at hand, else what its record and checkpoint hold."""
+    from ferhpo.reports.subject import load_subject
+
+    try:
+        if data is None:
+            return [*_known_panels(record, trial, folder), *_layers_of(record, trial, folder)]
+        subject = load_subject(record, trial, data)
+    except (SweepError, Infeasible) as error:
+        missing.append(f"What the network of trial {trial.number} answers: {error}")
+        return _shown([curves.of_trial(trial, record.objective, _made(folder))])
+    return _shown([import_module(f"ferhpo.reports.{name}").panel(subject, _made(folder)) for name in OF_A_TRIAL])
+
+
+def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    """What the record and the checkpoint of a trial hold, without building its network. SweepError without one."""
+    kept = read(record.trial_folder(trial.number) / BEST)
+    matrix, names = kept["confusion"].tolist(), kept["class_names"]
+    drawn = [curves.of_trial(trial, record.objective, _made(folder)), confusion.of_matrix(matrix, names, folder)]
+    return _shown([collapse.of_confusion(matrix, names), *drawn])
+
+
+def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    from ferhpo.reports import layers
+    from ferhpo.training.preprocess import Preprocess
+    from ferhpo.trial import build_network
+
+    kept = read(record.trial_folder(trial.number) / BEST)
+    preprocess = Preprocess.from_dict(kept["preprocess"])
+    config = record.trial_config(trial)
+    network = build_network(config, preprocess.channels, len(kept["class_names"]), preprocess.image_size)
+    shape = (preprocess.channels, preprocess.input_size, preprocess.input_size)
+    return _shown([layers.of_network(network, shape, folder)])
+
+
+def _shown(panels: Sequence[Panel | None]) -> list[Panel]:
+    return [panel for panel in panels if panel is not None]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
+    try:
+        data = instantiate(record.config["data"])
+    except (ConfigError, DataError) as error:
+        missing.append(f"Whatever needs the images: {error}")
+        return None
+    assert isinstance(data, FaceData)
+    return data
+
+
+def _sample(trial: TrialRecord, folder: Path) -> Panel:
+    rows = [{"hyperparameter": path, "value": number(value)} for path, value in trial.sample.items()]
+    if not rows:
+        return Panel("Hyperparameters", "Nothing was sampled: the configuration as it stands.")
+    return Panel("Hyperparameters", "What was sampled.", tables=(write_table(_made(folder) / "sample.csv", rows),))
+
+
+def _outcome(record: Sweep, trial: TrialRecord) -> list[str]:
+    """How a trial ended, in sentences."""
+    found = [f"{trial.state.capitalize()} after {plural(len(trial.epochs), 'epoch')}."]
+    if trial.reason:
+        found.append(first_line(trial.reason))
+    best = record.best()
+    if trial.value is not None and best is not None and best.value is not None:
+        found.append(f"Its best {record.objective.metric} is {trial.value:.4f} at epoch {trial.best_epoch}.")
+        if best.number != trial.number:
+            found.append(f"The sweep's best is trial {best.number} with {best.value:.4f}.")
+    return found
+
+
+def _facts(record: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, str]]:
+    config, git, versions = record.config, record.meta["git"], record.meta["versions"]
+    groups = record.composed.groups
+    facts = [
+        ("sweep", f"{record.name}, made {record.meta['created']} on {record.meta['node']}"),
+        ("objective", f"{record.objective.metric}, {record.objective.mode}"),
+        *(
+            (group, str(groups[group]))
+            for group in ("data", "model", "optim", "sampler", "scheduler")
+            if group in groups
+        ),
+        ("split", str(config["data"].get("split", "published"))),
+        ("epochs at most", str(config["trainer"]["max_epochs"])),
+        ("seed", str(config["seed"] if trial is None else f"{config['seed']}, the trial's {trial.seed}")),
+    ]
+    if trial is not None:
+        facts += [(key, number(trial.extra[key])) for key in ("device", "node") if trial.extra.get(key)]
+        facts += [("took", duration(trial.seconds))] if trial.seconds is not None else []
+    if git:
+        facts.append(("git", git["commit"][:12] + (" and changes" if git.get("dirty") == "true" else "")))
+    return [*facts, ("versions", ", ".join(f"{name} {found}" for name, found in versions.items()))]
+
+
+def _write(record: Sweep, make: Callable[[Path], Page], place: Path, out: Path | None) -> Path:
+    """Draw into a temporary folder, then move every file to its place, the page last."""
+    target = record.folder / place if out is None else out.absolute().parent
+    page = target / (INDEX if out is None else out.name)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=target) as name:
+            folder = Path(name)
+            (folder / INDEX).write_text(render(make(folder)), encoding="utf-8")
+            if out is None:
+                for file in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / INDEX):
+                    moved = target / file.relative_to(folder)
+                    moved.parent.mkdir(parents=True, exist_ok=True)
+                    file.replace(moved)
+            (folder / INDEX).replace(page)
+    except OSError as error:
+        raise StorageError(f"{page} cannot be written ({error.strerror}); name another place with --out") from None
+    return page

@@ -1,0 +1,61 @@
+"""Sweeps made through the study alone, without training: any outcome in no time."""
+
+import copy
+from functools import cache
+
+from ferhpo.config import compose
+from ferhpo.record import create_sweep
+from ferhpo.study import SweepStudy
+
+SMALL_SPACE = {
+    "optim": {"lr": {"low": 1.0e-4, "high": 0.1, "log": True}},
+    "model": {"norm": {"choices": ["batch", "none"]}},
+}
+CONDITIONAL_SPACE = {
+    "model": {
+        "num_blocks": {"low": 1, "high": 3},
+        "block_channels": {"low": 16, "high": 64, "step": 16, "repeat": "model.num_blocks"},
+    }
+}
+LIST_SPACE = {"model": {"dense_units": {"choices": [[64], [64, 32]]}}}
+
+
+@cache
+def demo(overrides):
+    return compose("demo", ["sampler=random", *overrides])
+
+
+def score(sample) -> float:
+    """A value that depends on the learning rate only, where there is one."""
+    return 0.9 - abs(sample.get("optim.lr", 0.01) - 0.03) * 4
+
+
+def metrics(value, epoch) -> dict[str, float]:
+    return {
+        "train_loss": 2.0 - value / 2 - epoch / 10, "train_acc": value + 0.02 * epoch, "val_loss": 2 - value,
+        "val_acc": value, "val_macro_f1": value / 2,
+    }  # fmt: skip
+
+
+def made_sweep(folder, states, space=None, name="made", overrides=(), objective=None, extra=None, reason=""):
+    """A sweep with one trial for each of `states`; RUNNING ones have an epoch and have not ended.
+
+    extra: called with the trial's number, what the study keeps beside its outcome
+    """
+    composed = copy.deepcopy(demo(tuple(overrides)))
+    composed.config.update({"name": name, "output_dir": str(folder)})
+    composed.config["space"] = SMALL_SPACE if space is None else space
+    composed.config["objective"] = objective or composed.config["objective"]
+    record = create_sweep(composed)
+    study = SweepStudy(record.folder, composed.space(), composed.config["sampler"], 0, record.objective)
+    for state in states:
+        trial = study.ask()
+        if state not in ("FAILED", "INFEASIBLE"):
+            for epoch in range(1, 2 if state in ("PRUNED", "RUNNING") else 4):
+                value = score(trial.sample) * (0.5 + epoch / 6)
+                study.record_epoch(trial.number, epoch, metrics(value, epoch), "CONTINUE")
+        if state != "RUNNING":
+            kept = extra(trial.number) if extra else {"num_parameters": 1000 + 37 * trial.number, "macs": 10**6}
+            study.finish(trial.number, state, reason if state != "COMPLETE" else "", 1.5, kept)
+    study.close()
+    return record

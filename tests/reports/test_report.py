@@ -1,0 +1,151 @@
+"""The page: one comes out of any sweep, everything is inside it, what users wrote is escaped."""
+
+import ast
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import ferhpo
+from ferhpo import cli
+from ferhpo.errors import SweepError
+from ferhpo.reports import page, report
+from ferhpo.reports.panel import Panel, join, plural, write_table
+from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep
+
+REPORTS = Path(report.__file__).parent
+GONE = "data=fer2013", "data.path=/nowhere/fer2013.csv"
+VOID = {"meta", "link", "img", "wbr", "br"}
+
+
+class Reader(HTMLParser):
+    """Reads a page: its tags must close in order, its links must have their anchors."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.words = [], set(), [], [], []
+        self.feed(text)
+        assert self.open == []
+        assert {link.removeprefix("#") for link in self.links} <= self.ids
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.open += [] if tag in VOID else [tag]
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+        self.links += [attrs["href"]] if tag == "a" else []
+        self.sources += [attrs["src"]] if "src" in attrs else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read(path):
+    """A page as a Reader, after checks that hold for every page."""
+    text = path.read_text()
+    reader = Reader(text)
+    assert all(source.startswith("data:image/") for source in reader.sources)
+    assert "<script" not in text
+    assert not re.search(r"(src|href)=[\"']?(https?:|/)", text)
+    return reader
+
+
+SWEEPS = {
+    "no trials": ([], None),
+    "only failed": (["FAILED", "INFEASIBLE", "FAILED"], None),
+    "only running": (["RUNNING"], None),
+}
+MORE_SWEEPS = {
+    "all states": (["COMPLETE", "PRUNED", "DIVERGED", "COMPLETE", "INFEASIBLE", "RUNNING", "FAILED"], None),
+    "one trial": (["COMPLETE"], None),
+    "conditional and repeated": (["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"], CONDITIONAL_SPACE),
+    "lists to choose from": (["COMPLETE", "COMPLETE", "COMPLETE"], LIST_SPACE),
+    "a training": (["COMPLETE"], {}),
+    "enough for everything": (["COMPLETE", "PRUNED", "COMPLETE"] * 8, None),
+    "a thousand": (["COMPLETE", "PRUNED", "PRUNED", "FAILED"] * 250, None),
+}
+
+
+@pytest.mark.parametrize("case", [*SWEEPS, *(pytest.param(case, marks=pytest.mark.full) for case in MORE_SWEEPS)])
+def test_any_sweep_gives_a_page(tmp_path, case):
+    states, space = (SWEEPS | MORE_SWEEPS)[case]
+    record = made_sweep(tmp_path, states, space, overrides=GONE)
+    path = report.sweep_report(record)
+    assert path == record.folder / "report" / "index.html"
+    words = " ".join(read(path).words)
+    assert plural(len(states), "trial") in words
+    assert "data.path is /nowhere/fer2013.csv" in words, "what is missing is said"
+    assert not list(path.parent.glob(".report-*"))
+    assert path.stat().st_size < 3_000_000
+
+
+def test_what_users_wrote_is_escaped(tmp_path):
+    evil = "<script>alert('x')</script>&\"<img src=x>"
+    record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
+    record.config["data"]["path"] = f"/nowhere/{evil}"
+    words = "".join(read(report.sweep_report(record)).words)
+    assert words.count(evil) >= 2
+
+
+def test_a_trials_page_tells_of_it_alone(tmp_path):
+    record = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
+    path = report.trial_report(record, 1)
+    assert path == record.folder / "report" / "trial-1" / "index.html"
+    words = " ".join(read(path).words)
+    assert "Diverged after 3 epochs." in words
+    assert "val_loss is nan at epoch 3" in words
+    assert "best.ckpt does not exist" in words
+    with pytest.raises(SweepError, match=r"^--trial is 7, which sweep made does not have; it has 0 to 1$"):
+        report.trial_report(record, 7)
+
+
+def test_the_verb_prints_the_path(tmp_path, capsys):
+    made_sweep(tmp_path, ["INFEASIBLE"], reason="out of memory", overrides=GONE)
+    out = tmp_path / "page.html"
+    assert cli.main(["report", "made", "--output-dir", str(tmp_path), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert "out of memory" in " ".join(read(out).words)
+    assert not (tmp_path / "made" / "report").exists(), "--out leaves the sweep's folder as it is"
+    assert ferhpo.report("made", trial=0, output_dir=tmp_path).exists()
+
+
+def test_every_panel_is_on_a_page():
+    """A module with a function `panel` belongs to one of the lists, or nobody would ever see it."""
+    listed = {*report.OF_A_SWEEP, *report.OF_A_TRIAL, *report.OF_DATA}
+    with_panel = {
+        path.stem
+        for path in REPORTS.glob("*.py")
+        if any(isinstance(node, ast.FunctionDef) and node.name == "panel" for node in ast.parse(path.read_text()).body)
+    }
+    assert with_panel == listed
+
+
+def test_a_long_table_is_cut_and_says_so(tmp_path):
+    table = write_table(tmp_path / "long.csv", [{"number": number} for number in range(page.MOST_ROWS + 5)])
+    text = page.render(page.Page("t", [], [], [page.Part("p", [Panel("long", "", tables=(table,))])]))
+    assert text.count("<tr>") == page.MOST_ROWS + 1
+    assert "5 more rows stand in long.csv in the report folder." in text
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (["1234567", "12", ""], ["1,234,567", "12", ""]),
+        (["0.3", "0.26666667"], ["0.3000", "0.2667"]),
+        (["0.0001096", "0.0023344"], ["0.0001096", "0.002334"]),
+        (["0.1", "0.4"], ["0.1", "0.4"]),
+        (["64 32", "<b>"], ["64 32", "&lt;b&gt;"]),
+        (["12 %", "nan"], ["12 %", "nan"]),
+    ],
+)
+def test_cells_are_as_people_read_them(column, shown):
+    assert page._cells(column) == shown
+
+
+def test_sentences():
+    assert [join(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+    assert plural(1, "trial") == "1 trial"
+    assert plural(1200, "trial") == "1,200 trials"
