@@ -89,7 +89,9 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     columns = sampled_columns(trials)
     last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
-    for heading in ("trial", "state", metric, "epoch", "params"):
+    # The line without images that also stand in training, where it says anything else than the first.
+    overlaps = metric == "val_acc" and any(trial.clean_acc not in (None, trial.value) for trial in trials)
+    for heading in ("trial", "state", metric, *(["clean"] if overlaps else []), "epoch", "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for (heading, _), last in zip(columns, last_parts, strict=True):
         name = last if last_parts.count(last) == 1 else heading
@@ -100,6 +102,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
             "" if trial.value is None else f"{trial.value:.4f}",
+            *([] if not overlaps else ["" if trial.clean_acc is None else f"{trial.clean_acc:.4f}"]),
             best,
             short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
         ]

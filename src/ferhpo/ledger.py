@@ -22,6 +22,7 @@ METRICS = (
     "train_acc",
     "val_loss",
     "val_acc",
+    "val_acc_clean",
     "val_macro_f1",
     "lr",
     "epoch_seconds",
@@ -174,6 +175,8 @@ class Ledger:
         """Hand the value, the kept checkpoint and the outcome to tracking."""
         if trial.value is not None and trial.best_epoch is not None:
             best = {f"best_{self.study.objective.metric}": trial.value, "best_epoch": float(trial.best_epoch)}
+            if trial.clean_acc is not None:
+                best["best_val_acc_clean"] = trial.clean_acc
             self.tracker.log_metrics(trial.number, best)
         checkpoint = self.sweep.trial_folder(trial.number) / "best.ckpt"
         if checkpoint.exists():

@@ -19,7 +19,8 @@ def run_tags(record: Sweep, data: FaceData) -> dict[str, str]:
     """Tags that say under what a run was made: git state, versions, split."""
     git = {f"ferhpo.git.{key}": value for key, value in record.meta["git"].items()}
     versions = {f"ferhpo.version.{key}": value for key, value in record.meta["versions"].items()}
-    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": data.split_name, **git, **versions}
+    confirms = {"ferhpo.confirms": record.config["confirm"]["sweep"]} if "confirm" in record.config else {}
+    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": data.split_name, **confirms, **git, **versions}
 
 
 def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -34,6 +35,8 @@ def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
         tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
     # Lists, as the widths of repeated blocks, have no axis of their own in a chart.
     names = [draw.path for draw in record.space().draws if draw.repeat is None] if config["space"] else []
+    if record.listed:
+        names = ["confirm.candidate", "seed", *names]
     tracker.set_view(record.name, record.objective.metric, record.objective.mode, names, CURVES)
 
 
@@ -73,7 +76,7 @@ def register(
     tags = {
         "ferhpo.sweep": record.name,
         "ferhpo.trial": str(best.number),
-        "ferhpo.split": str(record.meta.get("split")),
+        "ferhpo.split": record.meta["data"]["split_name"],
     }
     description = f"Trial {best.number} of sweep {record.name}: {record.objective.metric} {best.value:.4f}"
     return name, registry.register(settings, model_id, name, tags, description)

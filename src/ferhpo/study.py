@@ -17,7 +17,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -72,6 +72,11 @@ class TrialRecord:
     reason: str = ""
     seconds: float | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def clean_acc(self) -> float | None:
+        """val_acc at `best_epoch` without images that also stand in training; None where it is not known."""
+        return next((row.get("val_acc_clean") for row in self.epochs if row["epoch"] == self.best_epoch), None)
 
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:
@@ -195,12 +200,22 @@ def _record(trial: FrozenTrial, objective: Objective) -> TrialRecord:
 class SweepStudy:
     """A sweep's study, opened by its driver.
 
+    listed: the `sample` and `seed` of each trial, in their order, where they are not drawn (a confirmation)
     Raises SweepError when another driver holds it, or when its journal belongs to another user (CMA-ES keeps a pickle
     in it).
     """
 
-    def __init__(self, folder: Path, space: Space, sampler: Mapping[str, Any], seed: int, objective: Objective) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        sampler: Mapping[str, Any],
+        seed: int,
+        objective: Objective,
+        listed: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.folder, self.space, self.sampler, self.seed, self.objective = folder, space, sampler, seed, objective
+        self.listed = listed
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
         if path.exists():
@@ -259,8 +274,10 @@ class SweepStudy:
         return best
 
     def ask(self) -> TrialRecord:
-        """Draw the next trial and append it to the journal."""
+        """Draw the next trial, or take it from the list, and append it to the journal."""
         number = self.num_asked
+        if self.listed:
+            return self._take(number)
         self._memory.sampler = self._make_sampler(number)
         before = self._study_attrs()
         trial = self._memory.ask()
@@ -283,6 +300,14 @@ class SweepStudy:
                 system_attrs=drawn.system_attrs,
             ),
         )
+        return self.trial(number)
+
+    def _take(self, number: int) -> TrialRecord:
+        """A listed trial: nothing is drawn, so Optuna learns of no parameter."""
+        attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
+        asked = create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+        self._storage.create_new_trial(self._study_id, template_trial=asked)
+        self._memory.add_trial(asked)
         return self.trial(number)
 
     def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:
