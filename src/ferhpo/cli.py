@@ -27,7 +27,12 @@ EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or nam
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, left = parser.parse_known_args(argv)
+    # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
+    if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.overrides = [*args.overrides, *left]
     if args.verb is None:
         parser.print_help()
         return 0

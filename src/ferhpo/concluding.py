@@ -126,8 +126,9 @@ def _find(
         return json.loads(json.dumps(found)), None
     mine = [trial for trial in trials if trial.number in first.trials and trial.state == "COMPLETE"]
     if (data.split == TEST).any():
-        found["test"] = _read_test(sweep, record, mine, data)
-        _log_test(found["test"], mine, tracker)
+        noted = _read_test(sweep, record, mine, data)
+        found["test"] = noted[-1]["scores"]
+        _log_test(noted, mine, tracker)
     else:
         found["no_test"] = f"data.split={data.split_name} leaves no test images"
     middle = median_trial(mine, objective)
@@ -135,12 +136,13 @@ def _find(
     return json.loads(json.dumps(found)), middle
 
 
-def _read_test(sweep: Sweep, record: Sweep, mine: list[TrialRecord], data: FaceData) -> dict[str, Any]:
-    """Scores of the chosen candidate's networks on the test images, which are read once: a resumed confirmation takes
-    what was noted before."""
-    for reading in readings.read_all(sweep.folder):
+def _read_test(sweep: Sweep, record: Sweep, mine: list[TrialRecord], data: FaceData) -> list[readings.Reading]:
+    """The readings up to that of the chosen candidate's networks on the test images. They are read once: a resumed
+    confirmation takes what was noted before."""
+    noted = readings.read_all(sweep.folder)
+    for count, reading in enumerate(noted, start=1):
         if reading.get("confirmation_id") == record.id:
-            return dict(reading["scores"])
+            return noted[:count]
     from ferhpo.trained import load_trial
     from ferhpo.training.device import default_device
     from ferhpo.training.evaluation import evaluate
@@ -160,11 +162,10 @@ def _read_test(sweep: Sweep, record: Sweep, mine: list[TrialRecord], data: FaceD
     numbers = ", ".join(str(trial.number) for trial in mine)
     model = f"{record.name}, trials {numbers}"
     reading = readings.new_reading("confirm", model, data, scores, confirmation_id=record.id)
-    readings.note(sweep.folder, reading)
-    return dict(scores)
+    return readings.note(sweep.folder, reading)
 
 
-def _log_test(test: dict[str, Any], mine: list[TrialRecord], tracker: Tracker) -> None:
+def _log_test(noted: list[readings.Reading], mine: list[TrialRecord], tracker: Tracker) -> None:
     """The test scores of each network in its trial's run."""
     for index, trial in enumerate(mine):
         own = {
@@ -173,11 +174,11 @@ def _log_test(test: dict[str, Any], mine: list[TrialRecord], tracker: Tracker) -
                 for line, scores in lines.items()
                 if scores
             }
-            for way, lines in test.items()
+            for way, lines in noted[-1]["scores"].items()
             if lines
         }
         tracker.log_metrics(trial.number, readings.metrics(own))
-        tracker.set_tags(trial.number, {"ferhpo.test_read_by": "confirm"})
+        tracker.set_tags(trial.number, readings.tags(noted))
 
 
 def _register(

@@ -56,7 +56,8 @@ def confirm(
     if existing is not None:
         return _go_on(sweep, existing, rest, top, seeds, listener)
     FolderLock(sweep.folder).release()  # refuses while a driver runs it
-    composed, listed, warnings = _plan(sweep, _name_of(sweep, overrides, new), rest, top or TOP, seeds or SEEDS)
+    num_candidates, num_seeds = TOP if top is None else top, SEEDS if seeds is None else seeds
+    composed, listed, warnings = _plan(sweep, _name_of(sweep, overrides, new), rest, num_candidates, num_seeds)
     return _run(sweep, composed, listed, None, warnings, listener)
 
 

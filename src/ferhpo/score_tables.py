@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ferhpo.console import key_values, number
+from ferhpo.console import key_values, number, sampled_columns
 from ferhpo.reports.confirmed import interval, sentences, spread, test_rows
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def _table(*headings: str, left: Sequence[str] = ()) -> Table:
     return table
 
 
-def evaluation_tables(found: "ModelScores") -> Iterator[Table]:
+def evaluation_tables(found: "ModelScores") -> Iterator[Table | str]:
     """Facts, the lines of scores, the classes, the confusion matrix."""
     yield key_values(
         [("model", found.model), ("data", found.source), ("split", f"{found.split} of the {found.split_name} split")]
@@ -33,11 +33,10 @@ def evaluation_tables(found: "ModelScores") -> Iterator[Table]:
                 scores = (f"{value:.4f}" for value in (line.acc, line.macro_f1, line.loss))
                 table.add_row(f"{name}{words}", f"{line.n:,}", *scores)
     yield table
-    ways = " by ten-crop" if found.ten_crop is not None else ""
+    yield f"Classes, all images as published, {'by ten-crop' if found.ten_crop else 'by one view of each'}"
     table = _table("class", "images", "precision", "recall", "F1", left=("class",))
     for c in found.classes:
         table.add_row(c.name, f"{c.n:,}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
-    table.caption = f"all images as published{ways}" if ways else None
     yield table
     table = _table("true \\ answered", *found.class_names, left=("true \\ answered",))
     for name, row in zip(found.class_names, found.confusion, strict=True):
@@ -47,17 +46,17 @@ def evaluation_tables(found: "ModelScores") -> Iterator[Table]:
 
 def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
     """The candidates, the test scores, and what they say."""
-    columns = list(dict.fromkeys(path for candidate in found["candidates"] for path in candidate["sample"]))
+    columns = sampled_columns([candidate["sample"] for candidate in found["candidates"]])
     yield (
         f"{found['confirmation']}: the best {len(found['candidates'])} of sweep {found['sweep']} on "
         f"{len(found['seeds'])} fresh seed{'s' * (len(found['seeds']) > 1)}, by {found['objective']}"
     )
-    level = f"{100 * found['level']:.0f} % interval"
+    level = f"{100 * found['level']:.0f} %\ninterval"
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    for heading in ("rank", "trial", "in the\nsweep", "mean ± deviation", level, "seeds", "without\noverlap", "luck"):
+    for heading in ("rank", "trial", "in the\nsweep", "mean ±\ndeviation", level, "without\noverlap", "luck"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for path in columns:
-        table.add_column(path.rpartition(".")[2].replace("_", "_\n"), justify="right", overflow="fold")
+    for heading, _ in columns:
+        table.add_column(heading.rpartition(".")[2].replace("_", "_\n"), justify="right", overflow="fold")
     for c in found["candidates"]:
         clean, luck = c["clean"], c["luck"]
         table.add_row(
@@ -66,10 +65,9 @@ def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
             f"{c['sweep_value']:.4f}",
             spread(c["score"]),
             interval(c["score"]),
-            str(c["score"]["n"] if c["score"] else 0),
             "" if clean is None else f"{clean['mean']:.4f}",
             "" if luck is None else f"{luck['mean']:+.4f}",
-            *(number(c["sample"].get(path)) for path in columns),
+            *(" ".join(number(c["sample"][path]) for path in paths if path in c["sample"]) for _, paths in columns),
         )
     yield table
     rows = list(test_rows(found))

@@ -16,10 +16,10 @@ def with_classes(data: FaceData, class_names: Sequence[str]) -> FaceData:
     unknown = [name for name in data.class_names if name not in class_names]
     missing = [name for name in class_names if name not in data.class_names]
     if unknown or missing:
-        parts = [f"has {', '.join(unknown)}, which the model does not answer"] if unknown else []
-        parts += [f"lacks {', '.join(missing)}"] if missing else []
-        names = ", ".join(class_names)
-        raise DataError(data.source, [f"it {' and '.join(parts)}; the classes must be those of the model: {names}"])
+        parts = [f"it has {', '.join(unknown)}, which the model does not answer"] if unknown else []
+        parts += [f"it lacks {', '.join(missing)}"] if missing else []
+        parts += [f"the classes must be those of the model: {', '.join(class_names)}"]
+        raise DataError(data.source, ["; ".join(parts)])
     numbers = np.array([class_names.index(name) for name in data.class_names], np.int64)
     order = [data.class_names.index(name) for name in class_names]
     return replace(

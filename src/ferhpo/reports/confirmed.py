@@ -57,12 +57,12 @@ def _luck(found: Found) -> Iterator[str]:
         yield f"How much was luck is not known: the sweep's best, trial {found['winner']}, gave no value again."
     else:
         level, seeds = f"{100 * found['level']:.0f} %", f"{luck['n']} seed{'s' * (luck['n'] > 1)}"
-        sure = (
-            f" ({level} interval {interval(luck)}, {seeds})" if luck["low"] is not None else f" ({seeds}, no interval)"
-        )
+        known = luck["low"] is not None
+        sure = f"{level} interval {interval(luck)}, {seeds}" if known else f"{seeds}, so no interval"
+        none = "; the interval holds 0, so it may have been none" if known and luck["low"] <= 0 <= luck["high"] else ""
         yield (
-            f"Luck: the sweep's best, trial {found['winner']}, had {metric} {winner['sweep_value']:.4f} there and "
-            f"{winner['score']['mean']:.4f} on fresh seeds; {luck['mean']:+.4f} of its value was luck{sure}."
+            f"Luck {luck['mean']:+.4f} ({sure}): the sweep's best, trial {found['winner']}, had {metric} "
+            f"{winner['sweep_value']:.4f} there and {winner['score']['mean']:.4f} on fresh seeds{none}."
         )
 
 
