@@ -60,7 +60,7 @@ def conclude(
         tracker.log_text(None, json.dumps(found, indent=1), RESULT)
         tracker.log_text(None, candidates_csv(found), "candidates.csv")
         tracker.log_metrics(None, _parent_metrics(found))
-        tracker.set_tags(None, {"ferhpo.confirms_run": run_of(sweep.folder, settings, None) or ""})
+        tracker.set_tags(None, {"ferhpo.confirms_run": found["sweep_run"]})
         tracker.close_sweep("COMPLETE", confirmation_note(found))
     unshipped = tracker.flush(SHIP_SECONDS)
     view = publishing.view_address(tracker, settings)
@@ -103,6 +103,8 @@ def _find(
     found: dict[str, Any] = {
         "sweep": sweep.name,
         "sweep_id": sweep.id,
+        "sweep_run": run_of(sweep.folder, settings, None) or "",
+        "experiment_id": tracker.experiment_id or "",
         "confirmation": record.name,
         "objective": objective.metric,
         "mode": objective.mode,

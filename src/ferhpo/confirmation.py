@@ -129,10 +129,9 @@ def means_of_lines(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def told_apart(candidates: Sequence[Candidate]) -> bool:
-    """Whether the interval of the first's mean lies clear of the second's."""
-    first, second = (candidate.score for candidate in candidates[:2])
-    if first is None or second is None or first.low is None or second.low is None:
+    """Whether the interval of the first's mean lies clear of the second's; not where there is none."""
+    ends = [(c.score.low, c.score.high) for c in candidates[:2] if c.score is not None]
+    if len(ends) < 2 or any(low is None or high is None for low, high in ends):
         return False
-    assert first.high is not None
-    assert second.high is not None
-    return first.low > second.high or first.high < second.low
+    (low, high), (other_low, other_high) = ends
+    return bool(low > other_high or high < other_low)  # type: ignore[operator]

@@ -235,7 +235,7 @@ def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
 
 def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Put overrides into the configuration of a retraining; return what is wrong with them."""
-    faults = []
+    faults: list[str] = []
     may = (*RETRAINED, "compute", "tracking")
     drawn = {draw.path for draw in sweep.space().draws}
     for text in overrides:
@@ -251,7 +251,9 @@ def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) ->
                 f"{text} divides the images in another way than the sweep, which chose under data.split={split}: its "
                 "selection may have seen the test images; leave it out"
             )
-    return faults or set_values(config, overrides)
+        else:
+            faults += set_values(config, [text])
+    return faults
 
 
 def _keeps_division(sweep: Sweep, key: str, text: str) -> bool:

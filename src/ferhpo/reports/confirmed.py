@@ -93,8 +93,10 @@ def candidates_csv(found: Found) -> str:
 def confirmation_note(found: Found) -> str:
     """What was found, in markdown."""
     level = f"{100 * found['level']:.0f} % interval"
+    place = f"#/experiments/{found['experiment_id']}/runs/{found['sweep_run']}" if found["sweep_run"] else ""
+    sweep = f"[{found['sweep']}]({place})" if place else found["sweep"]
     lines = [
-        f"**{found['confirmation']}** confirms sweep **{found['sweep']}**: its best {len(found['candidates'])} on "
+        f"**{found['confirmation']}** confirms sweep **{sweep}**: its best {len(found['candidates'])} on "
         f"{len(found['seeds'])} fresh seeds.",
         "",
         *(f"- {sentence}" for sentence in sentences(found)),
