@@ -11,8 +11,10 @@ __version__ = "0.1.0"
 _WHERE = {
     "check": "verbs",
     "compose": "config",
+    "confirm": "confirming",
     "describe_data": "verbs",
     "doctor": "verbs",
+    "evaluate": "evaluating",
     "list_sweeps": "verbs",
     "load_sweep": "record",
     "plan": "verbs",

@@ -27,7 +27,12 @@ EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or nam
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, left = parser.parse_known_args(argv)
+    # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
+    if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.overrides = [*args.overrides, *left]
     if args.verb is None:
         parser.print_help()
         return 0
@@ -143,6 +148,46 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=5000, help="default: 5000")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; anything else can be reached by others")
     sub = verb(
+        "evaluate",
+        _evaluate,
+        "Score a trial or a registered model, with and without images that stand in training.",
+        "evaluate demo",
+        "evaluate demo/7 --ten-crop",
+        "evaluate models:/ferhpo-demo@champion data=fer2013 data.path=fer2013.csv",
+        "evaluate demo --split test",
+    )
+    sub.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a sweep (its best trial), SWEEP/7 (trial 7), models:/NAME@ALIAS or models:/NAME/VERSION",
+    )
+    sub.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="another data set, as data=fer2013 data.path=fer2013.csv"
+    )
+    sub.add_argument(
+        "--split", default="val", choices=("val", "test"), help="default: val; a reading of test is recorded"
+    )
+    sub.add_argument("--ten-crop", action="store_true", help="also the mean of ten views of each image")
+    sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
+    json_too(sub)
+    sub = verb(
+        "confirm",
+        _confirm,
+        "Train a sweep's best trials again on fresh seeds, choose by the mean, read the test images once.",
+        "confirm demo --top 5 --seeds 3",
+        "confirm demo trainer.max_epochs=60 data.train_subset=null",
+        "confirm demo --resume",
+    )
+    of_sweep(sub)
+    sub.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of the retraining, of compute and of tracking"
+    )
+    sub.add_argument("--top", type=int, help="how many of the best complete trials (default: 5)")
+    sub.add_argument("--seeds", type=int, help="how many fresh seeds each (default: 3)")
+    sub.add_argument("--resume", action="store_true", help="go on with the confirmation, and never start one")
+    sub.add_argument("--new", action="store_true", help="start another one (SWEEP-confirm-2) where there is one")
+    json_too(sub)
+    sub = verb(
         "promote",
         _promote,
         "Point an alias at a sweep's registered model.",
@@ -254,6 +299,68 @@ def _print_result(result: "SweepResult") -> None:
     if result.view:
         view = result.view.format(server="http://127.0.0.1:5000")
         console.print(f"Look at it: ferhpo ui, then {view}", soft_wrap=True)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ferhpo.console import make_console
+    from ferhpo.evaluating import evaluate
+    from ferhpo.score_tables import evaluation_tables
+
+    found = evaluate(
+        args.model,
+        args.overrides,
+        split=args.split,
+        ten_crop=args.ten_crop,
+        output_dir=args.output_dir,
+        config_dir=args.config_dir,
+    )
+    if args.json:
+        print(json.dumps(asdict(found)))
+        return
+    console = make_console()
+    for table in evaluation_tables(found):
+        console.print(table)
+        console.print()
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def _confirm(args: argparse.Namespace) -> int:
+    from ferhpo.confirming import confirm
+    from ferhpo.console import Progress, make_console
+    from ferhpo.score_tables import confirmation_tables
+
+    console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    with Progress(console) as progress:
+        result = confirm(
+            args.name,
+            args.overrides,
+            top=args.top,
+            seeds=args.seeds,
+            resume=args.resume,
+            new=args.new,
+            output_dir=args.output_dir,
+            listener=progress,
+        )
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if args.json:
+        print(json.dumps({**_result_dict(result), "found": result.found}))
+    elif result.found is None:
+        console.print(f"Stopped. ferhpo confirm --resume {result.sweep.name} goes on.")
+    else:
+        console.print()
+        for part in confirmation_tables(result.found):
+            console.print(part, soft_wrap=isinstance(part, str))
+            console.print()
+        if result.registered and result.confirmed is not None:
+            console.print(f"ferhpo promote {result.confirmed.name} makes it the champion.")
+    if not result.finished:
+        return 130
+    return 3 if result.counts.get("FAILED") else 0
 
 
 def _plan(args: argparse.Namespace) -> None:

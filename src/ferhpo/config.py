@@ -394,6 +394,32 @@ def nearest_key(config: Mapping[str, Any], key: str) -> str:
     return f"{has}; did you mean {everywhere[0]}?" if everywhere else has
 
 
+def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Put overrides `key=value`, in Hydra's grammar, into a configuration that is composed; return their faults.
+
+    A key must be there already, and a group stays at its option.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    faults = []
+    for text in overrides:
+        key, _, shown = text.partition("=")
+        try:
+            override = OverridesParser.create().parse_override(text)
+            value = override.value() if override.type is None or not override.is_sweep_override() else None
+        except HydraException:
+            faults.append(f"{key} is {shown}, which is not understood; write key=value")
+            continue
+        if not _has(config, key):
+            faults.append(f"{key} matches no key; {nearest_key(config, key)}")
+        elif isinstance(spaces.get_path(config, key), Mapping):
+            faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]), 'key')}=...")
+        else:
+            spaces.set_path(config, key, value)
+    return faults
+
+
 def _has(config: Mapping[str, Any], path: str) -> bool:
     try:
         spaces.get_path(config, path)

@@ -72,11 +72,11 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
-def sampled_columns(trials: Sequence["TrialRecord"]) -> list[tuple[str, list[str]]]:
+def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """(heading, paths) of each sampled hyperparameter, the entries of a repeated one in one column."""
     columns: dict[str, list[str]] = {}
-    for trial in trials:
-        for path in trial.sample:
+    for sample in samples:
+        for path in sample:
             parent, _, last = path.rpartition(".")
             columns.setdefault(parent if last.isdigit() else path, [])
             if path not in columns[parent if last.isdigit() else path]:
@@ -87,10 +87,13 @@ def sampled_columns(trials: Sequence["TrialRecord"]) -> list[tuple[str, list[str
 def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_ROWS) -> Table:
     """A sweep's trials, best first."""
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    columns = sampled_columns(trials)
+    columns = sampled_columns([trial.sample for trial in trials])
     last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
     is_folded = any(trial.folds for trial in trials)
-    for heading in ("trial", "state", metric, "folds" if is_folded else "epoch", "params"):
+    # The line without images that also stand in training, where it says anything else than the first.
+    overlaps = metric == "val_acc" and any(trial.clean_acc not in (None, trial.value) for trial in trials)
+    counted = "folds" if is_folded else "epoch"
+    for heading in ("trial", "state", metric, *(["clean"] if overlaps else []), counted, "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for (heading, _), last in zip(columns, last_parts, strict=True):
         name = last if last_parts.count(last) == 1 else heading
@@ -101,6 +104,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
             "" if trial.value is None else f"{trial.value:.4f}" + (f" ±{std:.4f}" if std is not None else ""),
+            *([] if not overlaps else ["" if trial.clean_acc is None else f"{trial.clean_acc:.4f}"]),
             _reports(trial, is_folded),
             short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
         ]

@@ -27,6 +27,7 @@ METRICS = (
     "train_acc",
     "val_loss",
     "val_acc",
+    "val_acc_clean",
     "val_macro_f1",
     "lr",
     "epoch_seconds",
@@ -224,7 +225,9 @@ class Ledger:
         """Hand the value, the kept checkpoint and the outcome to tracking."""
         if trial.value is not None and trial.best_epoch is not None:
             of = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
-            self.tracker.log_metrics(trial.number, {f"best_{self.study.objective.metric}": trial.value, **of})
+            clean = {} if trial.clean_acc is None else {"best_val_acc_clean": trial.clean_acc}
+            best = {f"best_{self.study.objective.metric}": trial.value, **of, **clean}
+            self.tracker.log_metrics(trial.number, best)
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():
             self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
@@ -249,7 +252,7 @@ class Ledger:
 
 
 def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
-    """`class_names` and `confusion` of a trial's checkpoint: rows are true classes, columns what was answered, in images.
+    """`class_names` and `confusion` of a trial's checkpoint, in images: rows are true classes, columns answers.
 
     num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
         that had not seen it

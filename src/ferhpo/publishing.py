@@ -22,7 +22,8 @@ def run_tags(record: Sweep, data: FaceData) -> dict[str, str]:
     versions = {f"ferhpo.version.{key}": value for key, value in record.meta["versions"].items()}
     folds = num_folds(record.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
-    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": split, **git, **versions}
+    confirms = {"ferhpo.confirms": record.config["confirm"]["sweep"]} if "confirm" in record.config else {}
+    return {"ferhpo.kind": record.meta["kind"], "ferhpo.split": split, **confirms, **git, **versions}
 
 
 def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -37,6 +38,8 @@ def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
         tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
     # Lists, as the widths of repeated blocks, have no axis of their own in a chart.
     names = [draw.path for draw in record.space().draws if draw.repeat is None] if config["space"] else []
+    if record.listed:
+        names = ["confirm.candidate", "seed", *names]
     metric, mode = record.objective.metric, record.objective.mode
     if num_folds(config) is None:
         tracker.set_view(record.name, metric, mode, names, CURVES)
@@ -81,7 +84,7 @@ def register(
     tags = {
         "ferhpo.sweep": record.name,
         "ferhpo.trial": str(best.number),
-        "ferhpo.split": str(record.meta.get("split")),
+        "ferhpo.split": record.meta["data"]["split_name"],
     }
     description = f"Trial {best.number} of sweep {record.name}: {record.objective.metric} {best.value:.4f}"
     if best.folds:

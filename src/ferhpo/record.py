@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +53,11 @@ class Sweep:
     @property
     def objective(self) -> Objective:
         return Objective(**self.config["objective"])
+
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The `sample` and `seed` of each trial, where they are listed and not drawn (a confirmation)."""
+        return self.meta.get("listed", [])  # type: ignore[no-any-return]
 
     def space(self) -> Space:
         return self.composed.space()
@@ -93,7 +98,7 @@ class Sweep:
         return self.space().apply(trial.sample)
 
 
-def create_sweep(composed: Composed, kind: str = "sweep") -> Sweep:
+def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
     """Make the folder of a new sweep. Raises SweepError where it exists, StorageError where the disk refuses."""
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
@@ -108,6 +113,8 @@ def create_sweep(composed: Composed, kind: str = "sweep") -> Sweep:
         "node": platform.node(),
         "composed": asdict(composed),
     }
+    if listed:
+        meta["listed"] = list(listed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / META, meta)

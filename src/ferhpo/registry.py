@@ -5,7 +5,10 @@ serialises those of one machine on a SQLite store, and the alias is read again a
 """
 
 import getpass
+import json
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,12 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from ferhpo.errors import TrackingError
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.store import connect, file_lock, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from torch import nn
 
 DEFAULT_ALIAS = "champion"
 _MODEL_TAG = "ferhpo.model_id"
@@ -130,6 +136,52 @@ def download(settings: TrackingSettings, name: str, version: int | str, out_dir:
         source = client.get_model_version_download_uri(name, str(number))
         out_dir.mkdir(parents=True, exist_ok=True)
         return Path(download_artifacts(artifact_uri=source, dst_path=str(out_dir), tracking_uri=settings.store_uri))
+
+
+def find(settings: TrackingSettings, name: str, which: str) -> Version:
+    """The version of `name` that an alias, a number or "latest" means. Raises TrackingError with those there are."""
+    known = versions(settings, name)
+    if not known:
+        raise TrackingError(f"{name} has no registered version in {settings.shown_uri}; ferhpo runs lists the sweeps")
+    if which == "latest":
+        return known[0]
+    for version in known:
+        if which == str(version.number) or which in version.aliases:
+            return version
+    numbers = ", ".join(str(version.number) for version in reversed(known))
+    aliases = ", ".join(sorted(alias for version in known for alias in version.aliases)) or "none"
+    raise TrackingError(f"{name} has no version or alias {which}; it has versions {numbers} and aliases {aliases}")
+
+
+def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
+    """The network of a version, and what model.json says of it. Raises TrackingError."""
+    import mlflow.pyfunc
+
+    with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
+        path = download(settings, version.name, version.number, Path(folder))
+        described = next(iter(sorted(path.rglob("model.json"))), None)
+        if described is None:
+            raise TrackingError(f"{version.name} version {version.number} is no model of ferhpo: it has no model.json")
+        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
+        return served.network, json.loads(described.read_text())
+
+
+def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
+    """The configuration that a trial's run was made with. Raises TrackingError."""
+    with _store(settings, f"reading run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
+        text = Path(client.download_artifacts(run_id, "config.yaml", folder)).read_text()
+    config: dict[str, Any] = yaml.safe_load(text)
+    return config
+
+
+def note_on_run(settings: TrackingSettings, run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    """Set tags and metrics of a run that has ended. Raises TrackingError."""
+    with _store(settings, f"writing to run {run_id}") as client:
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        for key, number in metrics.items():
+            client.log_metric(run_id, key, number)
 
 
 def _search(client: "MlflowClient", name: str) -> list[Version]:

@@ -67,6 +67,9 @@ class SweepResult:
     warnings: list[str] = field(default_factory=list)
 
 
+Finisher = Callable[[Sweep, Tracker, TrackingSettings, FaceData, bool, list[str]], SweepResult]
+
+
 def load_data(composed: Composed) -> FaceData:
     """Read (or take from the cache) the data set of a configuration, with the features that its models take.
 
@@ -104,7 +107,7 @@ def sweep(
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any trial starts.
     """
 
-    existing = _resumed(name, overrides, "sweep") if resume else None
+    existing = resumed(name, overrides, "sweep") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if new and existing is None:
         _use_free_name(composed.config)
@@ -123,6 +126,33 @@ def sweep(
         return _run(record, data, settings, ray_start, compute, warnings, listener)
 
 
+def run_listed(
+    composed: Composed,
+    kind: str,
+    listed: Sequence[Mapping[str, Any]],
+    finisher: Finisher,
+    *,
+    existing: Sweep | None = None,
+    warnings: Sequence[str] = (),
+    listener: Listener = lambda ledger: None,
+) -> SweepResult:
+    """Run a sweep whose trials are listed, each with its `sample` and `seed`, or go on with the `existing` one.
+
+    The configuration is checked by whoever calls. finisher: closes the sweep in the place of `finish`
+    """
+    config = composed.config
+    _make_paths_absolute(config)
+    if existing is None:
+        _refuse_existing(config)
+    settings = tracking_settings(config)
+    told = [*warnings, *_check_store(settings)]
+    compute = ComputeSettings(**config["compute"])
+    with _RayStart(compute) as ray_start:
+        data = load_data(composed)
+        record = existing or create_sweep(composed, kind, listed)
+        return _run(record, data, settings, ray_start, compute, told, listener, finisher)
+
+
 def _run(
     record: Sweep,
     data: FaceData,
@@ -131,9 +161,11 @@ def _run(
     compute: ComputeSettings,
     warnings: list[str],
     listener: Listener,
+    finisher: Finisher | None = None,
 ) -> SweepResult:
     composed, config = record.composed, record.config
-    study = SweepStudy(record.folder, composed.space(), config["sampler"], int(config["seed"]), record.objective)
+    space, seed = composed.space(), int(config["seed"])
+    study = SweepStudy(record.folder, space, config["sampler"], seed, record.objective, record.listed)
     with _recording(record, study, settings, data, config["num_trials"], listener) as (ledger, drawing):
         from ferhpo import driver
 
@@ -145,6 +177,9 @@ def _run(
             finished = False
         if not finished:
             ledger.interrupt()
+        if finisher is not None:
+            warnings = [*warnings, *drawing.wait()]
+            return finisher(record, ledger.tracker, settings, data, finished, warnings)
         return finish(record, ledger.tracker, drawing, settings, data.digest, finished, warnings)
 
 
@@ -160,6 +195,7 @@ def _recording(
     """Open a sweep in tracking; let go of tracking and study at the end. An error of ours ends it as FAILED there."""
     tracker = drawing = None
     try:
+        record.meta.setdefault("data", {"digest": data.digest, "split_name": data.split_name})
         save_config(record)  # a resume may have changed it
         tracker = Tracker(record.folder, settings)
         publishing.open_sweep(record, tracker, data)
@@ -193,7 +229,7 @@ def train(
     listener: Listener = lambda ledger: None,
 ) -> SweepResult:
     """Train one network with the configuration as it stands, without Ray; recorded as a sweep of one trial."""
-    existing = _resumed(name, overrides, "train") if resume else None
+    existing = resumed(name, overrides, "train") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     config = composed.config
     config.update(space={}, num_trials=1)
@@ -321,7 +357,7 @@ def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
     return TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
 
 
-def _resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
+def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     """The sweep to resume, with overrides of what a resume may change; nothing is written yet."""
     output_dir = next((t.partition("=")[2] for t in overrides if t.startswith("output_dir=")), "mlruns")
     record = load_sweep(name, output_dir)

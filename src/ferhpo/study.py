@@ -92,6 +92,13 @@ class TrialRecord:
         """The deviation of a metric (the objective) over the folds; None where there are not two."""
         return self.folds[-1].get(f"{metric}_std") if self.folds else None
 
+    @property
+    def clean_acc(self) -> float | None:
+        """val_acc as `value` has it, without images that also stand in training; None where it is not known."""
+        if self.folds:
+            return self.folds[-1].get("val_acc_clean")
+        return next((row.get("val_acc_clean") for row in self.epochs if row["epoch"] == self.best_epoch), None)
+
 
 def derive_seed(seed: int, number: int, purpose: str) -> int:
     """A seed in [0, 2**31) that depends on the sweep's seed, the trial's number and what it is for."""
@@ -212,12 +219,22 @@ def _record(trial: FrozenTrial, objective: Objective) -> TrialRecord:
 class SweepStudy:
     """A sweep's study, opened by its driver.
 
+    listed: the `sample` and `seed` of each trial, in their order, where they are not drawn (a confirmation)
     Raises SweepError when another driver holds it, or when its journal belongs to another user (CMA-ES keeps a pickle
     in it).
     """
 
-    def __init__(self, folder: Path, space: Space, sampler: Mapping[str, Any], seed: int, objective: Objective) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        sampler: Mapping[str, Any],
+        seed: int,
+        objective: Objective,
+        listed: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.folder, self.space, self.sampler, self.seed, self.objective = folder, space, sampler, seed, objective
+        self.listed = listed
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
         if path.exists():
@@ -276,8 +293,10 @@ class SweepStudy:
         return best
 
     def ask(self) -> TrialRecord:
-        """Draw the next trial and append it to the journal."""
+        """Draw the next trial, or take it from the list, and append it to the journal."""
         number = self.num_asked
+        if self.listed:
+            return self._take(number)
         self._memory.sampler = self._make_sampler(number)
         before = self._study_attrs()
         trial = self._memory.ask()
@@ -300,6 +319,14 @@ class SweepStudy:
                 system_attrs=drawn.system_attrs,
             ),
         )
+        return self.trial(number)
+
+    def _take(self, number: int) -> TrialRecord:
+        """A listed trial: nothing is drawn, so Optuna learns of no parameter."""
+        attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
+        asked = create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+        self._storage.create_new_trial(self._study_id, template_trial=asked)
+        self._memory.add_trial(asked)
         return self.trial(number)
 
     def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:

@@ -22,13 +22,15 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     names = list(dict.fromkeys(path for trial in trials for path in trial.sample))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "state", "value", *counted, "num_parameters", "seconds", *names, "reason"])
+    facts = ["trial", "state", "value", "val_acc_clean", *counted, "num_parameters", "seconds"]
+    writer.writerow([*facts, *names, "reason"])
     for trial in trials:
         writer.writerow(
             [
                 trial.number,
                 trial.state,
                 trial.value,
+                trial.clean_acc,
                 *([trial.std(metric), len(trial.folds)] if is_folded else [trial.best_epoch, len(trial.epochs)]),
                 trial.extra.get("num_parameters"),
                 None if trial.seconds is None else round(trial.seconds, 1),

@@ -15,17 +15,19 @@ Importing this package imports no MLflow: runs.py and models.py do, and are impo
 
 from ferhpo.tracking.settings import TrackingSettings, redact
 from ferhpo.tracking.store import check_store
-from ferhpo.tracking.tracker import Tracker, log10_params, num_unshipped, param_text, sync
+from ferhpo.tracking.tracker import Tracker, add_to_run, log10_params, num_unshipped, param_text, run_of, sync
 from ferhpo.tracking.view import view_url
 
 __all__ = [
     "Tracker",
     "TrackingSettings",
+    "add_to_run",
     "check_store",
     "log10_params",
     "num_unshipped",
     "param_text",
     "redact",
+    "run_of",
     "sync",
     "view_url",
 ]

@@ -236,6 +236,29 @@ def sync(folder: Path, settings: TrackingSettings) -> int:
         spool.close()
 
 
+def add_to_run(
+    folder: Path,
+    settings: TrackingSettings,
+    number: int | None,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    timeout_seconds: float,
+) -> int:
+    """Set tags and values of a run of the sweep in `folder` after its end; returns the records that are left to ship.
+
+    Does nothing for a run that was never opened. Raises TrackingError if a running sweep holds the folder.
+    """
+    tracker = Tracker(folder, settings)
+    try:
+        if tracker.sweep_id is not None and (number is None or tracker.was_opened(number)):
+            tracker.set_tags(number, tags)
+            tracker.log_metrics(number, metrics)
+            tracker.start()
+        return tracker.flush(timeout_seconds)
+    finally:
+        tracker.close(1.0)
+
+
 def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
     """How many records of a sweep are not in its store, also while the sweep runs."""
     path = folder / "spool.jsonl"
@@ -243,6 +266,12 @@ def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
         return 0
     num_records = path.read_bytes().count(b"\n")
     return num_records - Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+
+
+def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
+    """MLflow's id of a run of the sweep in `folder` (number None: of the parent), None where it was not shipped."""
+    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
+    return shipped.runs.get("" if number is None else str(number))
 
 
 def param_text(value: object) -> str:

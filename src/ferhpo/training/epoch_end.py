@@ -21,6 +21,7 @@ from ferhpo.training.checkpoint import FORMAT, save_checkpoints
 from ferhpo.training.evaluation import evaluate
 from ferhpo.training.module import Classifier
 from ferhpo.training.preprocess import Preprocess
+from ferhpo.training.scores import score_lines
 
 MEGABYTE = 1_000_000
 Report = Callable[[int, dict[str, float]], None]
@@ -116,6 +117,9 @@ class EpochEnd(pl.Callback):
             "images_per_second": module.batches.num_images / train_seconds,
             "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
         }
+        clean = score_lines(scores, self.data).clean
+        if clean is not None:
+            metrics["val_acc_clean"] = clean.acc
         module.schedule.after_epoch(self.progress.score(metrics))
         improved = self.progress.add(epoch, metrics, scores.confusion)
         current = None

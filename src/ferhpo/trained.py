@@ -1,0 +1,157 @@
+"""A trained network by its name: a sweep (its best trial), SWEEP/7, models:/NAME@ALIAS, models:/NAME/VERSION.
+
+What a reader would get wrong: a model of the registry is loaded from the registry, also where the trial's own
+checkpoint stands in a sweep's folder here; the folder is then known only if the run that made the model is its.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferhpo.config import compose
+from ferhpo.errors import SweepError
+from ferhpo.readings import sweep_that_chose
+from ferhpo.record import META, Sweep, load_sweep
+from ferhpo.running import tracking_settings
+from ferhpo.study import TrialRecord
+from ferhpo.tracking import TrackingSettings, run_of
+from ferhpo.training.checkpoint import BEST, load_weights, read
+from ferhpo.training.preprocess import Preprocess
+from ferhpo.trial import build_network
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ferhpo.registry import Version
+
+REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network at its best epoch, in evaluation mode, and where it came from.
+
+    words: what it is, for people; label: as short as a person would type it
+    config: of its trial, the sample applied
+    record, number: its sweep and trial, None where no folder here holds them
+    chooser: the sweep that chose it, which keeps the readings of test images
+    run_id: of its MLflow run, None where it is not known
+    """
+
+    words: str
+    label: str
+    network: "nn.Module"
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    config: Mapping[str, Any]
+    settings: TrackingSettings
+    record: Sweep | None = None
+    number: int | None = None
+    chooser: Sweep | None = None
+    run_id: str | None = None
+
+
+def find_model(
+    name: str, output_dir: str | Path = "mlruns", stores: Sequence[str] = (), config_dir: Path | None = None
+) -> TrainedModel:
+    """Load what `name` means. stores: overrides tracking.key=... that say where models:/ is.
+
+    Raises SweepError, TrackingError, ConfigError.
+    """
+    if name.startswith("models:"):
+        return _registered(name, output_dir, stores, config_dir)
+    record, number = _sweep_and_number(name, output_dir)
+    trial = record.best() if number is None else _trial(record, number)
+    if trial is None:
+        raise SweepError(f"sweep {record.name} has no complete trial to evaluate; name one of its trials, as {name}/0")
+    network, preprocess, class_names = load_trial(record, trial)
+    value = "" if trial.value is None else f", {record.objective.metric} {trial.value:.4f} at epoch {trial.best_epoch}"
+    best = "the best of its sweep, " if number is None else ""
+    return TrainedModel(
+        words=f"trial {trial.number} of {record.name} ({best}{trial.state.lower()}{value})",
+        label=f"{record.name}/{trial.number}",
+        network=network,
+        preprocess=preprocess,
+        class_names=class_names,
+        config=record.trial_config(trial),
+        settings=tracking_settings(record.config),
+        record=record,
+        number=trial.number,
+        chooser=sweep_that_chose(record),
+    )
+
+
+def load_trial(record: Sweep, trial: TrialRecord) -> tuple["nn.Module", Preprocess, tuple[str, ...]]:
+    """The network of a trial at its best epoch, its preprocessing, its classes. SweepError where no epoch was kept."""
+    path = record.trial_folder(trial.number) / BEST
+    checkpoint = read(path)
+    preprocess = Preprocess.from_dict(checkpoint["preprocess"])
+    class_names = tuple(checkpoint["class_names"])
+    config = record.trial_config(trial)
+    network = build_network(config, preprocess.channels, len(class_names), preprocess.image_size)
+    load_weights(network, checkpoint["network"], path)
+    return network.eval(), preprocess, class_names
+
+
+def _sweep_and_number(name: str, output_dir: str | Path) -> tuple[Sweep, int | None]:
+    head, _, tail = name.rpartition("/")
+    is_folder = (Path(output_dir) / name / META).exists() or (Path(name) / META).exists()
+    if head and tail.isdigit() and not is_folder:
+        return load_sweep(head, output_dir), int(tail)
+    return load_sweep(name, output_dir), None
+
+
+def _trial(record: Sweep, number: int) -> TrialRecord:
+    trials = record.trials()
+    if number >= len(trials):
+        have = f"it has trials 0 to {len(trials) - 1}" if trials else "it has none yet"
+        raise SweepError(f"sweep {record.name} has no trial {number}; {have}")
+    return trials[number]
+
+
+def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config_dir: Path | None) -> TrainedModel:
+    from ferhpo import registry
+
+    match = REGISTERED.fullmatch(name)
+    if match is None:
+        raise SweepError(f"{name} names no model; write models:/NAME@ALIAS or models:/NAME/VERSION")
+    section = compose(None, stores, config_dir).config["tracking"]
+    settings = TrackingSettings.from_config(section, Path(output_dir))
+    version = registry.find(settings, match["name"], match["alias"] or match["version"])
+    network, described = registry.load(settings, version)
+    record, number = _local_trial(version, settings, Path(output_dir))
+    if record is not None and number is not None:
+        config: Mapping[str, Any] = record.trial_config(_trial(record, number))
+    elif version.run_id is not None:
+        config = registry.run_config(settings, version.run_id)
+    else:
+        raise SweepError(f"{name} belongs to no run of MLflow, so nobody knows what it was trained on")
+    return TrainedModel(
+        words=f"{version.name} version {version.number}, trial {version.tags.get('ferhpo.trial', '?')} of "
+        f"{version.tags.get('ferhpo.sweep', '?')}",
+        label=f"models:/{version.name}/{version.number}",
+        network=network.eval(),
+        preprocess=Preprocess.from_dict(described["preprocess"]),
+        class_names=tuple(described["class_names"]),
+        config=config,
+        settings=settings,
+        record=record,
+        number=number,
+        chooser=None if record is None else sweep_that_chose(record),
+        run_id=version.run_id,
+    )
+
+
+def _local_trial(
+    version: "Version", settings: TrackingSettings, output_dir: Path
+) -> tuple[Sweep, int] | tuple[None, None]:
+    """The sweep and trial that a version was made of, if their folder is here."""
+    sweep, number = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
+    if sweep is None or not number.isdigit() or not (output_dir / sweep / META).exists():
+        return None, None
+    record = load_sweep(sweep, output_dir)
+    if run_of(record.folder, settings, int(number)) != version.run_id:
+        return None, None  # another sweep of that name
+    return record, int(number)

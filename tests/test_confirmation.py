@@ -1,0 +1,121 @@
+"""Means, intervals, ranks and luck, against scipy and by hand."""
+
+import numpy as np
+import pytest
+
+from ferhpo.config import Objective
+from ferhpo.confirmation import fresh_seeds, mean_of, means_of_lines, median_trial, rank_candidates, told_apart
+from ferhpo.study import TrialRecord, derive_seed
+
+MAX, MIN = Objective(), Objective("val_loss", "min")
+
+
+def test_mean_and_interval_are_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(0).normal(0.7, 0.02, 7).tolist()
+    found = mean_of(values)
+    low, high = stats.t.interval(0.95, 6, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.n, found.mean, found.deviation) == (7, pytest.approx(np.mean(values)), np.std(values, ddof=1))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_interval_by_hand():
+    """0.1, 0.2, 0.3: deviation 0.1, and t(0.975, 2) is 4.3027 in any table."""
+    found = mean_of([0.1, 0.2, 0.3])
+    assert found.deviation == pytest.approx(0.1)
+    assert found.high - found.mean == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
+
+
+def test_one_value_has_no_deviation_and_no_interval():
+    found = mean_of([0.5])
+    assert (found.n, found.mean, found.deviation, found.low, found.high) == (1, 0.5, None, None, None)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says():
+    """3 values of known mean, drawn 4,000 times: 95 % of the intervals hold it."""
+    rng = np.random.default_rng(1)
+    found = [mean_of(rng.normal(0.6, 0.05, 3).tolist()) for _ in range(4000)]
+    assert np.mean([m.low < 0.6 < m.high for m in found]) == pytest.approx(0.95, abs=0.012)
+
+
+def test_seeds_are_fresh_the_same_again_and_more_begin_with_the_fewer():
+    used = [derive_seed(5, 1, "confirm"), derive_seed(5, 4, "confirm"), 12]
+    seeds = fresh_seeds(6, 5, used)
+    assert len(set(seeds)) == 6
+    assert not set(seeds) & set(used)
+    assert fresh_seeds(6, 5, used) == seeds
+    assert fresh_seeds(2, 5, used) == seeds[:2]
+    assert fresh_seeds(2, 6, used) != seeds[:2]
+
+
+def trial(number, value, candidate=None, state="COMPLETE", clean=None, metric="val_acc"):
+    row = {"epoch": 1, metric: value} | ({} if clean is None else {"val_acc_clean": clean})
+    sample = {"optim.lr": number} | ({} if candidate is None else {"confirm.candidate": candidate})
+    return TrialRecord(number, state, sample, seed=number, epochs=[row], value=value, best_epoch=1)
+
+
+def test_the_mean_ranks_and_not_the_best_seed():
+    chosen = [trial(7, 0.80), trial(2, 0.79)]
+    again = [trial(0, 0.90, 7), trial(1, 0.78, 2), trial(2, 0.50, 7), trial(3, 0.76, 2)]
+    first, second = rank_candidates(chosen, again, MAX, comparable=True)
+    assert (first.trial, first.rank, second.trial, second.rank) == (2, 1, 7, 2)
+    assert first.score.mean == pytest.approx(0.77)
+    assert second.score.values == (0.90, 0.50)
+    assert (first.trials, second.trials) == ((1, 3), (0, 2))
+    assert first.luck.mean == pytest.approx(0.02)
+    assert second.luck.mean == pytest.approx(0.10)
+    half = second.score.high - second.score.mean
+    assert (second.luck.low, second.luck.high) == (pytest.approx(0.10 - half), pytest.approx(0.10 + half))
+
+
+def test_where_less_is_better_luck_has_the_other_sign():
+    chosen = [trial(0, 1.0, metric="val_loss"), trial(1, 1.1, metric="val_loss")]
+    again = [trial(0, 1.3, 0, metric="val_loss"), trial(1, 1.05, 1, metric="val_loss")]
+    first, second = rank_candidates(chosen, again, MIN, comparable=True)
+    assert (first.trial, second.trial) == (1, 0)
+    assert second.luck.mean == pytest.approx(0.3), "its value in the sweep was 0.3 too good"
+
+
+def test_a_candidate_that_lost_a_seed_ranks_behind():
+    chosen = [trial(0, 0.9), trial(1, 0.5)]
+    again = [trial(0, 0.9, 0), trial(1, 0.5, 1), trial(2, 0.2, 0, state="DIVERGED"), trial(3, 0.4, 1)]
+    first, second = rank_candidates(chosen, again, MAX, comparable=True)
+    assert (first.trial, second.trial, second.without) == (1, 0, ("DIVERGED",))
+    assert second.score.values == (0.9,)
+    (only,) = rank_candidates(chosen[:1], [trial(0, 0.1, 0, state="FAILED")], MAX, comparable=True)
+    assert (only.score, only.luck, only.clean) == (None, None, None)
+
+
+def test_values_that_mean_different_things_have_no_luck_and_the_clean_line_has_its_mean():
+    again = [trial(0, 0.9, 0, clean=0.8), trial(1, 0.7, 0, clean=0.5)]
+    (only,) = rank_candidates([trial(0, 0.5)], again, MAX, comparable=False)
+    assert only.luck is None
+    assert only.clean.mean == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize(("values", "middle"), [([0.3], 0.3), ([0.1, 0.9], 0.1), ([0.9, 0.1, 0.4], 0.4)])
+def test_the_middle_seed_is_registered_and_of_two_the_worse(values, middle):
+    trials = [trial(number, value) for number, value in enumerate(values)]
+    assert median_trial(trials, MAX).value == middle
+    flipped = [trial(number, -value, metric="val_loss") for number, value in enumerate(values)]
+    assert median_trial(flipped, MIN).value == -middle
+
+
+def test_intervals_that_meet_do_not_tell_apart():
+    def candidates(*means):
+        again = [trial(n, mean + d, c) for c, mean in enumerate(means) for n, d in enumerate((-0.01, 0.0, 0.01))]
+        return rank_candidates([trial(c, 0.5) for c in range(len(means))], again, MAX, comparable=True)
+
+    assert told_apart(candidates(0.9, 0.5))
+    assert not told_apart(candidates(0.52, 0.5))
+    assert not told_apart(candidates(0.9))
+
+
+def test_means_of_lines():
+    lines = [{"published": {"n": 4, "acc": a}, "clean": {"n": 3, "acc": a / 2}} for a in (0.5, 0.7)]
+    found = means_of_lines(lines)
+    assert (found["published"]["n"], found["clean"]["n"]) == (4, 3)
+    assert found["published"]["acc"].mean == pytest.approx(0.6)
+    assert found["clean"]["acc"].values == (0.25, 0.35)
+    assert means_of_lines([{"published": {"n": 4, "acc": 1.0}, "clean": None}])["clean"] is None
