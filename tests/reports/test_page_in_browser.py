@@ -22,7 +22,9 @@ def trained(tmp_path_factory):
     """A training that ends with its page, and whose learning rate lets the network answer one class only."""
     folder = tmp_path_factory.mktemp("page") / "mlruns"
     options = [option for option in TINY if not option.startswith("tracking")]
-    result = ferhpo.train("demo", [*options, f"output_dir={folder}", "name=once", "optim.lr=1.0", "tracking.models=none"])
+    result = ferhpo.train(
+        "demo", [*options, f"output_dir={folder}", "name=once", "optim.lr=1.0", "tracking.models=none"]
+    )
     return result, folder
 
 
