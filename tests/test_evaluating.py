@@ -76,7 +76,7 @@ def test_the_leaderboard_has_the_second_line(place):
     record = ferhpo.load_sweep("once", place / "mlruns")
     from ferhpo.reports.leaderboard import leaderboard_csv
 
-    heading, row = (line.split(",") for line in leaderboard_csv(record.trials()).splitlines())
+    heading, row = (line.split(",") for line in leaderboard_csv(record.trials(), "val_acc").splitlines())
     assert float(row[heading.index("val_acc_clean")]) == record.trials()[0].clean_acc
 
 

@@ -46,7 +46,7 @@ def conclude(
 ) -> Confirmation:
     """Close the confirmation `record` of `sweep`: the finisher of its run."""
     trials = record.trials()
-    tracker.log_text(None, leaderboard_csv(record.leaderboard()), "leaderboard.csv")
+    tracker.log_text(None, leaderboard_csv(record.leaderboard(), record.objective.metric), "leaderboard.csv")
     tracker.log_artifact(None, record.folder / "study.jsonl", "study")
     found, registered_trial, unshipped = None, None, 0
     if finished:

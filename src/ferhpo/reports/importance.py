@@ -28,12 +28,15 @@ FEWEST_TRIALS = 20
 FEWEST_TOP = 5  # as many as Optuna's text on its evaluator asks for
 TOP_QUANTILE = 0.1
 NUM_SHUFFLES = 20
+MOST_TRIALS = 300  # of a larger sweep so many are looked at, evenly over their numbers
 MOST_BARS = 20
 
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw the importances; a sentence alone for fewer than FEWEST_TRIALS trials, None where nothing varies."""
     trials = [t for t in record.trials() if t.state in ("COMPLETE", "PRUNED") and t.value is not None]
+    if len(trials) > MOST_TRIALS:
+        trials = [trials[place] for place in np.linspace(0, len(trials) - 1, MOST_TRIALS).astype(int)]
     paths = [axis.path for axis in varied(record, trials)]
     if not paths:
         return None
@@ -104,16 +107,16 @@ def _distribution(space: Space, path: str, trial: TrialRecord) -> BaseDistributi
 
 
 def _draw(path: Path, order: list[str], found: dict[str, float], chance: dict[str, float]) -> Path:
-    with figure(path, COLUMN_INCHES, 1.0 + 0.42 * len(order)) as drawn:
+    with figure(path, COLUMN_INCHES, 1.0 + 0.46 * len(order)) as drawn:
         axes = drawn.add_subplot()
         rows = range(len(order))
         shares = [found.get(name, 0.0) for name in order]
-        axes.barh(rows, shares, height=0.45, color=COLOURS[0], label="importance")
+        axes.barh(rows, shares, height=0.4, color=COLOURS[0], label="importance")
         limits = [chance[name] for name in order]
         axes.scatter(limits, rows, marker="|", s=260, linewidth=2.2, color=COLOURS[5], label="chance alone", zorder=3)
         axes.set_yticks([])
         for row, name in enumerate(order):  # above its bar: beside it, a long name would leave no room on a phone
-            axes.text(0, row - 0.28, shortened(name, 60), fontsize=9.5, ha="left", va="bottom")
+            axes.text(0, row - 0.31, shortened(name, 60), fontsize=9.5, ha="left", va="bottom")
         axes.set_ylim(len(order) - 0.5, -0.75)
         axes.set_xlim(0, 1.05 * max([*shares, *limits, 0.1]))
         axes.set_xlabel("share of the importance")

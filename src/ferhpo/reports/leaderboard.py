@@ -84,14 +84,17 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     board = record.leaderboard()
     if not board:
         return None
-    columns = sampled_columns(board)
+    columns = sampled_columns([trial.sample for trial in board])
     rows = []
     for trial in board:
         row: dict[str, object] = {
             "trial": trial.number,
             "state": trial.state.lower(),
             record.objective.metric: trial.value,
-            "best epoch": f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else "",
+            "deviation": trial.std(record.objective.metric),
+            "clean": trial.clean_acc if trial.clean_acc != trial.value else None,
+            "folds": len(trial.folds) or None,
+            "best epoch": f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch and not trial.folds else "",
             "parameters": trial.extra.get("num_parameters"),
             "MACs": trial.extra.get("macs"),
             "seconds": None if trial.seconds is None else round(trial.seconds, 1),

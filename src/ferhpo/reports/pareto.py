@@ -10,6 +10,7 @@ from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.study import TrialRecord
 
+NAME_SHARE = 0.08  # of the axis, that a trial's number takes
 COSTS = {"num_parameters": "trainable parameters", "macs": "multiply-accumulates an image"}
 
 
@@ -63,12 +64,12 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
         x, y = [t.extra[cost] for t in best], [value_of(t) for t in best]
         axes.step(x, y, where="post", color=COLOURS[5], linewidth=1.3, zorder=1)
         axes.scatter(x, y, s=62, c=COLOURS[5], marker="D", label="none better for less", zorder=3, linewidth=0)
-        for trial in best if len(best) <= 8 else [best[0], best[-1]]:
+        low, high = min(t.extra[cost] for t in board), max(t.extra[cost] for t in board)
+        for trial in _named(best, cost, high / low):
             axes.annotate(
-                f"{trial.number}", (trial.extra[cost], trial.value), xytext=(0, 7), textcoords="offset points",
+                f"{trial.number}", (trial.extra[cost], value_of(trial)), xytext=(0, 7), textcoords="offset points",
                 ha="center", fontsize=9,
             )  # fmt: skip
-        low, high = min(t.extra[cost] for t in board), max(t.extra[cost] for t in board)
         axes.set_xscale("log")
         axes.set_xlim(low / 1.3, high * 1.3)
         axes.margins(y=0.14)
@@ -79,6 +80,16 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
         axes.set_ylabel(record.objective.metric)
         drawn.legend(loc="outside lower center", ncols=2, fontsize=9, handletextpad=0.2)
     return path
+
+
+def _named(best: Sequence[TrialRecord], cost: str, span: float) -> list[TrialRecord]:
+    """The members of a front, dearest first, whose numbers do not stand in each other's way."""
+    apart = span**NAME_SHARE
+    named: list[TrialRecord] = []
+    for trial in reversed(best):
+        if not named or trial.extra[cost] * apart < named[-1].extra[cost]:
+            named.append(trial)
+    return named
 
 
 def _text(record: Sweep, fronts: dict[str, list[TrialRecord]]) -> str:
