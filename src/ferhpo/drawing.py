@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import StorageError
+from ferhpo.errors import FerhpoError
 from ferhpo.record import Sweep
 from ferhpo.study import TrialRecord
 from ferhpo.tracking import Tracker
@@ -42,12 +42,12 @@ class Drawing:
         self._jobs.append(self._thread.submit(self._draw_page))
 
     def wait(self) -> list[str]:
-        """Wait for all of it; a warning where the disk refused."""
+        """Wait for all of it; a warning where something stood in the way."""
         warnings: list[str] = []
         for job in self._jobs:
             try:
                 job.result()
-            except (OSError, StorageError) as error:
+            except (OSError, FerhpoError) as error:
                 warnings = [f"figures are missing: {error}; ferhpo report {self.record.name} draws them"]
         return warnings
 

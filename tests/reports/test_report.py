@@ -82,6 +82,13 @@ def test_any_sweep_gives_a_page(tmp_path, case):
     assert path.stat().st_size < 3_000_000
 
 
+def test_a_sweep_ends_with_a_page_also_without_checkpoints(tmp_path):
+    path = report.sweep_report(made_sweep(tmp_path, ["COMPLETE"], {}, overrides=GONE), is_quick=True)
+    words = " ".join(read(path).words)
+    assert "best.ckpt does not exist" in words
+    assert "ferhpo report made makes the whole page" in words
+
+
 def test_what_users_wrote_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>&\"<img src=x>"
     record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,6 +141,19 @@ def test_optimisers_are_compared_by_what_varies_of_them(tmp_path):
             best = max((t for t in own if t.state == "COMPLETE"), key=lambda t: t.value)
             assert int(row["its trial"]) == best.number
     assert optimisers.panel(made_sweep(tmp_path, ["COMPLETE"] * 3, LIST_SPACE, name="none"), tmp_path) is None
+
+
+def test_each_optimisers_best_has_its_confusion_matrix(tmp_path):
+    overrides = ("+space.optim.options=[sgd,adam]",)
+    record = made_sweep(tmp_path, ["COMPLETE"] * 8, {"optim": {"options": ["sgd", "adam"]}}, overrides=overrides)
+    groups = {name: [t for t in record.trials() if t.sample["optim"] == name] for name in ("sgd", "adam")}
+    best = max(groups["adam"], key=lambda t: t.value)
+    checkpoint = record.trial_folder(best.number) / "best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"class_names": ["a", "b"], "confusion": torch.tensor([[3, 1], [0, 4]])}, checkpoint)
+    panel = optimisers.panel(record, tmp_path)
+    assert [path.name for path in panel.images] == ["optimisers_optim.svg", "optimisers_confusion_adam.svg"]
+    assert {row["value"]: int(row["trials"]) for row in rows(panel.tables[0])} == {k: len(v) for k, v in groups.items()}
 
 
 def test_outcomes_are_counted_by_reason(tmp_path):

@@ -76,15 +76,15 @@ def describe(matrix: Matrix, rows: Sequence[dict[str, Any]]) -> str:
     return " ".join(parts)
 
 
-def draw(path: Path, matrix: Matrix, class_names: Sequence[str], kinds: Sequence[str]) -> Path:
-    """Draw one figure with the matrix in each of `kinds` ("images", "shares")."""
+def draw(path: Path, matrix: Matrix, class_names: Sequence[str], kinds: Sequence[str], whose: str = "") -> Path:
+    """Draw one figure with the matrix in each of `kinds` ("images", "shares"); `whose` begins its title."""
     with figure(path, COLUMN_INCHES * len(kinds), COLUMN_INCHES * 0.94) as drawn:
         for index, kind in enumerate(kinds, 1):
-            _draw_matrix(drawn.add_subplot(1, len(kinds), index), matrix, class_names, kind)
+            _draw_matrix(drawn.add_subplot(1, len(kinds), index), matrix, class_names, kind, whose)
     return path
 
 
-def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: str) -> None:
+def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: str, whose: str) -> None:
     values = matrix if kind == "images" else 100 * _share(matrix, matrix.sum(1)[:, None])
     axes.imshow(values, vmin=0, vmax=max(float(values.max()), 1.0))
     axes.grid(visible=False)
@@ -93,7 +93,7 @@ def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: s
     axes.set_yticks(ticks, class_names)
     axes.set_xlabel("answered")
     axes.set_ylabel("true")
-    axes.set_title("images" if kind == "images" else "% of the true class", fontsize=10)
+    axes.set_title(whose + ("images" if kind == "images" else "% of the true class"), fontsize=10)
     if len(class_names) > MOST_CLASSES_WITH_NUMBERS:
         return
     for row, column in np.ndindex(matrix.shape):

@@ -80,8 +80,9 @@ def _mark_gap(axes: Axes, trial: TrialRecord, kind: str) -> None:
     axes.axvline(best, color=COLOURS[7], linewidth=1.0, linestyle=":")
     axes.scatter(best, at_best[f"val_{kind}"], s=110, facecolor="none", edgecolor=COLOURS[7], linewidth=1.6, zorder=4)
     is_left = best <= (trial.epochs[0]["epoch"] + trial.epochs[-1]["epoch"]) / 2
-    # Accuracy leaves the lower corner free, loss the upper one.
-    low = kind == "acc"
+    # The name stands where the curves leave room beside the line.
+    bottom, top = axes.get_ylim()
+    low = at_best[f"val_{kind}"] + at_best.get(f"train_{kind}", at_best[f"val_{kind}"]) > bottom + top
     axes.annotate(
         f"best epoch {best}", (best, 0.0 if low else 1.0), xycoords=("data", "axes fraction"),
         xytext=(4 if is_left else -4, 3 if low else -3), textcoords="offset points",

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ferhpo.ledger import kept_confusion
 from ferhpo.record import Sweep
+from ferhpo.reports import confusion
 from ferhpo.reports.axes import Axis, short_number, shortened, tick_text, value_of, varied
 from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.reports.parallel import thinned
@@ -28,7 +30,8 @@ Groups = dict[str, list[TrialRecord]]
 
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
-    """Draw the trials of each optimiser, or of each value (or third) of its settings; None where none of it varies."""
+    """Draw the trials of each optimiser with the confusion matrix of its best, or the trials by value (or third) of its
+    settings; None where none of it varies."""
     trials = [t for t in record.trials() if t.state in ("COMPLETE", "PRUNED") and t.value is not None]
     axes_of = [axis for axis in varied(record, trials) if axis.path.partition(".")[0] == SECTION]
     options = [axis for axis in axes_of if axis.path == SECTION]
@@ -40,6 +43,8 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     for path, groups in list(compared.items())[:MOST_FIGURES]:
         images.append(_draw(record, path, groups, folder))
         rows += [_row(record, path, name, chosen) for name, chosen in groups.items()]
+    if options:
+        images += _confusions(record, next(iter(compared.values())), folder)
     table = write_table(folder / "optimisers.csv", rows)
     return Panel("Optimiser comparison", _text(record, compared), tuple(images), (table,))
 
@@ -104,6 +109,19 @@ def _draw(record: Sweep, path: str, groups: Groups, folder: Path) -> Path:
         axes.set_xlabel(f"{record.objective.metric} (line: median)")
         axes.grid(axis="y", visible=False)
     return file
+
+
+def _confusions(record: Sweep, groups: Groups, folder: Path) -> list[Path]:
+    """The confusion matrix of each optimiser's best trial, in shares, where its checkpoint is there."""
+    images = []
+    for name, chosen in groups.items():
+        best = best_of(record, chosen)
+        kept = kept_confusion(record.trial_folder(best.number) / "best.ckpt")
+        if kept is not None:
+            path, matrix = folder / f"optimisers_confusion_{name}.svg", np.asarray(kept["confusion"])
+            title = f"{name}, trial {best.number}: "
+            images.append(confusion.draw(path, matrix, kept["class_names"], ["shares"], title))
+    return images
 
 
 def _text(record: Sweep, compared: dict[str, Groups]) -> str:

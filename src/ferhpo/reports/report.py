@@ -64,7 +64,7 @@ def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None =
         parts = [Part("The sweep", _shown(panels))]
         if best is not None:
             own = folder / f"trial-{best.number}"
-            drawn = _known_panels(record, best, own) if is_quick else _trial_panels(record, best, known, own, missing)
+            drawn = _trial_panels(record, best, known, own, missing, is_quick)
             parts.append(Part(f"The best: trial {best.number}", [_sample(best, own), *drawn]))
         counts = Counter(trial.state for trial in trials)
         found = findings(record, record.leaderboard(), counts)
@@ -103,12 +103,14 @@ def trial_report(record: Sweep, number: int, out: Path | None = None) -> Path:
 
 
 def _trial_panels(
-    record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str]
+    record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str], is_quick: bool = False
 ) -> list[Panel]:
     """A trial's panels: all of them where the data are at hand, else what its record and checkpoint hold."""
     from ferhpo.reports.subject import load_subject
 
     try:
+        if is_quick:
+            return _known_panels(record, trial, folder)
         if data is None:
             return [*_known_panels(record, trial, folder), *_layers_of(record, trial, folder)]
         subject = load_subject(record, trial, data)
