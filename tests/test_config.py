@@ -7,10 +7,11 @@ import pytest
 from ferhpo import checking, verbs
 from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
 from ferhpo.errors import ConfigError
+from ferhpo.running import _make_paths_absolute
+from ferhpo.space import leaves
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
-NEEDED = ["data.path=/nowhere"]  # what a user must give
 
 
 def faults(name, *overrides):
@@ -19,18 +20,16 @@ def faults(name, *overrides):
     return list(caught.value.faults)
 
 
-def overrides_for(composed_overrides, option_group, option):
-    needs_path = (
-        "path: ???" in group_files("data").get(option, Path("/dev/null")).read_text()
-        if option_group == "data"
-        else False
-    )
-    return [*composed_overrides, *(NEEDED if needs_path else [])]
+def needed(name, *overrides):
+    """What a user must give: a path for every one that is not set."""
+    data = compose(name, overrides).config["data"]
+    return [f"{path}=/nowhere" for path, value in leaves(data, "data") if value == "???"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_check(group, option):
-    overrides = overrides_for([f"{group}={option}"], group, option)
+    overrides = [f"{group}={option}"]
+    overrides += needed("demo", *overrides) if group == "data" else []
     if (group, option) == ("sampler", "grid"):
         overrides += ["~space.optim"]  # a grid has no continuous draws
     checking.check(compose("demo", overrides))
@@ -57,8 +56,7 @@ def test_every_sweep_composes_passes_check_and_has_its_header(name):
     text = sweep_files()[name].read_text()
     for key in ("source:", "command:", "hardware:", "time:", "result:"):
         assert f"# {key}" in text, f"{name} does not say its {key}"
-    needs = NEEDED if "???" in str(compose(name).config["data"]) else []
-    composed = compose(name, needs)
+    composed = compose(name, needed(name))
     checking.check(composed, for_sweep=bool(composed.config["space"]))
 
 
@@ -118,6 +116,39 @@ def test_a_bound_that_a_component_refuses_is_a_fault_of_the_space():
 
 def test_a_value_that_is_missing_says_how_to_give_it():
     assert "data.path is not set; add data.path=..." in faults("demo", "data=fer2013")
+
+
+def test_sources_that_are_merged_are_checked_like_all_else():
+    """Every fault of nested data sets, by its own dotted key."""
+    more = "+data.merge.more={_target_: ferhpo.data.sfw.load, path: x}"
+    wrong = ["data.merge.sfew.path=null", "+data.merge.ckplus.peak_frame=2", "+data.main.spilt=random", more]
+    found = [fault for fault in faults("demo", "data=merged", *wrong) if fault.startswith("data.")]
+    assert found == [
+        "data.main.path is not set; add data.main.path=...",
+        "data.main.spilt matches no argument of ferhpo.data.fer2013.load; did you mean split?",
+        "data.merge.ckplus.path is not set; add data.merge.ckplus.path=..., or data.merge.ckplus.path=null to leave it "
+        "out",
+        "data.merge.ckplus.peak_frame matches no argument of ferhpo.data.ckplus.load; did you mean peak_frames?",
+        "data.merge.affectnet.path is not set; add data.merge.affectnet.path=..., or data.merge.affectnet.path=null to "
+        "leave it out",
+        "data.merge.more._target_ is ferhpo.data.sfw.load, which cannot be imported (module 'ferhpo.data' has no "
+        "attribute 'sfw')",
+    ]
+    with pytest.raises(ConfigError, match=r"data.merge.ckplus.lables matches no key; did you mean .*labels"):
+        compose("demo", ["data=merged", "data.merge.ckplus.lables={contempt: disgust}"])
+
+
+def test_paths_of_merged_sources_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.csv").touch()
+    given = ["data.main.path=a.csv", "data.merge.ckplus.path=CK", "data.merge.ckplus.clean=here.csv"]
+    config = compose("demo", ["data=merged", *given, "data.merge.affectnet.clean=labels.csv"]).config
+    _make_paths_absolute(config)
+    assert config["data"]["main"]["path"] == str(tmp_path / "a.csv")
+    ckplus, affectnet = config["data"]["merge"]["ckplus"], config["data"]["merge"]["affectnet"]
+    assert (ckplus["path"], ckplus["clean"]) == (str(tmp_path / "CK"), str(tmp_path / "here.csv"))
+    assert affectnet["clean"] == "labels.csv", "it stands in the data set's folder"
+    assert affectnet["path"] == "???"
 
 
 def test_names_outside_the_allowed_modules_are_refused_with_how_to_allow_them():

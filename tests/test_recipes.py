@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from PIL import Image
 from torchvision.models import get_model
 
 import ferhpo
@@ -31,6 +32,32 @@ def csv(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """CK+ as folders of 48x48, and AffectNet in colour with a labels CSV that doubts every fifth image; of noise."""
+    rng = np.random.default_rng(1)
+    ckplus, affectnet = tmp_path_factory.mktemp("faces") / "CK48", tmp_path_factory.mktemp("faces") / "AffectNet"
+    emotions = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
+    rows = ["file,label,pseudo_label"]
+    for number in range(56):
+        emotion, code = emotions[number % 7], number % 8
+        grey, colour = ckplus / emotion / f"S{number // 4:03}_001_{number:08}.png", f"train/{code}/{number}.png"
+        for path, shape in ((grey, (48, 48)), (affectnet / colour, (64, 64, 3))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+        rows.append(f"{colour},{code},{code if number % 5 else 'none'}")
+    (affectnet / "labels.csv").write_text("\n".join(rows) + "\n")
+    return {"ckplus": ckplus, "affectnet": affectnet}
+
+
+def data_of(name, csv, folders):
+    """The overrides that give a recipe its data."""
+    data = compose(name).config["data"]
+    if "merge" not in data:
+        return [f"data.path={csv}"]
+    return [f"data.main.path={csv}", *(f"data.merge.{source}.path={path}" for source, path in folders.items())]
+
+
 def network_of(name):
     with torch.device("meta"):
         return build_network(compose(name, ["data.path=/nowhere"]).config, 1, 7, 48)
@@ -56,15 +83,16 @@ def test_work_is_that_of_the_documents():
 @pytest.mark.full
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_runs_small_to_its_end(name, csv, tmp_path):
-    composed = compose(name, [f"data.path={csv}"])
+def test_every_recipe_runs_small_to_its_end(name, csv, folders, tmp_path):
+    data = data_of(name, csv, folders)
+    composed = compose(name, data)
     model = composed.config["model"]
     narrow = ["model.width_multiplier=0.05"] if "width_multiplier" in model else ["model.stem=original"]
     if model.get("weights") == "imagenet":  # which a user's machine downloads
         torch.save(get_model(model["arch"]).state_dict(), tmp_path / "weights.pth")
         narrow.append(f"model.weights={tmp_path / 'weights.pth'}")
     narrow += ["trainer.frozen_epochs=1"] if composed.config["trainer"]["frozen_epochs"] else []
-    overrides = [f"data.path={csv}", f"output_dir={tmp_path / 'mlruns'}", *SMALL, *narrow]
+    overrides = [*data, f"output_dir={tmp_path / 'mlruns'}", *SMALL, *narrow]
     if composed.config["space"]:
         last = num_reports(compose(name, overrides).config)  # so that none is stopped early
         grace = [f"scheduler.grace_period={last}"] if "grace_period" in composed.config["scheduler"] else []

@@ -82,7 +82,7 @@ def _is_left_out(reader: Any) -> bool:
 
 def _read(key: str, reader: Reader, form: dict[str, int], broken: list[ConfigError | DataError]) -> FaceData | None:
     """Call a reader with as much of the form as it takes and has not been given; its error goes to `broken`."""
-    names = list(inspect.signature(reader).parameters)
+    names = list(inspect.signature(getattr(reader, "func", reader)).parameters)
     given = getattr(reader, "keywords", {})
     try:
         return reader(**{name: value for name, value in form.items() if name in names and name not in given})
