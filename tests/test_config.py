@@ -7,6 +7,7 @@ import pytest
 from ferhpo import checking, verbs
 from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
 from ferhpo.errors import ConfigError
+from ferhpo.model_section import is_estimator
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
@@ -33,6 +34,8 @@ def test_every_option_composes_and_passes_check(group, option):
     overrides = overrides_for([f"{group}={option}"], group, option)
     if (group, option) == ("sampler", "grid"):
         overrides += ["~space.optim"]  # a grid has no continuous draws
+    if is_estimator(compose("demo", overrides).config["model"]):
+        overrides += ["trainer.max_epochs=1", "scheduler=none", "~space.optim"]  # it is fitted once
     checking.check(compose("demo", overrides))
 
 

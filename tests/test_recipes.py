@@ -58,7 +58,8 @@ def test_work_is_that_of_the_documents():
 def test_every_recipe_runs_small_to_its_end(name, csv, tmp_path):
     composed = compose(name, [f"data.path={csv}"])
     model = composed.config["model"]
-    narrow = ["model.width_multiplier=0.05"] if "width_multiplier" in model else ["model.stem=original"]
+    narrow = ["model.width_multiplier=0.05"] if "width_multiplier" in model else []
+    narrow += ["model.stem=original"] if "stem" in model else []
     if model.get("weights") == "imagenet":  # which a user's machine downloads
         torch.save(get_model(model["arch"]).state_dict(), tmp_path / "weights.pth")
         narrow.append(f"model.weights={tmp_path / 'weights.pth'}")
