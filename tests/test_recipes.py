@@ -87,7 +87,8 @@ def test_every_recipe_runs_small_to_its_end(name, csv, folders, tmp_path):
     data = data_of(name, csv, folders)
     composed = compose(name, data)
     model = composed.config["model"]
-    narrow = ["model.width_multiplier=0.05"] if "width_multiplier" in model else ["model.stem=original"]
+    narrow = ["model.width_multiplier=0.05"] if "width_multiplier" in model else []
+    narrow += ["model.stem=original"] if "stem" in model else []
     if model.get("weights") == "imagenet":  # which a user's machine downloads
         torch.save(get_model(model["arch"]).state_dict(), tmp_path / "weights.pth")
         narrow.append(f"model.weights={tmp_path / 'weights.pth'}")

@@ -5,6 +5,7 @@ sweep may choose must agree on how.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ferhpo.config import Composed
@@ -53,7 +54,10 @@ def shared_hog(composed: Composed) -> Hog | None:
             wanted.setdefault(hog, option)
     if len(wanted) > 1:
         (one, first), (other, second) = list(wanted.items())[:2]
-        raise ValueError(f"hog of {first} is {one}, and that of {second} {other}; all trials share one: set them alike")
+        raise ValueError(
+            f"hog of {first} is {asdict(one)}, and that of {second} {asdict(other)}; all trials share one: set them "
+            "alike"
+        )
     return next(iter(wanted), None)
 
 
