@@ -23,10 +23,10 @@ ANCHORS = {"left": "ls", "center": "ms", "right": "rs"}  # at the baseline
 
 
 class Sheet:
-    """White paper of WIDTH x height pixels. Places are pixels from the top left."""
+    """Paper of WIDTH x height pixels. Places are pixels from the top left."""
 
-    def __init__(self, height: int) -> None:
-        self._paper = Image.new("RGB", (WIDTH, height), "white")
+    def __init__(self, height: int, ground: str = "white") -> None:
+        self._paper = Image.new("RGB", (WIDTH, height), ground)
         self._pen = ImageDraw.Draw(self._paper)
 
     def picture(self, picture: NDArray[np.uint8], left: int, top: int, width: int, height: int | None = None) -> None:
