@@ -27,7 +27,7 @@ def test_every_class_rises_in_every_family(tmp_path: Path, family: str) -> None:
     subject = train(make_subject(build(family), tmp_path), steps=3 if deep else 20)
     begun = torch.cat([deepdream.start_pixels(subject, start, NUM_CLASSES) for start in deepdream.STARTS])
     before, targets = begun.clone(), TARGETS.repeat(2)
-    dreams = deepdream.dream(subject, begun, targets, settings=DreamSettings(iterations=5 if deep else 20))
+    dreams = deepdream.dream(subject, begun, targets, settings=DreamSettings(iterations=5 if deep else 10))
     with torch.no_grad():
         rise = (logits_of(subject, dreams) - logits_of(subject, begun)).gather(1, targets[:, None])
     assert (rise > 0).all(), rise
@@ -38,9 +38,9 @@ def test_every_class_rises_in_every_family(tmp_path: Path, family: str) -> None:
 
 def test_trained_network_answers_each_dream_as_its_class(tmp_path: Path) -> None:
     """In colour, cut to the middle, from both starts; the panel counts them."""
-    network = build("cnn", channels=3, image_size=24)
+    network = build("cnn", channels=3, image_size=24, width_multiplier=0.1)
     subject = train(make_subject(network, tmp_path, make_data(channels=3), "image", input_size=24), steps=60)
-    panel = deepdream.panel(subject, tmp_path)
+    panel = deepdream.panel(subject, tmp_path, settings=DreamSettings(octaves=2))
     assert panel is not None
     assert f"{2 * NUM_CLASSES} of {2 * NUM_CLASSES} are answered as their class" in panel.text
     assert Image.open(panel.images[0]).width == deepdream.WIDTH

@@ -10,6 +10,7 @@ from tiny_subject import NUM_CLASSES, SIZE, build, linear_subject, make_subject,
 from torch import nn
 
 from ferhpo.reports import looking, saliency
+from ferhpo.reports.subject import Subject
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -41,6 +42,16 @@ class Averaged(nn.Module):
         return logits
 
 
+def told(subject: Subject, folder: Path, against: int | None) -> str:
+    """What the panel says of an image; `against`: a class that wins, though all maps speak against it."""
+    subject.network.get_parameter("output.bias").data = torch.full((NUM_CLASSES,), 0.0)
+    if against is not None:
+        subject.network.get_parameter("output.bias").data[against] = 100
+    panel = saliency.panel(subject, folder, [40])
+    assert panel is not None
+    return panel.text
+
+
 def test_grad_cam_after_an_average_is_the_class_activation_map(tmp_path: Path) -> None:
     """There the gradient is w_ck / (H W) everywhere, and eq. 2 the rectified map of Zhou et al. 2016."""
     network = Averaged()
@@ -55,6 +66,8 @@ def test_grad_cam_after_an_average_is_the_class_activation_map(tmp_path: Path) -
     found = saliency.grad_cam(subject, indices, targets, "act")
     torch.testing.assert_close(found, expected)
     assert found[0].max() == 0  # all speaks against the first class
+    assert "In 1 of 1 images Grad-CAM finds no place" in told(subject, tmp_path, against=0)
+    assert "finds no place" not in told(subject, tmp_path, against=None)
     assert (found[1:].amax((1, 2)) > 0).all()
 
 

@@ -225,9 +225,9 @@ def _contrast(values: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
 def _name_row(sheet: Sheet, row: Row, top: int) -> None:
     if row.has_maps:
         channels, height, width = row.shape
-        sheet.words(f"{shortened(row.title, MARGIN)}\n{channels} × {height}×{width}", GAP, top)
+        sheet.words(f"{shortened(row.title, MARGIN - 3 * GAP)}\n{channels} × {height}×{width}", GAP, top)
     else:
-        sheet.words(f"{shortened(row.title, MARGIN - 60)}  {row.shape[0]}", GAP, top)
+        sheet.words(shortened(row.title, MARGIN - 3 * GAP, suffix=f"  {row.shape[0]}"), GAP, top)
 
 
 def _name_classes(

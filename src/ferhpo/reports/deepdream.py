@@ -161,7 +161,9 @@ def _draw(
         sheet.picture(photograph(dreams[i].cpu().numpy()), left, top, side)
         sheet.words(text, left + side / 2, top + side, align="center")
         if row == 0:
-            sheet.words(shortened(names[label], side), left + side / 2, top - LINE, align="center", bold=True)
+            sheet.words(
+                shortened(names[label], side, bold=True), left + side / 2, top - LINE, align="center", bold=True
+            )
         if column == 0:
             sheet.picture(photograph(begun[i].cpu().numpy()), GAP, top, side)
             sheet.words(starts[row], GAP + side / 2, top + side, align="center")

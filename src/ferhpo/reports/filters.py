@@ -17,6 +17,7 @@ from ferhpo.reports.subject import Subject
 
 GAP = 8
 WEAK = 0.1  # of the largest norm
+GROUND = "#bcd2ea"  # neither white nor black, so that the edge of a filter shows
 
 
 def panel(subject: Subject, folder: Path, num_filters: int = 128) -> Panel | None:
@@ -34,7 +35,7 @@ def panel(subject: Subject, folder: Path, num_filters: int = 128) -> Panel | Non
     order = np.argsort(-norms, kind="stable")[:num_filters]
     columns = 8 if len(order) <= 32 else 16
     side = (WIDTH - (columns + 1) * GAP) // columns
-    sheet = Sheet(GAP + -(-len(order) // columns) * (side + GAP))
+    sheet = Sheet(GAP + -(-len(order) // columns) * (side + GAP), GROUND)
     for place, i in enumerate(order):
         left, top = (GAP + position * (side + GAP) for position in (place % columns, place // columns))
         largest = max(float(np.abs(filters[i]).max()), 1e-12)

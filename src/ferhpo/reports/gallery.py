@@ -43,8 +43,7 @@ def panel(subject: Subject, folder: Path, num_images: int = 36) -> Panel | None:
     for place, i in enumerate(shown):
         left, top = GAP + place % COLUMNS * (SIDE + GAP), GAP + place // COLUMNS * cell
         sheet.picture(photograph(pixels[place]), left, top, SIDE)
-        percent = f" {probability[i]:.0%}"
-        said = shortened(data.class_names[predicted[i]], SIDE - 60) + percent
+        said = shortened(data.class_names[predicted[i]], SIDE, suffix=f" {probability[i]:.0%}")
         sheet.words(shortened(data.class_names[labels[i]], SIDE), left, top + SIDE + 2)
         sheet.words(said, left, top + SIDE + 2 + LINE, colour=COLOURS[5])
     path = folder / "wrong.png"

@@ -48,21 +48,27 @@ def panel(subject: Subject, folder: Path, images: Sequence[int] | None = None) -
         groups = {"right": surest(subject, right=True), "wrong": surest(subject, right=False)}
     else:
         groups = {"chosen": check_images(subject, images)}
-    paths = []
+    paths, num_empty = [], 0
     stage = last_maps(subject)
     for name, indices in groups.items():
         if indices:
             paths.append(folder / f"saliency_{name}.png")
-            _draw(subject, indices, stage, paths[-1])
+            num_empty += _draw(subject, indices, stage, paths[-1])
     if not paths:
         return None
     text = "Of each image, from the left: what the network sees; the pixels that would change its answer most (light)"
     if stage is None:
         text += ". The network has no maps, so there is no Grad-CAM."
     else:
-        text += f"; the places that spoke for its answer (light; Grad-CAM at {stage})."
+        text += f"; the places that spoke for its answer (orange; Grad-CAM at {stage})."
     if images is None:
         text += " First the surest right answer for each class, then the surest wrong one."
+    if num_empty:
+        num_images = sum(map(len, groups.values()))
+        text += (
+            f" In {num_empty} of {num_images} images Grad-CAM finds no place that spoke for the answer, as may happen "
+            "where dense layers read every place of a map apart."
+        )
     return Panel("Where the network looks", text, tuple(paths))
 
 
@@ -127,7 +133,8 @@ def _target_logits(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets.to(logits.device)[:, None])
 
 
-def _draw(subject: Subject, indices: list[int], stage: str | None, path: Path) -> None:
+def _draw(subject: Subject, indices: list[int], stage: str | None, path: Path) -> int:
+    """Write a sheet; return how many images have an empty Grad-CAM."""
     probabilities = probabilities_of(subject, indices)
     answers = probabilities.argmax(1)
     photographs = _window(subject, pixels_of(subject, indices)).cpu().numpy()
@@ -151,12 +158,15 @@ def _draw(subject: Subject, indices: list[int], stage: str | None, path: Path) -
             pictures.append(marked(photo, cams[place] / max(float(cams[place].max()), 1e-12), COLOURS[1]))
         for column, picture in enumerate(pictures):
             sheet.picture(picture, left + column * (SIDE + GAP), top + LINE, SIDE)
-        said = f"{shortened(names[answer], 180)} {float(probabilities[place, answer]):.0%}"
+        half = 1.5 * SIDE
+        said = shortened(names[answer], half, suffix=f" {float(probabilities[place, answer]):.0%}", bold=True)
         if label == answer:
             sheet.words(said, left, top, colour=COLOURS[2], bold=True)
         else:
-            sheet.words(f"{said}, label {shortened(names[label], 180)}", left, top, colour=COLOURS[5], bold=True)
+            meant = shortened(f", label {names[label]}", half, bold=True)
+            sheet.words(said + meant, left, top, colour=COLOURS[5], bold=True)
     sheet.write(path)
+    return 0 if cams is None else int((cams.max((1, 2)) == 0).sum())
 
 
 def _window(subject: Subject, pictures: Tensor) -> Tensor:

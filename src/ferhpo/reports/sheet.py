@@ -1,62 +1,60 @@
 """A sheet of small pictures and words, laid out by the pixel.
 
-Matplotlib draws a grid of some hundred axes in ten seconds, and one picture made of them in no time. A sheet is
-WIDTH pixels wide, so its words keep their size however many pictures it has; on a page of 700 pixels they are at 0.7.
+A figure of matplotlib's with some hundred axes takes ten seconds, this a tenth of one. A sheet is WIDTH pixels wide
+however many pictures it has, so its words keep their size; on a page of 700 pixels they are at 0.7.
 """
 
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
-from ferhpo.reports.style import PIXELS_PER_INCH, SEQUENTIAL, figure
+from ferhpo.reports.style import SEQUENTIAL
 
 WIDTH = 1008
-WORD_POINTS = 10.0
-MOST_OPAQUE = 0.8
+LETTER = 20  # pixels, height of the words
 LINE = 26  # pixels from one line of words to the next
-BASELINE = 0.72  # of a line's height, from above
-_PIXELS_PER_LETTER = 0.58 * WORD_POINTS * PIXELS_PER_INCH / 72
+BASELINE = 0.74  # of a line's height, from above
+MOST_OPAQUE = 0.8
+ANCHORS = {"left": "ls", "center": "ms", "right": "rs"}  # at the baseline
 
 
 class Sheet:
-    """White paper of WIDTH x height pixels. Places are pixels from the top left."""
+    """Paper of WIDTH x height pixels. Places are pixels from the top left."""
 
-    def __init__(self, height: int) -> None:
-        self._paper = np.full((height, WIDTH, 3), 255, np.uint8)
-        self._words: list[tuple[str, float, float, dict[str, Any]]] = []
+    def __init__(self, height: int, ground: str = "white") -> None:
+        self._paper = Image.new("RGB", (WIDTH, height), ground)
+        self._pen = ImageDraw.Draw(self._paper)
 
     def picture(self, picture: NDArray[np.uint8], left: int, top: int, width: int, height: int | None = None) -> None:
         """Put uint8 [h, w, 3] there, enlarged without blurring."""
-        height = height or width
-        rows = np.arange(height) * picture.shape[0] // height
-        columns = np.arange(width) * picture.shape[1] // width
-        self._paper[top : top + height, left : left + width] = picture[rows][:, columns]
+        size = (width, width if height is None else height)
+        self._paper.paste(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST), (left, top))
 
     def words(
         self, text: str, left: float, top: float, *, align: str = "left", colour: str = "black", bold: bool = False
     ) -> None:
         """Write lines, LINE pixels each, the first from top on; left is where `align` (left, center, right) says."""
-        style: dict[str, Any] = {"ha": align, "color": colour, "weight": "bold" if bold else "normal"}
         for i, line in enumerate(text.splitlines()):
-            self._words.append((line, left, top + (i + BASELINE) * LINE, style))
+            place = (left, top + (i + BASELINE) * LINE)
+            self._pen.text(place, line, fill=colour, font=_font(bold), anchor=ANCHORS[align])
 
     def write(self, path: Path) -> None:
         """Write the sheet as a PNG file."""
-        height = len(self._paper)
-        with figure(path, WIDTH / PIXELS_PER_INCH, height / PIXELS_PER_INCH) as drawn:
-            drawn.set_layout_engine("none")
-            drawn.figimage(self._paper, resize=False)  # pixel by pixel; axes would resample it
-            for text, left, baseline, style in self._words:
-                drawn.text(left / WIDTH, 1 - baseline / height, text, va="baseline", size=WORD_POINTS, **style)
+        self._paper.save(path)
 
 
-def shortened(text: str, pixels: int) -> str:
-    """Return text cut such that it fits into so many pixels, about."""
-    letters = max(int(pixels / _PIXELS_PER_LETTER), 2)
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+def shortened(text: str, pixels: float, suffix: str = "", bold: bool = False) -> str:
+    """Return text and suffix, the text cut such that both fit into so many pixels. Its first letter always stays."""
+    font = _font(bold)
+    cut, length = text + suffix, len(text)
+    while length > 1 and font.getlength(cut) > pixels:
+        length -= 1
+        cut = f"{text[:length]}…{suffix}"
+    return cut
 
 
 def photograph(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -75,4 +73,16 @@ def marked(photo: NDArray[np.uint8], shares: NDArray[np.float32], colour: str) -
 def heat(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
     """Return uint8 [H, W, 3] of values [H, W] in the colours of maps, from dark at low to light at high."""
     share = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-    return np.asarray(mpl.colormaps[SEQUENTIAL](share, bytes=True)[..., :3], np.uint8)
+    return _colours()[np.rint(share * 255).astype(np.uint8)]
+
+
+@cache
+def _colours() -> NDArray[np.uint8]:
+    return np.asarray(mpl.colormaps[SEQUENTIAL](np.arange(256), bytes=True)[:, :3], np.uint8)
+
+
+@cache
+def _font(bold: bool) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own, so that a sheet looks like a figure."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, LETTER)
