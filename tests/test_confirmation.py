@@ -33,10 +33,10 @@ def test_one_value_has_no_deviation_and_no_interval():
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says():
-    """3 values of known mean, drawn 4,000 times: 95 % of the intervals hold it."""
+    """3 values of known mean, drawn 1,000 times: 95 % of the intervals hold it."""
     rng = np.random.default_rng(1)
-    found = [mean_of(rng.normal(0.6, 0.05, 3).tolist()) for _ in range(4000)]
-    assert np.mean([m.low < 0.6 < m.high for m in found]) == pytest.approx(0.95, abs=0.012)
+    found = [mean_of(rng.normal(0.6, 0.05, 3).tolist()) for _ in range(1000)]
+    assert np.mean([m.low < 0.6 < m.high for m in found]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_seeds_are_fresh_the_same_again_and_more_begin_with_the_fewer():

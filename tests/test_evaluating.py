@@ -194,7 +194,7 @@ REFUSED = [
     (["once", "data.spilt=random"], {}, ConfigError, "evaluate: data.spilt matches no key; did you mean data.split?"),
     (["once"], {"split": "train"}, ConfigError, "evaluate: --split is train; it is val or test"),
     (["once", "data.split=folder"], {"split": "test"}, ConfigError, "evaluate: data.split is folder, which leaves no test images in faces (image folder)"),
-    (["once", "data=synthetic", "data.image_size=32"], {}, ConfigError, "evaluate: data has images of 32 pixels a side, and the model takes 48; add data.image_size=48"),
+    (["once", "data=synthetic", "data.image_size=32", "data.num_train=7", "data.num_val=7", "data.num_test=7"], {}, ConfigError, "evaluate: data has images of 32 pixels a side, and the model takes 48; add data.image_size=48"),
     (["once", "data.channels=3"], {}, ConfigError, "evaluate: data has 3 channels, and the model takes 1; add data.channels=1"),
 ]  # fmt: skip
 

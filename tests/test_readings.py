@@ -49,10 +49,10 @@ def test_the_second_reading_is_told(data):
 
 
 def test_what_the_run_is_told(data):
-    noted = [readings.new_reading("evaluate", "demo/1", data, SCORES)] * 2
-    tags = readings.tags(noted)
+    reading = readings.new_reading("evaluate", "demo/1", data, SCORES)
+    tags = readings.tags(reading, 2)
     assert tags["ferhpo.test_readings"] == "2"
-    assert json.loads(tags["ferhpo.test_reading.2"]) == {k: v for k, v in noted[1].items() if k != "scores"}
+    assert json.loads(tags["ferhpo.test_reading.2"]) == {k: v for k, v in reading.items() if k != "scores"}
     assert readings.metrics({**SCORES, "ten_crop": {"published": LINE, "clean": None}}) == {
         "test_n": 2.0,
         "test_acc": 0.5,

@@ -180,7 +180,7 @@ def _log_test(noted: list[readings.Reading], mine: list[TrialRecord], tracker: T
             if lines
         }
         tracker.log_metrics(trial.number, readings.metrics(own))
-        tracker.set_tags(trial.number, readings.tags(noted))
+        tracker.set_tags(trial.number, readings.tags(noted[-1], len(noted)))
 
 
 def _register(

@@ -204,29 +204,33 @@ def _noted(found: ModelScores, trained: TrainedModel, data: FaceData, training: 
     """Note that test images were read: in the folder of the sweep that chose, and in the model's MLflow run."""
     scores = {"one_view": asdict(found.scores), "ten_crop": None if found.ten_crop is None else asdict(found.ten_crop)}
     reading = readings.new_reading("evaluate", trained.label, data, scores)
-    told = list(found.warnings)
-    if trained.chooser is None:
-        noted = [reading]
-        told.append("no folder here holds the sweep of this model; the reading is noted in its MLflow run alone")
-    else:
-        noted = readings.note(trained.chooser.folder, reading)
-        told += readings.repeated(trained.chooser.name, noted)
     # Metrics called test_... are those of the test images that belong to what the model was trained on.
     is_own = training is not None and training.digest == data.digest
-    told += _tell_mlflow(trained, readings.tags(noted), readings.metrics(scores) if is_own else {})
+    metrics = readings.metrics(scores) if is_own else {}
+    if trained.record is None or trained.chooser is None:
+        return _noted_in_mlflow(found, trained, reading, metrics)
+    noted = readings.note(trained.chooser.folder, reading)
+    told = [*found.warnings, *readings.repeated(trained.chooser.name, noted)]
+    tags, record = readings.tags(reading, len(noted)), trained.record
+    left = add_to_run(record.folder, trained.settings, trained.number, tags, metrics, SHIP_SECONDS)
+    if left:
+        told.append(f"{left} records wait for MLflow; ferhpo sync {record.name} ships them")
     return replace(found, num_readings=len(noted), warnings=told)
 
 
-def _tell_mlflow(trained: TrainedModel, tags: Mapping[str, str], metrics: Mapping[str, float]) -> list[str]:
-    """Set tags and metrics of the model's run; through the sweep's spool where its folder is here."""
-    if trained.record is None:
-        from ferhpo import registry
+def _noted_in_mlflow(
+    found: ModelScores, trained: TrainedModel, reading: readings.Reading, metrics: Mapping[str, float]
+) -> ModelScores:
+    """Note a reading where no folder here holds the model's sweep: its run alone counts."""
+    from ferhpo import registry
 
-        assert trained.run_id is not None
-        registry.note_on_run(trained.settings, trained.run_id, tags, metrics)
-        return []
-    left = add_to_run(trained.record.folder, trained.settings, trained.number, tags, metrics, SHIP_SECONDS)
-    return [f"{left} records wait for MLflow; ferhpo sync {trained.record.name} ships them"] if left else []
+    assert trained.run_id is not None
+    number = int(registry.run_tags(trained.settings, trained.run_id).get(readings.NUMBER_TAG, "0")) + 1
+    registry.note_on_run(trained.settings, trained.run_id, readings.tags(reading, number), metrics)
+    told = ["no folder here holds the sweep of this model; the reading is noted in its MLflow run alone"]
+    if number > 1:
+        told.append(f"test has been read {number} times for this sweep, as the MLflow run of its model says")
+    return replace(found, num_readings=number, warnings=[*found.warnings, *told])
 
 
 def lines_of(answers: Evaluation, data: FaceData, seen: NDArray[np.bool_] | None) -> Lines:

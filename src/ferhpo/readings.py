@@ -16,6 +16,7 @@ from ferhpo.errors import StorageError, SweepError
 from ferhpo.record import META, Sweep, load_sweep
 
 FILE = "test_readings.jsonl"
+NUMBER_TAG = "ferhpo.test_readings"
 Reading = dict[str, Any]
 
 
@@ -88,10 +89,10 @@ def repeated(name: str, noted: Sequence[Reading]) -> list[str]:
     ]
 
 
-def tags(noted: Sequence[Reading]) -> dict[str, str]:
-    """What the MLflow run of the model says of the last reading."""
-    shown = {key: value for key, value in noted[-1].items() if key != "scores"}
-    return {"ferhpo.test_readings": str(len(noted)), f"ferhpo.test_reading.{len(noted)}": json.dumps(shown)}
+def tags(reading: Reading, number: int) -> dict[str, str]:
+    """What the MLflow run of the model says of a reading that is the `number`-th, counted from 1."""
+    shown = {key: value for key, value in reading.items() if key != "scores"}
+    return {NUMBER_TAG: str(number), f"ferhpo.test_reading.{number}": json.dumps(shown)}
 
 
 def metrics(scores: Mapping[str, Any]) -> dict[str, float]:

@@ -175,6 +175,12 @@ def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
     return config
 
 
+def run_tags(settings: TrackingSettings, run_id: str) -> dict[str, str]:
+    """The tags of a run. Raises TrackingError."""
+    with _store(settings, f"reading run {run_id}") as client:
+        return dict(client.get_run(run_id).data.tags)
+
+
 def note_on_run(settings: TrackingSettings, run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
     """Set tags and metrics of a run that has ended. Raises TrackingError."""
     with _store(settings, f"writing to run {run_id}") as client:

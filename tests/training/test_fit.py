@@ -32,6 +32,7 @@ METRICS = [
     "val_loss",
     "val_acc",
     "val_macro_f1",
+    "val_acc_clean",
     "lr",
     "epoch_seconds",
     "images_per_second",

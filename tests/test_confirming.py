@@ -1,0 +1,323 @@
+"""`ferhpo confirm`: what is refused before anything starts; and, with real Ray, whole confirmations."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+import ferhpo
+from ferhpo import cli, readings
+from ferhpo.config import Objective, compose
+from ferhpo.confirmation import fresh_seeds
+from ferhpo.confirming import changes
+from ferhpo.errors import ConfigError, FerhpoError, SweepError
+from ferhpo.record import create_sweep
+from ferhpo.study import FolderLock, SweepStudy
+from tests.conftest import TINY
+
+
+@cache
+def composed(*overrides):
+    return compose("demo", ["num_trials=3", "tracking=none", *overrides])
+
+
+def make_sweep(folder, name="made", states=("COMPLETE", "PRUNED", "COMPLETE"), *overrides):
+    """A sweep of simulated trials, whose values rise with their numbers."""
+    base = composed(*overrides)
+    sweep = create_sweep(replace(base, config={**base.config, "name": name, "output_dir": str(folder)}))
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    for state in states:
+        trial = study.ask()
+        study.record_epoch(trial.number, 1, {"val_acc": 0.5 + trial.number / 10}, "CONTINUE")
+        if state != "RUNNING":
+            study.finish(trial.number, state)
+    study.close()
+    return sweep
+
+
+REFUSED = [
+    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}; there are: empty, folder, made, pruned, random"),
+    (["made"], {"top": 0, "seeds": -1}, ConfigError, "confirm: 2 faults\n  --top is 0; it must be 1 or more\n  --seeds is -1; it must be 1 or more"),
+    (["made"], {"resume": True}, SweepError, "sweep made has no confirmation made-confirm to go on with; leave out --resume"),
+    (["pruned"], {}, SweepError, "sweep pruned has no complete trial to confirm; its trials: 2 pruned"),
+    (["empty"], {}, SweepError, "sweep empty has no complete trial to confirm; its trials: none yet"),
+    (["made", "name=pruned"], {}, SweepError, "pruned in {folder} is no confirmation of this sweep made; name=... starts one by another name, --new starts pruned-2"),
+    (["made", "optim.lr=0.1"], {}, ConfigError, "confirm made: optim.lr is what the sweep drew: each candidate keeps its own"),
+    (["made", "trainer.max_epoch=3"], {}, ConfigError, "confirm made: trainer.max_epoch matches no key; did you mean trainer.max_epochs?"),
+    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a group, and stays; set its keys, as model._target_=..."),
+    (["made", "seed=1", "space.optim.lr.high=1"], {}, ConfigError, "confirm made: 2 faults\n  seed is no setting of a retraining; data, augment, model, optim, lr_schedule, trainer, compute, tracking and name are\n  space.optim.lr.high is no setting"),
+    (["made", "trainer.label_smoothing=2"], {}, ConfigError, "confirm made: trainer.label_smoothing is 2; it must be in [0, 1)"),
+    (["folder", "data.split=published"], {}, ConfigError, "confirm folder: data.split=published divides the images in another way than the sweep, which chose under data.split=folder: its selection may have seen the test images; leave it out"),
+    (["random", "data.split_seed=4"], {}, ConfigError, "confirm random: data.split_seed=4 divides the images in another way than the sweep, which chose under data.split=random"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("confirming")
+    make_sweep(folder)
+    make_sweep(folder, "pruned", ("PRUNED", "PRUNED"))
+    make_sweep(folder, "empty", ())
+    for split in ("folder", "random"):
+        make_sweep(folder, split, ("COMPLETE",), "data=fer2013", "data.path=nowhere.csv", f"data.split={split}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"), REFUSED, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_what_cannot_be_confirmed_is_refused_and_nothing_is_made(made, arguments, options, error, message):
+    before = sorted(path for path in made.rglob("*") if path.name != "driver.lock")
+    with pytest.raises(error) as caught:
+        ferhpo.confirm(arguments[0], arguments[1:], output_dir=made, **options)
+    assert str(caught.value).startswith(message.format(folder=made))
+    assert sorted(path for path in made.rglob("*") if path.name != "driver.lock") == before
+
+
+def test_a_running_sweep_is_refused(made):
+    lock = FolderLock(made / "made")
+    try:
+        with pytest.raises(SweepError, match=f"sweep made is being run by process {os.getpid()}"):
+            ferhpo.confirm("made", output_dir=made)
+    finally:
+        lock.release()
+
+
+def test_the_command_line_takes_overrides_behind_options(made, capsys):
+    arguments = ["confirm", "made", "--top", "1", "optim.lr=0.1", "--output-dir", str(made), "seed=1"]
+    assert cli.main([*arguments, "--json"]) == 2
+    assert [fault.split()[0] for fault in json.loads(capsys.readouterr().out)["faults"]] == ["optim.lr", "seed"]
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "--tip", "2"])
+    assert "unrecognized arguments: " in capsys.readouterr().err
+
+
+def test_what_a_retraining_does_otherwise_is_told(made):
+    sweep = ferhpo.load_sweep("made", made)
+    config = {**sweep.config, "trainer": {**sweep.config["trainer"], "max_epochs": 60}}
+    assert changes(sweep, config) == ["trainer.max_epochs=60 (6 in the sweep)"]
+    assert changes(sweep, {**sweep.config, "compute": {}}) == []
+    fer2013 = ferhpo.load_sweep("folder", made)
+    assert changes(fer2013, {**fer2013.config, "data": {**fer2013.config["data"], "path": "elsewhere.csv"}}) == []
+
+
+def test_listed_trials_are_taken_in_their_order_and_again_after_a_kill(tmp_path):
+    sweep = make_sweep(tmp_path, states=())
+    listed = [{"sample": {"optim.lr": rate}, "seed": seed} for seed in (5, 6) for rate in (0.1, 0.2)]
+
+    def open_study():
+        return SweepStudy(sweep.folder, sweep.space(), {"_target_": "none"}, 0, Objective(), listed)
+
+    study = open_study()
+    asked = [study.ask(), study.ask()]
+    study.record_epoch(0, 1, {"val_acc": 0.5}, "CONTINUE")
+    study.finish(0, "COMPLETE")
+    study.close()
+    study = open_study()
+    assert study.interrupted() == [1]
+    asked += [study.ask(), study.ask()]
+    assert [(trial.sample, trial.seed) for trial in asked] == [(entry["sample"], entry["seed"]) for entry in listed]
+    study.close()
+
+
+# ---- whole confirmations
+
+SMALL = [*TINY, "compute.gpus_per_trial=0", "trainer.max_epochs=2"]
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory):
+    """A sweep of three trials, and the confirmation of its best two on three seeds."""
+    folder = tmp_path_factory.mktemp("confirmed") / "mlruns"
+    sweep = ferhpo.sweep("demo", [*SMALL, f"output_dir={folder}", "num_trials=3", "scheduler=none"])
+    return folder, sweep, ferhpo.confirm("demo", ["compute.gpus_per_trial=0"], top=2, seeds=3, output_dir=folder)
+
+
+@pytest.mark.full
+def test_each_candidate_is_trained_on_each_fresh_seed(confirmed):
+    _, sweep, result = confirmed
+    assert (result.finished, result.counts, result.unshipped) == (True, {"COMPLETE": 6}, 0)
+    best_two = [trial.number for trial in sweep.sweep.leaderboard()[:2]]
+    used = [trial.seed for trial in sweep.sweep.trials()]
+    seeds = fresh_seeds(3, 0, used)
+    trials = result.sweep.trials()
+    assert [(t.sample["confirm.candidate"], t.seed) for t in trials] == [(n, s) for s in seeds for n in best_two]
+    assert not set(seeds) & set(used)
+    for trial in trials:
+        candidate = sweep.sweep.trials()[trial.sample["confirm.candidate"]]
+        assert {**candidate.sample, "confirm.candidate": candidate.number} == trial.sample
+        assert len(trial.epochs) == 2
+    assert len({trial.value for trial in trials}) > 2, "seeds make a difference"
+
+
+@pytest.mark.full
+def test_what_was_found_follows_from_the_trials(confirmed):
+    folder, sweep, result = confirmed
+    found = json.loads((folder / "demo-confirm" / "confirm.json").read_text())
+    assert found == result.found
+    first, second = found["candidates"]
+    trials = result.sweep.trials()
+    for candidate in (first, second):
+        values = [t.value for t in trials if t.sample["confirm.candidate"] == candidate["trial"]]
+        assert candidate["score"]["values"] == values
+        assert candidate["score"]["mean"] == pytest.approx(sum(values) / 3)
+        assert candidate["sweep_value"] == sweep.sweep.trials()[candidate["trial"]].value
+    assert first["score"]["mean"] >= second["score"]["mean"]
+    assert found["chosen"] == first["trial"]
+    winner = next(c for c in found["candidates"] if c["trial"] == sweep.best.number)
+    assert found["luck"]["mean"] == pytest.approx(sweep.best.value - winner["score"]["mean"])
+    mine = sorted((t for t in trials if t.number in first["trials"]), key=lambda t: t.value)
+    assert result.best == mine[1]
+    assert found["registered"]["trial"] == mine[1].number
+
+
+@pytest.mark.full
+def test_test_images_are_read_once_for_the_chosen_candidate(confirmed):
+    folder, _, result = confirmed
+    (reading,) = readings.read_all(folder / "demo")
+    assert (reading["verb"], reading["scores"]) == ("confirm", result.found["test"])
+    assert not (folder / "demo-confirm" / readings.FILE).exists()
+    again = ferhpo.confirm("demo", output_dir=folder)
+    assert (again.found, again.registered) == (result.found, result.registered)
+    assert readings.read_all(folder / "demo") == [reading], "asked again, it tells what it found"
+    for way in ("one_view", "ten_crop"):
+        assert result.found["test"][way]["published"]["n"] == 14
+        assert len(result.found["test"][way]["clean"]["acc"]["values"]) == 3
+
+
+@pytest.mark.full
+def test_mlflow_has_the_confirmation_its_sweep_and_the_registered_model(confirmed):
+    from mlflow import MlflowClient
+
+    folder, _, result = confirmed
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = {run.info.run_name: run for run in client.search_runs(["1"], max_results=100)}
+    parent, of_sweep = runs["demo-confirm"], runs["demo"]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert parent.data.tags["ferhpo.confirms_run"] == of_sweep.info.run_id
+    assert of_sweep.data.tags["ferhpo.confirmed_by"] == "demo-confirm"
+    assert f"/runs/{of_sweep.info.run_id}" in parent.data.tags["mlflow.note.content"]
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files >= {"confirm.json", "candidates.csv", "leaderboard.csv"}
+    assert parent.data.metrics["luck"] == pytest.approx(result.found["luck"]["mean"])
+    for trial in result.sweep.trials():
+        run = runs[f"demo-confirm-{trial.number:03d}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.params["confirm.candidate"] == str(trial.sample["confirm.candidate"])
+        assert run.data.metrics["best_val_acc_clean"] == trial.clean_acc
+        chosen = trial.sample["confirm.candidate"] == result.found["chosen"]
+        assert ("test_acc_clean_ten_crop" in run.data.metrics) == chosen
+    name, version = result.registered
+    tags = client.get_model_version(name, str(version)).tags
+    assert (name, version) == ("ferhpo-demo", 2)
+    assert tags["ferhpo.candidate"] == str(result.found["chosen"])
+    assert (tags["ferhpo.confirms"], tags["ferhpo.num_seeds"], tags["ferhpo.split"]) == ("demo", "3", "published")
+
+
+@pytest.mark.full
+def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(confirmed):
+    folder, _, result = confirmed
+    ferhpo.promote("demo", output_dir=str(folder))
+    here = ferhpo.evaluate(f"demo-confirm/{result.best.number}", output_dir=folder)
+    for model in ("models:/ferhpo-demo@champion", "models:/ferhpo-demo/2", "models:/ferhpo-demo/latest"):
+        found = ferhpo.evaluate(model, output_dir=folder)
+        assert found.scores.published.acc == here.scores.published.acc == result.best.value
+        assert found.confusion == here.confusion
+    with pytest.raises(
+        FerhpoError, match="ferhpo-demo has no version or alias 9; it has versions 1, 2 and aliases champion"
+    ):
+        ferhpo.evaluate("models:/ferhpo-demo/9", output_dir=folder)
+    before = readings.read_all(folder / "demo")
+    found = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
+    assert found.num_readings == len(before) + 1
+    assert "test has been read" in found.warnings[0]
+    index = [t.number for t in result.sweep.trials() if t.number in result.found["candidates"][0]["trials"]].index(
+        result.best.number
+    )
+    assert found.scores.published.acc == result.found["test"]["one_view"]["published"]["acc"]["values"][index]
+    from mlflow import MlflowClient
+
+    from ferhpo.tracking import run_of
+
+    settings = ferhpo.running.tracking_settings(result.sweep.config)
+    run = MlflowClient(settings.store_uri).get_run(run_of(folder / "demo-confirm", settings, result.best.number))
+    assert run.data.tags["ferhpo.test_readings"] == str(found.num_readings)
+    (folder / "demo-confirm").rename(folder / "elsewhere")
+    try:
+        alone = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
+    finally:
+        (folder / "elsewhere").rename(folder / "demo-confirm")
+    assert alone.scores == found.scores
+    assert alone.warnings == [
+        "no folder here holds the sweep of this model; the reading is noted in its MLflow run alone",
+        "test has been read 3 times for this sweep, as the MLflow run of its model says",
+    ]
+    readings_file = folder / "demo" / readings.FILE
+    readings_file.write_text("".join(json.dumps(reading) + "\n" for reading in before))
+
+
+@pytest.mark.full
+def test_other_settings_give_no_luck_and_say_why(confirmed, capsys):
+    folder, _, _ = confirmed
+    arguments = ["confirm", "demo", "--top", "9", "--seeds", "1", "trainer.max_epochs=1", "name=shorter"]
+    assert cli.main([*arguments, "--output-dir", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "warning: --top is 9, and sweep demo has 3 complete trials: as many are confirmed" in out
+    assert "How much was luck is not computed: the retraining had trainer.max_epochs=1 (2 in the sweep)." in out
+    found = json.loads((folder / "shorter" / "confirm.json").read_text())
+    assert found["luck"] is None
+    assert [candidate["luck"] for candidate in found["candidates"]] == [None] * 3
+    with pytest.raises(ConfigError) as caught:
+        ferhpo.confirm("demo", ["name=shorter"], top=2, output_dir=folder)
+    assert str(caught.value) == (
+        "confirm demo: --top is 2, and shorter was started with 9; leave it out, or --new starts shorter-2"
+    )
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(confirmed, tmp_path):
+    folder, _, _ = confirmed
+    log = tmp_path / "log.txt"
+    command = [sys.executable, "-m", "ferhpo.cli", "confirm", "demo", "--top", "2", "--seeds", "3", "name=hurt"]
+    command += ["compute.gpus_per_trial=0", "--output-dir", str(folder)]
+    driver = subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            assert driver.poll() is None, log.read_text()
+            try:
+                trials = ferhpo.load_sweep("hurt", folder).trials()
+            except FerhpoError:  # not made yet
+                trials = []
+            if any(trial.state == "COMPLETE" for trial in trials):
+                break
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait(60)
+    finally:
+        driver.kill()
+    before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials() if trial.state == "COMPLETE"}
+    assert 0 < len(before) < 6
+    num_read = len(readings.read_all(folder / "demo"))
+    resumed = ferhpo.confirm("hurt", resume=True, output_dir=folder)
+    assert resumed.finished
+    trials = resumed.sweep.trials()
+    assert [trial.number for trial in trials] == list(range(6))
+    assert {number: trials[number] for number in before} == before, "what had ended was not trained again"
+    pairs = [(trial.sample["confirm.candidate"], trial.seed) for trial in trials]
+    assert len(set(pairs)) == 6
+    whole = ferhpo.load_sweep("demo-confirm", folder).trials()
+    assert [t.value for t in trials] == [t.value for t in whole], "as if it had not been killed"
+    assert len(readings.read_all(folder / "demo")) == num_read + 1
+    (folder / "hurt" / "confirm.json").unlink()  # as a kill after the reading leaves it
+    again = ferhpo.confirm("hurt", output_dir=folder)
+    assert again.found["test"] == resumed.found["test"]
+    assert again.registered == resumed.registered
+    assert len(readings.read_all(folder / "demo")) == num_read + 1
