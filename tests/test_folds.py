@@ -50,6 +50,13 @@ def test_check_explains_a_scheduler_that_does_not_fit_the_folds(overrides, fault
     assert fault in caught.value.faults
 
 
+def test_the_fold_is_no_hyperparameter():
+    fault = "space.data.fold varies, and data are read once for all trials; set data.fold instead"
+    with pytest.raises(ConfigError) as caught:
+        checking.check(compose("demo", ["space.data={fold: {choices: [0, 1]}}", "data.folds=2", "data.fold=0"]))
+    assert list(caught.value.faults) == [fault]
+
+
 def test_a_scheduler_may_last_as_long_as_the_folds_however_few_the_epochs():
     checking.check(compose("demo", ["data.folds=9", "trainer.max_epochs=1", "scheduler.grace_period=9"]))
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 import ferhpo
+from ferhpo.config import instantiate
 from ferhpo.folds import fold_folder
+from ferhpo.reports.subject import load_subject
 from tests.test_kill import start, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
@@ -127,6 +129,10 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     assert f"val_acc {trial.value:.4f}, the mean of 2 folds" in version.description
     described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
     assert described["scores"]["val_acc"] == trial.value
+    data = instantiate(result.sweep.config["data"])
+    answers = load_subject(result.sweep, trial, data).answers
+    kept = trial.fold_epochs[0][trial.best_epoch - 1]
+    assert answers.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
     note = next(run.data.tags["mlflow.note.content"] for run in runs if run.info.run_name == "one")
     assert f"val_acc {trial.value:.4f}, the mean of 2 folds (deviation {trial.std('val_acc'):.4f})" in note
     from ferhpo.cli import main

@@ -259,6 +259,9 @@ def _sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], li
     )
     if not space.draws:
         faults.append("space is empty, so every trial would be the same; give it a draw, or use ferhpo train")
+    for draw in space.draws:
+        if draw.path.split(".")[0] == "data":
+            faults.append(f"space.{draw.path} varies, and data are read once for all trials; set {draw.path} instead")
     for key in ("max_t", "grace_period"):
         value = scheduler.get(key)
         if isinstance(value, int | float) and isinstance(limit, int) and value > limit:

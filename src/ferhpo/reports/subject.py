@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import FaceData
+from ferhpo.folds import KEPT_FOLD, num_folds
 from ferhpo.record import Sweep
 from ferhpo.study import TrialRecord
 from ferhpo.training.checkpoint import BEST, load_network
@@ -26,7 +28,12 @@ class Subject:
 
 
 def load_subject(record: Sweep, trial: TrialRecord, data: FaceData) -> Subject:
-    """Load a trial's best checkpoint and let it answer. Raises SweepError where it has none."""
+    """Load a trial's best checkpoint and let it answer. Raises SweepError where it has none.
+
+    data: as the sweep read it; of a cross-validated trial the kept fold answers, on the images that it did not train on
+    """
+    if num_folds(record.config) is not None:
+        data = fold_data(data, record.config["data"], KEPT_FOLD)
     network = build_network(record.trial_config(trial), data.channels, data.num_classes, data.image_size)
     checkpoint = load_network(record.kept_folder(trial.number) / BEST, network)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
