@@ -1,6 +1,6 @@
 """Features of a whole data set, computed once and kept in the cache of decoded images.
 
-They are those of the images as they are read: augmentation does not reach them (docs/decisions/0007). So they depend
+They are those of the images as they are read: augmentation does not reach them (docs/decisions/0008). So they depend
 on the images and the settings alone, and all splits, folds and subsets of a data set share one entry.
 """
 

@@ -13,7 +13,6 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ferhpo.config import instantiate
 from ferhpo.console import duration, number
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError
@@ -30,7 +29,9 @@ OF_A_SWEEP = (
     "leaderboard", "history", "importance", "parallel", "slices", "pareto", "optimisers", "ranking", "outcomes",
 )  # fmt: skip
 NOT_QUICK = ("importance", "slices", "optimisers")
-OF_A_TRIAL = ("collapse", "curves", "confusion", "layers")
+OF_A_TRIAL = (
+    "collapse", "curves", "confusion", "gallery", "saliency", "layers", "activations", "sparsity", "filters", "deepdream",
+)  # fmt: skip
 OF_DATA = ("classes",)  # of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
 
@@ -122,7 +123,7 @@ def _trial_panels(
 
 def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
     """What the record and the checkpoint of a trial hold, without building its network. SweepError without one."""
-    kept = read(record.trial_folder(trial.number) / BEST)
+    kept = read(record.kept_folder(trial.number) / BEST)
     matrix, names = kept["confusion"].tolist(), kept["class_names"]
     drawn = [curves.of_trial(trial, record.objective, _made(folder)), confusion.of_matrix(matrix, names, folder)]
     return _shown([collapse.of_confusion(matrix, names), *drawn])
@@ -133,7 +134,7 @@ def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
     from ferhpo.training.preprocess import Preprocess
     from ferhpo.trial import build_network
 
-    kept = read(record.trial_folder(trial.number) / BEST)
+    kept = read(record.kept_folder(trial.number) / BEST)
     preprocess = Preprocess.from_dict(kept["preprocess"])
     config = record.trial_config(trial)
     network = build_network(config, preprocess.channels, len(kept["class_names"]), preprocess.image_size)
@@ -151,13 +152,13 @@ def _made(folder: Path) -> Path:
 
 
 def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
+    from ferhpo.running import load_data
+
     try:
-        data = instantiate(record.config["data"])
+        return load_data(record.composed)
     except (ConfigError, DataError) as error:
         missing.append(f"Whatever needs the images: {error}")
         return None
-    assert isinstance(data, FaceData)
-    return data
 
 
 def _sample(trial: TrialRecord, folder: Path) -> Panel:
