@@ -87,7 +87,7 @@ def find_faults(composed: Composed, space: Space) -> tuple[list[str], list[str]]
 def _models(composed: Composed) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(option, section) of the model, or of each that the space chooses among."""
     chosen = composed.options.get("model")
-    yield from chosen.items() if chosen else [(composed.groups["model"], composed.config["model"])]
+    yield from chosen.items() if chosen else [(composed.groups.get("model", ""), composed.config["model"])]
 
 
 def _useless_settings(config: Mapping[str, Any], space: Space, models: str) -> Iterator[str]:

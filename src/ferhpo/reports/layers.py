@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def panel(subject: "Subject", folder: Path) -> Panel | None:
-    """Make the layer table of a subject's network."""
+    """Make the layer table of a subject's network; None for one of scikit-learn's estimators."""
     size = subject.preprocess.input_size
     return of_network(subject.network, (subject.preprocess.channels, size, size), folder)
 
 
 def of_network(network: nn.Module, input_shape: tuple[int, int, int], folder: Path) -> Panel | None:
     """The same of a network for images of [C, H, W]."""
+    if not any(True for _ in network.parameters()):
+        return None
     rows = layer_rows(network, input_shape)
     parameters, macs = sum(row["parameters"] for row in rows), sum(row["macs"] for row in rows)
     total = {"layer": "total", "type": "", "output": "", "parameters": parameters, "macs": macs}

@@ -30,7 +30,8 @@ OF_A_SWEEP = (
 )  # fmt: skip
 NOT_QUICK = ("importance", "slices", "optimisers")
 OF_A_TRIAL = (
-    "collapse", "curves", "confusion", "gallery", "saliency", "layers", "activations", "sparsity", "filters", "deepdream",
+    "collapse", "curves", "confusion", "gallery", "saliency",
+    "layers", "activations", "sparsity", "filters", "deepdream",
 )  # fmt: skip
 OF_DATA = ("classes",)  # of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
