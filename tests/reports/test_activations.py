@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_subject import build, make_subject, train
 
 from ferhpo.reports import activations, looking
 from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.tiny_subject import build, make_subject, train
 
 IMAGES = [40, 45, 3]
 

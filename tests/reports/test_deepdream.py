@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject, train
 
 from ferhpo.reports import deepdream
 from ferhpo.reports.deepdream import DreamSettings
 from ferhpo.reports.looking import logits_of
+from tests.reports.tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject, train
 
 TARGETS = torch.arange(NUM_CLASSES)
 

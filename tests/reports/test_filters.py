@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_subject import SIZE, build, linear_subject, make_data, make_subject
 from torch import nn
 
 from ferhpo.reports import filters
+from tests.reports.tiny_subject import SIZE, build, linear_subject, make_data, make_subject
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tiny_subject import NUM_CLASSES, build, make_subject
 
 from ferhpo.reports import gallery
 from ferhpo.reports.subject import Subject
+from tests.reports.tiny_subject import NUM_CLASSES, build, make_subject
 
 
 def with_answers(subject: Subject, wrong: dict[int, tuple[int, float]]) -> Subject:

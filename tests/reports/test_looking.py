@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject
 from torch import Tensor, nn
 
 from ferhpo.data.dataset import TRAIN, array_digest
 from ferhpo.reports import activations, deepdream, filters, gallery, looking, saliency, sparsity
 from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject
 
 IMAGES = [41, 3]  # one of validation, one of training
 FAST = [("feed_forward", 3), ("resnet-cbam", 1)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_subject import NUM_CLASSES, SIZE, build, linear_subject, make_subject, train
 from torch import nn
 
 from ferhpo.reports import looking, saliency
 from ferhpo.reports.subject import Subject
+from tests.reports.tiny_subject import NUM_CLASSES, SIZE, build, linear_subject, make_subject, train
 
 
 @pytest.mark.parametrize("channels", [1, 3])

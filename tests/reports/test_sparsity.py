@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_subject import build, make_subject
 from torch import nn
 
 from ferhpo.reports import sparsity
 from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.tiny_subject import build, make_subject
 
 IMAGES = list(range(40, 60))
 

@@ -83,6 +83,9 @@ def train(subject: Subject, steps: int = 40) -> Subject:
     inputs, labels = subject.preprocess(pixels_of(subject, indices)), torch.from_numpy(subject.data.labels[indices])
     optimizer = torch.optim.Adam(subject.network.parameters(), lr=3e-3)
     subject.network.train()
+    for module in subject.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.9  # or its statistics are those of no data, and a deep network says nothing
     for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(subject.network(inputs), labels).backward()
