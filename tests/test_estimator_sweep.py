@@ -74,6 +74,7 @@ def test_estimators_beside_networks_are_complete_also_where_the_scheduler_stops_
     assert len(trials) == 8
     assert 0 < len(once) < 8
     assert {trial.state for trial in once} == {"COMPLETE"}
+    assert ["STOP"] in [trial.decisions for trial in once], "the scheduler would have stopped one that was a network"
     assert {len(trial.epochs) for trial in once} == {1}
     assert all("optim.lr" not in trial.sample for trial in once)
     assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}

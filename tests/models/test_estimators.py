@@ -120,6 +120,12 @@ def test_state_of_another_estimator_is_refused(images: Tensor, labels: np.ndarra
         DecisionTree(**DATA).load_state_dict(state)
 
 
+def test_state_for_images_of_another_size_is_refused(images: Tensor, labels: np.ndarray) -> None:
+    state = fitted(LinearSVM, images, labels).state_dict()
+    with pytest.raises(RuntimeError, match="it takes 36 inputs of an image, and here are 16"):
+        LinearSVM(**{**DATA, "image_size": 4}).load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

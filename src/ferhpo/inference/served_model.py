@@ -33,7 +33,7 @@ class ServedModel(PythonModel):
         network = description["network"]
         self.num_classes = len(description["class_names"])
         self.preprocess = Preprocess.from_dict(description["preprocess"])
-        self.hog = globals()["Hog"](**description["hog"]) if description["hog"] else None
+        self.hog = globals()["Hog"](**description["hog"]) if description["hog"] is not None else None
         self.network: torch.nn.Module = globals()[network["name"]](**network["arguments"])
         fitted = folder / "estimator.skops"
         if fitted.exists():  # read by the estimator's own rule, which types it may hold

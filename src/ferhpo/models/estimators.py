@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ferhpo.models.layers import check_choice, check_int
 
 FEATURES = ("pixels", "hog")
-TRUSTED = [
-    "sklearn.tree._tree.Tree"
-]  # beside what skops trusts by itself: numpy's arrays and scikit-learn's own classes
-SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)  # as in scikit-learn's log_loss: a tree gives many a class none
+# Beside numpy's arrays and scikit-learn's public classes, which skops trusts by itself.
+TRUSTED = ["sklearn.tree._tree.Tree"]
+# As in scikit-learn's log_loss: a tree gives many a class no probability at all.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
 class Estimator(nn.Module):
@@ -49,6 +49,7 @@ class Estimator(nn.Module):
         check_choice("features", features, FEATURES)
         if features == "hog" and hog is None:
             raise ValueError("features is hog, and hog is null; give its settings, as hog={orientations: 9}")
+        check_int("num_features", num_features, at_least=1 if features == "hog" else 0)
         self.num_classes = num_classes
         self.num_image_features = num_features if features == "hog" else 0
         self.num_inputs = self.num_image_features or in_channels * image_size**2
@@ -99,6 +100,8 @@ class Estimator(nn.Module):
             raise RuntimeError(f"it is not the skops file of a {wanted}: {error}") from None
         if type(fitted).__name__ != wanted:
             raise RuntimeError(f"it is the skops file of a {type(fitted).__name__}, and not of a {wanted}")
+        if fitted.n_features_in_ != self.num_inputs:
+            raise RuntimeError(f"it takes {fitted.n_features_in_} inputs of an image, and here are {self.num_inputs}")
         self.fitted = fitted
 
 
