@@ -171,14 +171,14 @@ def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
             (tmp_path / "copy" / split / name).mkdir(parents=True)
             for path in (place / "faces" / "test" / name).iterdir():
                 (tmp_path / "copy" / split / name / path.name).write_bytes(path.read_bytes())
-    from ferhpo.data import image_folder
+    from ferhpo.data import image_folder, synthetic
     from ferhpo.evaluating import _may_have_seen
     from ferhpo.trained import find_model
 
     options = {"cache_dir": str(place / "cache")}
     training = image_folder.load(place / "faces", split="random", **options)
     copied = image_folder.load(tmp_path / "copy", **options)
-    drawn = ferhpo.running.instantiate({"_target_": "ferhpo.data.synthetic.load", "num_train": 7, "num_test": 7})
+    drawn = synthetic.load(num_train=7, num_test=7)
     mixed, once = (find_model(name, place / "mlruns") for name in ("mixed", "once"))
     other = {"_target_": "ferhpo.data.other.load"}
     assert _may_have_seen(mixed, other, copied, training)

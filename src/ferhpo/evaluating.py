@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from ferhpo import readings
 from ferhpo.config import Composed, compose, set_values
+from ferhpo.cross_validation import fold_data
 from ferhpo.data.class_names import with_classes
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.errors import ConfigError, DataError
+from ferhpo.folds import KEPT_FOLD, num_folds
 from ferhpo.running import load_data
 from ferhpo.study import FolderLock
 from ferhpo.tracking import add_to_run
@@ -97,7 +99,9 @@ def evaluate(
 
 
 def _load(trained: TrainedModel, section: Mapping[str, Any]) -> FaceData:
-    return load_data(Composed("evaluate", {**trained.config, "data": dict(section)}))
+    config = {**trained.config, "data": dict(section)}
+    data = load_data(Composed("evaluate", config))
+    return data if num_folds(config) is None else fold_data(data, section, KEPT_FOLD)  # whose network stands for all
 
 
 def _score(
@@ -146,7 +150,7 @@ def _training_data(
     """The data set whose training images the model saw, None where it cannot be read; and warnings."""
     noted = {} if trained.record is None else trained.record.meta.get("data", {})
     if not is_other:
-        if noted.get("digest", data.digest) != data.digest:
+        if num_folds(trained.config) is None and noted.get("digest", data.digest) != data.digest:
             return data, ["the data set has changed since the model was trained: its digest was " + noted["digest"]]
         return data, []
     try:

@@ -85,7 +85,7 @@ def find_model(
 
 def load_trial(record: Sweep, trial: TrialRecord) -> tuple["nn.Module", Preprocess, tuple[str, ...]]:
     """The network of a trial at its best epoch, its preprocessing, its classes. SweepError where no epoch was kept."""
-    path = record.trial_folder(trial.number) / BEST
+    path = record.kept_folder(trial.number) / BEST
     checkpoint = read(path)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     class_names = tuple(checkpoint["class_names"])

@@ -170,7 +170,7 @@ def by_epoch(subject: Subject, most: int = 10) -> Iterator[tuple[int, Subject]]:
     Of more than `most` epochs those that are evenly spread, the best one always. The answers of all of them are those
     of the best epoch.
     """
-    folder, best = subject.record.trial_folder(subject.trial.number), subject.trial.best_epoch or 0
+    folder, best = subject.record.kept_folder(subject.trial.number), subject.trial.best_epoch or 0
     others = [epoch for epoch in kept_epochs(folder) if epoch != best]
     for epoch in sorted([best, *evenly_spread(others, most - 1)]):
         if epoch == best:

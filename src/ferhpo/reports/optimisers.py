@@ -116,7 +116,7 @@ def _confusions(record: Sweep, groups: Groups, folder: Path) -> list[Path]:
     images = []
     for name, chosen in groups.items():
         best = best_of(record, chosen)
-        kept = kept_confusion(record.trial_folder(best.number) / "best.ckpt")
+        kept = kept_confusion(record.trial_folder(best.number), len(best.folds))
         if kept is not None:
             path, matrix = folder / f"optimisers_confusion_{name}.svg", np.asarray(kept["confusion"])
             title = f"{name}, trial {best.number}: "
