@@ -1,9 +1,10 @@
 """Every recipe on the real FER2013, reduced as `# reduced:` in its header says: a row of the results page each.
 
-    python benchmarks/recipes.py fer2013.csv [NAME ...] [--full] [--output-dir recipes]
+    python benchmarks/recipes.py fer2013.csv [NAME ...] [--ckplus CK48 --sfew SFEW] [--full] [--output-dir recipes]
 
 The reduced forms are for two CPU cores; `--full` runs the recipes as they stand, for a GPU. Each run is the command
 that a user would type, in a process of its own. A recipe whose sweep is in the output folder is resumed, not repeated.
+Recipes on merged data need CK+, and SFEW, which stands in for AffectNet; without them they are left out.
 """
 
 import argparse
@@ -16,11 +17,23 @@ from pathlib import Path
 from ferhpo.config import compose, sweep_files
 from ferhpo.record import META, Sweep, load_sweep
 
+MERGED = "mammadov2022_merged"
+
 
 def reduced_overrides(path: Path) -> list[str]:
     """What the header of a recipe says to change where there is no GPU."""
     found = re.search(r"^# reduced:((?: .*\n)(?:#  .*\n)*)", path.read_text(), re.MULTILINE)
     return found.group(1).replace("#", " ").split() if found else []
+
+
+def data_overrides(name: str, args: argparse.Namespace) -> list[str]:
+    """Where the data are; empty for a recipe whose data are not all given."""
+    if not name.startswith(MERGED):
+        return [f"data.path={args.data.resolve()}"]
+    if args.ckplus is None or args.sfew is None:
+        return []
+    merge = {"ckplus": args.ckplus.resolve(), "sfew": args.sfew.resolve(), "affectnet": "null"}
+    return [f"data.main.path={args.data.resolve()}", *(f"data.merge.{key}.path={path}" for key, path in merge.items())]
 
 
 def run(name: str, overrides: list[str], output_dir: Path) -> tuple[Sweep, float]:
@@ -50,14 +63,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--ckplus", type=Path)
+    parser.add_argument("--sfew", type=Path)
     parser.add_argument("--full", action="store_true", help="as the recipes stand")
     parser.add_argument("--output-dir", type=Path, default=Path("recipes"))
     args = parser.parse_args()
     files = {name: path for name, path in sweep_files().items() if name != "demo"}
     print("| recipe | val_acc | train_acc | trials | reduced | minutes |\n|---|---|---|---|---|---|", flush=True)
     for name in args.names or files:
-        reduced = [] if args.full else reduced_overrides(files[name])
-        record, seconds = run(name, [f"data.path={args.data.resolve()}", *reduced], args.output_dir.resolve())
+        reduced, data = [] if args.full else reduced_overrides(files[name]), data_overrides(name, args)
+        if not data:
+            continue
+        record, seconds = run(name, [*data, *reduced], args.output_dir.resolve())
         print(row(record, reduced, seconds), flush=True)
 
 
