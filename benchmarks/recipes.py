@@ -53,7 +53,7 @@ def row(record: Sweep, reduced: list[str], seconds: float) -> str:
     """A row of markdown: recipe, value, accuracy in training, trials, how reduced, minutes."""
     best = record.best()
     assert best is not None, f"{record.name}: no trial is complete"
-    kept = next((epoch for epoch in best.epochs if epoch["epoch"] == best.best_epoch), best.epochs[-1])
+    kept = best.folds[-1] if best.folds else best.epochs[(best.best_epoch or 1) - 1]
     values = [f"{100 * kept[key]:.2f} %" for key in ("val_acc", "train_acc")]
     how = " ".join(f"`{text}`" for text in reduced) or "no"
     return f"| {record.name} | {' | '.join(values)} | {len(record.trials())} | {how} | {seconds / 60:.0f} |"

@@ -1,5 +1,6 @@
 """Composition and checks: exact messages, and every file in conf/ and sweeps/."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,16 @@ def test_every_sweep_composes_passes_check_and_has_its_header(name):
     for key in ("source:", "command:", "hardware:", "time:", "result:"):
         assert f"# {key}" in text, f"{name} does not say its {key}"
     composed = compose(name, needed(name))
+    checking.check(composed, for_sweep=bool(composed.config["space"]))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in sweep_files() if name != "demo"])
+def test_the_reduced_form_of_every_recipe_passes_check(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet50.pth").touch()  # a user's weights
+    reduced = runpy.run_path(str(ROOT / "benchmarks" / "recipes.py"))["reduced_overrides"](sweep_files()[name])
+    composed = compose(name, [*needed(name), *reduced])
     checking.check(composed, for_sweep=bool(composed.config["space"]))
 
 
