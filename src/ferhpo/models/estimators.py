@@ -154,7 +154,7 @@ class LinearSVM(Estimator):
         num_features: int = 0,
         features: str = "pixels",
         hog: Mapping[str, int] | None = None,
-        C: float = 0.01,
+        C: float = 1e-4,
         max_iter: int = 1000,
     ) -> None:
         super().__init__(in_channels, num_classes, image_size, num_features, features, hog)
