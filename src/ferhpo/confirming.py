@@ -226,11 +226,16 @@ def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
     before = {section: dict(leaves(sweep.config[section], section)) for section in RETRAINED}
     after = {section: dict(leaves(config[section], section)) for section in RETRAINED}
     return [
-        f"{key}={value} ({before[section].get(key)} in the sweep)"
+        f"{key}={_yaml(value)} ({_yaml(before[section].get(key))} in the sweep)"
         for section in RETRAINED
         for key, value in after[section].items()
         if key not in LOCATIONS and value != before[section].get(key)
     ]
+
+
+def _yaml(value: object) -> str:
+    """A value as a person types it in an override."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
