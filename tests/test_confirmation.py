@@ -1,10 +1,16 @@
 """Means, intervals, ranks and luck, against scipy and by hand."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ferhpo.config import Objective
 from ferhpo.confirmation import fresh_seeds, mean_of, means_of_lines, median_trial, rank_candidates, told_apart
+from ferhpo.reports.confirmed import candidates_csv, confirmation_note, sentences
+from ferhpo.score_tables import confirmation_tables
 from ferhpo.study import TrialRecord, derive_seed
 
 MAX, MIN = Objective(), Objective("val_loss", "min")
@@ -119,3 +125,65 @@ def test_means_of_lines():
     assert found["published"]["acc"].mean == pytest.approx(0.6)
     assert found["clean"]["acc"].values == (0.25, 0.35)
     assert means_of_lines([{"published": {"n": 4, "acc": 1.0}, "clean": None}])["clean"] is None
+
+
+def found_of(chosen, again, **changes):
+    """What confirm.json would hold, without test images and registry."""
+    candidates = rank_candidates(chosen, again, MAX, comparable=not changes.get("changed"))
+    winner = next(candidate for candidate in candidates if candidate.trial == chosen[0].number)
+    found = {"sweep": "demo", "confirmation": "demo-confirm", "objective": "val_acc", "level": 0.95, "seeds": [1, 2]}
+    found |= {"candidates": [asdict(candidate) for candidate in candidates], "told_apart": told_apart(candidates)}
+    found |= {"chosen": candidates[0].trial if candidates[0].score else None, "winner": winner.trial, "changed": []}
+    found |= {
+        "luck": winner.luck and asdict(winner.luck),
+        "test": None,
+        "no_test": "there are none",
+        "registered": None,
+    }
+    found |= {"sweep_run": "", "experiment_id": "", "split_name": "published"}
+    return json.loads(json.dumps(found | changes))
+
+
+def shown(found):
+    console = Console(width=120)
+    with console.capture() as capture:
+        for part in confirmation_tables(found):
+            console.print(part)
+    return capture.get()
+
+
+def test_what_was_found_in_words():
+    chosen = [trial(7, 0.80), trial(2, 0.79)]
+    again = [trial(0, 0.70, 7), trial(1, 0.78, 2), trial(2, 0.50, 7), trial(3, 0.76, 2)]
+    found = found_of(chosen, again)
+    assert list(sentences(found)) == [
+        "Trial 2 is chosen by its mean val_acc, 0.7700 ± 0.0141; by the sweep's own values it was trial 7.",
+        "Its interval is not clear of that of trial 7: these seeds do not tell the two apart.",
+        "Luck +0.2000 (95 % interval -1.0706 to 1.4706, 2 seeds): the sweep's best, trial 7, had val_acc 0.8000 there "
+        "and 0.6000 on fresh seeds; the interval holds 0, so it may have been none.",
+        "No test images were read: there are none.",
+    ]
+    heading, first, second = candidates_csv(found).splitlines()
+    assert heading.startswith("rank,trial,sweep_value,n,mean,deviation,low,high,val_acc_clean,luck,lost_seeds,optim.lr")
+    assert (first.split(",")[:4], second.split(",")[:4]) == (["1", "2", "0.79", "2"], ["2", "7", "0.8", "2"])
+    assert "| 1 | 2 | 0.7900 | 0.7700 ± 0.0141 |" in confirmation_note(found)
+    assert "0.7700 ± 0.0141" in shown(found)
+
+
+def test_a_confirmation_without_any_value_chooses_nothing():
+    found = found_of([trial(7, 0.80)], [trial(0, 0.1, 7, state="FAILED"), trial(1, 0.1, 7, state="DIVERGED")])
+    assert list(sentences(found)) == ["Nothing is chosen: no training of a candidate came to an end with a val_acc."]
+    assert "Nothing is chosen" in shown(found)
+    assert "Nothing is chosen" in confirmation_note(found)
+    assert candidates_csv(found).count("\n") == 2
+
+
+def test_lost_seeds_and_other_settings_are_told():
+    again = [trial(0, 0.7, 7), trial(1, 0.1, 7, state="DIVERGED")]
+    told = list(sentences(found_of([trial(7, 0.80)], again, changed=["trainer.max_epochs=60 (2 in the sweep)"])))
+    assert told == [
+        "Trial 7 is chosen by its mean val_acc, 0.7000.",
+        "How much was luck is not computed: the retraining had trainer.max_epochs=60 (2 in the sweep).",
+        "Trial 7 lost 1 of its seeds (diverged) and ranks behind.",
+        "No test images were read: there are none.",
+    ]

@@ -226,11 +226,16 @@ def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
     before = {section: dict(leaves(sweep.config[section], section)) for section in RETRAINED}
     after = {section: dict(leaves(config[section], section)) for section in RETRAINED}
     return [
-        f"{key}={value} ({before[section].get(key)} in the sweep)"
+        f"{key}={_yaml(value)} ({_yaml(before[section].get(key))} in the sweep)"
         for section in RETRAINED
         for key, value in after[section].items()
         if key not in LOCATIONS and value != before[section].get(key)
     ]
+
+
+def _yaml(value: object) -> str:
+    """A value as a person types it in an override."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
@@ -246,10 +251,9 @@ def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) ->
         elif key in drawn or section in sweep.composed.options:
             faults.append(f"{key} is what the sweep drew: each candidate keeps its own")
         elif key in DIVIDES and not _keeps_division(sweep, key, text):
-            split = sweep.config["data"].get("split") or "published"
             faults.append(
-                f"{text} divides the images in another way than the sweep, which chose under data.split={split}: its "
-                "selection may have seen the test images; leave it out"
+                f"{text} divides the images in another way than the sweep, which chose under "
+                f"data.split={_split_of(sweep)}: its selection may have seen the test images; leave it out"
             )
         else:
             faults += set_values(config, [text])
@@ -262,4 +266,10 @@ def _keeps_division(sweep: Sweep, key: str, text: str) -> bool:
     if set_values(config, [text]):
         return True  # a fault that is told as such
     same = bool(config["data"] == sweep.config["data"])
-    return same or (key != "data.split" and str(sweep.config["data"].get("split") or "published") == "published")
+    return same or (key != "data.split" and _split_of(sweep) == "published")
+
+
+def _split_of(sweep: Sweep) -> str:
+    """The split that a sweep chose under, without its fold."""
+    named = sweep.config["data"].get("split") or "published"
+    return str(sweep.meta.get("data", {}).get("split_name", named)).partition(",")[0]

@@ -176,11 +176,10 @@ def _check(
     if not (data.split == SPLIT_NAMES.index(split)).any():
         faults.append(f"data.split is {data.split_name}, which leaves no {split} images in {data.source}")
     elif split == "test" and _may_have_seen(trained, section, data, training):
-        chosen_under = str(trained.config["data"].get("split") or "published")
         faults.append(
-            f"data.split is {data.split_name}, and {trained.label} was trained under data.split={chosen_under}: its "
-            "training or its selection may have seen these test images; leave data.split as it was, or train under "
-            "data.split=published"
+            f"data.split is {data.split_name}, and {trained.label} was trained under "
+            f"data.split={_split_of(trained, training)}: its training or its selection may have "
+            "seen these test images; leave data.split as it was, or train under data.split=published"
         )
     if faults:
         raise ConfigError("evaluate", faults)
@@ -189,19 +188,26 @@ def _check(
 def _may_have_seen(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, training: FaceData | None
 ) -> bool:
-    """Whether test images may have been trained or selected on: the same source divided in another way, or, for a
-    model that was not made under published splits, pixels in common."""
+    """Whether test images may have been trained or selected on: the same source divided in another way than the
+    published one, or pixels in common with what trained and validated."""
     own = trained.config["data"]
-    before = str(own.get("split") or "published") if training is None else training.split_name
-    splits = {before.partition(",")[0], data.split_name.partition(",")[0]}
+    splits = {_split_of(trained, training), data.split_name.partition(",")[0]}
     if splits == {"published"} or (training is not None and training.digest == data.digest):
         return False
-    if section["_target_"] == own["_target_"]:
+    # FER2013 in another form has other pixels and is the same data; two folders are the same where their path is.
+    any_folder = str(own["_target_"]).endswith("image_folder.load")
+    if section["_target_"] == own["_target_"] and (not any_folder or section.get("path") == own.get("path")):
         return True
-    if training is None or before.startswith("published"):
+    if training is None:
         return False
     known = training.images[(training.split == TRAIN) | (training.split == VAL)]
     return bool(stand_among(data, known)[data.split == TEST].any())
+
+
+def _split_of(trained: TrainedModel, training: FaceData | None) -> str:
+    """The split that a model was trained under, without its fold."""
+    name = trained.config["data"].get("split") or "published"
+    return (str(name) if training is None else training.split_name).partition(",")[0]
 
 
 def _noted(found: ModelScores, trained: TrainedModel, data: FaceData, training: FaceData | None) -> ModelScores:

@@ -32,11 +32,11 @@ METRICS = [
     "val_loss",
     "val_acc",
     "val_macro_f1",
-    "val_acc_clean",
     "lr",
     "epoch_seconds",
     "images_per_second",
     "device_memory_mb",
+    "val_acc_clean",
 ]
 MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
 RunFit = Callable[..., Any]
