@@ -52,7 +52,7 @@ class Candidate:
 
 def mean_of(values: Sequence[float], level: float = LEVEL) -> Mean:
     """Mean and t-interval: mean ± t((1 + level) / 2, n - 1) * deviation / sqrt(n)."""
-    from scipy.stats import t  # type: ignore[import-untyped]
+    from scipy.stats import t
 
     mean = statistics.fmean(values)
     if len(values) < 2:
