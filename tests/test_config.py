@@ -22,21 +22,25 @@ def faults(name, *overrides):
     return list(caught.value.faults)
 
 
-def needed(name, *overrides):
+def missing_paths(composed):
     """What a user must give: a path for every one that is not set."""
-    data = compose(name, overrides).config["data"]
-    return [f"{path}=/nowhere" for path, value in leaves(data, "data") if value == "???"]
+    return [f"{path}=/nowhere" for path, value in leaves(composed.config["data"], "data") if value == "???"]
+
+
+def needed(name):
+    return missing_paths(compose(name))
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_passes_check(group, option):
     overrides = [f"{group}={option}"]
-    overrides += needed("demo", *overrides) if group == "data" else []
     if (group, option) == ("sampler", "grid"):
         overrides += ["~space.optim"]  # a grid has no continuous draws
-    if is_estimator(compose("demo", overrides).config["model"]):
-        overrides += ["trainer.max_epochs=1", "scheduler=none", "~space.optim"]  # it is fitted once
-    checking.check(compose("demo", overrides))
+    composed = compose("demo", overrides)
+    more = missing_paths(composed)
+    if is_estimator(composed.config["model"]):
+        more += ["trainer.max_epochs=1", "scheduler=none", "~space.optim"]  # it is fitted once
+    checking.check(compose("demo", [*overrides, *more]) if more else composed)
 
 
 @pytest.mark.parametrize(

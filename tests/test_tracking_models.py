@@ -65,7 +65,7 @@ def make_checkpoint(config, network_class, preprocess, seed=0):
     return network.eval(), held
 
 
-def expected(network, preprocess, images, hog):
+def expected(network, preprocess, images, hog=None):
     """What training's own evaluation answers."""
     num_images = len(images)
     split = np.full(num_images, TEST, np.uint8)

@@ -71,7 +71,7 @@ def make_subject(
     """A subject as load_subject makes one. Its trial's folder is folder/trials/0000."""
     data = data or make_data()
     preprocess = preprocess_of(data, input_size, normalise)
-    record = Sweep(folder, "id", Composed(folder.name, {}), {})
+    record = Sweep(folder, "id", Composed(folder.name, {"data": {}}), {})
     trial = TrialRecord(0, "COMPLETE", {}, seed=0, best_epoch=best_epoch)
     network.eval()
     return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))

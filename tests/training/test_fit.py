@@ -162,7 +162,7 @@ def test_first_epoch_is_a_hand_written_loop(run_fit: RunFit, data: FaceData, tmp
     )
     for inputs, targets in batches:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(expected(inputs), targets).backward()
+        torch.nn.functional.cross_entropy(expected(*inputs), targets).backward()
         torch.nn.utils.clip_grad_norm_(expected.parameters(), 0.5)
         optimizer.step()
     for name, tensor in network.state_dict().items():
