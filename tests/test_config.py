@@ -9,8 +9,8 @@ from ferhpo import checking, verbs
 from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
 from ferhpo.errors import ConfigError
 from ferhpo.model_section import is_estimator
-from ferhpo.running import _make_paths_absolute
 from ferhpo.space import leaves
+from ferhpo.starting import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
@@ -161,7 +161,7 @@ def test_paths_of_merged_sources_become_absolute(tmp_path, monkeypatch):
     (tmp_path / "here.csv").touch()
     given = ["data.main.path=a.csv", "data.merge.ckplus.path=CK", "data.merge.ckplus.clean=here.csv"]
     config = compose("demo", ["data=merged", *given, "data.merge.affectnet.clean=labels.csv"]).config
-    _make_paths_absolute(config)
+    make_paths_absolute(config)
     assert config["data"]["main"]["path"] == str(tmp_path / "a.csv")
     ckplus, affectnet = config["data"]["merge"]["ckplus"], config["data"]["merge"]["affectnet"]
     assert (ckplus["path"], ckplus["clean"]) == (str(tmp_path / "CK"), str(tmp_path / "here.csv"))

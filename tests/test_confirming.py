@@ -18,6 +18,7 @@ from ferhpo.confirmation import fresh_seeds
 from ferhpo.confirming import changes
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.record import create_sweep
+from ferhpo.starting import tracking_settings
 from ferhpo.study import FolderLock, SweepStudy
 from tests.conftest import TINY
 
@@ -245,7 +246,7 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(
 
     from ferhpo.tracking import run_of
 
-    settings = ferhpo.running.tracking_settings(result.sweep.config)
+    settings = tracking_settings(result.sweep.config)
     run = MlflowClient(settings.store_uri).get_run(run_of(folder / "demo-confirm", settings, result.best.number))
     assert run.data.tags["ferhpo.test_readings"] == str(found.num_readings)
     (folder / "demo-confirm").rename(folder / "elsewhere")

@@ -8,7 +8,7 @@ import torch
 import ferhpo
 from ferhpo import registry
 from ferhpo.data.dataset import VAL
-from ferhpo.running import load_data, tracking_settings
+from ferhpo.starting import load_data, tracking_settings
 
 DATA = ["data.num_train=140", "data.num_val=70", "data.num_test=14"]
 SMALL = [

@@ -59,7 +59,7 @@ def no_ray(monkeypatch):
     def start(compute):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(running, "_RayStart", start)
+    monkeypatch.setattr(running, "RayStart", start)
 
 
 def refused(capsys, *arguments):

@@ -8,7 +8,7 @@ from ferhpo.config import compose
 from ferhpo.data.hog import Hog
 from ferhpo.errors import ConfigError
 from ferhpo.model_section import find_faults, shared_hog
-from ferhpo.running import load_data
+from ferhpo.starting import load_data
 from ferhpo.study import derive_seed, random_sample
 from ferhpo.trial import build_network
 

@@ -16,7 +16,8 @@ from ferhpo.errors import TrackingError
 from ferhpo.record import Sweep, write_json
 from ferhpo.reports.confirmed import candidates_csv, confirmation_note
 from ferhpo.reports.leaderboard import leaderboard_csv
-from ferhpo.running import SHIP_SECONDS, SweepResult, tracking_settings
+from ferhpo.running import SHIP_SECONDS, SweepResult
+from ferhpo.starting import tracking_settings
 from ferhpo.study import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, add_to_run, run_of
 

@@ -20,8 +20,9 @@ from ferhpo.config import Composed, set_values
 from ferhpo.confirmation import LEVEL, fresh_seeds
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.record import META, Sweep, free_name, load_sweep
-from ferhpo.running import Listener, resumed, run_listed, tracking_settings
+from ferhpo.running import Listener, run_listed
 from ferhpo.space import leaves
+from ferhpo.starting import resumed, tracking_settings
 from ferhpo.study import FolderLock
 from ferhpo.tracking import num_unshipped
 

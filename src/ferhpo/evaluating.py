@@ -20,7 +20,7 @@ from ferhpo.data.class_names import with_classes
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.errors import ConfigError, DataError
 from ferhpo.folds import KEPT_FOLD, num_folds
-from ferhpo.running import load_data
+from ferhpo.starting import load_data
 from ferhpo.study import FolderLock
 from ferhpo.tracking import add_to_run
 from ferhpo.trained import TrainedModel, find_model

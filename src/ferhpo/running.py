@@ -4,7 +4,6 @@ What a reader would get wrong: nothing is made on disk before everything that ca
 finished in tracking by `finish` only, so the parent run closes last.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,34 +11,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ferhpo import checking, publishing
-from ferhpo.config import Composed, ComputeSettings, as_function, compose, nearest_key, not_set
-from ferhpo.cross_validation import fold_data, runner_of
+from ferhpo.config import Composed, ComputeSettings, compose
+from ferhpo.cross_validation import runner_of
 from ferhpo.data.dataset import FaceData
-from ferhpo.data.features import with_hog
 from ferhpo.drawing import Drawing
-from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError
-from ferhpo.folds import num_folds
+from ferhpo.errors import FerhpoError, StorageError
 from ferhpo.ledger import CONTINUE, Ledger
-from ferhpo.model_section import shared_hog
 from ferhpo.record import (
-    CHANGEABLE,
-    META,
     Sweep,
-    check_disk,
     create_sweep,
-    exists_error,
-    free_name,
-    load_sweep,
     save_config,
 )
 from ferhpo.reports.collapse import collapse_warnings
 from ferhpo.reports.leaderboard import leaderboard_csv, sweep_note
-from ferhpo.space import Space, leaves, set_path
-from ferhpo.study import FolderLock, SweepStudy, TrialRecord
-from ferhpo.tracking import Tracker, TrackingSettings, check_store
+from ferhpo.space import Space
+from ferhpo.starting import (
+    RayStart,
+    load_data,
+    make_paths_absolute,
+    refuse_existing,
+    resumed,
+    store_warnings,
+    tracking_settings,
+    use_free_name,
+)
+from ferhpo.study import SweepStudy, TrialRecord
+from ferhpo.tracking import Tracker, TrackingSettings
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
 ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
@@ -70,26 +68,6 @@ class SweepResult:
 Finisher = Callable[[Sweep, Tracker, TrackingSettings, FaceData, bool, list[str]], SweepResult]
 
 
-def load_data(composed: Composed) -> FaceData:
-    """Read (or take from the cache) the data set of a configuration, with the features that its models take.
-
-    Raises DataError, and ConfigError where the models' features cannot be computed.
-    """
-    section = composed.config["data"]
-    missing = [path for path, value in leaves(section, "data") if value == "???"]
-    if missing:
-        raise ConfigError(composed.name, [not_set(path) for path in missing])
-    data = as_function(section, composed.config.get("allowed_targets") or ())()
-    assert isinstance(data, FaceData)
-    for fold in range(num_folds(composed.config) or 0):
-        fold_data(data, section, fold)  # so that what cannot be cut is said here, and not by every trial
-    try:
-        hog = shared_hog(composed)
-        return data if hog is None else with_hog(data, hog, section.get("cache_dir"))
-    except ValueError as error:
-        raise ConfigError(composed.name, [f"model.{error}"]) from None
-
-
 def sweep(
     name: str,
     overrides: Sequence[str] = (),
@@ -110,17 +88,17 @@ def sweep(
     existing = resumed(name, overrides, "sweep") if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if new and existing is None:
-        _use_free_name(composed.config)
+        use_free_name(composed.config)
     warnings = checking.check(composed)
     config = composed.config
-    _make_paths_absolute(config)
+    make_paths_absolute(config)
     if existing is None:
-        _refuse_existing(config)
+        refuse_existing(config)
     checking.check_weights(config, composed.space())
     settings = tracking_settings(config)
-    warnings += _check_store(settings)
+    warnings += store_warnings(settings)
     compute = ComputeSettings(**config["compute"])
-    with _RayStart(compute) as ray_start:
+    with RayStart(compute) as ray_start:
         data = load_data(composed)
         record = existing or create_sweep(composed)
         return _run(record, data, settings, ray_start, compute, warnings, listener)
@@ -141,13 +119,13 @@ def run_listed(
     The configuration is checked by whoever calls. finisher: closes the sweep in the place of `finish`
     """
     config = composed.config
-    _make_paths_absolute(config)
+    make_paths_absolute(config)
     if existing is None:
-        _refuse_existing(config)
+        refuse_existing(config)
     settings = tracking_settings(config)
-    told = [*warnings, *_check_store(settings)]
+    told = [*warnings, *store_warnings(settings)]
     compute = ComputeSettings(**config["compute"])
-    with _RayStart(compute) as ray_start:
+    with RayStart(compute) as ray_start:
         data = load_data(composed)
         record = existing or create_sweep(composed, kind, listed)
         return _run(record, data, settings, ray_start, compute, told, listener, finisher)
@@ -157,7 +135,7 @@ def _run(
     record: Sweep,
     data: FaceData,
     settings: TrackingSettings,
-    ray_start: "_RayStart",
+    ray_start: "RayStart",
     compute: ComputeSettings,
     warnings: list[str],
     listener: Listener,
@@ -235,14 +213,14 @@ def train(
     config.update(space={}, num_trials=1)
     composed.options.clear()
     if new and existing is None:
-        _use_free_name(config)
+        use_free_name(config)
     warnings = checking.check(composed, for_sweep=False)
-    _make_paths_absolute(config)
+    make_paths_absolute(config)
     if existing is None:
-        _refuse_existing(config)
+        refuse_existing(config)
     checking.check_weights(config, composed.space())
     settings = tracking_settings(config)
-    warnings += _check_store(settings)
+    warnings += store_warnings(settings)
     data = load_data(composed)
     record = existing or create_sweep(composed, kind="train")
     sampler = {"_target_": "optuna.samplers.RandomSampler"}
@@ -310,116 +288,3 @@ def finish(
     unshipped = tracker.flush(SHIP_SECONDS)
     tracker.close(1.0)
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)
-
-
-class _RayStart:
-    """Starts Ray in a thread while the driver reads data; `result` waits for it and raises what it raised.
-
-    The thread stays: Linux ends Ray's processes with the thread that started them (PR_SET_PDEATHSIG). The end of the
-    block stops Ray, unless it ran before: the next sweep of this process may want other resources.
-    """
-
-    def __init__(self, compute: ComputeSettings) -> None:
-        self.is_ours = False
-        self.error: Exception | None = None
-        self.done = threading.Event()
-        threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
-
-    def _work(self, compute: ComputeSettings) -> None:
-        from ferhpo import driver
-
-        try:
-            self.is_ours = driver.start_ray(compute)
-        except FerhpoError as error:
-            self.error = error
-        finally:
-            self.done.set()
-        threading.Event().wait()
-
-    def __enter__(self) -> "_RayStart":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.done.wait()
-        if self.is_ours:
-            from ferhpo import driver
-
-            driver.stop_ray()
-
-    def result(self) -> None:
-        self.done.wait()
-        if self.error is not None:
-            raise self.error
-
-
-def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
-
-    return TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
-
-
-def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
-    """The sweep to resume, with overrides of what a resume may change; nothing is written yet."""
-    output_dir = next((t.partition("=")[2] for t in overrides if t.startswith("output_dir=")), "mlruns")
-    record = load_sweep(name, output_dir)
-    if record.meta["kind"] != kind:
-        raise SweepError(f"{name} is a {record.meta['kind']}; ferhpo {record.meta['kind']} --resume {name} goes on")
-    check_disk(record.folder)
-    FolderLock(record.folder).release()  # refuses a second driver before Ray starts
-    config = record.config
-    known = ["num_trials", *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section])]
-    faults = []
-    for text in overrides:
-        key, _, value = text.partition("=")
-        section = key.split(".")[0]
-        if key == "output_dir":
-            continue
-        if section not in CHANGEABLE:
-            faults.append(
-                f"{key} cannot change in a resumed sweep, whose trials must be alike; {', '.join(CHANGEABLE)} can"
-            )
-        elif key in known:
-            try:
-                set_path(config, key, yaml.safe_load(value))
-            except yaml.YAMLError:
-                faults.append(f"{key} is {value}, which is not understood")
-        elif key == section:
-            faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]))}={value}")
-        else:
-            faults.append(f"{key} matches no key; {nearest_key(config, key)}")
-    if faults:
-        raise ConfigError(f"--resume {name}", faults)
-    return record
-
-
-def _check_store(settings: TrackingSettings) -> list[str]:
-    """Warnings about a store that is away and not required; TrackingError where it is required."""
-    reason = check_store(settings)
-    if reason is None:
-        return []
-    return [f"tracking.uri is {settings.shown_uri}: {reason}; records wait in the sweep's folder"]
-
-
-def _refuse_existing(config: Mapping[str, Any]) -> None:
-    folder = Path(config["output_dir"]) / str(config["name"])
-    if (folder / META).exists():
-        raise exists_error(folder)
-    check_disk(folder)
-
-
-def _use_free_name(config: dict[str, Any]) -> None:
-    folder = Path(config["output_dir"]) / str(config["name"])
-    if folder.exists():
-        config["name"] = free_name(folder)
-
-
-def _make_paths_absolute(config: dict[str, Any]) -> None:
-    """A sweep may be resumed from another folder."""
-    config["output_dir"] = str(Path(config["output_dir"]).resolve())
-    for path, value in list(leaves(config["data"])):
-        key = path.rpartition(".")[2]
-        is_path = key in ("path", "ferplus_path", "cache_dir") or (key == "clean" and Path(str(value)).exists())
-        if is_path and isinstance(value, str) and value != "???":
-            set_path(config["data"], path, str(Path(value).resolve()))
-    weights = config["model"].get("weights")
-    if isinstance(weights, str) and Path(weights).is_file():
-        config["model"]["weights"] = str(Path(weights).resolve())

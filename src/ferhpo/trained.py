@@ -14,7 +14,7 @@ from ferhpo.config import compose
 from ferhpo.errors import SweepError
 from ferhpo.readings import sweep_that_chose
 from ferhpo.record import META, Sweep, load_sweep
-from ferhpo.running import tracking_settings
+from ferhpo.starting import tracking_settings
 from ferhpo.study import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
 from ferhpo.training.checkpoint import BEST, load_weights, read

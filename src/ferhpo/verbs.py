@@ -21,7 +21,7 @@ from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import SweepError
 from ferhpo.folds import num_folds
 from ferhpo.record import META, load_sweep
-from ferhpo.running import load_data, tracking_settings
+from ferhpo.starting import load_data, tracking_settings
 
 if TYPE_CHECKING:
     from ferhpo.planning import Plan

@@ -153,7 +153,7 @@ def _made(folder: Path) -> Path:
 
 
 def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
-    from ferhpo.running import load_data
+    from ferhpo.starting import load_data
 
     try:
         return load_data(record.composed)

@@ -1,0 +1,313 @@
+"""What each verb of the command line does: call it, print its answer as tables for people or as JSON. cli.py parses.
+
+Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
+"""
+
+import argparse
+import json
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ferhpo.running import SweepResult
+
+
+def sweep(args: argparse.Namespace) -> int:
+    from ferhpo import running
+    from ferhpo.console import Progress, make_console
+
+    console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    with Progress(console) as progress:
+        function = running.train if args.verb == "train" else running.sweep
+        result = function(
+            args.name,
+            args.overrides,
+            resume=args.resume,
+            new=args.new,
+            config_dir=args.config_dir,
+            listener=progress,
+        )
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if args.json:
+        print(json.dumps(_result_dict(result)))
+    else:
+        _print_result(result)
+    if not result.finished:
+        return 130
+    return 3 if result.counts.get("FAILED") else 0
+
+
+train = sweep
+
+
+def _result_dict(result: "SweepResult") -> dict[str, Any]:
+    return {
+        "name": result.sweep.name,
+        "folder": str(result.sweep.folder),
+        "counts": result.counts,
+        "finished": result.finished,
+        "best": None if result.best is None else _trial_dict(result.best),
+        "registered": result.registered,
+        "unshipped": result.unshipped,
+        "warnings": result.warnings,
+    }
+
+
+def _trial_dict(trial: Any) -> dict[str, Any]:
+    keys = ("number", "state", "value", "best_epoch", "sample", "seed", "seconds", "reason", "epochs", "folds", "extra")
+    return {key: getattr(trial, key) for key in keys}
+
+
+def _print_result(result: "SweepResult") -> None:
+    from ferhpo.console import leaderboard, make_console
+
+    console = make_console()
+    record = result.sweep
+    console.print()
+    console.print(leaderboard(record.leaderboard(), record.objective.metric))
+    console.print()
+    failed = {state: n for state, n in result.counts.items() if state in ("FAILED", "INFEASIBLE", "DIVERGED")}
+    if failed:
+        first = next(t for t in record.trials() if t.state in failed)
+        shares = ", ".join(f"{n} {state.lower()}" for state, n in failed.items())
+        console.print(f"{shares}; the first: trial {first.number}: {(first.reason or '?').splitlines()[0]}")
+    if not result.finished:
+        verb = "train" if record.meta["kind"] == "train" else "sweep"
+        console.print(f"Stopped. ferhpo {verb} --resume {record.name} goes on.")
+    if result.registered:
+        name, version = result.registered
+        console.print(f"Registered {name} version {version}; ferhpo promote {record.name} makes it the champion.")
+    if result.unshipped:
+        console.print(f"{result.unshipped} records wait for MLflow; ferhpo sync {record.name} ships them.")
+    if result.view:
+        view = result.view.format(server="http://127.0.0.1:5000")
+        console.print(f"Look at it: ferhpo ui, then {view}", soft_wrap=True)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ferhpo.console import make_console
+    from ferhpo.evaluating import evaluate
+    from ferhpo.score_tables import evaluation_tables
+
+    found = evaluate(
+        args.model,
+        args.overrides,
+        split=args.split,
+        ten_crop=args.ten_crop,
+        output_dir=args.output_dir,
+        config_dir=args.config_dir,
+    )
+    if args.json:
+        print(json.dumps(asdict(found)))
+        return
+    console = make_console()
+    for table in evaluation_tables(found):
+        console.print(table)
+        console.print()
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def confirm(args: argparse.Namespace) -> int:
+    from ferhpo.confirming import confirm
+    from ferhpo.console import Progress, make_console
+    from ferhpo.score_tables import confirmation_tables
+
+    console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    with Progress(console) as progress:
+        result = confirm(
+            args.name,
+            args.overrides,
+            top=args.top,
+            seeds=args.seeds,
+            resume=args.resume,
+            new=args.new,
+            output_dir=args.output_dir,
+            listener=progress,
+        )
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if args.json:
+        print(json.dumps({**_result_dict(result), "found": result.found}))
+    elif result.found is None:
+        console.print(f"Stopped. ferhpo confirm --resume {result.sweep.name} goes on.")
+    else:
+        console.print()
+        for part in confirmation_tables(result.found):
+            console.print(part, soft_wrap=isinstance(part, str))
+            console.print()
+        if result.registered and result.confirmed is not None:
+            console.print(f"ferhpo promote {result.confirmed.name} makes it the champion.")
+    if not result.finished:
+        return 130
+    return 3 if result.counts.get("FAILED") else 0
+
+
+def plan(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+    from ferhpo.console import make_console, plan_table
+
+    plan = verbs.plan(args.name, args.overrides, args.config_dir)
+    if args.json:
+        print(json.dumps(plan.to_dict()))
+        return
+    console = make_console()
+    console.print(plan_table(plan))
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def check(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+
+    warnings = verbs.check(args.name, args.overrides, args.config_dir)
+    if args.json:
+        print(json.dumps({"faults": [], "warnings": warnings}))
+        return
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(f"{args.name} can run")
+
+
+def show(args: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    from ferhpo.config import compose
+    from ferhpo.console import key_values, make_console
+    from ferhpo.space import leaves
+
+    composed = compose(args.name, args.overrides, args.config_dir)
+    if args.json:
+        print(json.dumps({"config": composed.config, "groups": composed.groups, "origins": composed.origins}))
+        return
+    rows = []
+    for path, value in leaves(composed.config):
+        origin = next((composed.origins[p] for p in _parents(path) if p in composed.origins), "")
+        rows.append((path, Text.assemble(str(value), (f"  {origin}" if origin else "", "dim"))))
+    make_console().print(key_values(rows))
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def list_options(args: argparse.Namespace) -> None:
+    from ferhpo.config import GROUPS, group_files, headline, sweep_files
+    from ferhpo.console import key_values, make_console
+    from ferhpo.errors import ConfigError
+    from ferhpo.space import nearest
+
+    kinds = ["sweeps", *GROUPS]
+    alias = {name.rstrip("s"): name for name in kinds} | {f"{name}s": name for name in GROUPS} | {"optimisers": "optim"}
+    what = alias.get(args.what, args.what) if args.what else None
+    if what is not None and what not in kinds:
+        raise ConfigError("list", [f"{args.what} is nothing to list; {nearest(args.what, kinds)}"])
+    found = {
+        kind: sweep_files(args.config_dir) if kind == "sweeps" else group_files(kind, args.config_dir)
+        for kind in ([what] if what else kinds)
+    }
+    lines = {kind: {name: headline(path) for name, path in files.items()} for kind, files in found.items()}
+    if args.json:
+        print(json.dumps(lines))
+        return
+    console = make_console()
+    for kind, names in lines.items():
+        console.print(kind, style="bold")
+        console.print(key_values([(f"  {name}", text) for name, text in names.items()]))
+
+
+def runs(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+    from ferhpo.console import leaderboard, make_console
+    from ferhpo.record import load_sweep
+
+    console = make_console()
+    if args.name is None:
+        rows = verbs.list_sweeps(args.output_dir)
+        if args.json:
+            print(json.dumps(rows))
+            return
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for heading in ("sweep", "created", "trials", "best", "states"):
+            table.add_column(heading)
+        for row in rows:
+            states = ", ".join(f"{count} {state.lower()}" for state, count in row["counts"].items())
+            value = "" if row["best"] is None else f"{row['best']:.4f}"
+            table.add_row(row["name"], row["created"], str(row["num_trials"]), value, states)
+        console.print(table)
+        return
+    record = load_sweep(args.name, args.output_dir)
+    trials = record.leaderboard()
+    if args.json:
+        print(json.dumps([_trial_dict(trial) for trial in trials]))
+    else:
+        console.print(leaderboard(trials, record.objective.metric, args.rows))
+
+
+def ui(args: argparse.Namespace) -> int:
+    from ferhpo import verbs
+
+    return verbs.ui(args.output_dir, args.host, args.port)
+
+
+def promote(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ferhpo import verbs
+
+    promotion = verbs.promote(args.name, args.alias, args.version, args.output_dir)
+    if args.json:
+        print(json.dumps(asdict(promotion)))
+        return
+    before = "" if promotion.previous is None else f" (before: version {promotion.previous})"
+    print(f"{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
+    print(f"load it: mlflow.set_tracking_uri('{verbs.store_of(args.name, args.output_dir)}')")
+    print(f"         mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
+
+
+def report(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+
+    print(verbs.report(args.name, args.trial, args.out, args.output_dir))
+
+
+def sync(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+
+    print(f"{verbs.sync(args.name, args.output_dir)} records shipped")
+
+
+def data(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+    from ferhpo.console import data_tables, make_console
+
+    description = verbs.describe_data(args.name, args.overrides, args.config_dir)
+    if args.json:
+        print(json.dumps(description))
+        return
+    console = make_console()
+    for table in data_tables(description):
+        console.print(table)
+        console.print()
+
+
+def doctor(args: argparse.Namespace) -> None:
+    from ferhpo import verbs
+    from ferhpo.console import key_values, make_console
+
+    found = verbs.doctor(args.output_dir)
+    if args.json:
+        print(json.dumps(found))
+        return
+    console = make_console()
+    for title, rows in found.items():
+        console.print(title, style="bold")
+        console.print(key_values([(f"  {key}", value) for key, value in rows.items()]))
