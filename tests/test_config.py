@@ -9,7 +9,7 @@ from ferhpo import checking, verbs
 from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
 from ferhpo.errors import ConfigError
 from ferhpo.model_section import is_estimator
-from ferhpo.space import leaves
+from ferhpo.space import leaves, set_path
 from ferhpo.starting import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,9 @@ def test_the_reduced_form_of_every_recipe_passes_check(name, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet50.pth").touch()  # a user's weights
     reduced = runpy.run_path(str(ROOT / "benchmarks" / "recipes.py"))["reduced_overrides"](sweep_files()[name])
-    composed = compose(name, [*needed(name), *reduced])
+    composed = compose(name, reduced)
+    for path in missing_paths(composed):
+        set_path(composed.config, *path.split("="))
     checking.check(composed, for_sweep=bool(composed.config["space"]))
 
 

@@ -92,7 +92,7 @@ def test_a_fit_that_was_kept_and_not_recorded_is_not_made_again(tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "epoch", killed)
+        patched.setattr(Ledger, "report", killed)
         assert not ferhpo.train("demo", overrides).finished
     monkeypatch.setattr(Estimator, "fit", lambda *arguments: pytest.fail("fitted again"))
     result = ferhpo.train("kept", [f"output_dir={tmp_path}"], resume=True)
