@@ -34,12 +34,16 @@ def sweep(args: argparse.Namespace) -> int:
         print(json.dumps(_result_dict(result)))
     else:
         _print_result(result)
-    if not result.finished:
-        return 130
-    return 3 if result.counts.get("FAILED") else 0
+    return _exit_status(result)
 
 
 train = sweep
+
+
+def _exit_status(result: "SweepResult") -> int:
+    if not result.finished:
+        return 130
+    return 3 if result.counts.get("FAILED") else 0
 
 
 def _result_dict(result: "SweepResult") -> dict[str, Any]:
@@ -143,9 +147,7 @@ def confirm(args: argparse.Namespace) -> int:
             console.print()
         if result.registered and result.confirmed is not None:
             console.print(f"ferhpo promote {result.confirmed.name} makes it the champion.")
-    if not result.finished:
-        return 130
-    return 3 if result.counts.get("FAILED") else 0
+    return _exit_status(result)
 
 
 def plan(args: argparse.Namespace) -> None:

@@ -13,9 +13,9 @@ from ferhpo.data.emotion_folders import read_emotion_folders
 from ferhpo.data.emotions import emotion_of
 from ferhpo.data.faults import existing_path
 from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select
+from ferhpo.data.selection import key_faults, select, split_of_folders
 from ferhpo.data.splits import SplitOptions
-from ferhpo.errors import ConfigError, DataError
+from ferhpo.errors import ConfigError
 
 SPLITS = ("published", "folder", "random")
 
@@ -61,11 +61,7 @@ def load(
         cache_dir,
         lambda: read_emotion_folders(where, source, "AffectNet, folders of classes", channels, image_size, class_of),
     )
-    if "published" not in entry.arrays:
-        if split in ("published", "folder"):
-            rule = f"data.split={split} needs folders train and val or test, and it has classes only"
-            raise DataError(where, [f"{rule}; set data.split=random"])
-        options = SplitOptions("random", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
+    options = split_of_folders(where, entry, options, split)
     return select("affectnet", where, source, entry, options, labels, clean, class_of=class_of)
 
 

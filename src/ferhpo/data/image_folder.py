@@ -15,9 +15,9 @@ from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.data.faults import Faults, existing_path
 from ferhpo.data.files import decode_images, open_tree
 from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select
+from ferhpo.data.selection import key_faults, select, split_of_folders
 from ferhpo.data.splits import SplitOptions
-from ferhpo.errors import ConfigError, DataError
+from ferhpo.errors import ConfigError
 
 SPLITS = ("published", "folder", "random")
 
@@ -55,11 +55,7 @@ def load(
     source = existing_path("data.path", path)
     recipe = {"reader": "image_folder", "image_size": image_size, "channels": channels}
     entry = read_cached(where, source, recipe, cache_dir, lambda: _read(where, source, channels, image_size))
-    if "published" not in entry.arrays:
-        if split in ("published", "folder"):
-            rule = f"data.split={split} needs folders train and val or test, and it has classes only"
-            raise DataError(where, [f"{rule}; set data.split=random"])
-        options = SplitOptions("random", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
+    options = split_of_folders(where, entry, options, split)
     return select("image_folder", where, source, entry, options, labels, clean)
 
 

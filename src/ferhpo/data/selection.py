@@ -5,6 +5,7 @@ time.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ def key_faults(
     if image_size is not None and image_size < 1:
         faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave images as they are")
     return faults
+
+
+def split_of_folders(where: str, entry: Entry, options: SplitOptions, asked: str | None) -> SplitOptions:
+    """Return the options, with a random split where there are classes alone; DataError if another was `asked` for."""
+    if "published" in entry.arrays:
+        return options
+    if asked in ("published", "folder"):
+        rule = f"data.split={asked} needs folders train and val or test, and it has classes only"
+        raise DataError(where, [f"{rule}; set data.split=random"])
+    return replace(options, split="random")
 
 
 def select(

@@ -5,6 +5,7 @@ bytes of a skops file, which is read with the types below allowed and no others;
 """
 
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ TRUSTED = ["sklearn.tree._tree.Tree"]
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
-class Estimator(nn.Module):
+class Estimator(nn.Module, ABC):
     """Classify images by an estimator on their pixels or HOG features; `fit` it before it is called.
 
     Forward: float [N, C, H, W], and features float [N, num_features] where it takes them, to the logarithms of
@@ -55,13 +56,13 @@ class Estimator(nn.Module):
         self.num_inputs = self.num_image_features or in_channels * image_size**2
         self.fitted: Any = None
 
+    @abstractmethod
     def make(self, seed: int) -> Any:
         """Return scikit-learn's estimator, not fitted yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cost(self) -> dict[str, int]:
         """Return num_parameters of what was fitted, and macs of an image where it multiplies at all."""
-        raise NotImplementedError
 
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return [N, classes seen in training] for [N, num_inputs]."""
