@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, "json", False):
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ferhpo.errors import first_line
+
 if TYPE_CHECKING:
     from ferhpo.ledger import Ledger
     from ferhpo.planning import Plan, Spread
@@ -253,7 +255,7 @@ class Progress:
         at = f" at epoch {trial.best_epoch} of {len(trial.epochs)}" if trial.best_epoch else ""
         if trial.folds:
             at = f" over {len(trial.folds)} of {ledger.num_reports} folds"
-        reason = f": {trial.reason.splitlines()[0]}" if trial.reason else ""
+        reason = f": {first_line(trial.reason)}" if trial.reason else ""
         state = Text(f"{trial.state.lower():<10}", style=STATE_STYLES.get(trial.state, ""))
         took = "" if trial.seconds is None else f" ({duration(trial.seconds)})"
         best = ledger.study.best()

@@ -31,12 +31,14 @@ def cross_validate(
     report: FoldReport,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
     num_threads: int | None = None,
+    on_epoch: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train a network on each fold of a data set that was read without one; goes on where an earlier call was stopped.
 
     folder: the trial's; each fold has a folder of its own in it
     report: called after each fold with (folds done, the means over these, the epochs of the last); also for folds that
         an earlier call has trained; may raise SystemExit to stop
+    on_epoch: called after each epoch of a fold
     The outcome of the first fold that does not come to its end is the trial's, its reason begins with the fold.
     """
     folds, objective = num_folds(config), Objective(**config["objective"])
@@ -47,7 +49,7 @@ def cross_validate(
         done = _read_result(place)
         if done is None:
             with _named(fold):
-                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads)
+                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, on_epoch)
             if outcome.state != "COMPLETE":
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
@@ -83,6 +85,7 @@ def _train_fold(
     seed: int,
     on_start: Callable[[dict[str, Any]], None],
     num_threads: int | None,
+    on_epoch: Callable[[], None],
 ) -> tuple[dict[str, Any], Outcome]:
     facts: dict[str, Any] = {}
     epochs: list[dict[str, float]] = []
@@ -91,12 +94,16 @@ def _train_fold(
         facts.update(found)
         on_start(found)
 
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        epochs.append({"epoch": epoch, **metrics})
+        on_epoch()
+
     outcome = run_trial(
         config,
         fold_data(data, config["data"], fold),
         folder,
         derive_seed(seed, fold, "fold"),
-        lambda epoch, metrics: epochs.append({"epoch": epoch, **metrics}),
+        report,
         start,
         num_threads,
     )

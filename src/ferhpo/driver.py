@@ -6,6 +6,7 @@ its last `report` until the next trial resets the worker; its SystemExit comes o
 
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
@@ -19,7 +20,8 @@ import numpy as np
 from ferhpo.config import ComputeSettings, Objective, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError
-from ferhpo.folds import report_unit
+from ferhpo.folds import EPOCH, report_unit
+from ferhpo.hanging import Watch, trace_of
 from ferhpo.ledger import CONTINUE, STOP, Ledger
 from ferhpo.study import derive_seed
 
@@ -198,6 +200,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
+        self.ledger.heard_of(number)
         facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
         self.ledger.report_facts(number, facts)
         if self.ledger.unit not in result:
@@ -255,9 +258,25 @@ class LedgerCallback(_Unsaved, tune.Callback):
         self.ledger = ledger
         self._outcomes: dict[int, tuple[str, str]] = {}
         self._fault: StorageError | None = None
+        self._running: dict[int, Trial] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.ledger.start(trial.config["number"])
+        number = trial.config["number"]
+        self.ledger.start(number)
+        self._running[number] = trial
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.ledger.check_first_failures()
+        for number in self.ledger.hanging():
+            actor = self._running[number].temporary_state.ray_actor
+            if number not in self._outcomes and actor is not None:
+                self._outcomes[number] = "FAILED", self._why_hanging(number)
+                ray.kill(actor)  # Tune then calls on_trial_error
+
+    def _why_hanging(self, number: int) -> str:
+        seconds = self.ledger.compute.trial_timeout
+        where = trace_of(self.ledger.sweep.trial_folder(number))
+        return f"no epoch for {seconds:g} s (compute.trial_timeout)" + (f"; it stood at\n{where}" if where else "")
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -286,23 +305,45 @@ class LedgerCallback(_Unsaved, tune.Callback):
         if number in self._outcomes:
             self.ledger.ended(number, *self._outcomes.pop(number))
         else:
-            error = trial.get_error()
-            self.ledger.lost(number, str(error).strip().splitlines()[-1] if error else "no reason given")
+            self.ledger.lost(number, *why_lost(trial))
 
 
-def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None) -> None:
+def why_lost(trial: Trial) -> tuple[str, bool]:
+    """How a trial's worker died, in a sentence, and whether the machine killed it for its memory.
+
+    Ray's whole text names the command lines of other processes, with whatever passwords stand in them.
+    """
+    # trial.get_error() reads the copy in storage, which Tune makes later.
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    if found := re.search(r"low on memory.* was (.+? limit)", text):
+        return f"the node ran low on memory ({found.group(1)})", True
+    found = re.search(r"The actor is dead because (.+?)(?: Some common causes|$)", text, re.MULTILINE)
+    return (found.group(1) if found else "no reason was given"), False
+
+
+def worker_trial(
+    config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None
+) -> None:
     """What a worker runs: one trial after the other in a warm process."""
     import traceback
+
+    facts: dict[str, Any] = {}
+    unit = report_unit(config["config"])
+    watch = Watch(Path(config["folder"]), timeout_seconds)
+    watch.start()
 
     from ferhpo.cross_validation import runner_of
     from ferhpo.trial import release_memory
 
-    facts: dict[str, Any] = {}
-    unit = report_unit(config["config"])
+    def tell(result: dict[str, Any]) -> None:
+        watch.stop()  # it may wait long for the driver
+        tune.report({**result, "facts": facts})
+        watch.start()
 
     def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
-        tune.report({**metrics, unit: count, "fold_epochs": fold_epochs, "facts": facts})
+        tell({**metrics, unit: count, "fold_epochs": fold_epochs})
 
+    of_folds = {} if unit == EPOCH else {"on_epoch": lambda: tell({})}
     try:
         outcome = runner_of(config["config"])(
             config["config"],
@@ -312,18 +353,20 @@ def worker_trial(config: dict[str, Any], data: FaceData, num_threads: int | None
             report,
             on_start=facts.update,
             num_threads=num_threads,
+            **of_folds,
         )
     except StorageError as error:
         # Not the trial's fault: the driver ends the sweep, and a resume goes on with the trial.
-        tune.report({"outcome": DISK_REFUSED, "reason": str(error), "facts": facts})
+        tell({"outcome": DISK_REFUSED, "reason": str(error)})
         raise
     except Exception as error:
         # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
         notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
         reason = f"{notes}{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        tune.report({"outcome": "FAILED", "reason": reason, "facts": facts})
+        tell({"outcome": "FAILED", "reason": reason})
         raise
     finally:
+        watch.close()
         release_memory()
     tune.report({"outcome": outcome.state, "reason": outcome.reason, "facts": facts})
 
@@ -345,7 +388,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
         logging.getLogger(name).setLevel(logging.CRITICAL)
     num_threads = max(int(slots.cpus), 1)
     trainable = tune.with_resources(
-        tune.with_parameters(worker_trial, data=data, num_threads=num_threads),
+        tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
         {"CPU": slots.cpus, "GPU": slots.gpus},
     )
     tuner = tune.Tuner(

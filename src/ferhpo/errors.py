@@ -6,6 +6,7 @@ FerhpoError
 ├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
 ├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
 ├── StorageError     a disk that is full or cannot be written                            exit 2
+├── FailuresError    the first trials of a sweep all failed for one reason               exit 3
 └── TrialError       how a trial ends without a result
     ├── Infeasible   out of memory, or a network that cannot be built; never retried
     └── Diverged     a loss that is not finite
@@ -16,6 +17,8 @@ from collections.abc import Sequence
 
 class FerhpoError(Exception):
     """Base of every error that ferhpo raises on purpose."""
+
+    exit_status = 2
 
 
 class _FaultsError(FerhpoError):
@@ -54,6 +57,12 @@ class StorageError(FerhpoError):
     """A disk that is full or cannot be written."""
 
 
+class FailuresError(FerhpoError):
+    """The first trials of a sweep all failed for one reason, and the others would."""
+
+    exit_status = 3
+
+
 class TrialError(FerhpoError):
     """How a trial ends without a result."""
 
@@ -64,3 +73,9 @@ class Infeasible(TrialError):  # noqa: N818 - an outcome's name
 
 class Diverged(TrialError):  # noqa: N818 - an outcome's name
     """A loss that is not finite."""
+
+
+def first_line(text: object) -> str:
+    """The first line of a reason or an exception; of an exception without words its type."""
+    words = str(text).strip() or (type(text).__name__ if isinstance(text, BaseException) else "no reason was recorded")
+    return words.splitlines()[0]

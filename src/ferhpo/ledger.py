@@ -5,12 +5,15 @@ the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees
 """
 
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.config import ComputeSettings
+from ferhpo.errors import FailuresError, first_line
 from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
@@ -22,6 +25,7 @@ PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
 CONTINUE, STOP = "CONTINUE", "STOP"
 BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
+TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
 METRICS = (
     "train_loss",
     "train_acc",
@@ -50,6 +54,7 @@ class Ledger:
         on_end: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
+        self.compute = ComputeSettings(**sweep.config["compute"])
         self.on_event, self.on_new_trial, self.on_end = on_event, on_new_trial, on_end
         self.space = study.space
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
@@ -61,7 +66,9 @@ class Ledger:
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
-        self._attempts: dict[int, int] = {}
+        self._losses: dict[int, tuple[int, int]] = {}  # number -> reports at the last loss of its worker, losses since
+        self._first_failures: list[TrialRecord] | None = []  # None: a trial ended otherwise
+        self._heard: dict[int, float] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
         self._waiting: deque[int] = deque()
@@ -108,7 +115,7 @@ class Ledger:
         """A trial was handed to a worker."""
         trial = self.study.trial(number)
         self.running[number] = len(trial.reports)
-        self._began[number] = time.monotonic()
+        self._began[number] = self._heard[number] = time.monotonic()
         self._open_in_tracking(trial)
         self.on_event(self)
 
@@ -197,14 +204,43 @@ class Ledger:
         """A worker told how its trial ended."""
         self._end(number, state, reason)
 
-    def lost(self, number: int, reason: str) -> None:
-        """The worker or its node died: the trial runs again from its checkpoint, up to compute.max_retries times."""
-        self._attempts[number] = self._attempts.get(number, 0) + 1
-        if self._attempts[number] <= int(self.sweep.config["compute"]["max_retries"]):
+    def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
+        """The worker or its node died: the trial goes on from its checkpoint, compute.max_retries times without a new
+        report in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE."""
+        num_reports = len(self.study.trial(number).reports)
+        reports_before, num_losses = self._losses.get(number, (num_reports, 0))
+        num_losses = num_losses + 1 if num_reports == reports_before else 1
+        self._losses[number] = num_reports, num_losses
+        if num_losses <= self.compute.max_retries:
             self.running.pop(number, None)
             self._waiting.appendleft(number)
+        elif out_of_memory:
+            self._end(number, "INFEASIBLE", f"out of host memory {num_losses} times: {reason}")
         else:
-            self._end(number, "FAILED", f"worker lost {self._attempts[number]} times: {reason}")
+            self._end(number, "FAILED", f"worker lost {num_losses} times: {reason}")
+
+    def heard_of(self, number: int) -> None:
+        """A sign of life of a trial's worker: an epoch, also one of a fold."""
+        self._heard[number] = time.monotonic()
+
+    def hanging(self) -> list[int]:
+        """The trials that run and have not been heard of for compute.trial_timeout."""
+        if self.compute.trial_timeout is None:
+            return []
+        latest = time.monotonic() - self.compute.trial_timeout - TRACE_SECONDS
+        return [number for number in self.running if self._heard.get(number, latest) < latest]
+
+    def check_first_failures(self) -> None:
+        """FailuresError where the first trials that this driver ran all failed for one reason."""
+        wanted, failed = self.compute.stop_after_failures, self._first_failures
+        if not wanted or not failed or len(failed) < wanted:
+            return
+        reasons = {re.sub(r"\d+", "", first_line(trial.reason)) for trial in failed}
+        if len(reasons) == 1:
+            raise FailuresError(
+                f"the first {len(failed)} trials all failed: {first_line(failed[0].reason)}; mend that and go on with "
+                f"`ferhpo sweep --resume {self.sweep.name}` (compute.stop_after_failures=null goes on regardless)"
+            )
 
     def _end(self, number: int, state: str, reason: str = "") -> None:
         began = self._began.get(number)
@@ -212,6 +248,12 @@ class Ledger:
         seconds = before + (time.monotonic() - began if began is not None else 0.0)
         trial = self.study.finish(number, state, reason, seconds, self._extra(number))
         self.running.pop(number, None)
+        if trial.state != "FAILED":
+            self._first_failures = None
+        elif self._first_failures is not None:
+            self._first_failures.append(trial)
+        if not self.tracker.was_opened(number):  # its workers died while they started
+            self._open_in_tracking(trial)
         self._close_in_tracking(trial)
         self.on_event(self)
 

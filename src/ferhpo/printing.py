@@ -66,17 +66,15 @@ def _trial_dict(trial: Any) -> dict[str, Any]:
 
 def _print_result(result: "SweepResult") -> None:
     from ferhpo.console import leaderboard, make_console
+    from ferhpo.reports import outcomes
 
     console = make_console()
     record = result.sweep
     console.print()
     console.print(leaderboard(record.leaderboard(), record.objective.metric))
     console.print()
-    failed = {state: n for state, n in result.counts.items() if state in ("FAILED", "INFEASIBLE", "DIVERGED")}
-    if failed:
-        first = next(t for t in record.trials() if t.state in failed)
-        shares = ", ".join(f"{n} {state.lower()}" for state, n in failed.items())
-        console.print(f"{shares}; the first: trial {first.number}: {(first.reason or '?').splitlines()[0]}")
+    for sentence in outcomes.told(record.trials()):
+        console.print(sentence, markup=False, soft_wrap=True)
     if not result.finished:
         verb = "train" if record.meta["kind"] == "train" else "sweep"
         console.print(f"Stopped. ferhpo {verb} --resume {record.name} goes on.")

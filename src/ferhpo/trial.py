@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective, instantiate
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import Diverged, Infeasible
+from ferhpo.errors import Diverged, Infeasible, first_line
 from ferhpo.model_section import given_features, is_estimator
 
 if TYPE_CHECKING:
@@ -65,11 +65,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
-
-
-def first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ferhpo.console import number, sampled_columns
+from ferhpo.errors import first_line
 from ferhpo.record import Sweep
 from ferhpo.reports.collapse import collapse, collapse_warnings
 from ferhpo.reports.panel import Panel, plural, write_table
@@ -35,7 +36,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
                 trial.extra.get("num_parameters"),
                 None if trial.seconds is None else round(trial.seconds, 1),
                 *(trial.sample.get(name) for name in names),
-                trial.reason.splitlines()[0] if trial.reason else "",
+                first_line(trial.reason) if trial.reason else "",
             ]
         )
     return out.getvalue()
@@ -75,7 +76,7 @@ def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str,
     failed = [t for t in board if t.state in ("INFEASIBLE", "DIVERGED", "FAILED")]
     if failed:
         lines += ["", "Without a result:"]
-        lines += [f"- trial {t.number} {t.state.lower()}: {(t.reason or '?').splitlines()[0]}" for t in failed[:10]]
+        lines += [f"- trial {t.number} {t.state.lower()}: {first_line(t.reason)}" for t in failed[:10]]
     return "\n".join(lines)
 
 

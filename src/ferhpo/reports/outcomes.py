@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from ferhpo.errors import first_line
 from ferhpo.record import Sweep
 from ferhpo.reports.panel import Panel, join, plural, write_table
 from ferhpo.study import TrialRecord
@@ -16,16 +17,13 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     lost = [trial for trial in record.trials() if trial.state in WITHOUT_RESULT]
     if not lost:
         return None
-    by_reason: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in lost:
-        by_reason.setdefault((trial.state, first_line(trial.reason)), []).append(trial)
     rows = [
         {"state": state.lower(), "trials": len(trials), "numbers": _numbers(trials), "reason": reason}
-        for (state, reason), trials in sorted(by_reason.items(), key=lambda item: -len(item[1]))
+        for state, reason, trials in by_reason(lost)
     ]
     counts = Counter(trial.state for trial in lost)
-    told = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
-    text = f"{plural(len(lost), 'trial')} of {len(record.trials())} ended without a result: {told}."
+    shares = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
+    text = f"{plural(len(lost), 'trial')} of {len(record.trials())} ended without a result: {shares}."
     if counts["INFEASIBLE"]:
         text += " Infeasible is a sample that makes no network, or one that needs more memory than there is."
     if counts["DIVERGED"]:
@@ -33,8 +31,21 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     return Panel("Trials without a result", text, tables=(write_table(folder / "outcomes.csv", rows),))
 
 
-def first_line(reason: str) -> str:
-    return reason.strip().splitlines()[0] if reason.strip() else "no reason was recorded"
+def by_reason(trials: list[TrialRecord]) -> list[tuple[str, str, list[TrialRecord]]]:
+    """State, reason (its first line) and trials of those that ended without a result; the most frequent first."""
+    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.state in WITHOUT_RESULT:
+            grouped.setdefault((trial.state, first_line(trial.reason)), []).append(trial)
+    return [(*key, found) for key, found in sorted(grouped.items(), key=lambda item: -len(item[1]))]
+
+
+def told(trials: list[TrialRecord]) -> list[str]:
+    """A sentence for each reason why trials ended without a result, with their numbers."""
+    return [
+        f"{plural(len(found), 'trial')} {state.lower()} ({_numbers(found)}): {reason}"
+        for state, reason, found in by_reason(trials)
+    ]
 
 
 def _numbers(trials: list[TrialRecord]) -> str:

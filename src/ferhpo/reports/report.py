@@ -15,11 +15,10 @@ from pathlib import Path
 
 from ferhpo.console import duration, number
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError
+from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
 from ferhpo.record import Sweep
 from ferhpo.reports import classes, collapse, confusion, curves
 from ferhpo.reports.leaderboard import findings
-from ferhpo.reports.outcomes import first_line
 from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.study import TrialRecord

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ferhpo.errors import StorageError, SweepError
+from ferhpo.errors import StorageError, SweepError, first_line
 
 LAST, BEST, NEXT_BEST = "last.ckpt", "best.ckpt", "next_best.ckpt"
 FORMAT = 1
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise SweepError(
             f"{path} is damaged ({reason}); delete its folder to train this trial from the beginning"
         ) from None

@@ -21,6 +21,7 @@ from ferhpo.training.checkpoint import FORMAT, save_checkpoints
 from ferhpo.training.evaluation import evaluate
 from ferhpo.training.module import Classifier
 from ferhpo.training.preprocess import Preprocess
+from ferhpo.training.probe import probe
 from ferhpo.training.scores import score_lines
 
 MEGABYTE = 1_000_000
@@ -85,6 +86,17 @@ class EpochEnd(pl.Callback):
         self.patience = patience
         self.keep_epochs = keep_epochs
         self.start_seconds = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if not self.progress.history:
+            probe(
+                pl_module,
+                self.data,
+                self.on_device,
+                self.preprocess,
+                eval_batch_size=self.eval_batch_size,
+                autocast=trainer.precision_plugin.forward_context,
+            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.start_seconds = time.perf_counter()

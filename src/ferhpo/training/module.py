@@ -96,13 +96,19 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[tuple[Tensor, ...], Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch
-        logits = self._forward(*inputs)
-        loss = F.cross_entropy(logits.float(), targets, self._class_weights, label_smoothing=self._label_smoothing)
+        logits = self(*inputs)
+        loss = self.loss(logits, targets)
         self.lr = self.optimizer.param_groups[0]["lr"]
         self._losses.append(loss.detach())
         self._predicted.append(logits.detach().argmax(1))
         self._labels.append(targets if targets.ndim == 1 else targets.argmax(1))
         return loss
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self._forward(*inputs)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), targets, self._class_weights, label_smoothing=self._label_smoothing)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.average is not None:

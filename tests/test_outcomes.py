@@ -1,0 +1,269 @@
+"""What a sweep makes of trials that go wrong: each with its state and reason, and the sweep goes on."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ferhpo
+from ferhpo.cli import main
+from ferhpo.errors import FailuresError, SweepError
+from ferhpo.reports import outcomes
+from ferhpo.study import SweepStudy
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
+
+WELL = "{optim: {lr: {low: 0.001, high: 0.01}}}"  # a space without faults
+
+
+def faults(*names):
+    return f"{{model: {{fault: {{choices: [{', '.join(names)}]}}}}}}"
+
+
+def faulty(folder, space, *overrides, seconds=0.0):
+    """The arguments of a sweep of networks that may have a fault; a batch takes `seconds`."""
+    marks = folder / "marks"
+    marks.mkdir(exist_ok=True)
+    model = f"{{_target_: tests.faulty.Faulty, fault: none, marks: {marks}, seconds: {seconds}}}"
+    return [
+        "demo",
+        f"output_dir={folder / 'mlruns'}",
+        "name=faulty",
+        "~model",
+        f"+model={model}",
+        "~space",
+        f"+space={space}",
+        "allowed_targets=[tests.faulty]",
+        "scheduler=none",
+        "data.num_train=140",
+        "data.num_val=70",
+        "data.num_test=14",
+        "trainer.max_epochs=2",
+        "trainer.batch_size=32",
+        "compute.num_cpus=2",
+        "compute.gpus_per_trial=0",
+        "compute.stop_after_failures=null",
+        "tracking.models=none",
+        "tracking.report=false",
+        *overrides,
+    ]
+
+
+def by_fault(folder):
+    return {trial.sample["model.fault"]: trial for trial in ferhpo.load_sweep("faulty", folder / "mlruns").trials()}
+
+
+EXPECTED = {  # state and the beginning of the reason
+    "none": ("COMPLETE", ""),
+    "cuda": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
+    "cuda_validation": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
+    "host": ("INFEASIBLE", "out of memory: "),
+    "diverges": ("DIVERGED", "train_loss is nan at epoch 1"),
+    "error": ("FAILED", "KeyError: 'a mistake in user code'"),
+    "killed": ("FAILED", "worker lost 2 times: its worker process has died. "),
+    "killed_once": ("COMPLETE", ""),
+    "hang": ("FAILED", "no epoch for 40 s (compute.trial_timeout); it stood at"),
+    "stopped": ("FAILED", "no epoch for 40 s (compute.trial_timeout)"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """One sweep in which everything goes wrong, as its user runs it: exit status and what was printed."""
+    import contextlib
+    import io
+
+    folder = tmp_path_factory.mktemp("outcomes")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = main(
+            [
+                "sweep",
+                *faulty(
+                    folder,
+                    faults(*EXPECTED),
+                    "sampler=grid",
+                    "num_trials=null",
+                    "compute.trial_timeout=40",
+                    "compute.max_retries=1",
+                ),
+            ]
+        )
+    return folder, status, said.getvalue()
+
+
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_each_ends_in_its_state_with_its_reason(ended, fault):
+    trial = by_fault(ended[0])[fault]
+    state, reason = EXPECTED[fault]
+    assert (trial.state, trial.reason[: len(reason)]) == (state, reason)
+
+
+def test_mlflow_says_the_same(ended):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{ended[0]}/mlruns/mlflow.db")
+    runs = client.search_runs(["1"], "tags.`mlflow.parentRunId` != ''")
+    assert len(runs) == len(EXPECTED)
+    trials = by_fault(ended[0])
+    for run in runs:
+        trial = trials[run.data.params["model.fault"]]
+        assert run.data.tags["ferhpo.state"] == trial.state
+        assert run.data.tags["ferhpo.reason"] == trial.reason
+        assert run.info.status == ("FINISHED" if trial.state == "COMPLETE" else "FAILED")
+
+
+def test_the_sweep_ends_with_a_sentence_for_each_reason_and_status_3(ended):
+    _, status, said = ended
+    assert status == 3
+    trials = by_fault(ended[0])
+    infeasible = sorted(trials[fault].number for fault in ("cuda", "cuda_validation"))
+    assert f"2 trials infeasible ({infeasible[0]}, {infeasible[1]}): out of memory: CUDA out of memory" in said
+    for fault in ("diverges", "error", "killed", "hang"):
+        (sentence,) = outcomes.told([trials[fault]])
+        assert sentence in said
+
+
+def test_out_of_memory_is_found_before_an_epoch_and_not_tried_again(ended):
+    called = {fault: (ended[0] / "marks" / fault).read_text().split() for fault in ("cuda", "cuda_validation", "host")}
+    assert called == {"cuda": ["train"], "cuda_validation": ["train", "val"], "host": ["train"]}
+
+
+def test_a_hanging_trial_says_where_it_stood(ended):
+    reason = by_fault(ended[0])["hang"].reason
+    assert 'faulty.py", line' in reason
+    assert "in _hang" in reason
+    assert "in worker_trial" in reason
+
+
+def test_samplers_learn_of_what_cannot_be(ended):
+    """Infeasible and diverged samples are told as such; failures of the machine or the code are not the sample's."""
+    record = ferhpo.load_sweep("faulty", ended[0] / "mlruns")
+    config = record.config
+    study = SweepStudy(record.folder, record.space(), config["sampler"], config["seed"], record.objective)
+    try:
+        constraints = {
+            trial.params["model.fault"]: trial.system_attrs.get("constraints:infeasible") for trial in study._frozen()
+        }
+    finally:
+        study.close()
+    assert {constraints[fault] for fault in ("cuda", "host", "diverges")} == {1.0}
+    assert {constraints[fault] for fault in ("none", "killed_once")} == {0.0}
+    assert {constraints[fault] for fault in ("error", "killed", "hang")} == {None}
+
+
+def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_path, capsys):
+    arguments = faulty(
+        tmp_path, ["error", "error_too"], "sampler=random", "num_trials=40", "compute.stop_after_failures=3"
+    )
+    assert main(["sweep", *arguments]) == 3
+    said = capsys.readouterr().err
+    assert said.count("a mistake in user code") == 1
+    assert said.startswith(
+        "the first 3 trials all failed: KeyError: 'a mistake in user code'; mend that and go on with"
+    )
+    record = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
+    assert 3 <= len(record.trials()) <= 5
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    assert {run.info.status for run in client.search_runs(["1"])} == {"FAILED"}
+    with pytest.raises(FailuresError):  # a resume tries again, and its own first trials count
+        ferhpo.sweep("faulty", [f"output_dir={tmp_path / 'mlruns'}"], resume=True)
+    assert len(record.trials()) > 5
+
+
+def start(*arguments, log, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ferhpo", "sweep", *arguments],
+        env={**os.environ, **environment},
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_for(holds, driver, log):
+    deadline = time.monotonic() + 300
+    while not holds():
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def running(folder):
+    """The trials of a sweep that may not have begun yet."""
+    try:
+        return ferhpo.load_sweep("faulty", folder / "mlruns").trials()
+    except SweepError:
+        return []
+
+
+def test_a_lost_node_costs_no_trial(tmp_path):
+    """Two nodes with a slot each; one dies with its worker. Its trial goes on from its checkpoint on the other."""
+    from ray.cluster_utils import Cluster
+
+    log = tmp_path / "log.txt"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    overrides = ["num_trials=4", "trainer.max_epochs=4", f"compute.address={cluster.address}", "compute.num_cpus=null"]
+    driver = start(*faulty(tmp_path, WELL, *overrides, seconds=0.4), log=log)
+    try:
+        wait_for(lambda: sum(bool(trial.epochs) for trial in running(tmp_path)) == 2, driver, log)
+        cluster.remove_node(node, allow_graceful=False)
+        assert driver.wait(300) == 0, log.read_text()
+    finally:
+        driver.kill()
+        cluster.shutdown()
+    trials = running(tmp_path)
+    assert [trial.state for trial in trials] == ["COMPLETE"] * 4
+    for trial in trials:
+        assert [row["epoch"] for row in trial.epochs] == [1, 2, 3, 4]
+    # Each start opens the trial's run: the lost one started twice
+    spool = [json.loads(line) for line in (tmp_path / "mlruns" / "faulty" / "spool.jsonl").read_text().splitlines()]
+    opened = [record["number"] for record in spool if record["op"] == "open_trial"]
+    assert sorted(opened) in ([0, 0, 1, 2, 3], [0, 1, 1, 2, 3])
+
+
+def test_workers_that_the_machine_kills_for_their_memory_are_infeasible_in_the_end(tmp_path):
+    """Ray's own watch over the memory, told to allow next to nothing."""
+    log = tmp_path / "log.txt"
+    arguments = faulty(tmp_path, WELL, "compute.max_retries=1", "num_trials=1", seconds=2.0)
+    allowed = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "200"}
+    driver = start(*arguments, log=log, **allowed)
+    try:
+        assert driver.wait(300) == 0, log.read_text()
+    finally:
+        driver.kill()
+    (trial,) = running(tmp_path)
+    assert trial.state == "INFEASIBLE"
+    assert re.fullmatch(r"out of host memory 2 times: the node ran low on memory \(.+ used / .+ limit\)", trial.reason)
+
+
+def test_data_that_vanish_in_mid_sweep_cost_nothing_until_a_resume_says_where_they_were(tmp_path, capsys):
+    """The pixels are in memory by then."""
+    pixels = " ".join(["7"] * 48 * 48)
+    data, log = tmp_path / "fer2013.csv", tmp_path / "log.txt"
+    rows = [f"{i % 7},{' '.join(str((i * 37 + p) % 256) for p in range(48 * 48))},Training" for i in range(70)]
+    rows += [f"{i % 7},{' '.join(str((i * 41 + p + 5) % 256) for p in range(48 * 48))},PublicTest" for i in range(14)]
+    data.write_text("\n".join(["emotion,pixels,Usage", *rows, f"0,{pixels},PrivateTest", ""]))
+    arguments = faulty(tmp_path, WELL, "num_trials=2", seconds=0.2)
+    arguments = [text for text in arguments if not text.startswith("data.num")]
+    changes = ["data=fer2013", f"data.path={data}", f"data.cache_dir={tmp_path / 'cache'}"]
+    driver = start(*arguments, *changes, log=log)
+    try:
+        wait_for(lambda: any(trial.epochs for trial in running(tmp_path)), driver, log)
+        data.unlink()
+        shutil.rmtree(tmp_path / "cache")
+        assert driver.wait(300) == 0, log.read_text()
+    finally:
+        driver.kill()
+    assert [trial.state for trial in running(tmp_path)] == ["COMPLETE"] * 2
+    assert main(["sweep", "--resume", "faulty", f"output_dir={tmp_path / 'mlruns'}", "num_trials=3"]) == 2
+    assert str(data) in capsys.readouterr().err
