@@ -22,7 +22,9 @@ TINY = [
 def pytest_addoption(parser):
     group = parser.getgroup("random kills")
     group.addoption("--fault-rounds", default="0-4", help="numbers of the rounds, as 17 or 0-199 (default: 0-4)")
-    group.addoption("--fault-log", help="a file with a JSON line a round; rounds that passed there are not played again")
+    group.addoption(
+        "--fault-log", help="a file with a JSON line a round; rounds that passed there are not played again"
+    )
 
 
 def pytest_configure(config):
@@ -30,19 +32,14 @@ def pytest_configure(config):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    from tests.faults import summary
-
     reports = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
-    rows = {
-        value["number"]: value
-        for report in reports
-        for name, value in report.user_properties
-        if name == "fault_round" and report.when == "call"
-    }
-    rows = {**summary.read(config.getoption("fault_log")), **rows}
-    if rows:
+    rows = [dict(report.user_properties).get("fault_round") for report in reports if report.when == "call"]
+    rows = {row["number"]: row for row in rows if row is not None}
+    if rows or config.getoption("fault_log"):
+        from tests.faults import summary
+
         terminalreporter.section("random kills")
-        for line in summary.lines(list(rows.values())):
+        for line in summary.lines({**summary.read(config.getoption("fault_log")), **rows}.values()):
             terminalreporter.line(line)
 
 

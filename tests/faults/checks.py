@@ -58,7 +58,9 @@ def _check_study(played, record, trials, counts, complaints):
         pruned = trial.state == "PRUNED" and played.scheduler != "none" and trial.decisions[-1] == "STOP"
         if not pruned and not (trial.state == "COMPLETE" and len(trial.reports) == num_all):
             counts["lost"] += 1
-            complaints.append(f"trial {trial.number} is {trial.state} after {len(trial.reports)} reports: {trial.reason}")
+            complaints.append(
+                f"trial {trial.number} is {trial.state} after {len(trial.reports)} reports: {trial.reason}"
+            )
     sequences = sorted(sequence for trial in trials for sequence in trial.sequences)
     if sequences != list(range(1, len(sequences) + 1)):
         complaints.append(f"the reports are numbered {sequences}")
@@ -111,8 +113,8 @@ def _check_store(record, trials, counts, complaints):
         complaints.append(f"MLflow refused: {(record.folder / 'rejected.jsonl').read_text()}")
     if settings.models == "best":
         versions = client.search_model_versions(f"name = '{settings.registered_name(record.name)}'")
-        if not versions:
-            complaints.append("no version of the best model is registered")
+        if [version.tags["ferhpo.trial"] for version in versions] != [str(record.best().number)]:
+            complaints.append(f"of the best trial {record.best().number} are registered {len(versions)} versions")
 
 
 def _check_points(client, run, rows, is_trial, counts, complaints):

@@ -101,8 +101,11 @@ class Place:
     def freeze_server(self, pause_seconds):
         """Stop the server for a while, connections open, as an overloaded machine does."""
         self.wait_for_server()
-        os.killpg(self._server.process.pid, signal.SIGSTOP)
-        self._restart = threading.Timer(pause_seconds, os.killpg, (self._server.process.pid, signal.SIGCONT))
+        server = psutil.Process(self._server.process.pid)
+        processes = [server, *server.children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        self._restart = threading.Timer(pause_seconds, lambda: [process.resume() for process in processes])
         self._restart.start()
 
     def wait_for_server(self):

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import psutil
 import yaml
 
 import ferhpo
 from ferhpo.errors import FerhpoError
+from ferhpo.study import TrialRecord
 from tests.faults.place import end
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
@@ -67,7 +67,7 @@ class Played:
     """What was seen of a round: the moments of its faults, the trials after each driver, the exit statuses."""
 
     faults: list[dict] = field(default_factory=list)
-    seen: list[list[ferhpo.record.TrialRecord]] = field(default_factory=list)
+    seen: list[list[TrialRecord]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 

@@ -23,6 +23,7 @@ def append(path, row):
 
 def lines(rows):
     """What some rounds come to, in a few lines."""
+    rows = list(rows)
     kills = Counter(fault["what"] for row in rows for fault in row["faults"] if fault["came"])
     kinds = Counter(row["kind"] for row in rows)
     counts = {key: sum(row["counts"][key] for row in rows if row["counts"]) for key in COUNTED}
