@@ -223,6 +223,18 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
 
 
+def test_a_resumed_sweep_has_one_model_a_trial(tmp_path, config):
+    """A resume exports the best network again; a second record would become a second version in the registry."""
+    for _ in range(2):
+        tracker = Tracker(tmp_path / "demo", config)
+        tracker.open_sweep("demo", {}, {}, "")
+        tracker.open_trial(0, {}, {})
+        tracker.log_model(0, tmp_path / "demo" / "model")
+        tracker.close(0)
+    records = [json.loads(line) for line in (tmp_path / "demo" / "spool.jsonl").read_text().splitlines()]
+    assert [record["op"] for record in records].count("model") == 1
+
+
 def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
     folder = tmp_path / "demo"
     tracker = Tracker(folder, config)

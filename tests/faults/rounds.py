@@ -144,7 +144,14 @@ def write_config(played, folder):
         "model": {"stem_channels": 0, "num_blocks": 2, "dense_units": 8, **channels},
         "trainer": {"max_epochs": played.num_epochs, "batch_size": 64},
         "compute": {"max_concurrent": played.num_slots, "cpus_per_trial": 1, "gpus_per_trial": 0, "max_retries": 20},
-        "tracking": {"required": False, "models": "best" if played.finish else "none", "report": played.finish},
+        "tracking": {
+            "required": False,
+            "models": "best" if played.finish else "none",
+            "report": played.finish,
+            # One server is there for many rounds.
+            "experiment": f"round-{played.number}",
+            "registered_model_name": f"round-{played.number}",
+        },
         "space": spaces[played.sampler],
     }
     if played.sampler in ("tpe", "cmaes"):
@@ -210,7 +217,6 @@ class Player:
             arguments = ["sweep", "--resume", "round", output]
         else:
             arguments = ["sweep", "round", "--config-dir", str(self.folder), output]
-            arguments += [f"tracking.experiment=round-{self.round.number}-{self.folder.name}"]
             if self.round.store == "server":
                 arguments += [f"tracking.uri={self.place.server()}"]
             if self.round.kind == "cold":
