@@ -5,6 +5,7 @@ that fails leaves its folder, and `--fault-rounds NUMBER` plays it again.
 """
 
 import shutil
+import signal
 import time
 from dataclasses import asdict
 
@@ -12,16 +13,19 @@ import pytest
 
 from tests.faults import checks, summary
 from tests.faults.place import Place
-from tests.faults.rounds import Player, draw
+from tests.faults.player import Player
+from tests.faults.rounds import draw
 
 pytestmark = [pytest.mark.full, pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
 def place():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `timeout` too leaves nothing running
     place = Place()
     yield place
     place.close()
+    signal.signal(signal.SIGTERM, before)
 
 
 def pytest_generate_tests(metafunc):
