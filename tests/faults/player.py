@@ -44,8 +44,9 @@ class Player:
         self.played = Played()
         self.children: list[psutil.Process] = []
         self.driver = None
+        # How many lines an undisturbed sweep writes, about: where shares of them lie. A scheduler leaves half, or less.
         reports = round_.folds or round_.num_epochs
-        # How many lines an undisturbed sweep writes, about: where shares of them lie.
+        reports = reports if round_.scheduler == "none" else (reports + 1) // 2
         self.expected = {"journal": round_.num_trials * (4 + 2 * reports), "spool": round_.num_trials * (11 + reports)}
         self.expected["shipped"] = self.expected["spool"] + 10
 
