@@ -104,13 +104,13 @@ class Player:
             self._signal(fault)
         elif fault.what in ("worker", "workers"):
             workers = self.place.workers(self.driver)
-            noted["num_workers"] = len(workers)
+            noted["came"] = bool(workers)
             end(workers if fault.what == "workers" else workers[:1])
         elif fault.what == "raylet":
             raylets = [process for process in self.children if process.is_running() and process.name() == "raylet"]
-            noted["num_raylets"] = len(raylets)
+            noted["came"] = bool(raylets)
             end(raylets)
-            self._wait_for_end(None)
+            self._wait_for_end(None if raylets else (0,))
         elif fault.what == "server":
             self.place.kill_server(fault.pause_seconds)
         else:

@@ -58,7 +58,7 @@ def draw(number):
     most_trials, most_epochs = (5, 4) if kind == "real" else (12, 5)
     folds = 2 if kind == "tiny" and rng.random() < 0.2 else None
     whats = ["kill", "kill", "kill", "term", "int", "worker", "workers"]
-    whats += ["raylet"] if kind == "cold" else []
+    whats += ["raylet"] * 3 if kind == "cold" else []
     faults = []
     for _ in range(rng.randint(1, 2 if kind == "cold" else 3)):
         faults.append(_fault(rng, rng.choice(whats), kind))
