@@ -13,11 +13,14 @@ ONCE = ("num_parameters", "macs", "best_val_acc", "best_epoch", "num_folds")  # 
 
 
 def ship_what_is_left(folder):
-    """`ferhpo sync`, where records wait."""
+    """`ferhpo sync`, where records wait; says whether they did."""
     record = ferhpo.load_sweep("round", folder)
-    if num_unshipped(record.folder, tracking_settings(record.config)):
+    settings = tracking_settings(record.config)
+    is_left = num_unshipped(record.folder, settings) > 0
+    if is_left:
         ferhpo.sync("round", str(folder))
-    assert num_unshipped(record.folder, tracking_settings(record.config)) == 0
+    assert num_unshipped(record.folder, settings) == 0
+    return is_left
 
 
 def check(played, seen, folder):

@@ -58,9 +58,7 @@ class Player:
                 if not self.played.complaints:
                     self._commit(fault)
             while not self.played.complaints and (self.driver is not None or self.played.statuses[-1:] != [0]):
-                if self.driver is None:
-                    self._start()
-                self._wait_for_end((0,))
+                self.resume()
         finally:
             if self.driver is not None:
                 self._note_children()
@@ -70,6 +68,12 @@ class Player:
             if self.round.store == "server":
                 self.place.wait_for_server()
         return self.played
+
+    def resume(self):
+        """One driver, which nothing disturbs any more, until it ends by itself."""
+        if self.driver is None:
+            self._start()
+        self._wait_for_end((0,))
 
     def _start(self):
         """A driver: of a new sweep, or where there is one to go on with, a resume."""
