@@ -9,7 +9,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 # Without bytecode files every worker compiles torch and Lightning anew: imports take three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-full check fmt bench lock clean
+# Random kills (docs/reliability.md). All 200: make test-faults ROUNDS=0-199 LOG=faults.jsonl, in slices as long as you
+# like: rounds that passed in LOG are not played again.
+ROUNDS ?= 0-4
+LOG    ?=
+
+.PHONY: demo test test-full test-faults check fmt bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/ferhpo sweep demo --new
@@ -19,6 +24,9 @@ test: $(STAMP)
 
 test-full: $(STAMP)
 	$(PYTEST) -m "not gpu"
+
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest tests/test_random_kills.py --fault-rounds $(ROUNDS) $(if $(LOG),--fault-log $(LOG))
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

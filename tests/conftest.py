@@ -1,4 +1,5 @@
-"""Fixtures that many tests share: a tiny sweep on drawn faces, in a temporary folder."""
+"""Fixtures that many tests share: a tiny sweep on drawn faces, in a temporary folder. And the options of the rounds of
+random kills (test_random_kills.py)."""
 
 import os
 
@@ -16,6 +17,30 @@ TINY = [
     "trainer.max_epochs=3",
     "tracking.report=false",
 ]
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("random kills")
+    group.addoption("--fault-rounds", default="0-4", help="numbers of the rounds, as 17 or 0-199 (default: 0-4)")
+    group.addoption(
+        "--fault-log", help="a file with a JSON line a round; rounds that passed there are not played again"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "faults: random kills (make test-faults)")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
+    rows = [dict(report.user_properties).get("fault_round") for report in reports if report.when == "call"]
+    rows = {row["number"]: row for row in rows if row is not None}
+    if rows or config.getoption("fault_log"):
+        from tests.faults import summary
+
+        terminalreporter.section("random kills")
+        for line in summary.lines({**summary.read(config.getoption("fault_log")), **rows}.values()):
+            terminalreporter.line(line)
 
 
 @pytest.fixture

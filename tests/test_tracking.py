@@ -207,17 +207,32 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     again.open_trial(1, {"optim.lr": 0.01123456}, {})
     again.log_epoch(1, 4, {"val_acc": 99.0})  # recorded before: ignored
     again.log_epoch(1, 5, {"val_acc": 1.5})
+    again.log_metrics(1, {"best_val_acc": 1.5, "num_parameters": 1234})
     again.start()
     assert again.flush(WAIT_SECONDS) == 0
     client, runs = runs_of(config)
     assert len(runs) == 3
     assert {runs[name].info.status for name in ("demo", "demo-001")} == {"RUNNING"}
     assert [m.value for m in client.get_metric_history(again.run_id(1), "val_acc")] == [1.1, 1.2, 1.3, 1.4, 1.5]
+    assert [m.value for m in client.get_metric_history(again.run_id(1), "num_parameters")] == [1234]
+    assert [m.value for m in client.get_metric_history(again.run_id(1), "best_val_acc")] == [1.4, 1.5]
     again.close_trial(1, "COMPLETE")
     again.close_sweep("COMPLETE", "done")
     assert again.close(WAIT_SECONDS) == 0
     assert not (tmp_path / "demo" / "rejected.jsonl").exists()
     assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
+
+
+def test_a_resumed_sweep_has_one_model_a_trial(tmp_path, config):
+    """A resume exports the best network again; a second record would become a second version in the registry."""
+    for _ in range(2):
+        tracker = Tracker(tmp_path / "demo", config)
+        tracker.open_sweep("demo", {}, {}, "")
+        tracker.open_trial(0, {}, {})
+        tracker.log_model(0, tmp_path / "demo" / "model")
+        tracker.close(0)
+    records = [json.loads(line) for line in (tmp_path / "demo" / "spool.jsonl").read_text().splitlines()]
+    assert [record["op"] for record in records].count("model") == 1
 
 
 def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):

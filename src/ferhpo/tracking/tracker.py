@@ -29,6 +29,8 @@ class Tracker:
         self._closed: set[object] = set()
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._recorded_folds: set[tuple[int, int]] = set()
+        self._recorded_models: set[int] = set()
+        self._recorded_values: dict[tuple[object, str], float] = {}  # (number, metric) of what a run has once
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
         self._learn()
@@ -101,8 +103,12 @@ class Tracker:
             self._recorded_folds.add((number, fold))
 
     def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
-        """Record values that a run has once."""
-        self._append("metrics", number=number, step=0, values=_floats(metrics))
+        """Record values that a run has once; one that stands there already is not written again, as after a resume:
+        its time would be another, and MLflow would have two points."""
+        new = {key: v for key, v in _floats(metrics).items() if self._recorded_values.get((number, key)) != v}
+        if new:
+            self._append("metrics", number=number, step=0, values=new)
+            self._recorded_values.update({(number, key): value for key, value in new.items()})
 
     def set_tags(self, number: int | None, tags: Mapping[str, str]) -> None:
         """Set tags; a later value replaces an earlier one."""
@@ -117,8 +123,10 @@ class Tracker:
         self._append("text", number=number, text=redact(text), file=file)
 
     def log_model(self, number: int, model_dir: Path) -> None:
-        """Ship an exported model (ferhpo.inference.export) as a model of the trial's run."""
-        self._append("model", number=number, path=self._stored_path(model_dir))
+        """Ship an exported model (ferhpo.inference.export) as the model of the trial's run; there is one at most."""
+        if number not in self._recorded_models:
+            self._append("model", number=number, path=self._stored_path(model_dir))
+            self._recorded_models.add(number)
 
     def close_trial(self, number: int, state: str, tags: Mapping[str, str] | None = None) -> None:
         """End the run: COMPLETE and PRUNED are FINISHED in MLflow, STOPPED (by a person) is KILLED, the rest FAILED."""
@@ -214,8 +222,13 @@ class Tracker:
                     self._closed.add(record.get("number"))
                 elif record["op"] == "fold":
                     self._recorded_folds.add((record["number"], record["fold"]))
+                elif record["op"] == "model":
+                    self._recorded_models.add(record["number"])
                 elif "epoch" in record:
                     self._recorded_epochs.add((record["number"], record["epoch"]))
+                elif record["op"] == "metrics":
+                    number = record.get("number")
+                    self._recorded_values.update({(number, key): v for key, v in record["values"].items()})
 
     def _stored_path(self, path: Path) -> str:
         assert self._spool is not None or self.settings.off
