@@ -156,19 +156,15 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         self._replay()
 
     def _replay(self) -> None:
-        trials = self.ledger.study.trials()
         rows = [
             (sequence, trial.number, report, decision)
-            for trial in trials
+            for trial in self.ledger.study.trials()
             for sequence, report, decision in zip(trial.sequences, trial.reports, trial.decisions, strict=True)
         ]
         for _, number, report, decision in sorted(rows, key=lambda row: row[0]):
             self._decide(number, report)
             if decision == STOP:
                 self._finish(number, report)
-        for trial in trials:
-            if trial.state != "RUNNING" and trial.reports:
-                self._finish(trial.number, trial.reports[-1])
 
     def _add(self, number: int) -> None:
         if number in self._added:

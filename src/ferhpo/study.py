@@ -349,9 +349,12 @@ class SweepStudy:
     ) -> None:
         self._sequence += 1
         row = {"sequence": self._sequence, "metrics": dict(metrics), **more}
-        value = metrics[self.objective.metric]
         for storage, trial_id in self._both(number):
             storage.set_trial_user_attr(trial_id, f"{unit}:{count}", row)
+        self._report_value(number, count, metrics[self.objective.metric])
+
+    def _report_value(self, number: int, count: int, value: float) -> None:
+        for storage, trial_id in self._both(number):
             storage.set_trial_intermediate_value(trial_id, count, value)
 
     def finish(
@@ -381,9 +384,18 @@ class SweepStudy:
             storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
 
     def _finish_half_told(self) -> None:
-        """A kill between the outcome and the tell: tell now."""
+        """A kill between the lines of a report, or between the outcome and the tell: write what is missing.
+
+        Samplers rank a pruned trial by its last intermediate value: without it the next ask would be another one.
+        """
         for trial in self._frozen():
-            if trial.state == TrialState.RUNNING and "outcome" in trial.user_attrs:
+            if trial.state != TrialState.RUNNING:
+                continue
+            for report in self.trial(trial.number).reports:
+                count = int(report[FOLD if FOLD in report else EPOCH])
+                if count not in trial.intermediate_values:
+                    self._report_value(trial.number, count, report[self.objective.metric])
+            if "outcome" in trial.user_attrs:
                 self._tell(trial.number, trial.user_attrs["outcome"]["state"])
 
     def _study_attrs(self) -> dict[str, Any]:
