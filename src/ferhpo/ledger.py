@@ -256,11 +256,11 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
 
     num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
         that had not seen it
-    None where there is no checkpoint.
+    None where there is no checkpoint, or not of every fold.
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
-    checkpoints = [path / BEST for path in folders if (path / BEST).exists()]
-    if not checkpoints:
+    checkpoints = [path / BEST for path in folders]
+    if not all(path.exists() for path in checkpoints):
         return None
     import torch
 

@@ -29,6 +29,7 @@ class Tracker:
         self._closed: set[object] = set()
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._recorded_folds: set[tuple[int, int]] = set()
+        self._last_seqs: dict[object, int] = {}  # of each run's last record
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
         self._learn()
@@ -181,6 +182,12 @@ class Tracker:
         """Whether a trial's run was closed since it was last opened."""
         return number in self._closed
 
+    def is_shipped(self, number: int) -> bool:
+        """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""
+        if self._shipper is None:
+            return self.settings.off
+        return self._last_seqs.get(number, 0) <= self._shipper.shipped.seq
+
     def model_id(self, number: int) -> str | None:
         """MLflow's id of a trial's model, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
@@ -193,7 +200,7 @@ class Tracker:
                 self._opened.add(number)
                 self._closed.discard(number)
             assert number is None or number in self._opened, f"trial {number} was not opened"
-            self._spool.append(op, fields)
+            self._last_seqs[number] = self._spool.append(op, fields)
             if op == "close":
                 self._closed.add(number)
 
@@ -205,6 +212,7 @@ class Tracker:
             if not records:
                 return
             for record in records:
+                self._last_seqs[record.get("number")] = record["seq"]
                 if record["op"] == "open_sweep":
                     self._sweep_id = record["sweep_id"]
                 elif record["op"] == "open_trial":
