@@ -41,6 +41,7 @@ class ComputeSettings:
     gpus_per_trial: GPUs of a slot, 0.5 puts two trials on one; null is 1 where there is a GPU, else 0
     max_concurrent: the most trials at a time; null is as many as fit
     isolate_trials: a fresh process for every trial, at the cost of its imports
+    stop_grace_seconds: from ctrl-C or SIGTERM on, for running epochs to come to their end
     """
 
     address: str | None = None
@@ -51,13 +52,14 @@ class ComputeSettings:
     max_concurrent: int | None = None
     isolate_trials: bool = False
     max_retries: int = 2
+    stop_grace_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         for key in ("num_cpus", "max_concurrent"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key} is {value}; it must be 1 or more, or null")
-        for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries"):
+        for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries", "stop_grace_seconds"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, str) or value < 0):
                 raise ValueError(f"{key} is {value}; it must be 0 or more")

@@ -59,6 +59,7 @@ class Ledger:
         limits += [size] if is_grid and not num_continuous else []
         self.num_trials = min(limits) if limits else None
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
+        self.is_stopping = False  # no trial starts, and those that run are left after their next report
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
         self._attempts: dict[int, int] = {}
@@ -67,7 +68,7 @@ class Ledger:
         self._waiting: deque[int] = deque()
         for number in study.interrupted():
             trial = study.trial(number)
-            if trial.decisions and (trial.decisions[-1] == STOP or self._has_all(trial)):
+            if self._is_over(trial):
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
@@ -192,6 +193,22 @@ class Ledger:
         # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
         is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
         return "COMPLETE" if is_whole or self._has_all(trial) else "PRUNED"
+
+    def notice(self) -> None:
+        """A person, or a cluster, wants the sweep to stop."""
+        self.is_stopping = True
+
+    def left(self, number: int) -> None:
+        """A trial's run ended between two reports because the sweep stops: it stays open, and a resume goes on."""
+        trial = self.study.trial(number)
+        if self._is_over(trial):
+            self.stopped(number)
+        else:
+            self.running.pop(number, None)
+
+    def _is_over(self, trial: TrialRecord) -> bool:
+        """Whether a trial has no report left to make."""
+        return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
 
     def ended(self, number: int, state: str, reason: str = "") -> None:
         """A worker told how its trial ended."""

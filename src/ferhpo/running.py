@@ -37,6 +37,7 @@ from ferhpo.starting import (
     tracking_settings,
     use_free_name,
 )
+from ferhpo.stopping import StopNotice
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 
@@ -250,16 +251,19 @@ def train(
                 count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None
             ) -> None:
                 ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
+                if notice.is_given and count < ledger.num_reports:
+                    raise KeyboardInterrupt
 
             try:
-                outcome = runner_of(config)(
-                    config,
-                    data,
-                    record.trial_folder(number),
-                    trial.seed,
-                    report,
-                    on_start=lambda facts: ledger.report_facts(number, facts),
-                )
+                with StopNotice(ComputeSettings(**config["compute"]).stop_grace_seconds) as notice:
+                    outcome = runner_of(config)(
+                        config,
+                        data,
+                        record.trial_folder(number),
+                        trial.seed,
+                        report,
+                        on_start=lambda facts: ledger.report_facts(number, facts),
+                    )
                 ledger.ended(number, outcome.state, outcome.reason)
             except KeyboardInterrupt:
                 finished = False
