@@ -73,12 +73,13 @@ class Drawing:
 
         folder = self._folder(trial)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
         kept = kept_confusion(folder, len(trial.folds))
         if kept is not None:
             matrix = np.asarray(kept["confusion"])
             drawn = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
             self.tracker.log_artifact(trial.number, drawn)
+        # Last: a resumed sweep takes a trial that has its curves for drawn.
+        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
 
     def _draw_page(self) -> None:
         from ferhpo.reports.report import sweep_report

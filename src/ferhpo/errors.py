@@ -5,6 +5,7 @@ FerhpoError
 ├── DataError        a data set that cannot be read; holds every fault found             exit 2
 ├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
 ├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
+│   └── StillRunning a sweep that runs holds its records, and ships them itself
 ├── StorageError     a disk that is full or cannot be written                            exit 2
 └── TrialError       how a trial ends without a result
     ├── Infeasible   out of memory, or a network that cannot be built; never retried
@@ -48,6 +49,10 @@ class SweepError(FerhpoError):
 
 class TrackingError(FerhpoError):
     """The MLflow store or registry cannot be reached, or refuses."""
+
+
+class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` tells as good news
+    """A sweep that runs holds its records, and ships them itself."""
 
 
 class StorageError(FerhpoError):

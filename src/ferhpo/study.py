@@ -142,13 +142,21 @@ class FolderLock:
         self._file: IO[str] = self.path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.seek(0)
-            holder = json.loads(self._file.read() or "{}")
+            try:
+                holder = json.loads(self._file.read())
+            except ValueError:  # it has just taken the lock and not written yet
+                holder = {}
             self._file.close()
             raise SweepError(
                 f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
                 f"since {holder.get('since', '?')}; wait for it, or stop that process"
+            ) from None
+        except OSError as error:
+            self._file.close()
+            raise StorageError(
+                f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that has locks"
             ) from None
         self._file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -235,7 +235,7 @@ class Tracker:
 def sync(folder: Path, settings: TrackingSettings) -> int:
     """Ship what a sweep left in its folder and return the number of records.
 
-    Raises TrackingError if a running sweep holds the folder, or the store is away.
+    Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
     """
     spool = Spool(folder)
     try:
@@ -272,8 +272,9 @@ def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
     path = folder / "spool.jsonl"
     if settings.off or not path.exists():
         return 0
-    num_records = path.read_bytes().count(b"\n")
-    return num_records - Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+    # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
+    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+    return path.read_bytes().count(b"\n") - shipped
 
 
 def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
