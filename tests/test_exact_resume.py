@@ -1,4 +1,5 @@
-"""Exact resume without Ray: a simulated sweep with one slot, killed at every event, ends as an uninterrupted one does.
+"""Exact resume: a simulated sweep with one slot, killed at every event, ends as an uninterrupted one does; so does a real
+one with Ray, killed once.
 
 The study's journal only grows, and each line of it is one write: what a kill leaves on disk is the journal cut somewhere.
 """
@@ -7,12 +8,16 @@ import itertools
 import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
 from ferhpo.record import META, load_sweep
 from ferhpo.study import JOURNAL
-from tests.simulated_sweep import NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, told
+from tests.conftest import TINY
+from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, told
 
 SLICES = {  # of the grid sampler x scheduler, so that each stands in the fast set once
     ("random", "none"),
@@ -150,3 +155,39 @@ def test_a_journal_cut_at_any_byte_goes_on_to_the_same_end(tmp_path):
     whole, expected, sizes = run_whole(tmp_path, *choice_of("tpe_quick", "asha"))
     numbers = random.Random(7)
     assert_ends_alike(whole, expected, [numbers.randrange(1, sizes[-1]) for _ in range(40)])
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path):
+    """Ray, networks in training, one slot of one thread: values too are equal to the bit."""
+    options = [*TINY, f"output_dir={tmp_path}", "num_trials=7", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
+    options += ["compute.max_concurrent=1", "tracking=none", "trainer.max_epochs=4", *CONDITIONAL]
+    command = [sys.executable, "-m", "ferhpo.cli", "sweep"]
+    timings = ("epoch_seconds", "images_per_second", "device_memory_mb")
+
+    def came_to(name):
+        trials = load_sweep(name, tmp_path).trials()
+        rows = [[{k: v for k, v in row.items() if k not in timings} for row in trial.epochs] for trial in trials]
+        return [
+            (t.number, t.state, t.sample, t.seed, t.value, t.best_epoch, t.decisions, epochs)
+            for t, epochs in zip(trials, rows, strict=True)
+        ]
+
+    def is_worth_killing():
+        trials = load_sweep("cut", tmp_path).trials() if (tmp_path / "cut" / META).exists() else []
+        return any(t.state == "RUNNING" and t.number > 2 and t.decisions[-1:] == ["CONTINUE"] for t in trials)
+
+    assert subprocess.run([*command, "demo", "name=whole", *options], capture_output=True, timeout=280).returncode == 0
+    with (tmp_path / "log.txt").open("w") as log:
+        driver = subprocess.Popen([*command, "demo", "name=cut", *options], stdout=log, stderr=log)
+        while not is_worth_killing():
+            assert driver.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.02)
+        driver.kill()
+        driver.wait()
+    assert any(row[1] == "RUNNING" and row[-1] for row in came_to("cut")), "a trial was in the middle of its epochs"
+    resumed = [*command, "--resume", "cut", f"output_dir={tmp_path}"]
+    assert subprocess.run(resumed, capture_output=True, timeout=280).returncode == 0
+    assert came_to("cut") == came_to("whole")
+    assert "PRUNED" in {row[1] for row in came_to("whole")}

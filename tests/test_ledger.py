@@ -92,6 +92,39 @@ def test_a_sweep_begun_without_tracking_is_told_whole_to_a_store_at_its_resume(t
         assert [r["epoch"] for r in own if "epoch" in r] == [row["epoch"] for row in trial.epochs]
 
 
+@pytest.mark.parametrize("way", ["lost", "resumed", "over"])
+def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_runs(tmp_path, monkeypatch, way):
+    from ferhpo import ledger as module
+
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    sweep = make_sweep(tmp_path, "slow")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+
+    def open_ledger():
+        return Ledger(sweep, study, Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none")), 1)
+
+    def run(ledger, epoch, seconds, decision="CONTINUE"):
+        ledger.start(ledger.next_trial().number)
+        clock[0] += seconds + 5
+        ledger.report(0, epoch, {"val_acc": 0.5, "epoch_seconds": float(seconds)}, lambda: decision)
+
+    ledger = open_ledger()
+    run(ledger, 1, 30, "STOP" if way == "over" else "CONTINUE")
+    clock[0] += 7  # in the second epoch, which is lost
+    if way == "lost":
+        ledger.lost(0, "killed")
+    else:
+        ledger = open_ledger()
+    if way == "over":  # the kill came after the last report: the opening ends it
+        assert study.trial(0).seconds == 30
+        return
+    run(ledger, 2, 40)
+    ledger.stopped(0)
+    assert study.trial(0).seconds == 30 + (40 + 5)
+    study.close()
+
+
 def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):
     sweep = make_sweep(tmp_path, "lost", "compute.max_retries=2")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())

@@ -65,9 +65,11 @@ class Ledger:
         self._attempts: dict[int, int] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
+        self._seconds_before: dict[int, float] = {}  # of runs that were interrupted
         self._waiting: deque[int] = deque()
         for number in study.interrupted():
             trial = study.trial(number)
+            self._seconds_before[number] = self._epoch_seconds(number)
             if self._is_over(trial):
                 self._end(number, self._state_after_stop(trial))
             else:
@@ -110,6 +112,7 @@ class Ledger:
         trial = self.study.trial(number)
         self.running[number] = len(trial.reports)
         self._began[number] = time.monotonic()
+        self._seconds_before[number] = self._epoch_seconds(number)
         self._open_in_tracking(trial)
         self.on_event(self)
 
@@ -224,13 +227,25 @@ class Ledger:
             self._end(number, "FAILED", f"worker lost {self._attempts[number]} times: {reason}")
 
     def _end(self, number: int, state: str, reason: str = "") -> None:
-        began = self._began.get(number)
-        before = self.study.trial(number).seconds or 0.0
-        seconds = before + (time.monotonic() - began if began is not None else 0.0)
-        trial = self.study.finish(number, state, reason, seconds, self._extra(number))
+        trial = self.study.finish(number, state, reason, self._seconds(number), self._extra(number))
         self.running.pop(number, None)
         self._close_in_tracking(trial)
         self.on_event(self)
+
+    def _seconds(self, number: int) -> float:
+        """How long a trial took: its last run as the clock has it, and of the runs before it the epochs that count.
+
+        What a run lost (its start, the epoch that a kill cut off) nobody knows after a resume.
+        """
+        began = self._began.get(number)
+        last = 0.0 if began is None else time.monotonic() - began
+        return self._seconds_before.get(number, 0.0) + last
+
+    def _epoch_seconds(self, number: int) -> float:
+        """The seconds of a trial's recorded epochs, those of all its folds."""
+        trial = self.study.trial(number)
+        rows = [row for epochs in trial.fold_epochs for row in epochs] or trial.epochs
+        return sum(row.get("epoch_seconds", 0.0) for row in rows)
 
     def _extra(self, number: int) -> dict[str, Any]:
         """What else the study keeps of a trial: its facts, and which class its best network answers most."""

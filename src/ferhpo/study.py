@@ -66,6 +66,7 @@ class TrialRecord:
     value: the objective at `best_epoch`; of a cross-validated trial the mean over all folds it has, be it the best of
         its means or not: fewer folds never win by luck. None before the first report
     best_epoch: the epoch whose checkpoint is kept
+    seconds: from start to end; of a trial that was interrupted, of its last run and of the epochs recorded before that
     """
 
     number: int
