@@ -1,122 +1,16 @@
-"""Exact resume without Ray: a simulated sweep with one slot, killed at many events, gives what an uninterrupted one does."""
+"""The ledger at each event of a sweep, without Ray; test_exact_resume.py kills whole sweeps at them."""
 
 import json
-from dataclasses import replace
-from functools import cache
 
 import pytest
 
-from ferhpo.config import Objective, compose, instantiate
+from ferhpo.config import Objective, instantiate
 from ferhpo.driver import RecordingScheduler
 from ferhpo.ledger import STOP, Ledger
-from ferhpo.record import create_sweep, load_sweep
+from ferhpo.record import load_sweep
 from ferhpo.study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings
-
-NUM_TRIALS = 9
-SCHEDULERS = ("none", "asha", "hyperband", "median")
-
-
-class Killed(Exception):  # noqa: N818
-    """The process ends here."""
-
-
-@cache
-def composed(*overrides):
-    return compose("demo", [f"num_trials={NUM_TRIALS}", "trainer.max_epochs=6", *overrides])
-
-
-def make_sweep(tmp_path, name, *overrides):
-    base = composed(*overrides)
-    return create_sweep(replace(base, config={**base.config, "name": name, "output_dir": str(tmp_path)}))
-
-
-def value_of(trial, epoch):
-    """A simulated objective; some trials diverge."""
-    lr = trial.sample["optim.lr"]
-    return 1 - abs(lr - 0.003) * 30 - 0.5 / (epoch + trial.number % 3)
-
-
-def drive(sweep, num_events, uri="none"):
-    """One driver process, from opening to the end or to its death after `num_events` events; returns whether it ended."""
-    count = 0
-
-    def event():
-        nonlocal count
-        count += 1
-        if count == num_events:
-            raise Killed
-
-    config, objective = sweep.config, Objective()
-    study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], objective)
-    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri=uri))
-    tracker.open_sweep(sweep.name, {}, {}, "")
-    try:
-        ledger = Ledger(sweep, study, tracker, config["num_trials"])
-        extra = {} if "FIFO" in config["scheduler"]["_target_"] else {"metric": "val_acc", "mode": "max"}
-        scheduler = RecordingScheduler(instantiate(config["scheduler"], **extra), ledger, config["seed"])
-        while (trial := ledger.next_trial()) is not None:
-            event()
-            ledger.start(trial.number)
-            scheduler._add(trial.number)
-            if trial.number % 4 == 3:
-                ledger.ended(trial.number, "DIVERGED", "loss is nan")
-                continue
-            for epoch in range(1, ledger.num_reports + 1):  # a checkpoint reports its history again
-                metrics = {ledger.unit: epoch, "val_acc": value_of(trial, epoch), "train_loss": 1.0}
-                folded = [{"epoch": 1, "val_acc": metrics["val_acc"] + 0.1}] if ledger.unit == "fold" else None
-                decision = ledger.report(
-                    trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m), folded
-                )
-                if decision == STOP:
-                    scheduler._finish(trial.number, metrics)
-                event()
-                if decision == STOP:
-                    break
-            if decision == STOP:
-                ledger.stopped(trial.number)
-            else:
-                ledger.ended(trial.number, "COMPLETE")
-            event()
-    except Killed:
-        return False
-    finally:
-        study.close()
-        tracker.close(0)
-    return True
-
-
-def told(sweep):
-    return [
-        (t.number, t.state, t.sample, t.seed, t.value, t.best_epoch, t.epochs, t.decisions, t.folds, t.fold_epochs)
-        for t in load_sweep(sweep.name, sweep.folder.parent).trials()
-    ]
-
-
-@pytest.mark.parametrize(
-    ("sampler", "scheduler", "folds"),
-    [
-        *((sampler, scheduler, None) for sampler in ("random", "tpe_quick") for scheduler in SCHEDULERS),
-        ("tpe_quick", "asha", 5),
-        pytest.param("tpe_quick", "median", 5, marks=pytest.mark.full),
-    ],
-)
-def test_a_killed_sweep_ends_as_an_uninterrupted_one(tmp_path, sampler, scheduler, folds):
-    choice = [f"sampler={sampler}", f"scheduler={scheduler}"]
-    choice += [] if folds is None else [f"data.folds={folds}"]
-    whole = make_sweep(tmp_path, "whole", *choice)
-    assert drive(whole, -1)
-    expected = told(whole)
-    assert len(expected) == NUM_TRIALS
-    assert all(row[1] != "RUNNING" for row in expected)
-    if scheduler != "none":
-        assert any(row[1] == "PRUNED" for row in expected), "the scheduler had something to decide"
-    for kills in ([1], [2], [8, 9], [17, 30], [29]):
-        sweep = make_sweep(tmp_path, f"killed{kills[0]}", *choice)
-        assert not drive(sweep, kills[0])
-        for kill in [*kills[1:], -1]:
-            drive(sweep, kill)
-        assert told(sweep) == expected
+from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
 
 
 def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
@@ -196,6 +90,39 @@ def test_a_sweep_begun_without_tracking_is_told_whole_to_a_store_at_its_resume(t
         assert own[-1]["op"] == "close"
         assert own[-1]["state"] == trial.state
         assert [r["epoch"] for r in own if "epoch" in r] == [row["epoch"] for row in trial.epochs]
+
+
+@pytest.mark.parametrize("way", ["lost", "resumed", "over"])
+def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_runs(tmp_path, monkeypatch, way):
+    from ferhpo import ledger as module
+
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    sweep = make_sweep(tmp_path, "slow")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+
+    def open_ledger():
+        return Ledger(sweep, study, Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none")), 1)
+
+    def run(ledger, epoch, seconds, decision="CONTINUE"):
+        ledger.start(ledger.next_trial().number)
+        clock[0] += seconds + 5
+        ledger.report(0, epoch, {"val_acc": 0.5, "epoch_seconds": float(seconds)}, lambda: decision)
+
+    ledger = open_ledger()
+    run(ledger, 1, 30, "STOP" if way == "over" else "CONTINUE")
+    clock[0] += 7  # in the second epoch, which is lost
+    if way == "lost":
+        ledger.lost(0, "killed")
+    else:
+        ledger = open_ledger()
+    if way == "over":  # the kill came after the last report: the opening ends it
+        assert study.trial(0).seconds == 30
+        return
+    run(ledger, 2, 40)
+    ledger.stopped(0)
+    assert study.trial(0).seconds == 30 + (40 + 5)
+    study.close()
 
 
 def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):

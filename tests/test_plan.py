@@ -158,6 +158,18 @@ def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
     ]
 
 
+def test_the_disk_holds_the_best_trials_and_a_copy_of_each_in_mlflow():
+    small = ["num_trials=1000", "compute.num_cpus=2", "compute.num_gpus=0"]
+    _, plan = plan_of("demo", *small)
+    weights = plan.checkpoint_bytes / 4
+    # The ten best and the two that run, each of them the largest there is: weights in best.ckpt and, with Adam's two
+    # numbers for each, in last.ckpt.
+    most = (10 + 2) * 4 * 4 * plan.parameters.high
+    assert plan.disk_bytes == pytest.approx(most + 1000 * weights)
+    assert plan_of("demo", *small, "tracking=none")[1].disk_bytes == pytest.approx(most)
+    assert plan_of("demo", *small, "keep_checkpoints=all")[1].disk_bytes == pytest.approx(1000 * 5 * weights)
+
+
 def test_a_grid_is_planned_to_its_end():
     space = ["~space.optim", "~space.model", "+space={model: {num_blocks: {low: 2, high: 4}}}"]
     _, plan = plan_of("demo", "sampler=grid", "num_trials=null", *space)

@@ -102,6 +102,20 @@ def test_a_journal_cut_at_any_line_goes_on_to_the_same_end(tmp_path, name):
         shutil.rmtree(folder)
 
 
+def test_a_report_that_a_kill_left_half_written_is_whole_after_the_opening(tmp_path):
+    """CMA-ES and TPE rank a pruned trial by the intermediate value, which is the second line of a report."""
+    study = open_study(tmp_path / "s", "tpe")
+    study.record_epoch(study.ask().number, 1, {"val_acc": 0.25}, "CONTINUE")
+    study.close()
+    journal = tmp_path / "s" / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+    study = open_study(tmp_path / "s", "tpe")
+    study.close()
+    assert json.loads(journal.read_bytes().splitlines()[-1])["intermediate_value"] == 0.25
+    assert study._frozen()[0].intermediate_values == {1: 0.25}
+
+
 def test_grid_covers_every_point_once(tmp_path):
     study = open_study(tmp_path / "grid", "grid")
     while study.num_asked < 12 or study.interrupted():

@@ -23,7 +23,7 @@ from ferhpo.tracking import TrackingSettings
 
 TOP_KEYS = {
     "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
-    "name", "seed", "num_trials", "objective", "output_dir", "allowed_targets", "space",
+    "name", "seed", "num_trials", "keep_checkpoints", "objective", "output_dir", "allowed_targets", "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 # Arguments that the program gives, so that a configuration need not.
@@ -94,6 +94,9 @@ def _top_level(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str]:
     num_trials, seed = config.get("num_trials"), config.get("seed")
     if for_sweep and num_trials is not None and (not isinstance(num_trials, int) or num_trials < 1):
         yield f"num_trials is {num_trials}; it must be 1 or more"
+    keep = config.get("keep_checkpoints", "all")
+    if keep != "all" and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+        yield f"keep_checkpoints is {keep}; it must be 1 or more, or all"
     if not isinstance(seed, int) or seed < 0:
         yield f"seed is {seed}; it must be an integer of 0 or more"
     try:

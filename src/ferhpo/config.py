@@ -44,6 +44,7 @@ class ComputeSettings:
     max_retries: how often a trial whose worker died goes on from its checkpoint without an epoch in between
     trial_timeout: seconds without an epoch after which a trial counts as hanging; null is never
     stop_after_failures: the sweep stops when its first so many trials all fail for one reason; null is never
+    stop_grace_seconds: from ctrl-C or SIGTERM on, for running epochs to come to their end
     """
 
     address: str | None = None
@@ -56,13 +57,14 @@ class ComputeSettings:
     max_retries: int = 2
     trial_timeout: float | None = 4 * 3600.0
     stop_after_failures: int | None = 3
+    stop_grace_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         for key in ("num_cpus", "max_concurrent", "stop_after_failures"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key} is {value}; it must be 1 or more, or null")
-        for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries"):
+        for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries", "stop_grace_seconds"):
             value = getattr(self, key)
             if value is not None and (isinstance(value, str) or value < 0):
                 raise ValueError(f"{key} is {value}; it must be 0 or more")

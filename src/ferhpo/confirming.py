@@ -194,6 +194,7 @@ def _plan(
         name=name,
         output_dir=str(sweep.folder.parent),
         num_trials=len(chosen) * seeds,
+        keep_checkpoints="all",  # which candidate wins is known when all have ended
         scheduler={"_target_": "ray.tune.schedulers.FIFOScheduler"},
         sampler={"_target_": "none"},  # nothing is drawn: the trials are listed
     )

@@ -157,7 +157,7 @@ def plan_table(plan: "Plan") -> Table:
         ("parameters", spread(plan.parameters, short)),
         ("MACs an image", f"{spread(plan.macs, short)}, mean {short(plan.mean_macs)}"),
         ("memory a trial", f"{spread(plan.memory_bytes, size)} (estimate)"),
-        ("disk", f"{size(plan.disk_bytes)} for checkpoints, {size(plan.free_bytes)} free"),
+        ("disk", f"{size(plan.disk_bytes)} at most for checkpoints, {size(plan.free_bytes)} free"),
         ("time", f"{duration(plan.seconds)} without early stopping, at {short(plan.macs_per_second)} MAC/s (estimate)"),
         ("largest sample", largest),
         ("from", f"{plan.num_samples} samples of the space"),

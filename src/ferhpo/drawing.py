@@ -24,13 +24,20 @@ class Drawing:
         self.record, self.tracker, self.data, self.is_on = record, tracker, data, is_on
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
         self._jobs: list[Future[None]] = []
-        self._submitted: set[int] = set()
+        self._submitted: dict[int, Future[None]] = {}
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Have a trial's figures drawn, if it is complete."""
         if self.is_on and trial.state == "COMPLETE":
-            self._submitted.add(trial.number)
-            self._jobs.append(self._thread.submit(self._draw_trial, trial))
+            self._submitted[trial.number] = self._thread.submit(self._draw_trial, trial)
+            self._jobs.append(self._submitted[trial.number])
+
+    def is_drawn(self, trial: TrialRecord) -> bool:
+        """Whether a trial has all figures that it gets."""
+        if not self.is_on or trial.state != "COMPLETE":
+            return True
+        job = self._submitted.get(trial.number)
+        return (self._folder(trial) / CURVES).exists() if job is None else job.done()
 
     def sweep_ended(self) -> None:
         """Have the page drawn, and before it what an earlier driver left out."""
@@ -66,12 +73,13 @@ class Drawing:
 
         folder = self._folder(trial)
         folder.mkdir(parents=True, exist_ok=True)
-        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
         kept = kept_confusion(folder, len(trial.folds))
         if kept is not None:
             matrix = np.asarray(kept["confusion"])
             drawn = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
             self.tracker.log_artifact(trial.number, drawn)
+        # Last: a resumed sweep takes a trial that has its curves for drawn.
+        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
 
     def _draw_page(self) -> None:
         from ferhpo.reports.report import sweep_report

@@ -9,8 +9,7 @@ import os
 import re
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ferhpo.errors import ConfigError, FerhpoError, StorageError
 from ferhpo.folds import EPOCH, report_unit
 from ferhpo.hanging import Watch, trace_of
 from ferhpo.ledger import CONTINUE, STOP, Ledger
+from ferhpo.stopping import StopNotice
 from ferhpo.study import derive_seed
 
 # Set before Ray is imported: it reads them at import.
@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_DISABLE_SIGINT_HANDLER": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours hears it (stopping.py)
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_COLOR_PREFIX": "0",  # what Ray says of a dead worker is coloured even in a file
@@ -158,19 +158,15 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         self._replay()
 
     def _replay(self) -> None:
-        trials = self.ledger.study.trials()
         rows = [
             (sequence, trial.number, report, decision)
-            for trial in trials
+            for trial in self.ledger.study.trials()
             for sequence, report, decision in zip(trial.sequences, trial.reports, trial.decisions, strict=True)
         ]
         for _, number, report, decision in sorted(rows, key=lambda row: row[0]):
             self._decide(number, report)
             if decision == STOP:
                 self._finish(number, report)
-        for trial in trials:
-            if trial.state != "RUNNING" and trial.reports:
-                self._finish(trial.number, trial.reports[-1])
 
     def _add(self, number: int) -> None:
         if number in self._added:
@@ -209,7 +205,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         decision = self.ledger.report(number, count, result, lambda: self._decide(number, result), fold_epochs)
         if decision == STOP:
             self._finish(number, result)
-        return decision
+        return STOP if self.ledger.is_stopping else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         pass
@@ -227,12 +223,12 @@ class StudySearcher(_Unsaved, Searcher):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self.ledger = ledger
-        self.stopping = False
 
     def suggest(self, trial_id: str) -> Any:
-        trial = None if self.stopping else self.ledger.next_trial()
+        is_stopping = self.ledger.is_stopping
+        trial = None if is_stopping else self.ledger.next_trial()
         if trial is None:
-            return Searcher.FINISHED if self.stopping or self.ledger.is_finished else None
+            return Searcher.FINISHED if is_stopping or self.ledger.is_finished else None
         self.ledger.running[trial.number] = len(trial.reports)
         return {
             "number": trial.number,
@@ -292,6 +288,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
         try:
             if number in self._outcomes:
                 self.ledger.ended(number, *self._outcomes.pop(number))
+            elif self.ledger.is_stopping:
+                self.ledger.left(number)
             else:
                 self.ledger.stopped(number)
         except StorageError as error:  # Tune takes it for the trial's, and calls on_trial_error next
@@ -304,6 +302,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
             raise self._fault
         if number in self._outcomes:
             self.ledger.ended(number, *self._outcomes.pop(number))
+        elif self.ledger.is_stopping:  # a cluster may send its notice to the workers too
+            self.ledger.left(number)
         else:
             self.ledger.lost(number, *why_lost(trial))
 
@@ -410,7 +410,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
             verbose=0,
         ),
     )
-    with _on_signals(lambda: setattr(searcher, "stopping", True)):
+    with StopNotice(compute.stop_grace_seconds, ledger.notice, _stop_tune):
         try:
             tuner.fit()
         except tune.TuneError as error:
@@ -430,21 +430,8 @@ def _trial_name(trial: Trial) -> str:
     return f"{trial.config['number']:04d}"
 
 
-class _on_signals:  # noqa: N801 - reads as a clause of `with`
-    """While Tune runs, SIGTERM ends the sweep as SIGINT does: Tune handles only the latter."""
-
-    def __init__(self, note: Callable[[], None]) -> None:
-        self.note = note
-
-    def __enter__(self) -> None:
-        self.is_main = threading.current_thread() is threading.main_thread()
-        if self.is_main:
-            self.before = signal.signal(signal.SIGTERM, self._stop)
-
-    def _stop(self, signum: int, frame: object) -> None:
-        self.note()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def __exit__(self, *exc: object) -> None:
-        if self.is_main:
-            signal.signal(signal.SIGTERM, self.before)
+def _stop_tune() -> None:
+    """Let `fit` return now: while it runs, Tune takes SIGUSR1 as a wish to end."""
+    if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, signal.SIG_IGN):  # it does not run yet
+        raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGUSR1)

@@ -5,6 +5,7 @@ FerhpoError
 ├── DataError        a data set that cannot be read; holds every fault found             exit 2
 ├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
 ├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
+│   └── StillRunning a sweep that runs holds its records, and ships them itself
 ├── StorageError     a disk that is full or cannot be written                            exit 2
 ├── FailuresError    the first trials of a sweep all failed for one reason               exit 3
 └── TrialError       how a trial ends without a result
@@ -51,6 +52,10 @@ class SweepError(FerhpoError):
 
 class TrackingError(FerhpoError):
     """The MLflow store or registry cannot be reached, or refuses."""
+
+
+class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` tells as good news
+    """A sweep that runs holds its records, and ships them itself."""
 
 
 class StorageError(FerhpoError):

@@ -64,6 +64,7 @@ class Ledger:
         limits += [size] if is_grid and not num_continuous else []
         self.num_trials = min(limits) if limits else None
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
+        self.is_stopping = False  # no trial starts, and those that run are left after their next report
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
         self._losses: dict[int, tuple[int, int]] = {}  # number -> reports at the last loss of its worker, losses since
@@ -71,10 +72,12 @@ class Ledger:
         self._heard: dict[int, float] = {}
         self._facts: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
+        self._seconds_before: dict[int, float] = {}  # of runs that were interrupted
         self._waiting: deque[int] = deque()
         for number in study.interrupted():
             trial = study.trial(number)
-            if trial.decisions and (trial.decisions[-1] == STOP or self._has_all(trial)):
+            self._seconds_before[number] = self._epoch_seconds(number)
+            if self._is_over(trial):
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
@@ -116,6 +119,7 @@ class Ledger:
         trial = self.study.trial(number)
         self.running[number] = len(trial.reports)
         self._began[number] = self._heard[number] = time.monotonic()
+        self._seconds_before[number] = self._epoch_seconds(number)
         self._open_in_tracking(trial)
         self.on_event(self)
 
@@ -200,6 +204,22 @@ class Ledger:
         is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
         return "COMPLETE" if is_whole or self._has_all(trial) else "PRUNED"
 
+    def notice(self) -> None:
+        """A person, or a cluster, wants the sweep to stop."""
+        self.is_stopping = True
+
+    def left(self, number: int) -> None:
+        """A trial's run ended between two reports because the sweep stops: it stays open, and a resume goes on."""
+        trial = self.study.trial(number)
+        if self._is_over(trial):
+            self.stopped(number)
+        else:
+            self.running.pop(number, None)
+
+    def _is_over(self, trial: TrialRecord) -> bool:
+        """Whether a trial has no report left to make."""
+        return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
+
     def ended(self, number: int, state: str, reason: str = "") -> None:
         """A worker told how its trial ended."""
         self._end(number, state, reason)
@@ -243,10 +263,7 @@ class Ledger:
             )
 
     def _end(self, number: int, state: str, reason: str = "") -> None:
-        began = self._began.get(number)
-        before = self.study.trial(number).seconds or 0.0
-        seconds = before + (time.monotonic() - began if began is not None else 0.0)
-        trial = self.study.finish(number, state, reason, seconds, self._extra(number))
+        trial = self.study.finish(number, state, reason, self._seconds(number), self._extra(number))
         self.running.pop(number, None)
         if trial.state != "FAILED":
             self._first_failures = None
@@ -256,6 +273,21 @@ class Ledger:
             self._open_in_tracking(trial)
         self._close_in_tracking(trial)
         self.on_event(self)
+
+    def _seconds(self, number: int) -> float:
+        """How long a trial took: its last run as the clock has it, and of the runs before it the epochs that count.
+
+        What a run lost (its start, the epoch that a kill cut off) nobody knows after a resume.
+        """
+        began = self._began.get(number)
+        last = 0.0 if began is None else time.monotonic() - began
+        return self._seconds_before.get(number, 0.0) + last
+
+    def _epoch_seconds(self, number: int) -> float:
+        """The seconds of a trial's recorded epochs, those of all its folds."""
+        trial = self.study.trial(number)
+        rows = [row for epochs in trial.fold_epochs for row in epochs] or trial.epochs
+        return sum(row.get("epoch_seconds", 0.0) for row in rows)
 
     def _extra(self, number: int) -> dict[str, Any]:
         """What else the study keeps of a trial: its facts, and which class its best network answers most."""
@@ -298,11 +330,11 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
 
     num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
         that had not seen it
-    None where there is no checkpoint.
+    None where there is no checkpoint, or not of every fold.
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
-    checkpoints = [path / BEST for path in folders if (path / BEST).exists()]
-    if not checkpoints:
+    checkpoints = [path / BEST for path in folders]
+    if not all(path.exists() for path in checkpoints):
         return None
     import torch
 

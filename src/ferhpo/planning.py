@@ -15,6 +15,7 @@ from typing import Any
 from ferhpo.config import Composed, ComputeSettings
 from ferhpo.errors import Infeasible
 from ferhpo.folds import num_folds
+from ferhpo.keeping import num_kept
 from ferhpo.model_section import is_estimator
 from ferhpo.space import Sample
 from ferhpo.study import derive_seed, random_sample
@@ -43,7 +44,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do, in bytes and seconds. `largest` is the sample with the most parameters."""
+    """What a sweep would do, in bytes and seconds.
+
+    checkpoint_bytes: of a training, in the mean; disk_bytes: the most that the checkpoints which stay take together,
+        while MLflow takes what it is sent; largest: the sample with the most parameters
+    """
 
     name: str
     num_points: int
@@ -103,10 +108,16 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     parameters = [row[0] for row in rows]
     states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
     mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
-    num_kept = len(config["trainer"].get("keep_epochs") or ())
     # best and each kept epoch: weights; last: weights and the optimiser's states
-    checkpoint_bytes = mean_weights * (2 + states + num_kept)
-    disk_bytes = num_networks * (checkpoint_bytes + mean_weights)  # and a copy of the best in MLflow
+    num_weights = 2 + states + len(config["trainer"].get("keep_epochs") or ())
+    checkpoint_bytes = mean_weights * num_weights
+    disk_bytes = num_networks * checkpoint_bytes
+    kept = num_kept(config)
+    if kept is not None and rows:  # those of the best and of what runs, however large
+        most = (kept + num_slots) * (folds or 1) * 4.0 * max(parameters) * num_weights
+        disk_bytes = min(disk_bytes, most)
+    if config["tracking"]["uri"] != "none":
+        disk_bytes += num_networks * mean_weights  # MLflow has a copy of each best
     output = Path(config["output_dir"])
     free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
     warnings = []

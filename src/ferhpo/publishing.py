@@ -8,6 +8,7 @@ import yaml
 from ferhpo import registry
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.folds import KEPT_FOLD, num_folds
+from ferhpo.keeping import best_checkpoint
 from ferhpo.record import Sweep
 from ferhpo.space import leaves
 from ferhpo.study import TrialRecord
@@ -65,11 +66,11 @@ def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], da
 def export(record: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> None:
     from ferhpo.inference.export import export_model
 
-    folder = record.kept_folder(trial.number)
+    checkpoint, folder = best_checkpoint(record, trial), record.kept_folder(trial.number)
     config = record.trial_config(trial)
     # Of a cross-validated trial the means over its folds: those of the kept fold alone would be luck.
     scores = trial.folds[-1] if trial.folds else next(r for r in trial.epochs if r["epoch"] == trial.best_epoch)
-    out = export_model(folder / "best.ckpt", config["model"], folder / "model", data_digest, scores)
+    out = export_model(checkpoint, config["model"], folder / "model", data_digest, scores)
     tracker.log_model(trial.number, out)
 
 

@@ -4,7 +4,8 @@
     sweep.json      the composed configuration, id, versions, git state
     study.jsonl     the Optuna study (study.py)
     spool.jsonl     what goes to MLflow (tracking)
-    trials/0007/    last.ckpt, best.ckpt of trial 7; where it is cross-validated fold0/, fold1/, ... with these in each
+    trials/0007/    last.ckpt, best.ckpt of trial 7; where it is cross-validated fold0/, fold1/, ... with these in each;
+                    of the best trials alone, once it has ended (keeping.py)
 """
 
 import json
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ from ferhpo.study import JOURNAL, TrialRecord, read_trials
 META = "sweep.json"
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
 # A trial's weights follow from these; a resumed sweep that changed them would mix two sweeps.
-CHANGEABLE = ("num_trials", "compute", "tracking")
+CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
 START_BYTES = 1_000_000  # sweep.json, the journal, and the tables of an empty MLflow store
 
 
@@ -68,17 +69,8 @@ class Sweep:
         return read_trials(self.folder, self.objective) if (self.folder / JOURNAL).exists() else []
 
     def leaderboard(self) -> list[TrialRecord]:
-        """Complete trials best first, then the others best first, then those without a value."""
-        sign = -1.0 if self.objective.mode == "max" else 1.0
-        return sorted(
-            self.trials(),
-            key=lambda trial: (
-                trial.value is None,
-                trial.state != "COMPLETE",
-                sign * trial.value if trial.value is not None else 0.0,
-                trial.number,
-            ),
-        )
+        """All trials, `ranked`."""
+        return ranked(self.trials(), self.objective)
 
     def best(self) -> TrialRecord | None:
         """The best COMPLETE trial; None where there is none."""
@@ -96,6 +88,20 @@ class Sweep:
     def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
         """The whole configuration of a trial, its sample applied."""
         return self.space().apply(trial.sample)
+
+
+def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Complete trials best first, then the others best first, then those without a value."""
+    sign = -1.0 if objective.mode == "max" else 1.0
+    return sorted(
+        trials,
+        key=lambda trial: (
+            trial.value is None,
+            trial.state != "COMPLETE",
+            sign * trial.value if trial.value is not None else 0.0,
+            trial.number,
+        ),
+    )
 
 
 def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:

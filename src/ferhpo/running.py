@@ -17,6 +17,7 @@ from ferhpo.cross_validation import runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.drawing import Drawing
 from ferhpo.errors import FerhpoError, StorageError
+from ferhpo.keeping import Keeper, has_checkpoint
 from ferhpo.ledger import CONTINUE, Ledger
 from ferhpo.record import (
     Sweep,
@@ -36,6 +37,7 @@ from ferhpo.starting import (
     tracking_settings,
     use_free_name,
 )
+from ferhpo.stopping import StopNotice
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 
@@ -79,7 +81,8 @@ def sweep(
 ) -> SweepResult:
     """Run a sweep to its end and register its best trial.
 
-    resume: `name` is a sweep that exists; overrides may change num_trials, compute and tracking
+    resume: `name` is a sweep that exists; overrides may change num_trials, keep_checkpoints, compute and
+        tracking
     new: where the name is taken, use the next free one (demo-2)
     listener: called in the driver with its ledger after every event
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any trial starts.
@@ -144,7 +147,7 @@ def _run(
     composed, config = record.composed, record.config
     space, seed = composed.space(), int(config["seed"])
     study = SweepStudy(record.folder, space, config["sampler"], seed, record.objective, record.listed)
-    with _recording(record, study, settings, data, config["num_trials"], listener) as (ledger, drawing):
+    with _recording(record, study, settings, data, config["num_trials"], listener) as (ledger, drawing, keeper):
         from ferhpo import driver
 
         try:
@@ -158,7 +161,7 @@ def _run(
         if finisher is not None:
             warnings = [*warnings, *drawing.wait()]
             return finisher(record, ledger.tracker, settings, data, finished, warnings)
-        return finish(record, ledger.tracker, drawing, settings, data.digest, finished, warnings)
+        return finish(record, ledger.tracker, drawing, keeper, settings, data.digest, finished, warnings)
 
 
 @contextmanager
@@ -169,9 +172,9 @@ def _recording(
     data: FaceData,
     num_trials: int | None,
     listener: Listener,
-) -> Iterator[tuple[Ledger, Drawing]]:
+) -> Iterator[tuple[Ledger, Drawing, Keeper]]:
     """Open a sweep in tracking; let go of tracking and study at the end. An error of ours ends it as FAILED there."""
-    tracker = drawing = None
+    tracker = drawing = ledger = None
     try:
         record.meta.setdefault("data", {"digest": data.digest, "split_name": data.split_name})
         save_config(record)  # a resume may have changed it
@@ -179,10 +182,22 @@ def _recording(
         publishing.open_sweep(record, tracker, data)
         tracker.start()
         drawing = Drawing(record, tracker, data, settings.report and not settings.off)
-        opener = _opener(record, tracker, data)
-        ledger = Ledger(record, study, tracker, num_trials, listener, opener, drawing.trial_ended)
+        keeper = Keeper(record, lambda trial: drawing.is_drawn(trial) and tracker.is_shipped(trial.number))
+
+        def trial_ended(trial: TrialRecord) -> None:
+            drawing.trial_ended(trial)
+            keeper.measure(trial.number)
+            keeper.tidy(study.trials(), lambda other: _is_exported(other, settings))
+            if ledger is not None and not ledger.is_finished:
+                keeper.check_space(num_slots=len(ledger.running) + 1)
+
+        ledger = Ledger(record, study, tracker, num_trials, listener, _opener(record, tracker, data), trial_ended)
         try:
-            yield ledger, drawing
+            for trial in study.trials():
+                keeper.measure(trial.number)
+            if not ledger.is_finished:
+                keeper.check_space(num_slots=1)
+            yield ledger, drawing, keeper
         except FerhpoError as error:
             with suppress(StorageError):
                 ledger.interrupt("FAILED", str(error))
@@ -225,7 +240,7 @@ def train(
     record = existing or create_sweep(composed, kind="train")
     sampler = {"_target_": "optuna.samplers.RandomSampler"}
     study = SweepStudy(record.folder, Space((), config), sampler, int(config["seed"]), record.objective)
-    with _recording(record, study, settings, data, 1, listener) as (ledger, drawing):
+    with _recording(record, study, settings, data, 1, listener) as (ledger, drawing, keeper):
         finished = True
         trial = ledger.next_trial()
         if trial is not None:
@@ -236,21 +251,29 @@ def train(
                 count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None
             ) -> None:
                 ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
+                if notice.is_given and count < ledger.num_reports:
+                    raise KeyboardInterrupt
 
             try:
-                outcome = runner_of(config)(
-                    config,
-                    data,
-                    record.trial_folder(number),
-                    trial.seed,
-                    report,
-                    on_start=lambda facts: ledger.report_facts(number, facts),
-                )
+                with StopNotice(ComputeSettings(**config["compute"]).stop_grace_seconds) as notice:
+                    outcome = runner_of(config)(
+                        config,
+                        data,
+                        record.trial_folder(number),
+                        trial.seed,
+                        report,
+                        on_start=lambda facts: ledger.report_facts(number, facts),
+                    )
                 ledger.ended(number, outcome.state, outcome.reason)
             except KeyboardInterrupt:
                 finished = False
                 ledger.interrupt()
-        return finish(record, ledger.tracker, drawing, settings, data.digest, finished, warnings)
+        return finish(record, ledger.tracker, drawing, keeper, settings, data.digest, finished, warnings)
+
+
+def _is_exported(trial: TrialRecord, settings: TrackingSettings) -> bool:
+    """Whether the end of the sweep will make a loadable model of a trial, be it the best or not."""
+    return settings.models == "all" and trial.state == "COMPLETE"
 
 
 def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:
@@ -261,6 +284,7 @@ def finish(
     record: Sweep,
     tracker: Tracker,
     drawing: Drawing,
+    keeper: Keeper,
     settings: TrackingSettings,
     data_digest: str,
     finished: bool,
@@ -272,8 +296,9 @@ def finish(
     board = record.leaderboard()
     tracker.log_text(None, leaderboard_csv(board, record.objective.metric), "leaderboard.csv")
     tracker.log_artifact(None, record.folder / "study.jsonl", "study")
-    chosen = {"all": [t for t in board if t.state == "COMPLETE"], "best": [best] if best else [], "none": []}
-    for trial in chosen[settings.models] if finished else []:
+    # What a sweep that was finished before has removed since then was exported at that time.
+    chosen = [t for t in board if t == best or (_is_exported(t, settings) and has_checkpoint(record, t))]
+    for trial in chosen if finished and settings.models != "none" else []:
         publishing.export(record, trial, tracker, data_digest)
     if best is not None and best.value is not None:
         metrics = {f"best_{record.objective.metric}": best.value, "best_trial": float(best.number)}
@@ -286,5 +311,6 @@ def finish(
     view = publishing.view_address(tracker, settings)
     warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
     unshipped = tracker.flush(SHIP_SECONDS)
+    keeper.tidy(trials, lambda trial: not finished and _is_exported(trial, settings))
     tracker.close(1.0)
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)

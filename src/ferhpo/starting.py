@@ -97,7 +97,11 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     check_disk(record.folder)
     FolderLock(record.folder).release()  # refuses a second driver before Ray starts
     config = record.config
-    known = ["num_trials", *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section])]
+    known = [
+        "num_trials",
+        "keep_checkpoints",
+        *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section]),
+    ]
     faults = []
     for text in overrides:
         key, _, value = text.partition("=")

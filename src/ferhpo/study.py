@@ -66,6 +66,7 @@ class TrialRecord:
     value: the objective at `best_epoch`; of a cross-validated trial the mean over all folds it has, be it the best of
         its means or not: fewer folds never win by luck. None before the first report
     best_epoch: the epoch whose checkpoint is kept
+    seconds: from start to end; of a trial that was interrupted, of its last run and of the epochs recorded before that
     """
 
     number: int
@@ -142,13 +143,21 @@ class FolderLock:
         self._file: IO[str] = self.path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.seek(0)
-            holder = json.loads(self._file.read() or "{}")
+            try:
+                holder = json.loads(self._file.read())
+            except ValueError:  # it has just taken the lock and not written yet
+                holder = {}
             self._file.close()
             raise SweepError(
                 f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
                 f"since {holder.get('since', '?')}; wait for it, or stop that process"
+            ) from None
+        except OSError as error:
+            self._file.close()
+            raise StorageError(
+                f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that has locks"
             ) from None
         self._file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -349,9 +358,12 @@ class SweepStudy:
     ) -> None:
         self._sequence += 1
         row = {"sequence": self._sequence, "metrics": dict(metrics), **more}
-        value = metrics[self.objective.metric]
         for storage, trial_id in self._both(number):
             storage.set_trial_user_attr(trial_id, f"{unit}:{count}", row)
+        self._report_value(number, count, metrics[self.objective.metric])
+
+    def _report_value(self, number: int, count: int, value: float) -> None:
+        for storage, trial_id in self._both(number):
             storage.set_trial_intermediate_value(trial_id, count, value)
 
     def finish(
@@ -381,9 +393,18 @@ class SweepStudy:
             storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
 
     def _finish_half_told(self) -> None:
-        """A kill between the outcome and the tell: tell now."""
+        """A kill between the lines of a report, or between the outcome and the tell: write what is missing.
+
+        Samplers rank a pruned trial by its last intermediate value: without it the next ask would be another one.
+        """
         for trial in self._frozen():
-            if trial.state == TrialState.RUNNING and "outcome" in trial.user_attrs:
+            if trial.state != TrialState.RUNNING:
+                continue
+            for report in self.trial(trial.number).reports:
+                count = int(report[FOLD if FOLD in report else EPOCH])
+                if count not in trial.intermediate_values:
+                    self._report_value(trial.number, count, report[self.objective.metric])
+            if "outcome" in trial.user_attrs:
                 self._tell(trial.number, trial.user_attrs["outcome"]["state"])
 
     def _study_attrs(self) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import compose
 from ferhpo.errors import SweepError
+from ferhpo.keeping import best_checkpoint
 from ferhpo.readings import sweep_that_chose
 from ferhpo.record import META, Sweep, load_sweep
 from ferhpo.starting import tracking_settings
 from ferhpo.study import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
-from ferhpo.training.checkpoint import BEST, load_weights, read
+from ferhpo.training.checkpoint import load_weights, read
 from ferhpo.training.preprocess import Preprocess
 from ferhpo.trial import build_network
 
@@ -85,7 +86,7 @@ def find_model(
 
 def load_trial(record: Sweep, trial: TrialRecord) -> tuple["nn.Module", Preprocess, tuple[str, ...]]:
     """The network of a trial at its best epoch, its preprocessing, its classes. SweepError where no epoch was kept."""
-    path = record.kept_folder(trial.number) / BEST
+    path = best_checkpoint(record, trial)
     checkpoint = read(path)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     class_names = tuple(checkpoint["class_names"])

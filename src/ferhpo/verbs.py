@@ -64,11 +64,22 @@ def store_of(name: str, output_dir: str = "mlruns") -> str:
 
 
 def sync(name: str, output_dir: str = "mlruns") -> int:
-    """Ship what a sweep's spool still holds to MLflow; returns the number of records."""
+    """Ship what a sweep's spool still holds to MLflow; returns the number of records.
+
+    Raises StillRunning where the sweep runs and does it itself.
+    """
     from ferhpo.tracking import sync as ship
 
     record = load_sweep(name, output_dir)
     return ship(record.folder, tracking_settings(record.config))
+
+
+def num_unshipped(name: str, output_dir: str = "mlruns") -> int:
+    """How many records of a sweep are not in MLflow yet, also while it runs."""
+    from ferhpo.tracking import num_unshipped as count
+
+    record = load_sweep(name, output_dir)
+    return count(record.folder, tracking_settings(record.config))
 
 
 def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:

@@ -43,6 +43,13 @@ PLATEAU: dict[str, Any] = {
     "trainer": {"max_epochs": 4, "normalise": "image"},
 }
 
+FROZEN: dict[str, Any] = {  # the body joins in the second epoch, at a rate of its own
+    "optimizer": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.01),
+    "lr_schedule": partial(schedules.step, every_epochs=2, factor=0.5),
+    "augment": Augment(scale=0.1, brightness=0.2, crop=20),
+    "trainer": {"max_epochs": 4, "normalise": "none", "frozen_epochs": 1, "body_lr_factor": 0.1},
+}
+
 
 class Stop:
     """A report that stops the training after one epoch, and remembers every report."""
@@ -88,7 +95,7 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize("config", [EVERYTHING, ADAM, PLATEAU], ids=["everything", "adam", "plateau"])
+@pytest.mark.parametrize("config", [EVERYTHING, ADAM, PLATEAU, FROZEN], ids=["everything", "adam", "plateau", "frozen"])
 def test_resumed_after_any_epoch_equals_uninterrupted(run_fit: RunFit, tmp_path: Path, config: dict[str, Any]) -> None:
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()

@@ -7,6 +7,7 @@ model.py              the code: network, preprocessing, features and MLflow wrap
 
 import json
 import platform
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -30,7 +31,7 @@ def export_model(
     data_digest: str,
     scores: Mapping[str, float] | None = None,
 ) -> Path:
-    """Write the model into `out_dir`, replacing what is there, and return `out_dir`.
+    """Write the model into `out_dir`, replacing what is there by renames, model.json last, and return `out_dir`.
 
     checkpoint: a best.ckpt, or what ferhpo.training.checkpoint.read makes of it
     model_config: the resolved `model` section, with its _target_ under ferhpo.models
@@ -69,13 +70,18 @@ def export_model(
         },
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS, FITTED):
-        (out_dir / name).unlink(missing_ok=True)
-    if is_estimator(model_config):
-        (out_dir / FITTED).write_bytes(held["network"]["_extra_state"].numpy().tobytes())
-    else:
-        tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
-        save_file(tensors, str(out_dir / WEIGHTS))
-    (out_dir / "model.json").write_text(json.dumps(description, indent=2) + "\n")
-    (out_dir / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.hog"]), WRAPPER)))
+    with tempfile.TemporaryDirectory(prefix=".model-", dir=out_dir.parent) as name:
+        made = Path(name)
+        if is_estimator(model_config):
+            (made / FITTED).write_bytes(held["network"]["_extra_state"].numpy().tobytes())
+        else:
+            tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
+            save_file(tensors, str(made / WEIGHTS))
+        (made / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.hog"]), WRAPPER)))
+        (made / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        for file in (WEIGHTS, FITTED, "model.py", "model.json"):
+            if (made / file).exists():
+                (made / file).replace(out_dir / file)
+            else:
+                (out_dir / file).unlink(missing_ok=True)
     return out_dir

@@ -16,13 +16,14 @@ from pathlib import Path
 from ferhpo.console import duration, number
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
+from ferhpo.keeping import best_checkpoint
 from ferhpo.record import Sweep
 from ferhpo.reports import classes, collapse, confusion, curves
 from ferhpo.reports.leaderboard import findings
 from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.study import TrialRecord
-from ferhpo.training.checkpoint import BEST, read
+from ferhpo.training.checkpoint import read
 
 OF_A_SWEEP = (
     "leaderboard", "history", "importance", "parallel", "slices", "pareto", "optimisers", "ranking", "outcomes",
@@ -123,7 +124,7 @@ def _trial_panels(
 
 def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
     """What the record and the checkpoint of a trial hold, without building its network. SweepError without one."""
-    kept = read(record.kept_folder(trial.number) / BEST)
+    kept = read(best_checkpoint(record, trial))
     matrix, names = kept["confusion"].tolist(), kept["class_names"]
     drawn = [curves.of_trial(trial, record.objective, _made(folder)), confusion.of_matrix(matrix, names, folder)]
     return _shown([collapse.of_confusion(matrix, names), *drawn])
@@ -134,7 +135,7 @@ def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
     from ferhpo.training.preprocess import Preprocess
     from ferhpo.trial import build_network
 
-    kept = read(record.kept_folder(trial.number) / BEST)
+    kept = read(best_checkpoint(record, trial))
     preprocess = Preprocess.from_dict(kept["preprocess"])
     config = record.trial_config(trial)
     network = build_network(config, preprocess.channels, len(kept["class_names"]), preprocess.image_size)

@@ -50,9 +50,11 @@ def suffix(num_marks: int) -> str:
 
 @contextmanager
 def figure(path: Path, width_inches: float = 7.0, height_inches: float = 4.0) -> Iterator[Figure]:
-    """Draw a figure and write it at the end of the block; the suffix, .svg or .png, is the format."""
+    """Draw a figure and write it, by rename, at the end of the block; the suffix, .svg or .png, is the format."""
     with mpl.rc_context(_SETTINGS):
         drawn = Figure(figsize=(width_inches, height_inches), layout="constrained")
         yield drawn
         metadata = {"Date": None} if path.suffix == ".svg" else None
-        drawn.savefig(path, dpi=PIXELS_PER_INCH, metadata=metadata)
+        half = path.with_name(f".{path.name}.half")
+        drawn.savefig(half, format=path.suffix.removeprefix("."), dpi=PIXELS_PER_INCH, metadata=metadata)
+        half.replace(path)

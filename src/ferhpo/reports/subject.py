@@ -7,9 +7,10 @@ from torch import nn
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import FaceData
 from ferhpo.folds import KEPT_FOLD, num_folds
+from ferhpo.keeping import best_checkpoint
 from ferhpo.record import Sweep
 from ferhpo.study import TrialRecord
-from ferhpo.training.checkpoint import BEST, load_network
+from ferhpo.training.checkpoint import load_network
 from ferhpo.training.evaluation import Evaluation, evaluate
 from ferhpo.training.preprocess import Preprocess
 from ferhpo.trial import build_network
@@ -35,7 +36,7 @@ def load_subject(record: Sweep, trial: TrialRecord, data: FaceData) -> Subject:
     if num_folds(record.config) is not None:
         data = fold_data(data, record.config["data"], KEPT_FOLD)
     network = build_network(record.trial_config(trial), data.channels, data.num_classes, data.image_size)
-    checkpoint = load_network(record.kept_folder(trial.number) / BEST, network)
+    checkpoint = load_network(best_checkpoint(record, trial), network)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     network.eval()
     return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ferhpo.errors import StorageError, TrackingError
+from ferhpo.errors import StillRunning, StorageError, TrackingError
 
 Record = dict[str, Any]
 
@@ -144,7 +144,7 @@ def _hold(path: Path) -> int:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock_fd)
-        raise TrackingError(
+        raise StillRunning(
             f"{path.parent}: a running sweep holds these records and ships them itself; wait until it ends"
         ) from None
     return lock_fd

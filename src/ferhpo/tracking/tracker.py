@@ -31,6 +31,7 @@ class Tracker:
         self._recorded_folds: set[tuple[int, int]] = set()
         self._recorded_models: set[int] = set()
         self._recorded_values: dict[tuple[object, str], float] = {}  # (number, metric) of what a run has once
+        self._last_seqs: dict[object, int] = {}  # of each run's last record
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
         self._learn()
@@ -189,6 +190,12 @@ class Tracker:
         """Whether a trial's run was closed since it was last opened."""
         return number in self._closed
 
+    def is_shipped(self, number: int) -> bool:
+        """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""
+        if self._shipper is None:
+            return self.settings.off
+        return self._last_seqs.get(number, 0) <= self._shipper.shipped.seq
+
     def model_id(self, number: int) -> str | None:
         """MLflow's id of a trial's model, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
@@ -201,7 +208,7 @@ class Tracker:
                 self._opened.add(number)
                 self._closed.discard(number)
             assert number is None or number in self._opened, f"trial {number} was not opened"
-            self._spool.append(op, fields)
+            self._last_seqs[number] = self._spool.append(op, fields)
             if op == "close":
                 self._closed.add(number)
 
@@ -213,6 +220,7 @@ class Tracker:
             if not records:
                 return
             for record in records:
+                self._last_seqs[record.get("number")] = record["seq"]
                 if record["op"] == "open_sweep":
                     self._sweep_id = record["sweep_id"]
                 elif record["op"] == "open_trial":
@@ -240,7 +248,7 @@ class Tracker:
 def sync(folder: Path, settings: TrackingSettings) -> int:
     """Ship what a sweep left in its folder and return the number of records.
 
-    Raises TrackingError if a running sweep holds the folder, or the store is away.
+    Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
     """
     spool = Spool(folder)
     try:
@@ -277,8 +285,9 @@ def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
     path = folder / "spool.jsonl"
     if settings.off or not path.exists():
         return 0
-    num_records = path.read_bytes().count(b"\n")
-    return num_records - Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+    # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
+    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+    return path.read_bytes().count(b"\n") - shipped
 
 
 def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:

@@ -201,7 +201,7 @@ def _train(
         precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
         max_epochs=settings.max_epochs - len(progress.history),
         gradient_clip_val=settings.gradient_clip_norm,
-        callbacks=[epoch_end],
+        callbacks=[epoch_end, _OwnSigterm()],
         plugins=[LightningEnvironment()],  # a job of Slurm's is not Lightning's to requeue
         default_root_dir=folder,
         barebones=True,  # no logger, progress bar, checkpoints or summary: epoch_end does what we need of them
@@ -264,6 +264,17 @@ def _quiet_lightning() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+class _OwnSigterm(pl.Callback):
+    """Leaves SIGTERM to whoever had it: Lightning would end the training with the next batch, its epoch lost."""
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
 
 
 @contextlib.contextmanager

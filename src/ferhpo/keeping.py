@@ -1,0 +1,112 @@
+"""What a sweep keeps on disk: the checkpoints of its best trials, and room for those of the next.
+
+The rule, with its reasons in docs/decisions/0011: the `keep_checkpoints` best of the trials that have ended keep all.
+Of any other, last.ckpt goes as it ends, because an ended trial never resumes, and best.ckpt and epoch_*.ckpt go as soon
+as MLflow has them and its figures are drawn. What a reader would get wrong: this needs no look back. Trials only join,
+so one that is not among the best will never be.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferhpo.errors import StorageError, SweepError
+from ferhpo.record import START_BYTES, Sweep, ranked
+from ferhpo.study import TrialRecord
+
+ALL = "all"
+BEST, LAST = "best.ckpt", "last.ckpt"  # as in training/checkpoint.py, which imports torch
+# A running trial writes its next checkpoints beside the old ones, and its best once more into MLflow's store.
+COPIES = 3
+WARNING_FACTOR = 5  # a warning comes when so many times the least free space is left
+
+log = logging.getLogger("ferhpo.disk")
+
+
+def num_kept(config: Mapping[str, Any]) -> int | None:
+    """How many trials keep their checkpoints; None for all."""
+    value = config.get("keep_checkpoints", ALL)  # sweeps begun before there was the key keep all
+    return None if value == ALL else int(value)
+
+
+def best_checkpoint(record: Sweep, trial: TrialRecord) -> Path:
+    """Where the network that stands for a trial lies. Raises SweepError where the sweep has removed it."""
+    path, keep = record.kept_folder(trial.number) / BEST, num_kept(record.config)
+    if keep is not None and not path.exists() and trial.state != "RUNNING" and trial.best_epoch is not None:
+        where = "; its MLflow run has it under checkpoint/" if record.config["tracking"]["uri"] != "none" else ""
+        raise SweepError(
+            f"{path} does not exist: keep_checkpoints is {keep}, and trial {trial.number} was not among the best{where}"
+        )
+    return path
+
+
+def has_checkpoint(record: Sweep, trial: TrialRecord) -> bool:
+    """Whether the network that stands for a trial is still on this disk."""
+    return (record.kept_folder(trial.number) / BEST).exists()
+
+
+class Keeper:
+    """Removes what a sweep need not keep, and stops it before its disk is full.
+
+    is_settled: whether nothing will read an ended trial's checkpoints any more: MLflow has them, its figures are drawn
+    free_bytes: of a folder's disk
+    """
+
+    def __init__(
+        self,
+        record: Sweep,
+        is_settled: Callable[[TrialRecord], bool],
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        self.record, self.is_settled, self.free_bytes = record, is_settled, free_bytes
+        self.num_kept = num_kept(record.config)
+        self._done: set[int] = set()
+        self._largest_bytes = 0
+        self._has_warned = False
+
+    def tidy(self, trials: Sequence[TrialRecord], wanted: Callable[[TrialRecord], bool] = lambda trial: False) -> None:
+        """Remove the checkpoints of ended trials that are not among the best. wanted: those that stay nevertheless."""
+        if self.num_kept is None:
+            return
+        ended = [trial for trial in trials if trial.state != "RUNNING"]
+        for trial in ranked(ended, self.record.objective)[self.num_kept :]:
+            if trial.number in self._done:
+                continue
+            is_over = self.is_settled(trial) and not wanted(trial)
+            for path in self.record.trial_folder(trial.number).rglob("*.ckpt"):
+                if is_over or path.name == LAST:
+                    path.unlink(missing_ok=True)
+            if is_over:
+                self._done.add(trial.number)
+
+    def measure(self, number: int) -> None:
+        """Learn from an ended trial what the next may need."""
+        files = self.record.trial_folder(number).rglob("*")
+        self._largest_bytes = max(self._largest_bytes, sum(path.stat().st_size for path in files if path.is_file()))
+
+    def check_space(self, num_slots: int) -> None:
+        """Warn, once, where little space is left; raise StorageError where the next trials could fill the disk.
+
+        num_slots: trials that may write at once
+        """
+        least = num_slots * COPIES * self._largest_bytes + START_BYTES
+        free = self.free_bytes(self.record.folder)
+        if free < least:
+            raise StorageError(
+                f"{self.record.folder} has {_megabytes(free)} MB of free space, and the next trials may need "
+                f"{_megabytes(least)} MB; free some space and resume"
+            )
+        if free < WARNING_FACTOR * least and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "disk: %s has %s MB of free space; the sweep stops when it has less than %s MB",
+                self.record.folder,
+                _megabytes(free),
+                _megabytes(least),
+            )
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f}"

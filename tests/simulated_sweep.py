@@ -1,0 +1,149 @@
+"""A sweep with a simulated objective: the real configuration, study, ledger and scheduler, one slot, no Ray, no network.
+
+Its trials end in every way there is, and `drive` can end with any event, as a driver does that is killed.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Composed, Objective, compose, instantiate
+from ferhpo.driver import RecordingScheduler
+from ferhpo.ledger import CONTINUE, STOP, Ledger
+from ferhpo.record import Sweep, create_sweep, load_sweep
+from ferhpo.study import JOURNAL, SweepStudy, TrialRecord
+from ferhpo.tracking import Tracker, TrackingSettings
+
+NUM_TRIALS = 9
+CONDITIONAL = ("space.optim.options=[sgd,adam]",)  # each with draws of its own, beside the widths of demo's blocks
+NUMERIC = ("~space.model.block_channels",)
+FINITE = (*NUMERIC, "~space.optim.lr", "~space.model.dense_dropout")
+SPACES = {
+    "random": CONDITIONAL,
+    "tpe_quick": CONDITIONAL,
+    "cmaes": (*NUMERIC, "sampler.n_startup_trials=3"),
+    "grid": FINITE,
+    "qmc": NUMERIC,
+}
+SCHEDULERS = ("none", "asha", "hyperband", "median")
+
+
+class Killed(Exception):  # noqa: N818
+    """The process ends here."""
+
+
+@cache
+def composed(*overrides: str) -> Composed:
+    return compose("demo", [f"num_trials={NUM_TRIALS}", "trainer.max_epochs=6", *overrides])
+
+
+def make_sweep(folder: Path, name: str, *overrides: str, listed: list[dict[str, Any]] | None = None) -> Sweep:
+    """A new sweep in `folder`."""
+    base = composed(*overrides)
+    config = {**base.config, "name": name, "output_dir": str(folder)}
+    return create_sweep(replace(base, config=config), listed=listed or ())
+
+
+def value_of(trial: TrialRecord, epoch: int) -> float:
+    """A simulated objective: curves that rise to heights, and at rates, of their own, so that they cross."""
+    digest = hashlib.sha256(json.dumps(trial.sample, sort_keys=True).encode() + bytes([trial.seed % 256])).digest()
+    height, rate = 0.3 + digest[0] / 512, 1 + digest[1] / 64
+    return height * (1 - math.exp(-epoch / rate))
+
+
+def ending(trial: TrialRecord) -> tuple[int, str]:
+    """After how many epochs a trial ends by itself, and how; 9 epochs are more than there are."""
+    kinds = {2: (2, "DIVERGED"), 4: (4, "COMPLETE"), 5: (0, "INFEASIBLE"), 7: (1, "FAILED")}
+    return kinds.get(trial.number % 9, (9, "COMPLETE"))
+
+
+def drive(
+    sweep: Sweep,
+    num_events: int = -1,
+    uri: str | None = "none",
+    num_trials: int = NUM_TRIALS,
+    noted: Callable[[RecordingScheduler], None] = lambda scheduler: None,
+) -> bool:
+    """One driver process, from opening to the end or to its death after `num_events` events; returns whether it ended.
+
+    An event that the journal holds already, as an epoch that a resumed trial's checkpoint reports again, is none.
+    noted: called at every event, and at the end
+    """
+    count, num_bytes, journal = 0, 0, sweep.folder / JOURNAL
+
+    def event() -> None:
+        nonlocal count, num_bytes
+        if journal.stat().st_size == num_bytes:
+            return
+        count, num_bytes = count + 1, journal.stat().st_size
+        noted(scheduler)
+        if count == num_events:
+            raise Killed
+
+    config = sweep.config
+    study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], Objective(), sweep.listed)
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri=uri))
+    tracker.open_sweep(sweep.name, {}, {}, "")
+    try:
+        ledger = Ledger(sweep, study, tracker, num_trials)
+        num_bytes = journal.stat().st_size
+        extra = {} if "FIFO" in config["scheduler"]["_target_"] else {"metric": "val_acc", "mode": "max"}
+        scheduler = RecordingScheduler(instantiate(config["scheduler"], **extra), ledger, config["seed"])
+        while (trial := ledger.next_trial()) is not None:
+            event()
+            _run_trial(ledger, scheduler, trial, event)
+            event()
+        noted(scheduler)
+    except Killed:
+        return False
+    finally:
+        study.close()
+        tracker.close(0)
+    return True
+
+
+def _run_trial(ledger: Ledger, scheduler: RecordingScheduler, trial: TrialRecord, event: Callable[[], None]) -> None:
+    """As Tune and a worker do it: a resumed trial first reports the epochs of its checkpoint again."""
+    ledger.start(trial.number)
+    scheduler._add(trial.number)
+    last_epoch, state = ending(trial)
+    for epoch in range(1, min(last_epoch, ledger.num_reports) + 1):
+        metrics = {ledger.unit: epoch, "val_acc": value_of(trial, epoch), "train_loss": 1.0}
+        folded = [{"epoch": 1, "val_acc": metrics["val_acc"] + 0.1}] if ledger.unit == "fold" else None
+        decision = ledger.report(
+            trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m), folded
+        )
+        if decision == STOP:
+            scheduler._finish(trial.number, metrics)
+        event()
+        if decision == STOP:
+            ledger.stopped(trial.number)
+            return
+        assert decision == CONTINUE
+    ledger.ended(trial.number, state, "" if state == "COMPLETE" else f"trial {trial.number} ended so")
+
+
+def told(sweep: Sweep) -> list[tuple[Any, ...]]:
+    """All that a sweep's study says of its trials, but for times."""
+    return [
+        (
+            trial.number,
+            trial.state,
+            trial.reason,
+            trial.sample,
+            trial.seed,
+            trial.value,
+            trial.best_epoch,
+            trial.epochs,
+            trial.decisions,
+            trial.sequences,
+            trial.folds,
+            trial.fold_epochs,
+        )
+        for trial in load_sweep(sweep.name, sweep.folder.parent).trials()
+    ]

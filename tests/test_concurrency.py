@@ -1,0 +1,181 @@
+"""Who else works beside a running sweep: readers, a second driver, another sweep into the same store. Real processes."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ferhpo import cli
+from ferhpo.errors import StorageError, SweepError
+from ferhpo.record import load_sweep
+from ferhpo.study import LOCK, FolderLock, SweepStudy
+from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
+from tests.conftest import TINY
+from tests.simulated_sweep import make_sweep, told
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A sweep that this process runs: one trial has ended, one is in its second epoch, nothing is shipped."""
+    sweep = make_sweep(tmp_path, "busy")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
+    tracker.open_sweep("busy", {}, {}, "")
+    for number, value in enumerate((0.5, 0.6)):
+        study.ask()
+        tracker.open_trial(number, {}, {})
+        study.record_epoch(number, 1, {"val_acc": value}, "CONTINUE")
+        tracker.log_epoch(number, 1, {"val_acc": value})
+    study.finish(0, "COMPLETE")
+    yield sweep
+    study.close()
+    tracker.close(0)
+
+
+def answer(capsys, *arguments):
+    status = cli.main([*map(str, arguments)])
+    out, err = capsys.readouterr()
+    return status, out.strip(), err.strip()
+
+
+def test_a_running_sweep_is_read_and_left_alone(running, capsys):
+    folder = ["--output-dir", running.folder.parent]
+    before = {path: path.read_bytes() for path in running.folder.rglob("*") if path.is_file()}
+    status, out, _ = answer(capsys, "runs", "busy", *folder, "--json")
+    assert (status, [row["state"] for row in json.loads(out)]) == (0, ["COMPLETE", "RUNNING"])
+    assert json.loads(answer(capsys, "runs", *folder, "--json")[1])[0]["counts"] == {"COMPLETE": 1, "RUNNING": 1}
+    assert "5 records; ferhpo sync busy" in answer(capsys, "doctor", *folder)[1]
+    assert answer(capsys, "sync", "busy", *folder) == (
+        0,
+        "sweep busy runs and ships its records itself; 5 are on their way",
+        "",
+    )
+    for verb in (["sweep", "--resume", "busy", f"output_dir={running.folder.parent}"], ["confirm", "busy", *folder]):
+        status, _, message = answer(capsys, *verb)
+        assert (status, message[:40]) == (2, "sweep busy is being run by process " + str(os.getpid())[:5])
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.full
+def test_a_report_of_a_running_sweep_says_what_has_not_ended(running, capsys):
+    status, out, _ = answer(capsys, "report", "busy", "--output-dir", running.folder.parent)
+    assert status == 0
+    assert "1 trial had not ended when this page was made" in Path(out).read_text(encoding="utf-8")
+
+
+def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
+    """Two readers read without a pause while a driver asks, records and ends trials."""
+    sweep, faults, is_over = make_sweep(tmp_path, "busy"), [], threading.Event()
+
+    def read(counts):
+        while not is_over.is_set():
+            try:
+                rows = told(sweep)
+                num_unshipped(sweep.folder, TrackingSettings(output_dir=tmp_path))
+            except Exception as error:  # whatever it is, it is the finding
+                faults.append(repr(error))
+                return
+            counts.append(sum(len(row[7]) for row in rows))
+
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
+    tracker.open_sweep("busy", {}, {}, "")
+    seen = [[], []]
+    readers = [threading.Thread(target=read, args=(counts,)) for counts in seen]
+    for reader in readers:
+        reader.start()
+    for number in range(12):
+        study.ask()
+        tracker.open_trial(number, {}, {})
+        for epoch in range(1, 6):
+            study.record_epoch(number, epoch, {"val_acc": 0.5, "train_loss": 1.0}, "CONTINUE")
+            tracker.log_epoch(number, epoch, {"val_acc": 0.5})
+        study.finish(number, "COMPLETE")
+    is_over.set()
+    for reader in readers:
+        reader.join()
+    study.close()
+    tracker.close(0)
+    assert faults == []
+    for counts in seen:
+        assert counts == sorted(counts), "what was read once stays"
+        assert len(counts) > 5
+
+
+def test_the_lock_of_a_dead_driver_is_free(tmp_path):
+    """The kernel frees it with the process; what its text says of the dead one does not count."""
+    program = (
+        "import sys, os, signal; from pathlib import Path; from ferhpo.study import FolderLock\n"
+        "from ferhpo.tracking.spool import Spool\n"
+        "folder = Path(sys.argv[1]); lock, spool = FolderLock(folder), Spool(folder)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
+    assert dead.returncode == -9
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] != os.getpid()
+    lock = FolderLock(tmp_path)
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    tracker = Tracker(tmp_path, TrackingSettings(output_dir=tmp_path))
+    tracker.close(0)
+    lock.release()
+
+
+def test_a_lock_whose_text_is_not_written_yet_is_a_lock(tmp_path):
+    lock = FolderLock(tmp_path)
+    (tmp_path / LOCK).write_text('{"pid": ')
+    with pytest.raises(SweepError, match=r"is being run by process \? on \? since \?; wait for it"):
+        FolderLock(tmp_path)
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatch):
+    """As on a network's file system without its lock service, which does not stand here."""
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match=r"driver.lock cannot be locked \(No locks available\); set output_dir to a"):
+        FolderLock(tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_two_sweeps_at_once_into_one_store_both_end_whole(tmp_path):
+    """Also the making of the store: it is not there when both begin."""
+    command = [sys.executable, "-m", "ferhpo.cli", "sweep", "demo", *TINY, f"output_dir={tmp_path}"]
+    command += ["num_trials=3", "scheduler=none", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
+    names, logs = ("one", "two"), {}
+    drivers = []
+    for name in names:
+        logs[name] = (tmp_path / f"{name}.txt").open("w")
+        drivers.append(subprocess.Popen([*command, f"name={name}"], stdout=logs[name], stderr=logs[name]))
+    began = time.monotonic()
+    for name, driver in zip(names, drivers, strict=True):
+        assert driver.wait(580 - (time.monotonic() - began)) == 0, (tmp_path / f"{name}.txt").read_text()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "ferhpo"]
+    for name in names:
+        trials = load_sweep(name, tmp_path).trials()
+        assert [trial.state for trial in trials] == ["COMPLETE"] * 3
+        runs = client.search_runs([experiment.experiment_id], f"tags.`ferhpo.sweep` = '{name}'")
+        (parent,) = runs
+        found = client.search_runs(
+            [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", max_results=100
+        )
+        assert sorted(run.info.status for run in (*runs, *found)) == ["FINISHED"] * 4
+        by_number = {int(run.data.tags["ferhpo.trial"].split("/")[1]): run for run in found}
+        for trial in trials:
+            points = client.get_metric_history(by_number[trial.number].info.run_id, "val_acc")
+            assert [(point.step, point.value) for point in points] == [
+                (row["epoch"], row["val_acc"]) for row in trial.epochs
+            ]

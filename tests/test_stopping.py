@@ -1,0 +1,97 @@
+"""A notice to stop: the first signal waits for the end of epochs, the second does not; real signals to this process."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+import ferhpo
+from ferhpo.stopping import SIGNALS, StopNotice
+
+
+class AtOnce(Exception):  # noqa: N818
+    """What stops at once."""
+
+
+def stop():
+    raise AtOnce
+
+
+def send(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_a_notice_and_the_second_stops(number, capfd):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    noted = []
+    with StopNotice(60, lambda: noted.append(1), stop) as notice:
+        assert not notice.is_given
+        send(number)
+        assert notice.is_given
+        assert noted == [1]
+        with pytest.raises(AtOnce):
+            send(number)
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert capfd.readouterr().err == "stopping: running epochs may end within 60 s; ctrl-C again stops at once\n"
+
+
+def test_the_end_of_the_grace_stops():
+    with StopNotice(0.05, at_once=stop) as notice:
+        send()
+        assert notice.is_given
+        with pytest.raises(AtOnce):
+            time.sleep(10)
+
+
+def test_without_a_grace_the_first_signal_stops():
+    with StopNotice(0, at_once=stop), pytest.raises(AtOnce):
+        send()
+
+
+def test_a_notice_that_was_in_time_leaves_no_timer():
+    with StopNotice(0.05, at_once=stop):
+        send()
+    time.sleep(0.1)  # a signal now would end this process
+
+
+def test_in_a_thread_of_its_own_it_hears_nothing():
+    before, inside = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with StopNotice(1):
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [before]
+
+
+@pytest.mark.parametrize("grace_seconds", [20, 0])
+def test_a_training_ends_its_epoch_before_it_stops(tiny, tmp_path, monkeypatch, grace_seconds):
+    """The notice comes while the first epoch trains: that epoch is checkpointed and recorded, and no other begins."""
+    from ferhpo.training import module
+
+    forward, begun = module.Classifier.training_step, []
+
+    def step(self, *arguments):
+        if not begun:
+            begun.append(1)
+            send()
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(module.Classifier, "training_step", step)
+    options = [*tiny, "tracking=none", f"compute.stop_grace_seconds={grace_seconds}"]
+    result = ferhpo.train("demo", options)
+    (trial,) = result.sweep.trials()
+    assert (result.finished, trial.state, len(trial.epochs)) == (False, "RUNNING", 1 if grace_seconds else 0)
+    assert (result.sweep.trial_folder(0) / "last.ckpt").exists() == bool(grace_seconds)
+    again = ferhpo.train("demo", [f"output_dir={tmp_path / 'mlruns'}"], resume=True)
+    (after,) = again.sweep.trials()
+    assert (again.finished, after.state, len(after.epochs)) == (True, "COMPLETE", 3)
+    assert after.epochs[: len(trial.epochs)] == trial.epochs
