@@ -158,10 +158,10 @@ def test_a_journal_cut_at_any_byte_goes_on_to_the_same_end(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path):
     """Ray, networks in training, one slot of one thread: values too are equal to the bit."""
-    options = [*TINY, f"output_dir={tmp_path}", "num_trials=7", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
+    options = [*TINY, f"output_dir={tmp_path}", "num_trials=6", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
     options += ["compute.max_concurrent=1", "tracking=none", "trainer.max_epochs=4", *CONDITIONAL]
     command = [sys.executable, "-m", "ferhpo.cli", "sweep"]
     timings = ("epoch_seconds", "images_per_second", "device_memory_mb")
@@ -178,7 +178,7 @@ def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path
         trials = load_sweep("cut", tmp_path).trials() if (tmp_path / "cut" / META).exists() else []
         return any(t.state == "RUNNING" and t.number > 2 and t.decisions[-1:] == ["CONTINUE"] for t in trials)
 
-    assert subprocess.run([*command, "demo", "name=whole", *options], capture_output=True, timeout=280).returncode == 0
+    assert subprocess.run([*command, "demo", "name=whole", *options], capture_output=True).returncode == 0
     with (tmp_path / "log.txt").open("w") as log:
         driver = subprocess.Popen([*command, "demo", "name=cut", *options], stdout=log, stderr=log)
         while not is_worth_killing():
@@ -188,6 +188,6 @@ def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path
         driver.wait()
     assert any(row[1] == "RUNNING" and row[-1] for row in came_to("cut")), "a trial was in the middle of its epochs"
     resumed = [*command, "--resume", "cut", f"output_dir={tmp_path}"]
-    assert subprocess.run(resumed, capture_output=True, timeout=280).returncode == 0
+    assert subprocess.run(resumed, capture_output=True).returncode == 0
     assert came_to("cut") == came_to("whole")
     assert "PRUNED" in {row[1] for row in came_to("whole")}
