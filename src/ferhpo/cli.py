@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from ferhpo import __version__, printing
 from ferhpo.errors import FerhpoError
+from ferhpo.tracking.secrets import redact
 
 EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or names, 3 a trial failed, 130 stopped"
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, left = parser.parse_known_args(argv)
     # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
     if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        parser.error(f"unrecognized arguments: {redact(' '.join(left))}")
     if left:
         args.overrides = [*args.overrides, *left]
     if args.verb is None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ferhpo.errors import TrackingError
-from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.tracking.secrets import NOT_KNOWN, redact_error
+from ferhpo.tracking.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,13 +31,16 @@ def check_store(settings: TrackingSettings) -> str | None:
     """
     if settings.off:
         return None
-    reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
+    if settings.lacks_password:
+        reason: str | None = NOT_KNOWN
+    else:
+        reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
     if reason is None or not settings.required:
         return reason
-    remedy = "start the server" if reason.startswith("no answer") else "correct tracking.uri"
+    remedy = "; start the server" if reason.startswith("no answer") else "; correct tracking.uri"
     raise TrackingError(
-        f"tracking.uri is {settings.shown_uri}: {reason}; {remedy}, or set tracking.required=false "
-        "to record to the spool and ship later with `ferhpo sync NAME`"
+        f"tracking.uri is {settings.shown_uri}: {reason}{'' if reason == NOT_KNOWN else remedy}, or set "
+        "tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
     )
 
 
@@ -98,11 +102,23 @@ def set_environment(timeout_seconds: int) -> None:
 def reason_of(error: BaseException) -> str:
     """An error in a few words, without passwords."""
     text = str(error)
-    found = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text) or re.search(
-        r"(?i)(timed out|database is locked|remote end closed connection|connection reset|error code \d+)", text
+    found = (
+        re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
+        or re.search(r"too many (\d+ error) responses", text)
+        or re.search(r"(?i)(timed out|database is locked|remote end closed connection|connection reset)", text)
+        or re.search(r"(?i)(error code \d+|not in a valid JSON format)", text)
     )
-    words = found.group(1).lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
-    return redact(words)[:200]
+    words = found[1].lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
+    return redact_error(words)[:200]
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """What a store that is away, or that is none, raises through MLflow's client: it is to be asked again."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ValueError: a page of HTML where MLflow's newer calls expect JSON
+    return MlflowException, SQLAlchemyError, OSError, ValueError, TrackingError, ImportError
 
 
 @contextmanager
@@ -117,16 +133,18 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def _server_fault(settings: TrackingSettings) -> str | None:
-    from mlflow.exceptions import MlflowException, RestException
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from mlflow.exceptions import RestException
+    from sqlalchemy.exc import ArgumentError
 
     try:
         open_experiment(connect(settings, CHECK_SECONDS), settings)
-    except RestException as error:
+    except (RestException, ValueError) as error:
         return f"it answers with an error ({reason_of(error)})"
     except (ImportError, ArgumentError) as error:
         return f"the driver for this database is not installed ({error})"
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except TrackingError:
+        raise  # of a deleted experiment
+    except outages() as error:
         return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
     return None
 
