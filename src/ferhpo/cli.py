@@ -219,8 +219,17 @@ def _parser() -> argparse.ArgumentParser:
     of_sweep(sub)
     sub.add_argument("--trial", type=int, metavar="N", help="the page of this trial instead")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/index.html in the sweep's folder")
-    sub = verb("sync", printing.sync, "Ship to MLflow what a sweep could not.", "sync demo")
+    sub = verb(
+        "sync",
+        printing.sync,
+        "Ship to MLflow what a sweep could not, and register its best model.",
+        "sync demo",
+        "sync demo tracking.uri=http://user:password@host:5000",
+    )
     of_sweep(sub)
+    sub.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="tracking.uri=..., with its password, which is kept nowhere"
+    )
     sub = verb(
         "data",
         printing.data,

@@ -11,7 +11,7 @@ run above.
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +52,15 @@ class RunWriter:
         self.pending: dict[str, list[Item]] = {}
         self.warned: set[tuple[str, str | None]] = set()
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Ship `records`, those of one run together. Raises MlflowException or OSError if the store is away."""
+    def write(self, records: Sequence[Record], stopped: Callable[[], bool]) -> bool:
+        """Ship `records`, those of one run together; False if it was stopped meanwhile, and is to be done again.
+
+        Raises MlflowException or OSError if the store is away.
+        """
         self.pending = {}
         for record in records:
+            if stopped():
+                return False
             try:
                 self._write(record)
             except MlflowException as error:
@@ -64,6 +69,7 @@ class RunWriter:
                 self._set_aside(record["op"], reason_of(error), [{"seq": record["seq"], "kind": record["op"]}])
         for run in list(self.pending):
             self._flush(run)
+        return True
 
     def _write(self, record: Record) -> None:
         op, time_ms = record["op"], record["time_ms"]

@@ -76,20 +76,21 @@ class Shipper:
                 self._progress.wait(min(timeout_seconds - passed, 0.5))
         return self.unshipped
 
-    def stop(self, timeout_seconds: float) -> bool:
-        """Ask the thread to end, wait for it; returns whether it did."""
+    def close(self, timeout_seconds: float) -> None:
+        """Ask the thread to end, and wait for it; whichever comes last, it or this, lets go of the spool."""
         self._stop.set()
         self._wanted.set()
-        if self._thread is not None:
+        if self._thread is None:
+            self.spool.close()
+        else:
             self._thread.join(timeout_seconds)
-        return not self.alive
 
     def ship(self) -> None:
         """Ship everything that stands in the spool. Raises what the store raises."""
         if self._writer is None:
+            client = connect(self.settings)
             from ferhpo.tracking.runs import RunWriter  # imports MLflow
 
-            client = connect(self.settings)
             self.shipped.experiment_id = open_experiment(client, self.settings)
             self._writer = RunWriter(client, self.shipped.experiment_id, self.shipped)
         while not self._stop.is_set():
@@ -98,7 +99,8 @@ class Shipper:
                 return
             began = time.monotonic()
             try:
-                self._writer.write(records)
+                if not self._writer.write(records, self._stop.is_set):
+                    return
             except outages():
                 # Less at once: a store that fails at every tenth call takes ten records, and never a thousand.
                 self._num_at_once = max(self._num_at_once // 4, 1)
@@ -135,6 +137,7 @@ class Shipper:
                 self._answered()
             self._wanted.wait(min(_PAUSE_SECONDS * 2 ** min(self._num_failures, 10), _LAST_PAUSE_SECONDS))
             self._wanted.clear()
+        self.spool.close()
 
     def _answered(self) -> None:
         self.last_error, self._num_failures = None, 0

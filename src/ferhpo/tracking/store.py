@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHECK_SECONDS = 5
+_loading = threading.Lock()
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -52,6 +54,7 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
     if address.hostname and port and not address.scheme.startswith("http"):
         # MLflow would ask a database that is away for minutes, with a page of text each time.
         socket.create_connection((address.hostname, port), timeout_seconds).close()
+    load_mlflow()
     from mlflow import MlflowClient
 
     if settings.sqlite_path is None:
@@ -88,6 +91,12 @@ def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
     return str(experiment.experiment_id)
 
 
+def load_mlflow() -> None:
+    """Import MLflow, one thread at a time: two that do it at once may both end with half of it."""
+    with _loading:
+        import mlflow  # noqa: F401
+
+
 def set_environment(timeout_seconds: int) -> None:
     """Make MLflow's HTTP client answer at once. MLflow reads these at each call; by default one call to a dead server
     blocks for minutes, and a repeated create_run would make a second run."""
@@ -114,6 +123,7 @@ def reason_of(error: BaseException) -> str:
 
 def outages() -> tuple[type[Exception], ...]:
     """What a store that is away, or that is none, raises through MLflow's client: it is to be asked again."""
+    load_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -133,6 +143,7 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def _server_fault(settings: TrackingSettings) -> str | None:
+    load_mlflow()
     from mlflow.exceptions import RestException
     from sqlalchemy.exc import ArgumentError
 

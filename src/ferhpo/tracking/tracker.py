@@ -147,9 +147,8 @@ class Tracker:
             return 0
         left = self._shipper.flush(timeout_seconds)
         self._spool.sync_to_disk()
-        if self._shipper.stop(timeout_seconds=1):  # a thread deep in a call keeps the folder until the process ends
-            self._spool.close()
-            self._spool = self._shipper = None
+        self._shipper.close(timeout_seconds=1)  # a thread deep in a call keeps the folder until it comes back
+        self._spool = self._shipper = None
         return left
 
     def close_left_open(self) -> None:
