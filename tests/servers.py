@@ -59,24 +59,24 @@ class Postgres:
         # It refuses root; and another user does not get into pytest's folders.
         self.user = "postgres" if os.getuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="ferhpo-postgres-"))
-        if self.user:
-            account = pwd.getpwnam(self.user)
-            os.chown(self.folder, account.pw_uid, account.pw_gid)
         self.uri = f"postgresql+psycopg2://ann:{self.password}@127.0.0.1:{self.port}/ml"
-        self._run(
-            "initdb", "--pgdata", self.folder, "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres"
-        )
-        self.start()
-        self.sql("postgres", f"CREATE USER ann PASSWORD '{self.password}'")
-        self.sql("postgres", "CREATE DATABASE ml OWNER ann")
 
     def start(self):
+        is_new = not (self.folder / "PG_VERSION").exists()
+        if is_new:
+            if self.user:
+                account = pwd.getpwnam(self.user)
+                os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self._run("initdb", "-D", self.folder, "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres")
         command = [self.bin / "postgres", "-D", self.folder, "-p", self.port, "-k", self.folder]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen([*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/")
         ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         wait_until(lambda: subprocess.run(ready).returncode == 0, START_SECONDS)
+        if is_new:
+            self.sql("postgres", f"CREATE USER ann PASSWORD '{self.password}'")
+            self.sql("postgres", "CREATE DATABASE ml OWNER ann")
 
     def stop(self):
         """Stop at once, connections or not: as a restart of its service does."""
