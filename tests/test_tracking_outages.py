@@ -156,22 +156,22 @@ def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(pr
 def test_an_end_with_a_slow_store_says_what_is_left_and_sync_registers_the_model(proxy, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "mlruns"
     monkeypatch.setattr("ferhpo.running.SHIP_SECONDS", 2.0)
-    options = [*TINY, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=end", "name=troubled"]
+    options = [*TINY, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=end", "name=ended"]
     proxy.delay_seconds = 2.0
     assert cli.main(["train", "demo", *options, "trainer.max_epochs=1"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"\d+ records wait for MLflow; ferhpo sync troubled ships them\.", told)
+    assert re.search(r"\d+ records wait for MLflow; ferhpo sync ended ships them\.", told)
     assert "Registered" not in told
     proxy.delay_seconds = 0.0
-    wait_until(lambda: not is_held(folder / "troubled"))
-    assert cli.main(["sync", "troubled", "--output-dir", str(folder)]) == 0
+    wait_until(lambda: not is_held(folder / "ended"))
+    assert cli.main(["sync", "ended", "--output-dir", str(folder)]) == 0
     assert (
-        "Registered ferhpo-troubled version 1; ferhpo promote troubled makes it the champion."
+        "Registered ferhpo-ended version 1; ferhpo promote ended makes it the champion."
         in capsys.readouterr().out
     )
-    record = ferhpo.load_sweep("troubled", folder)
+    record = ferhpo.load_sweep("ended", folder)
     assert_whole_in_mlflow(connect(TrackingSettings(output_dir=folder, uri=proxy.url)), record, "end")
-    assert ferhpo.promote("troubled", output_dir=str(folder)).version == 1
+    assert ferhpo.promote("ended", output_dir=str(folder)).version == 1
 
 
 def open_tracker(proxy, folder, experiment):

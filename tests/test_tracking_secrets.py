@@ -88,7 +88,7 @@ def test_a_composed_configuration_holds_no_password_and_mlflow_gets_it(uri, caps
 )
 @pytest.mark.parametrize("verb", ["sweep", "--resume"])
 def test_no_message_about_a_wrong_address_shows_it(verb, overrides, capsys, tmp_path):
-    arguments = ["sweep", "demo", f"output_dir={tmp_path}", *overrides]
+    arguments = ["sweep", "demo", f"output_dir={tmp_path}", "tracking.required=true", *overrides]
     if verb == "--resume":
         create_sweep(ferhpo.compose("demo", [*TINY, f"output_dir={tmp_path}", "tracking=none"]))
         arguments.insert(1, verb)
@@ -152,6 +152,23 @@ def test_a_name_without_a_password_is_no_secret(tmp_path):
 def test_an_address_with_characters_that_must_be_escaped_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"tracking\.uri is http://\*\*\*@h; a password's special characters must be"):
         TrackingSettings(output_dir=tmp_path, uri="http://ann:a/b@h")
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the command line is hidden on Linux alone")
+def test_the_command_line_of_a_process_does_not_show_it():
+    program = (
+        "from pathlib import Path; from ferhpo.tracking.secrets import hide_command_line as hide; import sys\n"
+        "hide(); print(Path('/proc/self/cmdline').read_bytes().split(b'\\0')[-5:]); print(sys.argv[1:])"
+    )
+    given = ["sweep", f"tracking.uri=http://ann:{WEB}@h/x", f"b='mysql://h/d?password={WEB}&x=1'", "c=d@e"]
+    done = subprocess.run([sys.executable, "-c", program, *given], capture_output=True, text=True, check=True)
+    shown, kept = done.stdout.splitlines()
+    hidden = "*" * len(f"ann:{WEB}")
+    assert shown == str([
+        b"sweep", f"tracking.uri=http://{hidden}@h/x".encode(),
+        f"b='mysql://h/d?password={hidden[4:]}&x=1'".encode(), b"c=d@e", b"",
+    ])  # fmt: skip
+    assert kept == str(given)
 
 
 SWEEP = [

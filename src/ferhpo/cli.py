@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ferhpo import __version__, printing
 from ferhpo.errors import FerhpoError
-from ferhpo.tracking.secrets import redact
+from ferhpo.tracking.secrets import hide_command_line, redact
 
 EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or names, 3 a trial failed, 130 stopped"
 
@@ -54,6 +54,7 @@ def command() -> NoReturn:
     Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
     the end is done.
     """
+    hide_command_line()
     status = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -17,6 +17,7 @@ from ferhpo.record import Sweep
 from ferhpo.reports.collapse import collapse, most_answered
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
+from ferhpo.tracking import redact
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
@@ -210,7 +211,7 @@ class Ledger:
         began = self._began.get(number)
         before = self.study.trial(number).seconds or 0.0
         seconds = before + (time.monotonic() - began if began is not None else 0.0)
-        trial = self.study.finish(number, state, reason, seconds, self._extra(number))
+        trial = self.study.finish(number, state, redact(reason), seconds, self._extra(number))
         self.running.pop(number, None)
         self._close_in_tracking(trial)
         self.on_event(self)

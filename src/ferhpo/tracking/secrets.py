@@ -8,6 +8,8 @@ new process, as that of a resume, knows nothing of it and looks into the environ
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ferhpo.errors import TrackingError
@@ -51,6 +53,24 @@ def hide(uri: str) -> str:
 def hide_all(texts: Sequence[str]) -> list[str]:
     """Overrides as a person typed them, with every address in them hidden."""
     return [_ADDRESS.sub(lambda found: hide(found[0]), text) for text in texts]
+
+
+def hide_command_line() -> None:
+    """Overwrite the passwords in this process's command line, which `ps` shows and Ray notes (on Linux alone)."""
+    with suppress(OSError):
+        shown = Path("/proc/self/cmdline").read_bytes()
+        hidden = "\0".join(_masked(part) for part in shown.decode("latin-1").split("\0")).encode("latin-1")
+        if hidden != shown:
+            fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+            with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+                memory.seek(int(fields[45]))  # arg_start, the 48th field of all
+                memory.write(hidden)
+
+
+def _masked(text: str) -> str:
+    """`redact` that keeps the length."""
+    text = _USER.sub(lambda found: "*" * (len(found[0]) - 1) + "@", text)
+    return _PARAMETER.sub(lambda found: found[1] + "*" * (len(found[0]) - len(found[1])), text)
 
 
 def whole(shown: str) -> str:
