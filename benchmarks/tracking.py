@@ -188,7 +188,7 @@ def tracker_in(folder):
     (sweep / "best.ckpt").write_bytes(os.urandom(CHECKPOINT_BYTES))
     tracker.open_sweep("benchmark", {}, {}, "")
     tracker.start()
-    assert tracker.flush(120) == 0
+    assert tracker.flush(600) == 0, tracker.last_error
     try:
         yield tracker, sweep
     finally:

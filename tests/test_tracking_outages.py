@@ -302,7 +302,7 @@ def test_a_store_that_fails_at_one_call_in_eight_gets_everything(proxy, tmp_path
     proxy.hold = busy
     shipped = 0
     while shipped == 0:
-        with suppress(TrackingError):  # three failures without getting any further
+        with suppress(TrackingError):  # five failures without getting any further
             shipped = sync(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=proxy.url, experiment="flaky"))
     proxy.hold, proxy.answer = lambda method, path: 0.0, None
     runs = runs_in(client, "flaky")

@@ -20,7 +20,7 @@ log = logging.getLogger("ferhpo.tracking")
 
 _FIRST_RECORDS, _MAX_RECORDS = 250, 1000  # that go together
 _LONG_SECONDS = 20.0  # for what goes together: then less does
-_NUM_TRIES = 3  # of `ferhpo sync`, without getting any further
+_NUM_TRIES, _TRY_AGAIN_SECONDS = 5, 0.5  # of `ferhpo sync`, without getting any further
 _PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 1.0, 60.0  # records of a second go together; doubled while the store is away
 _PATIENCE_SECONDS = 15.0  # of flush with a store that does not answer: enough for a server that is started again
 _ASK_AGAIN_SECONDS = 2.0
@@ -102,8 +102,8 @@ class Shipper:
                 if not self._writer.write(records, self._stop.is_set):
                     return
             except outages():
-                # Less at once: a store that fails at every tenth call takes ten records, and never a thousand.
-                self._num_at_once = max(self._num_at_once // 4, 1)
+                # Less at once: a store that fails at every tenth call takes a few records, and never hundreds.
+                self._num_at_once = max(self._num_at_once // 8, 1)
                 self.shipped.save()  # the runs that were made meanwhile
                 raise
             self._note(records, offset)
@@ -167,7 +167,7 @@ def ship_now(spool: Spool, settings: TrackingSettings) -> int:
             num_tries = num_tries + 1 if shipper.shipped.seq == seq else 1
             seq = shipper.shipped.seq
             if num_tries < _NUM_TRIES:
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(_TRY_AGAIN_SECONDS)
                 continue
             raise TrackingError(
                 f"{spool.path}: {num_waiting - shipper.unshipped} records shipped, {shipper.unshipped} wait; "
