@@ -52,48 +52,65 @@ def files_that_tell(folder):
     ]
 
 
-@pytest.mark.parametrize("uri", ADDRESSES)
-def test_a_composed_configuration_holds_no_password_and_mlflow_gets_it(uri, capsys, tmp_path):
-    overrides = [f"tracking.uri='{uri}'", f"output_dir={tmp_path}", "tracking.required=false"]
-    composed = ferhpo.compose("demo", overrides)
+def test_a_configuration_holds_no_password_and_mlflow_gets_it(capsys, tmp_path):
+    uri = ADDRESSES[0]
+    composed = ferhpo.compose("demo", [f"tracking.uri={uri}", f"output_dir={tmp_path}"])
     assert PASSWORD not in repr(composed)
-    settings = TrackingSettings.from_config(composed.config["tracking"], tmp_path)
-    assert PASSWORD not in repr(settings) + settings.shown_uri
-    assert settings.store_uri == uri
-    assert cli.main(["show", "demo", *overrides]) == 0
-    assert cli.main(["show", "demo", *overrides, "--json"]) == 0
-    assert PASSWORD not in "".join(capsys.readouterr())
+    assert TrackingSettings.from_config(composed.config["tracking"], tmp_path).store_uri == uri
+    assert cli.main(["show", "demo", f"tracking.uri={uri}"]) == 0
+    assert PASSWORD not in capsys.readouterr().out
     record = create_sweep(composed)
     assert files_that_tell(tmp_path) == []
     forget()
-    stored = TrackingSettings.from_config(ferhpo.load_sweep(record.folder).config["tracking"], tmp_path)
+    config = ferhpo.load_sweep(record.folder).config
+    assert config["tracking"]["uri"] == "http://***@127.0.0.1:9"
     with pytest.raises(TrackingError, match=r"its password is not kept on disk; give the whole address again as track"):
-        _ = stored.store_uri
-    assert stored.shown_uri == settings.shown_uri
+        _ = TrackingSettings.from_config(config["tracking"], tmp_path).store_uri
+
+
+@pytest.mark.parametrize("uri", ADDRESSES)
+def test_an_address_is_shown_without_its_password(uri, tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path, uri=uri)
+    assert settings.store_uri == uri
+    assert PASSWORD not in repr(settings) + settings.shown_uri
+    stored = settings.uri
+    forget()
+    assert TrackingSettings(output_dir=tmp_path, uri=stored).shown_uri == settings.shown_uri
+    assert TrackingSettings(output_dir=tmp_path, uri=stored).lacks_password
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    "uri",
     [
-        [f"tracking.uri=http://ann:{PASSWORD}@h:port"],
-        [f"tracking.uri=http://ann:a/{PASSWORD}@h"],
-        [f"tracking.uri=http://ann:1/{PASSWORD}@h"],
-        [f"tracking.uri=http://ann:{PASSWORD}@h/=x"],
-        [f"tracking.uri=ftp://ann:{PASSWORD}@h"],
-        [f"tracking=http://ann:{PASSWORD}@h"],
-        [f"trackin.uri=http://ann:{PASSWORD}@h"],
-        [f"tracking.uri=[http://ann:{PASSWORD}@h"],
-        [f"--tracking.uri=http://ann:{PASSWORD}@h"],
+        f"http://ann:{PASSWORD}@h:port",
+        f"http://ann:a/{PASSWORD}@h",
+        f"http://ann:1/{PASSWORD}@h",
+        f"http://ann:b@c/{PASSWORD}@h",
+        f"ftp://ann:{PASSWORD}@h",
     ],
 )
-@pytest.mark.parametrize("verb", ["sweep", "--resume"])
-def test_no_message_about_a_wrong_address_shows_it(verb, overrides, capsys, tmp_path):
-    arguments = ["sweep", "demo", f"output_dir={tmp_path}", "tracking.required=true", *overrides]
-    if verb == "--resume":
-        create_sweep(ferhpo.compose("demo", [*TINY, f"output_dir={tmp_path}", "tracking=none"]))
-        arguments.insert(1, verb)
+def test_no_message_about_a_wrong_address_shows_it(uri, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        TrackingSettings(output_dir=tmp_path, uri=uri)
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "override"),
+    [
+        (["sweep"], f"tracking.uri=http://ann:{PASSWORD}@h/=x"),
+        (["sweep"], f"tracking=http://ann:{PASSWORD}@h"),
+        (["sweep"], f"--tracking.uri=http://ann:{PASSWORD}@h"),
+        (["sweep", "--resume"], f"tracking.uri=[http://ann:{PASSWORD}@h"),
+        (["sync", "--output-dir=none"], f"uri=http://ann:{PASSWORD}@h"),
+    ],
+)
+def test_no_message_about_a_wrong_command_shows_it(verb, override, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "--resume" in verb:
+        create_sweep(ferhpo.compose("demo", ["tracking=none"]))
     with suppress(SystemExit):  # of argparse
-        assert cli.main(arguments) == 2
+        assert cli.main([*verb, "demo", override]) == 2
     out, err = capsys.readouterr()
     assert err
     assert PASSWORD not in out + err
