@@ -1,14 +1,10 @@
 """Recording over HTTP into a real MLflow server that stops and starts again meanwhile, and its UI in a browser."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -19,58 +15,10 @@ from ferhpo.inference.export import export_model
 from ferhpo.registry import download, promote, register, versions
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
 from ferhpo.tracking.store import connect
+from tests.servers import Server, wait_until
 from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 
 pytestmark = pytest.mark.full
-START_SECONDS = 90
-
-
-class Server:
-    """An `mlflow server` on loopback, over a SQLite store in `folder`."""
-
-    def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.process = None
-
-    def start(self):
-        environment = {
-            **os.environ,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/mlflow.db",
-        ]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), "--workers", "1"],
-                env=environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=1).read()
-                return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.3)
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def stop(self):
-        """Kill the server and its worker, as a power cut would."""
-        if self.process is not None:
-            os.killpg(self.process.pid, 9)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +28,6 @@ def server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert condition()
 
 
 def record_epochs(tracker, numbers, epochs):

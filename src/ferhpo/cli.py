@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from ferhpo import __version__, printing
 from ferhpo.errors import FerhpoError
+from ferhpo.tracking.secrets import hide_command_line, redact
 
 EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or names, 3 a trial failed, 130 stopped"
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, left = parser.parse_known_args(argv)
     # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
     if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        parser.error(f"unrecognized arguments: {redact(' '.join(left))}")
     if left:
         args.overrides = [*args.overrides, *left]
     if args.verb is None:
@@ -53,6 +54,7 @@ def command() -> NoReturn:
     Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
     the end is done.
     """
+    hide_command_line()
     status = main()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -218,8 +220,17 @@ def _parser() -> argparse.ArgumentParser:
     of_sweep(sub)
     sub.add_argument("--trial", type=int, metavar="N", help="the page of this trial instead")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/index.html in the sweep's folder")
-    sub = verb("sync", printing.sync, "Ship to MLflow what a sweep could not.", "sync demo")
+    sub = verb(
+        "sync",
+        printing.sync,
+        "Ship to MLflow what a sweep could not, and register its best model.",
+        "sync demo",
+        "sync demo tracking.uri=http://user:password@host:5000",
+    )
     of_sweep(sub)
+    sub.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="tracking.uri=..., with its password, which is kept nowhere"
+    )
     sub = verb(
         "data",
         printing.data,

@@ -18,6 +18,7 @@ from ferhpo import space as spaces
 from ferhpo import space_lint
 from ferhpo.errors import ConfigError
 from ferhpo.folds import num_reports, report_unit
+from ferhpo.tracking.secrets import hide, hide_all
 
 _HERE = Path(__file__).resolve().parent
 ALLOWED_TARGETS = (
@@ -218,7 +219,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(roots[0]), version_base="1.3"):
-        return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
+        return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
 
 
 def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
@@ -297,6 +298,7 @@ class _Composer:
         assert isinstance(resolved, dict)
         if resolved.get("name") is None:
             resolved["name"] = self.name
+        hide_password(resolved)
         return {str(key): value for key, value in resolved.items()}, groups
 
     def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
@@ -386,6 +388,13 @@ class _Composer:
         return origins
 
 
+def hide_password(config: Mapping[Any, Any]) -> None:
+    """Take the password out of tracking.uri: what is written, sent or printed of a configuration has none."""
+    section = config.get("tracking")
+    if isinstance(section, dict) and isinstance(section.get("uri"), str):
+        section["uri"] = hide(section["uri"])
+
+
 def nearest_key(config: Mapping[str, Any], key: str) -> str:
     """A remedy for a dotted key that is not in `config`."""
     parent, _, last = key.rpartition(".")
@@ -414,7 +423,7 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     from hydra.errors import HydraException
 
     faults = []
-    for text in overrides:
+    for text in hide_all(overrides):
         key, _, shown = text.partition("=")
         try:
             override = OverridesParser.create().parse_override(text)
@@ -428,6 +437,7 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]), 'key')}=...")
         else:
             spaces.set_path(config, key, value)
+    hide_password(config)
     return faults
 
 

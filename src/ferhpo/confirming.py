@@ -24,7 +24,7 @@ from ferhpo.running import Listener, run_listed
 from ferhpo.space import leaves
 from ferhpo.starting import resumed, tracking_settings
 from ferhpo.study import FolderLock
-from ferhpo.tracking import num_unshipped
+from ferhpo.tracking import hide_all, num_unshipped
 
 KIND = "confirm"
 TOP, SEEDS = 5, 3
@@ -52,6 +52,7 @@ def confirm(
     resume: refuse to start anew; new: start anew under the next free name
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any training starts.
     """
+    overrides = hide_all(overrides)
     sweep, existing = _find(name, overrides, resume, new, output_dir)
     rest = [text for text in overrides if not text.startswith("name=")]
     if existing is not None:

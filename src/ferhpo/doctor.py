@@ -41,12 +41,21 @@ def _shared_memory() -> str:
 
 
 def _unshipped(folder: Path) -> dict[str, Any]:
-    from ferhpo.tracking import num_unshipped
+    from ferhpo.tracking import is_held, num_rejected, num_unshipped
 
     found = {}
     for meta in sorted(folder.glob(f"*/{META}")):
         record = load_sweep(meta.parent)
-        count = num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder))
-        if count:
-            found[meta.parent.name] = f"{count} records; ferhpo sync {meta.parent.name} ships them"
+        name, told = meta.parent.name, []
+        settings = TrackingSettings.from_config(record.config["tracking"], folder)
+        count = num_unshipped(record.folder, settings)
+        if count and is_held(record.folder):
+            told.append(f"{count} records; it runs, and ships them itself")
+        elif count:
+            again = f" tracking.uri=..., with the password of {settings.shown_uri}," if settings.lacks_password else ""
+            told.append(f"{count} records; ferhpo sync {name}{again} ships them")
+        if rejected := num_rejected(record.folder):
+            told.append(f"{rejected} values or files that MLflow refused are in {record.folder / 'rejected.jsonl'}")
+        if told:
+            found[name] = "; ".join(told)
     return found or {"none": "every record is in MLflow"}

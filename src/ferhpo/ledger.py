@@ -20,6 +20,7 @@ from ferhpo.record import Sweep
 from ferhpo.reports.collapse import collapse, most_answered
 from ferhpo.space import leaves
 from ferhpo.study import SweepStudy, TrialRecord
+from ferhpo.tracking import redact
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
@@ -263,7 +264,7 @@ class Ledger:
             )
 
     def _end(self, number: int, state: str, reason: str = "") -> None:
-        trial = self.study.finish(number, state, reason, self._seconds(number), self._extra(number))
+        trial = self.study.finish(number, state, redact(reason), self._seconds(number), self._extra(number))
         self.running.pop(number, None)
         if trial.state != "FAILED":
             self._first_failures = None

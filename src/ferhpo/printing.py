@@ -81,10 +81,9 @@ def _print_result(result: "SweepResult") -> None:
         verb = "train" if record.meta["kind"] == "train" else "sweep"
         console.print(f"Stopped. ferhpo {verb} --resume {record.name} goes on.")
     if result.registered:
-        name, version = result.registered
-        console.print(f"Registered {name} version {version}; ferhpo promote {record.name} makes it the champion.")
+        console.print(_registered(result.registered, record.name))
     if result.unshipped:
-        console.print(f"{result.unshipped} records wait for MLflow; ferhpo sync {record.name} ships them.")
+        console.print(_waiting(result.unshipped, record.name))
     if result.view:
         view = result.view.format(server="http://127.0.0.1:5000")
         console.print(f"Look at it: ferhpo ui, then {view}", soft_wrap=True)
@@ -238,13 +237,17 @@ def runs(args: argparse.Namespace) -> None:
         from rich.table import Table
 
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in ("sweep", "created", "trials", "best", "states"):
+        for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
             table.add_column(heading)
         for row in rows:
             states = ", ".join(f"{count} {state.lower()}" for state, count in row["counts"].items())
             value = "" if row["best"] is None else f"{row['best']:.4f}"
-            table.add_row(row["name"], row["created"], str(row["num_trials"]), value, states)
+            unshipped = str(row["unshipped"] or "")
+            table.add_row(row["name"], row["created"], str(row["num_trials"]), value, unshipped, states)
         console.print(table)
+        waiting = [row["name"] for row in rows if row["unshipped"] and not row["runs"]]
+        if waiting:
+            console.print(f"\nferhpo sync {' or '.join(waiting)} ships what is not in MLflow yet.")
         return
     record = load_sweep(args.name, args.output_dir)
     trials = record.leaderboard()
@@ -252,6 +255,9 @@ def runs(args: argparse.Namespace) -> None:
         print(json.dumps([_trial_dict(trial) for trial in trials]))
     else:
         console.print(leaderboard(trials, record.objective.metric, args.rows))
+        waiting_records, runs = verbs.unshipped(record)
+        if waiting_records and not runs:
+            console.print(_waiting(waiting_records, record.name))
 
 
 def ui(args: argparse.Namespace) -> int:
@@ -283,12 +289,37 @@ def report(args: argparse.Namespace) -> None:
 
 def sync(args: argparse.Namespace) -> None:
     from ferhpo import verbs
+    from ferhpo.errors import ConfigError
+    from ferhpo.record import load_sweep
+    from ferhpo.tracking import hide_all
 
+    overrides = hide_all(args.overrides)
+    faults = [f"{t.partition('=')[0]} is no setting of sync; tracking.uri=... is" for t in overrides if not _is_uri(t)]
+    if faults:
+        raise ConfigError(f"sync {args.name}", faults)
+    uri = overrides[-1].removeprefix("tracking.uri=") if overrides else None
     try:
-        print(f"{verbs.sync(args.name, args.output_dir)} records shipped")
+        num_records, registered = verbs.ship_and_register(args.name, args.output_dir, uri)
     except StillRunning:  # what was asked for is being done: no error, so that a script may sync all it finds
-        left = verbs.num_unshipped(args.name, args.output_dir)
+        left, _ = verbs.unshipped(load_sweep(args.name, args.output_dir))
         print(f"sweep {args.name} runs and ships its records itself; {left} are on their way")
+        return
+    print(f"{num_records} records shipped")
+    if registered:
+        print(_registered(registered, args.name))
+
+
+def _is_uri(override: str) -> bool:
+    return override.startswith("tracking.uri=")
+
+
+def _registered(registered: tuple[str, int], sweep: str) -> str:
+    name, version = registered
+    return f"Registered {name} version {version}; ferhpo promote {sweep} makes it the champion."
+
+
+def _waiting(num_records: int, sweep: str) -> str:
+    return f"{num_records} records wait for MLflow; ferhpo sync {sweep} ships them."
 
 
 def data(args: argparse.Namespace) -> None:

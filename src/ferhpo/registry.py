@@ -229,7 +229,7 @@ def _store(settings: TrackingSettings, doing: str) -> Iterator["MlflowClient"]:
     try:
         yield connect(settings)
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TrackingError(f"{doing} in {settings.shown_uri}: {reason_of(error)}") from error
+        raise TrackingError(f"{doing} in {settings.shown_uri}: {reason_of(error)}") from None  # it shows the password
 
 
 def _lock(settings: TrackingSettings) -> Any:

@@ -16,7 +16,7 @@ from ferhpo.config import Composed, ComputeSettings, compose
 from ferhpo.cross_validation import runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.drawing import Drawing
-from ferhpo.errors import FerhpoError, StorageError
+from ferhpo.errors import FerhpoError, StorageError, TrackingError
 from ferhpo.keeping import Keeper, has_checkpoint
 from ferhpo.ledger import CONTINUE, Ledger
 from ferhpo.record import (
@@ -39,7 +39,7 @@ from ferhpo.starting import (
 )
 from ferhpo.stopping import StopNotice
 from ferhpo.study import SweepStudy, TrialRecord
-from ferhpo.tracking import Tracker, TrackingSettings
+from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
 ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
@@ -307,10 +307,17 @@ def finish(
     tracker.close_sweep("COMPLETE" if finished else "STOPPED", note)
     drawing.sweep_ended()  # while the models are shipped
     unshipped = tracker.flush(SHIP_SECONDS)
-    registered = publishing.register(record, best, tracker, settings) if finished and not unshipped else None
+    registered = None
+    try:
+        registered = publishing.register(record, best, tracker, settings) if finished and not unshipped else None
+    except TrackingError as error:  # the store went away just now: no reason to call the sweep failed
+        warnings = [*warnings, f"{error}; ferhpo sync {record.name} registers it later"]
     view = publishing.view_address(tracker, settings)
     warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
     unshipped = tracker.flush(SHIP_SECONDS)
     keeper.tidy(trials, lambda trial: not finished and _is_exported(trial, settings))
     tracker.close(1.0)
+    if rejected := num_rejected(record.folder):
+        path = record.folder / "rejected.jsonl"
+        warnings.append(f"MLflow refused {rejected} values or files; they are kept in {path}")
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ferhpo.config import Composed, ComputeSettings, as_function, nearest_key, not_set
+from ferhpo.config import Composed, ComputeSettings, as_function, hide_password, nearest_key, not_set
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features import with_hog
@@ -20,7 +20,7 @@ from ferhpo.model_section import shared_hog
 from ferhpo.record import CHANGEABLE, META, Sweep, check_disk, exists_error, free_name, load_sweep
 from ferhpo.space import leaves, set_path
 from ferhpo.study import FolderLock
-from ferhpo.tracking import TrackingSettings, check_store
+from ferhpo.tracking import TrackingSettings, check_store, hide_all
 
 
 def load_data(composed: Composed) -> FaceData:
@@ -90,6 +90,7 @@ def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
 
 def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     """The sweep to resume, with overrides of what a resume may change; nothing is written yet."""
+    overrides = hide_all(overrides)
     output_dir = next((t.partition("=")[2] for t in overrides if t.startswith("output_dir=")), "mlruns")
     record = load_sweep(name, output_dir)
     if record.meta["kind"] != kind:
@@ -123,6 +124,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
             faults.append(f"{key} matches no key; {nearest_key(config, key)}")
     if faults:
         raise ConfigError(f"--resume {name}", faults)
+    hide_password(config)
     return record
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ferhpo.config import compose
+from ferhpo.config import compose, hide_password
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import SweepError
 from ferhpo.folds import num_folds
-from ferhpo.record import META, load_sweep
+from ferhpo.record import META, Sweep, load_sweep, save_config
 from ferhpo.starting import load_data, tracking_settings
 
 if TYPE_CHECKING:
@@ -63,23 +63,41 @@ def store_of(name: str, output_dir: str = "mlruns") -> str:
     return tracking_settings(load_sweep(name, output_dir).config).shown_uri
 
 
-def sync(name: str, output_dir: str = "mlruns") -> int:
-    """Ship what a sweep's spool still holds to MLflow; returns the number of records.
+def sync(name: str, output_dir: str = "mlruns", uri: str | None = None) -> int:
+    """Ship what a sweep's spool still holds to MLflow; returns the number of records. See `ship_and_register`."""
+    return ship_and_register(name, output_dir, uri)[0]
 
-    Raises StillRunning where the sweep runs and does it itself.
+
+def ship_and_register(
+    name: str, output_dir: str = "mlruns", uri: str | None = None
+) -> tuple[int, tuple[str, int] | None]:
+    """Ship what a sweep's spool still holds, then register its best model, for which its end may have had no store.
+
+    uri: the store's address, if it has a password, which is kept nowhere; or another store, which then is the sweep's
+    Returns the number of records, and (model name, version) or None. Raises SweepError, ConfigError, TrackingError, and
+    StillRunning where the sweep runs and does it itself.
     """
+    from ferhpo import publishing
+    from ferhpo.confirming import KIND
+    from ferhpo.tracking import Tracker
     from ferhpo.tracking import sync as ship
 
     record = load_sweep(name, output_dir)
-    return ship(record.folder, tracking_settings(record.config))
-
-
-def num_unshipped(name: str, output_dir: str = "mlruns") -> int:
-    """How many records of a sweep are not in MLflow yet, also while it runs."""
-    from ferhpo.tracking import num_unshipped as count
-
-    record = load_sweep(name, output_dir)
-    return count(record.folder, tracking_settings(record.config))
+    section, before = record.config["tracking"], record.config["tracking"]["uri"]
+    if uri is not None:
+        section["uri"] = uri
+        hide_password(record.config)
+    settings = tracking_settings(record.config)
+    num_records = ship(record.folder, settings)
+    if section["uri"] != before:
+        save_config(record)
+    if record.meta["kind"] == KIND:  # its resume registers what it chose
+        return num_records, None
+    tracker = Tracker(record.folder, settings)
+    try:
+        return num_records, publishing.register(record, record.best(), tracker, settings)
+    finally:
+        tracker.close(0)
 
 
 def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:
@@ -95,11 +113,13 @@ def report(name: str, trial: int | None = None, out: Path | None = None, output_
 
 
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
-    """Every sweep in `output_dir`: name, when it was made, trials by state, value of the best."""
+    """Every sweep in `output_dir`: name, when it was made, trials by state, value of the best, how many records are
+    not in MLflow yet, and whether it runs."""
     rows = []
     for path in sorted(Path(output_dir).glob(f"*/{META}")):
         record = load_sweep(path.parent)
         trials, best = record.trials(), record.best()
+        num_records, is_running = unshipped(record)
         rows.append(
             {
                 "name": record.name,
@@ -107,9 +127,18 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
                 "num_trials": len(trials),
                 "counts": dict(Counter(trial.state for trial in trials)),
                 "best": None if best is None else best.value,
+                "unshipped": num_records,
+                "runs": is_running,
             }
         )
     return rows
+
+
+def unshipped(record: Sweep) -> tuple[int, bool]:
+    """How many records of a sweep are not in MLflow yet, and whether a driver runs it, and ships them itself."""
+    from ferhpo.tracking import is_held, num_unshipped
+
+    return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder)
 
 
 def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> int:

@@ -1,7 +1,8 @@
 """MLflow runs of a sweep. The driver's records go to a spool in the sweep's folder (spool.py), a thread ships them
 (shipper.py, runs.py), and a store that is away costs a warning.
 
-    settings.py  the `tracking` section, and redact() for addresses
+    settings.py  the `tracking` section
+    secrets.py   passwords in addresses: hidden before anything sees them
     tracker.py   Tracker: what the driver calls; sync(): ships what a sweep left
     spool.py     the file of records, and the note of how far they were shipped
     shipper.py   the thread, its batches and back-off
@@ -13,9 +14,20 @@
 Importing this package imports no MLflow: runs.py and models.py do, and are imported by the shipper's thread.
 """
 
-from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.tracking.secrets import hide_all, redact
+from ferhpo.tracking.settings import TrackingSettings
+from ferhpo.tracking.spool import is_held
 from ferhpo.tracking.store import check_store
-from ferhpo.tracking.tracker import Tracker, add_to_run, log10_params, num_unshipped, param_text, run_of, sync
+from ferhpo.tracking.tracker import (
+    Tracker,
+    add_to_run,
+    log10_params,
+    num_rejected,
+    num_unshipped,
+    param_text,
+    run_of,
+    sync,
+)
 from ferhpo.tracking.view import view_url
 
 __all__ = [
@@ -23,7 +35,10 @@ __all__ = [
     "TrackingSettings",
     "add_to_run",
     "check_store",
+    "hide_all",
+    "is_held",
     "log10_params",
+    "num_rejected",
     "num_unshipped",
     "param_text",
     "redact",

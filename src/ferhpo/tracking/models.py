@@ -85,6 +85,6 @@ def package(model_dir: Path, out_dir: Path) -> None:
             pip_requirements=[f"{name}=={version(name)}" for name in requirements],
         )
     except MlflowException as error:
-        raise ValueError(f"{model_dir}: {error}") from error
+        raise ValueError(f"{model_dir}: {error}") from None
     finally:
         sys.dont_write_bytecode = writes_bytecode

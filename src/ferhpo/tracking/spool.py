@@ -18,6 +18,8 @@ from typing import Any
 from ferhpo.errors import StillRunning, StorageError, TrackingError
 
 Record = dict[str, Any]
+SPOOL, LOCK, REJECTED = "spool.jsonl", "spool.lock", "rejected.jsonl"
+_HOLD_SECONDS = 1.0  # somebody who only asks whether a folder is held lets go at once
 
 
 class Spool:
@@ -28,10 +30,10 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = folder / "spool.jsonl"
+        self.path = folder / SPOOL
         self._append_lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _hold(folder / "spool.lock")
+        self._lock_fd = _hold(folder / LOCK)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self.last_seq = self._cut_torn_line()
 
@@ -81,22 +83,50 @@ class Spool:
         os.close(self._lock_fd)
 
     def _cut_torn_line(self) -> int:
-        size = os.fstat(self._fd).st_size
-        end, tail = size, b""
-        while end > 0 and tail.count(b"\n") < 2:  # back to the start of the last whole line
-            start = max(0, end - 65536)
-            tail = os.pread(self._fd, end - start, start) + tail
-            end = start
-        keep = tail.rfind(b"\n") + 1
-        if keep < len(tail):
-            os.ftruncate(self._fd, size - len(tail) + keep)
-        if keep == 0:
-            return 0
-        last_line = tail[:keep].rstrip(b"\n").rsplit(b"\n", 1)[-1]
+        end, last_seq = _last_record(self._fd, self.path)
+        if end < os.fstat(self._fd).st_size:
+            os.ftruncate(self._fd, end)
+        return last_seq
+
+
+def last_seq(folder: Path) -> int:
+    """The number of the last record in a sweep's folder, 0 where there is none; also while a driver writes."""
+    path = folder / SPOOL
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return _last_record(file.fileno(), path)[1]
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep."""
+    path = folder / LOCK
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
         try:
-            return int(json.loads(last_line)["seq"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrackingError(f"{self.path}: the last line is no record of ferhpo; delete that line") from error
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _last_record(fd: int, path: Path) -> tuple[int, int]:
+    """Where the last whole line ends, and its number. Raises TrackingError where it is no record."""
+    end, tail = os.fstat(fd).st_size, b""
+    size = end
+    while end > 0 and tail.count(b"\n") < 2:  # back to the start of the last whole line
+        start = max(0, end - 65536)
+        tail = os.pread(fd, end - start, start) + tail
+        end = start
+    keep = tail.rfind(b"\n") + 1
+    if keep == 0:
+        return 0, 0
+    last_line = tail[:keep].rstrip(b"\n").rsplit(b"\n", 1)[-1]
+    try:
+        return size - len(tail) + keep, int(json.loads(last_line)["seq"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrackingError(f"{path}: the last line is no record of ferhpo; delete that line") from error
 
 
 @dataclass
@@ -113,6 +143,7 @@ class Shipped:
     sweep_name: str | None = None
     runs: dict[str, str] = field(default_factory=dict)  # "" is the parent, "7" a trial's, "7/fold0" a fold's
     models: dict[str, str] = field(default_factory=dict)
+    in_doubt: list[str] = field(default_factory=list)  # runs that the store may have made twice
 
     @classmethod
     def load(cls, folder: Path, store: str, experiment: str) -> "Shipped":
@@ -140,11 +171,16 @@ class Shipped:
 
 def _hold(path: Path) -> int:
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    deadline = time.monotonic() + _HOLD_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock_fd
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
         os.close(lock_fd)
         raise StillRunning(
             f"{path.parent}: a running sweep holds these records and ships them itself; wait until it ends"
-        ) from None
-    return lock_fd
+        )

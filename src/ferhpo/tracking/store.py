@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ferhpo.errors import TrackingError
-from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.tracking.secrets import NOT_KNOWN, redact_error
+from ferhpo.tracking.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHECK_SECONDS = 5
+_loading = threading.Lock()
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -30,13 +33,16 @@ def check_store(settings: TrackingSettings) -> str | None:
     """
     if settings.off:
         return None
-    reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
+    if settings.lacks_password:
+        reason: str | None = NOT_KNOWN
+    else:
+        reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
     if reason is None or not settings.required:
         return reason
-    remedy = "start the server" if reason.startswith("no answer") else "correct tracking.uri"
+    remedy = "; start the server" if reason.startswith("no answer") else "; correct tracking.uri"
     raise TrackingError(
-        f"tracking.uri is {settings.shown_uri}: {reason}; {remedy}, or set tracking.required=false "
-        "to record to the spool and ship later with `ferhpo sync NAME`"
+        f"tracking.uri is {settings.shown_uri}: {reason}{'' if reason == NOT_KNOWN else remedy}, or set "
+        "tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
     )
 
 
@@ -48,6 +54,7 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
     if address.hostname and port and not address.scheme.startswith("http"):
         # MLflow would ask a database that is away for minutes, with a page of text each time.
         socket.create_connection((address.hostname, port), timeout_seconds).close()
+    load_mlflow()
     from mlflow import MlflowClient
 
     if settings.sqlite_path is None:
@@ -84,6 +91,12 @@ def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
     return str(experiment.experiment_id)
 
 
+def load_mlflow() -> None:
+    """Import MLflow, one thread at a time: two that do it at once may both end with half of it."""
+    with _loading:
+        import mlflow  # noqa: F401
+
+
 def set_environment(timeout_seconds: int) -> None:
     """Make MLflow's HTTP client answer at once. MLflow reads these at each call; by default one call to a dead server
     blocks for minutes, and a repeated create_run would make a second run."""
@@ -98,11 +111,24 @@ def set_environment(timeout_seconds: int) -> None:
 def reason_of(error: BaseException) -> str:
     """An error in a few words, without passwords."""
     text = str(error)
-    found = re.search(r"\[Errno -?\d+\] ([\w ,]+)", text) or re.search(
-        r"(?i)(timed out|database is locked|remote end closed connection|connection reset|error code \d+)", text
+    found = (
+        re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
+        or re.search(r"too many (\d+ error) responses", text)
+        or re.search(r"(?i)(timed out|database is locked|remote end closed connection|connection reset)", text)
+        or re.search(r"(?i)(error code \d+|not in a valid JSON format)", text)
     )
-    words = found.group(1).lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
-    return redact(words)[:200]
+    words = found[1].lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
+    return redact_error(words)[:200]
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """What a store that is away, or that is none, raises through MLflow's client: it is to be asked again."""
+    load_mlflow()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ValueError: a page of HTML where MLflow's newer calls expect JSON
+    return MlflowException, SQLAlchemyError, OSError, ValueError, TrackingError, ImportError
 
 
 @contextmanager
@@ -117,16 +143,19 @@ def file_lock(path: Path) -> Iterator[None]:
 
 
 def _server_fault(settings: TrackingSettings) -> str | None:
-    from mlflow.exceptions import MlflowException, RestException
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    load_mlflow()
+    from mlflow.exceptions import RestException
+    from sqlalchemy.exc import ArgumentError
 
     try:
         open_experiment(connect(settings, CHECK_SECONDS), settings)
-    except RestException as error:
+    except (RestException, ValueError) as error:
         return f"it answers with an error ({reason_of(error)})"
     except (ImportError, ArgumentError) as error:
         return f"the driver for this database is not installed ({error})"
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except TrackingError:
+        raise  # of a deleted experiment
+    except outages() as error:
         return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
     return None
 

@@ -6,10 +6,13 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ferhpo.tracking.settings import TrackingSettings, redact
+from ferhpo.errors import TrackingError
+from ferhpo.tracking.secrets import redact
+from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.shipper import Shipper, ship_now
-from ferhpo.tracking.spool import Shipped, Spool
+from ferhpo.tracking.spool import REJECTED, Shipped, Spool, last_seq
 from ferhpo.tracking.view import encode, view_state
 
 _DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
@@ -25,8 +28,8 @@ class Tracker:
     def __init__(self, folder: Path, settings: TrackingSettings) -> None:
         self.settings = settings
         self._sweep_id: str | None = None
-        self._opened: set[object] = set()
-        self._closed: set[object] = set()
+        self._states: dict[int | None, str] = {}  # of each run that was opened: RUNNING, or as it was closed
+        self._last_ms: dict[int | None, int] = {}  # when each run got its last record, before this process
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._recorded_folds: set[tuple[int, int]] = set()
         self._recorded_models: set[int] = set()
@@ -153,10 +156,22 @@ class Tracker:
             return 0
         left = self._shipper.flush(timeout_seconds)
         self._spool.sync_to_disk()
-        if self._shipper.stop(timeout_seconds=1):  # a thread deep in a call keeps the folder until the process ends
-            self._spool.close()
-            self._spool = self._shipper = None
+        self._shipper.close(timeout_seconds=1)  # a thread deep in a call keeps the folder until it comes back
+        self._spool = self._shipper = None
         return left
+
+    def close_left_open(self) -> None:
+        """End the runs that a driver which was killed left open, as STOPPED, at the time of their last records."""
+        for number, state in sorted(self._states.items(), key=lambda item: item[0] is None):  # the parent last
+            if state == "RUNNING":
+                tags = {"ferhpo.state": "STOPPED", "ferhpo.reason": "its driver was killed; resume goes on"}
+                self._append("close", number=number, state="STOPPED", tags=tags, time_ms=self._last_ms[number])
+
+    def ship_now(self) -> int:
+        """Ship everything in the calling thread and return the number of records. Raises TrackingError."""
+        if self._spool is None:
+            raise TrackingError("tracking.uri is none: nothing was recorded that could be shipped")
+        return ship_now(self._spool, self.settings)
 
     @property
     def unshipped(self) -> int:
@@ -184,11 +199,11 @@ class Tracker:
 
     def was_opened(self, number: int) -> bool:
         """Whether a trial's run was opened, by this process or an earlier one."""
-        return number in self._opened
+        return number in self._states
 
     def was_closed(self, number: int) -> bool:
-        """Whether a trial's run was closed since it was last opened."""
-        return number in self._closed
+        """Whether a trial's run was closed since it was last opened, and not only stopped."""
+        return self._states.get(number, "RUNNING") not in ("RUNNING", "STOPPED")
 
     def is_shipped(self, number: int) -> bool:
         """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""
@@ -204,13 +219,9 @@ class Tracker:
         if self._spool is not None:
             number = fields.get("number")
             assert op == "open_sweep" or self._sweep_id, "open_sweep comes first"
-            if op == "open_trial":
-                self._opened.add(number)
-                self._closed.discard(number)
-            assert number is None or number in self._opened, f"trial {number} was not opened"
+            assert number is None or op == "open_trial" or number in self._states, f"trial {number} was not opened"
             self._last_seqs[number] = self._spool.append(op, fields)
-            if op == "close":
-                self._closed.add(number)
+            self._learn_state(op, fields)
 
     def _learn(self) -> None:
         """Read what an earlier process recorded here."""
@@ -221,13 +232,10 @@ class Tracker:
                 return
             for record in records:
                 self._last_seqs[record.get("number")] = record["seq"]
+                self._last_ms[record.get("number")] = record["time_ms"]
+                self._learn_state(record["op"], record)
                 if record["op"] == "open_sweep":
                     self._sweep_id = record["sweep_id"]
-                elif record["op"] == "open_trial":
-                    self._opened.add(record["number"])
-                    self._closed.discard(record["number"])
-                elif record["op"] == "close":
-                    self._closed.add(record.get("number"))
                 elif record["op"] == "fold":
                     self._recorded_folds.add((record["number"], record["fold"]))
                 elif record["op"] == "model":
@@ -237,6 +245,10 @@ class Tracker:
                 elif record["op"] == "metrics":
                     number = record.get("number")
                     self._recorded_values.update({(number, key): v for key, v in record["values"].items()})
+
+    def _learn_state(self, op: str, fields: Mapping[str, Any]) -> None:
+        if op in ("open_sweep", "open_trial", "close"):
+            self._states[fields.get("number")] = fields["state"] if op == "close" else "RUNNING"
 
     def _stored_path(self, path: Path) -> str:
         assert self._spool is not None or self.settings.off
@@ -248,13 +260,15 @@ class Tracker:
 def sync(folder: Path, settings: TrackingSettings) -> int:
     """Ship what a sweep left in its folder and return the number of records.
 
+    No driver runs it, so runs that are still open are ended first; a resume opens them again.
     Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
     """
-    spool = Spool(folder)
+    tracker = Tracker(folder, settings)
     try:
-        return ship_now(spool, settings)
+        tracker.close_left_open()
+        return tracker.ship_now()
     finally:
-        spool.close()
+        tracker.close(0)
 
 
 def add_to_run(
@@ -282,12 +296,17 @@ def add_to_run(
 
 def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
     """How many records of a sweep are not in its store, also while the sweep runs."""
-    path = folder / "spool.jsonl"
-    if settings.off or not path.exists():
+    if settings.off:
         return 0
     # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
     shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
-    return path.read_bytes().count(b"\n") - shipped
+    return last_seq(folder) - shipped
+
+
+def num_rejected(folder: Path) -> int:
+    """How many values and files of a sweep MLflow refused; they stand in its rejected.jsonl."""
+    path = folder / REJECTED
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:

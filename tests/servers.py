@@ -1,0 +1,326 @@
+"""Real servers for tests: PostgreSQL, MLflow over it, and a proxy that makes trouble between MLflow and its client.
+
+Each listens on 127.0.0.1, on a port of its own, and ends with the block `running`. `assert_whole_in_mlflow` is what must
+hold after whatever was done to them.
+"""
+
+import base64
+import http.client
+import http.server
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+START_SECONDS = 90
+PASSWORD = "s3cret-4TwH"  # part of every password here: what is looked for where none may be
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, seconds=60, pause_seconds=0.1):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(pause_seconds)
+    assert condition()
+
+
+class Postgres:
+    """A PostgreSQL cluster of its own, with a database `ml` of user `ann`, who needs her password.
+
+    Skips the test where PostgreSQL is not on the machine.
+    """
+
+    password = f"pg-{PASSWORD}"
+
+    def __init__(self):
+        self.bin = _postgres_bin()
+        self.port = free_port()
+        self.process = None
+        # It refuses root; and another user does not get into pytest's folders.
+        self.user = "postgres" if os.getuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="ferhpo-postgres-"))
+        self.uri = f"postgresql+psycopg2://ann:{self.password}@127.0.0.1:{self.port}/ml"
+
+    def start(self):
+        is_new = not (self.folder / "PG_VERSION").exists()
+        if is_new:
+            if self.user:
+                account = pwd.getpwnam(self.user)
+                os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self._run("initdb", "-D", self.folder, "--auth-local=trust", "--auth-host=scram-sha-256", "-U", "postgres")
+        command = [self.bin / "postgres", "-D", self.folder, "-p", self.port, "-k", self.folder]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen([*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/")
+        ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
+        wait_until(lambda: subprocess.run(ready).returncode == 0, START_SECONDS)
+        if is_new:
+            self.sql("postgres", f"CREATE USER ann PASSWORD '{self.password}'")
+            self.sql("postgres", "CREATE DATABASE ml OWNER ann")
+
+    def stop(self):
+        """Stop at once, connections or not: as a restart of its service does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+            self.process = None
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def sql(self, database, statement):
+        self._run("psql", "-h", self.folder, "-p", self.port, "-U", "postgres", "-d", database, "-qc", statement)
+
+    def dump(self):
+        """The whole database as text."""
+        return self._run("pg_dump", "-h", self.folder, "-p", self.port, "-U", "postgres", "ml").stdout
+
+    def _run(self, program, *arguments):
+        command = [str(self.bin / program), *map(str, arguments)]
+        done = subprocess.run(command, user=self.user, capture_output=True, text=True, cwd="/")
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+def _postgres_bin():
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = found or [Path(path).resolve() for path in [shutil.which("initdb")] if path]
+    if not found:
+        pytest.skip("PostgreSQL is not on this machine (no /usr/lib/postgresql/*/bin/initdb)")
+    if os.getuid() == 0:
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL refuses root, and there is no user postgres")
+    return found[-1].parent
+
+
+class Server:
+    """An `mlflow server` over `database`, by default a SQLite file in `folder`."""
+
+    def __init__(self, folder, database=None):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
+        self.process = None
+
+    def start(self):
+        environment = {
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.database]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port), "--workers", "1"],
+                env=environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/health", timeout=1).read()
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.3)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def stop(self):
+        """Kill the server and its worker, as a power cut would."""
+        if self.process is not None:
+            family = [self.process.pid, *(p.pid for p in psutil.Process(self.process.pid).children(recursive=True))]
+            for pid in family:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    close = stop
+
+
+class Proxy:
+    """An HTTP proxy on loopback before `server`, well-behaved until a test sets one of its faults.
+
+    answer: None, or (status, content type, body) that every request gets in the server's place
+    delay_seconds: how long each answer is held back
+    hold: function of (method, path) to seconds for which the request is held back before the server gets it
+    refuse_trial: number of a trial whose metrics are refused, as MLflow refuses what is invalid
+    lose: paths (their ends) whose next answer is lost once the server has done the work: the connection is reset
+    max_body_bytes: larger requests get status 413
+    user, password: what basic authentication asks for, where they are set
+    """
+
+    def __init__(self, server):
+        self.server = server
+        self.answer = self.refuse_trial = self.refused_run = self.user = self.password = self.max_body_bytes = None
+        self.delay_seconds, self.hold, self.lose = 0.0, lambda method, path: 0.0, []
+        self.requests = Counter()  # by the end of the path
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+
+    def url_for(self, user, password):
+        return f"http://{user}:{password}@127.0.0.1:{self.port}"
+
+    def is_lost(self, path):
+        with self._lock:
+            for end in self.lose:
+                if path.endswith(end):
+                    self.lose.remove(end)
+                    return True
+        return False
+
+    def close(self):
+        self._http.shutdown()
+        self._http.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def log_message(self, *args):
+        pass
+
+    def _serve(self):
+        proxy, path = self.proxy, self.path.partition("?")[0]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with proxy._lock:
+            proxy.requests[path.rpartition("/")[2]] += 1
+        time.sleep(proxy.hold(self.command, path))
+        answer = self._refusal(path, body)
+        if answer is None:
+            try:
+                answer = self._forward(body)
+                self._look_for_refused_run(path, body, answer)
+            except (OSError, http.client.HTTPException):
+                answer = 502, "text/plain", b"no server"
+        time.sleep(proxy.delay_seconds)
+        if proxy.is_lost(path):
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
+        status, content_type, content = answer
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:  # the client has given up
+            self.close_connection = True
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - names that http.server asks for
+
+    def _refusal(self, path, body):
+        proxy = self.proxy
+        if proxy.user is not None:
+            wanted = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+            if self.headers.get("Authorization") != f"Basic {wanted}":
+                return 401, "text/plain", b"who are you?"
+        if proxy.answer is not None:
+            return proxy.answer
+        if proxy.max_body_bytes is not None and len(body) > proxy.max_body_bytes:
+            return 413, "text/html", b"<html>413 Request Entity Too Large</html>"
+        if path.endswith("runs/log-batch") and proxy.refused_run is not None:
+            sent = json.loads(body)
+            if sent["run_id"] == proxy.refused_run and sent.get("metrics"):
+                words = {"error_code": "INVALID_PARAMETER_VALUE", "message": "this run's metrics are refused"}
+                return 400, "application/json", json.dumps(words).encode()
+        return None
+
+    def _look_for_refused_run(self, path, body, answer):
+        proxy = self.proxy
+        if proxy.refuse_trial is not None and path.endswith("runs/create") and answer[0] == 200:
+            mark = next(tag["value"] for tag in json.loads(body)["tags"] if tag["key"] == "ferhpo.trial")
+            if mark.endswith(f"/{proxy.refuse_trial}"):
+                proxy.refused_run = json.loads(answer[2])["run"]["info"]["run_id"]
+
+    def _forward(self, body):
+        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.server.port, timeout=60)
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in ("host", "authorization")}
+        connection.request(self.command, self.path, body, {**headers, "Connection": "close"})
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response.status, response.headers.get("Content-Type", "application/json"), content
+
+
+@contextmanager
+def running(*servers):
+    """Servers that end with the block, the last one first."""
+    try:
+        for server in servers:
+            if getattr(server, "process", True) is None:
+                server.start()
+        yield
+    finally:
+        for server in reversed(servers):
+            server.close()
+
+
+def assert_whole_in_mlflow(client, record, experiment="ferhpo", missing=()):
+    """The store holds a sweep as its study does: one run for each trial, each metric of each epoch once, none RUNNING.
+
+    client: of the store; record: ferhpo.load_sweep(...); missing: trials whose metrics the store refused
+
+    Of a sweep whose driver was killed, and that was not resumed, the study may be one event ahead: it is written first.
+    """
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=5000)
+    names = Counter(run.data.tags.get("ferhpo.trial") for run in found)
+    doubled = {name: count for name, count in names.items() if count > 1}
+    assert not doubled
+    sweep_id = next(
+        run.data.tags["ferhpo.sweep_id"] for run in found if run.data.tags.get("ferhpo.sweep") == record.name
+    )
+    runs = {run.data.tags["ferhpo.trial"]: run for run in found}
+    trials = record.trials()
+    own = {name for name in names if name.startswith(f"{sweep_id}/")}
+    killed = {trial.number for trial in trials if trial.state == "RUNNING"}
+    wanted = {trial.number for trial in trials if trial.number not in killed or len(trial.reports) > 1}
+    there = {int(name.split("/")[1]) for name in own - {f"{sweep_id}/parent"}}
+    assert f"{sweep_id}/parent" in own
+    assert wanted <= there <= {trial.number for trial in trials}
+    assert [name for name in own if runs[name].info.status == "RUNNING"] == []
+    for trial in (trial for trial in trials if trial.number in there):
+        run = runs[f"{sweep_id}/{trial.number}"]
+        assert run.data.tags["mlflow.parentRunId"] == runs[f"{sweep_id}/parent"].info.run_id
+        assert run.data.tags["ferhpo.state"] == ("STOPPED" if trial.number in killed else trial.state)
+        if trial.number in missing:
+            assert not run.data.metrics
+            continue
+        unit = "fold" if trial.folds else "epoch"
+        for key in {key for row in trial.reports for key in row if key != unit}:
+            points = client.get_metric_history(run.info.run_id, key)
+            shipped, told = [(p.step, p.value) for p in points], [(r[unit], r[key]) for r in trial.reports if key in r]
+            assert shipped == told or (trial.number in killed and shipped == told[:-1]), (trial.number, key)
+        if trial.value is not None and trial.number not in killed:
+            (best,) = client.get_metric_history(run.info.run_id, f"best_{record.objective.metric}")
+            assert best.value == trial.value

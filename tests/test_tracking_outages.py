@@ -1,0 +1,313 @@
+"""Stores that stop, fail, dawdle, lose answers and refuse: what a sweep makes of it, with MLflow over PostgreSQL."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+import ferhpo
+from ferhpo import cli
+from ferhpo.errors import FerhpoError, TrackingError
+from ferhpo.tracking import Tracker, TrackingSettings, is_held, num_unshipped, sync
+from ferhpo.tracking.store import connect
+from tests.conftest import TINY
+from tests.servers import Postgres, Proxy, Server, assert_whole_in_mlflow, running, wait_until
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+HTML = "text/html", b"<html><body>Please log in.</body></html>"
+SWEEP = [
+    "name=troubled",
+    "data.num_train=1400",  # an epoch takes about a second
+    "data.num_val=140",
+    "data.num_test=14",
+    "compute.num_cpus=2",
+    "compute.gpus_per_trial=0",
+    "tracking.report=false",
+]
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    database = Postgres()
+    with running(database):
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(postgres, tmp_path_factory):
+    """One server for all tests here, for it takes long to start; each test has its own experiment."""
+    server = Server(tmp_path_factory.mktemp("server"), postgres.uri)
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+def proxy(server):
+    proxy = Proxy(server)
+    with running(proxy):
+        yield proxy
+
+
+def start(*arguments, log):
+    command = [sys.executable, "-m", "ferhpo.cli", *arguments]
+    with log.open("a") as out:
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def trials_of(folder):
+    try:
+        return ferhpo.load_sweep("troubled", folder).trials()
+    except FerhpoError:  # not made yet
+        return []
+
+
+def wait_for_epochs(number, driver, folder, log):
+    """Wait until a running sweep has recorded so many epochs in all."""
+    wait_until(lambda: driver.poll() is not None or sum(len(t.epochs) for t in trials_of(folder)) >= number, 200)
+    assert driver.poll() is None, log.read_text()
+
+
+def test_a_sweep_whose_store_fails_in_every_way_is_whole_in_the_end(postgres, server, proxy, tmp_path):
+    """PostgreSQL goes and comes under a living server, the server is killed and started again, it answers 500, it loses
+    answers to what it did, and it refuses the metrics of trial 1: only these are set aside."""
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    proxy.refuse_trial = 1
+    proxy.lose = ["runs/create", "runs/create", "runs/log-batch", "runs/update", "config.yaml"]
+    options = [*SWEEP, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=fails"]
+    driver = start("sweep", "demo", *options, "num_trials=8", "trainer.max_epochs=5", log=log)
+    try:
+        wait_for_epochs(2, driver, folder, log)
+        postgres.stop()
+        wait_for_epochs(5, driver, folder, log)
+        postgres.start()
+        wait_for_epochs(7, driver, folder, log)
+        proxy.answer = 500, "application/json", b'{"error_code": "INTERNAL_ERROR", "message": "trouble"}'
+        wait_for_epochs(10, driver, folder, log)
+        proxy.answer = None
+        proxy.lose += ["runs/create", "runs/log-batch", "runs/update"]
+        wait_for_epochs(12, driver, folder, log)
+        server.stop()
+        wait_for_epochs(15, driver, folder, log)
+        server.start()
+        assert driver.wait(300) == 0, log.read_text()
+    finally:
+        driver.kill()
+    record = ferhpo.load_sweep("troubled", folder)
+    assert num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder)) == 0
+    assert proxy.lose == []
+    client = connect(TrackingSettings(output_dir=folder, uri=server.url))
+    assert_whole_in_mlflow(client, record, "fails", missing={1})
+    told = log.read_text()
+    assert "Traceback" not in told
+    assert "Registered ferhpo-troubled version 1" in told
+    refused = [json.loads(line) for line in (record.folder / "rejected.jsonl").read_text().splitlines()]
+    assert {(entry["run"], entry["kind"]) for entry in refused} == {("1", "metric")}
+    kept = {(entry["key"], entry["value"]) for entry in refused}
+    assert {("val_acc", row["val_acc"]) for row in record.trials()[1].epochs} <= kept
+    assert len(re.findall("MLflow does not have", told)) == 1, "one warning for a run, not one for each value"
+    assert f"MLflow refused {len(refused)} values or files; they are kept in" in told.replace("\n", " ")
+
+
+def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(proxy, tmp_path, capsys):
+    """Two seconds an answer; the driver is killed with records on their way."""
+    folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
+    proxy.delay_seconds = 2.0
+    options = [*SWEEP, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=slow"]
+    driver = start("sweep", "demo", *options, "num_trials=9", "trainer.max_epochs=4", log=log)
+    try:
+        wait_until(lambda: driver.poll() is not None or sum(t.state != "RUNNING" for t in trials_of(folder)) >= 4, 200)
+        assert driver.poll() is None, log.read_text()
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    finally:
+        driver.kill()
+    record = ferhpo.load_sweep("troubled", folder)
+    trials = record.trials()
+    for trial in [t for t in trials if t.state != "RUNNING"][2:]:  # their workers had started
+        trained = sum(row["epoch_seconds"] for row in trial.epochs)
+        assert trial.seconds < trained + 2.0 * len(trial.epochs), "as if each epoch had waited for one answer"
+    interrupted = {trial.number for trial in trials if trial.state == "RUNNING"}
+    assert interrupted
+    waiting = num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder))
+    assert waiting > 10
+    for arguments in (["doctor"], ["runs"], ["runs", "troubled"]):
+        assert cli.main([*arguments, "--output-dir", str(folder)]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"{waiting} records" in told or arguments == ["runs"]
+        assert str(waiting) in told
+        assert "ferhpo sync troubled" in told
+
+    proxy.delay_seconds = 0.0
+    assert cli.main(["sync", "troubled", "--output-dir", str(folder)]) == 0
+    assert re.match(r"\d+ records shipped", capsys.readouterr().out)
+    client = connect(TrackingSettings(output_dir=folder, uri=proxy.url))
+    assert_whole_in_mlflow(client, record, "slow")
+    runs = runs_in(client, "slow")
+    assert runs["troubled"].info.status == "KILLED"
+    reasons = {run.data.tags["ferhpo.reason"] for run in runs.values() if run.info.status == "KILLED"}
+    assert reasons == {"its driver was killed; resume goes on"}
+
+
+def test_an_end_with_a_slow_store_says_what_is_left_and_sync_registers_the_model(proxy, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "mlruns"
+    monkeypatch.setattr("ferhpo.running.SHIP_SECONDS", 2.0)
+    options = [*TINY, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=end", "name=ended"]
+    proxy.delay_seconds = 2.0
+    assert cli.main(["train", "demo", *options, "trainer.max_epochs=1"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\d+ records wait for MLflow; ferhpo sync ended ships them\.", told)
+    assert "Registered" not in told
+    proxy.delay_seconds = 0.0
+    wait_until(lambda: not is_held(folder / "ended"))
+    assert cli.main(["sync", "ended", "--output-dir", str(folder)]) == 0
+    assert "Registered ferhpo-ended version 1; ferhpo promote ended makes it the champion." in capsys.readouterr().out
+    record = ferhpo.load_sweep("ended", folder)
+    assert_whole_in_mlflow(connect(TrackingSettings(output_dir=folder, uri=proxy.url)), record, "end")
+    assert ferhpo.promote("ended", output_dir=str(folder)).version == 1
+
+
+def open_tracker(proxy, folder, experiment):
+    settings = TrackingSettings(output_dir=folder, uri=proxy.url, experiment=experiment)
+    tracker = Tracker(folder / "demo", settings)
+    tracker.open_sweep("demo", {}, {}, "")
+    tracker.start()
+    return tracker, connect(settings)
+
+
+def runs_in(client, experiment):
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
+    assert len({run.info.run_name for run in found}) == len(found), "no run twice"
+    return {run.info.run_name: run for run in found}
+
+
+WRONG_ANSWERS = {
+    "500 error": (500, "application/json", b'{"error_code": "INTERNAL_ERROR", "message": "no"}'),
+    "not in a valid json format": (200, *HTML),
+    "error code 404": (404, *HTML),
+    "INTERNAL_ERROR: Response: {'detail': 'who?'}": (401, "application/json", b'{"detail": "who?"}'),
+}
+
+
+def test_wrong_answers_are_outages_and_nothing_is_lost(proxy, tmp_path, caplog):
+    tracker, client = open_tracker(proxy, tmp_path, "answers")
+    tracker.open_trial(0, {}, {})
+    for number, (reason, answer) in enumerate(WRONG_ANSWERS.items(), start=1):
+        assert tracker.flush(60) == 0
+        wait_until(lambda first=number == 1: first or "answers again" in caplog.text)
+        caplog.clear()
+        proxy.answer = answer
+        tracker.open_trial(number, {}, {})
+        tracker.log_epoch(0, number, {"val_acc": number / 10})
+        wait_until(lambda: any("records wait in" in message for message in caplog.messages))
+        assert tracker.last_error == reason
+        proxy.answer = None
+        tracker.close_trial(number, "COMPLETE")
+    tracker.close_trial(0, "COMPLETE")
+    tracker.close_sweep("COMPLETE", "")
+    assert tracker.flush(60) == 0
+    assert tracker.close(5) == 0
+    runs = runs_in(client, "answers")
+    assert {name: run.info.status for name, run in runs.items()} == dict.fromkeys(
+        ["demo", *(f"demo-00{number}" for number in range(5))], "FINISHED"
+    )
+    points = client.get_metric_history(runs["demo-000"].info.run_id, "val_acc")
+    assert [(point.step, point.value) for point in points] == [(n, n / 10) for n in (1, 2, 3, 4)]
+    assert not (tmp_path / "demo" / "rejected.jsonl").exists()
+
+
+def test_an_answer_that_is_lost_doubles_nothing(proxy, tmp_path):
+    """The server did the work, and the connection broke before it could say so: at every kind of call."""
+    calls = ["experiments/create", "runs/create", "runs/log-batch", "runs/update", "runs/log-inputs", "a.txt"]
+    proxy.lose = [*calls, "runs/create", "set-experiment-tag"]
+    tracker, client = open_tracker(proxy, tmp_path, "lost")
+    tracker.set_view("demo", "val_acc", "max", [])
+    for number in range(2):
+        tracker.open_trial(number, {"optim.lr": 0.1}, {})
+        tracker.log_dataset(number, "faces", "d" * 64, "drawn", {}, "training")
+        for epoch in range(1, 4):
+            tracker.log_epoch(number, epoch, {"val_acc": number + epoch / 10})
+        tracker.log_text(number, "a", "a.txt")
+        tracker.close_trial(number, "COMPLETE")
+    tracker.close_sweep("COMPLETE", "")
+    wait_until(lambda: tracker.flush(10) == 0, 90)
+    assert tracker.close(5) == 0
+    assert proxy.lose == []
+    runs = runs_in(client, "lost")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert sorted(runs) == ["demo", "demo-000", "demo-001"]
+    for number in range(2):
+        run = runs[f"demo-00{number}"]
+        points = client.get_metric_history(run.info.run_id, "val_acc")
+        assert [(point.step, point.value) for point in points] == [(e, number + e / 10) for e in (1, 2, 3)]
+        assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_a_run_that_the_server_makes_too_late_is_deleted(proxy, tmp_path, monkeypatch):
+    """The client has given up and made the run with another call before the server comes to the first one."""
+    held = iter([4.0])
+    tracker, client = open_tracker(proxy, tmp_path, "late")
+    assert tracker.flush(30) == 0
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")  # which MLflow reads at each call
+    proxy.hold = lambda method, path: next(held, 0.0) if path.endswith("runs/create") else 0.0
+    tracker.open_trial(0, {}, {})
+    tracker.log_epoch(0, 1, {"val_acc": 0.5})
+    assert tracker.flush(30) == 0
+    experiment_id = client.get_experiment_by_name("late").experiment_id
+    wait_until(lambda: len(client.search_runs([experiment_id])) == 3)  # the sweep's, and two of trial 0
+    tracker.close_trial(0, "COMPLETE")
+    tracker.close_sweep("COMPLETE", "")
+    assert tracker.close(30) == 0
+    runs = runs_in(client, "late")
+    assert {name: run.info.status for name, run in runs.items()} == {"demo": "FINISHED", "demo-000": "FINISHED"}
+    assert runs["demo-000"].data.metrics == {"val_acc": 0.5}
+
+
+def test_a_file_too_large_for_a_proxy_holds_up_nothing(proxy, tmp_path, caplog):
+    tracker, client = open_tracker(proxy, tmp_path, "large")
+    proxy.max_body_bytes = 100_000
+    tracker.open_trial(0, {}, {})
+    (tmp_path / "demo" / "best.ckpt").write_bytes(bytes(200_000))
+    tracker.log_artifact(0, tmp_path / "demo" / "best.ckpt", "checkpoint")
+    tracker.log_text(0, "x" * 200_000, "large.txt")
+    tracker.log_epoch(0, 1, {"val_acc": 0.5})
+    tracker.close_trial(0, "COMPLETE")
+    assert tracker.flush(30) == 0
+    tracker.close(1)
+    assert runs_in(client, "large")["demo-000"].data.metrics == {"val_acc": 0.5}
+    refused = [json.loads(line) for line in (tmp_path / "demo" / "rejected.jsonl").read_text().splitlines()]
+    assert [(entry["path"], entry["reason"]) for entry in refused] == [
+        ("best.ckpt", "too large for the server"), ("large.txt", "too large for the server"),
+    ]  # fmt: skip
+
+
+def test_a_store_that_fails_at_one_call_in_eight_gets_everything(proxy, tmp_path):
+    """A batch is made of dozens of calls, and some of them fail each time: batches become as small as it takes."""
+    tracker, client = open_tracker(proxy, tmp_path, "flaky")
+    for number in range(8):
+        tracker.open_trial(number, {}, {})
+        tracker.log_epoch(number, 1, {"val_acc": number / 10})
+        tracker.close_trial(number, "COMPLETE")
+    rng = random.Random(0)
+
+    def busy(method, path):
+        proxy.answer = (503, "text/plain", b"busy") if rng.random() < 1 / 8 else None
+        return 0.0
+
+    tracker.close(0)
+    proxy.hold = busy
+    shipped = 0
+    while shipped == 0:
+        with suppress(TrackingError):  # five failures without getting any further
+            shipped = sync(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=proxy.url, experiment="flaky"))
+    proxy.hold, proxy.answer = lambda method, path: 0.0, None
+    runs = runs_in(client, "flaky")
+    assert len(runs) == 9
+    assert {run.info.status for name, run in runs.items() if name != "demo"} == {"FINISHED"}
+    assert {name: run.data.metrics for name, run in runs.items() if name != "demo"} == {
+        f"demo-00{number}": {"val_acc": number / 10} for number in range(8)
+    }
