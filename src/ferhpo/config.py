@@ -9,7 +9,7 @@ import functools
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from ferhpo.errors import ConfigError
 from ferhpo.folds import num_reports, report_unit
 
 _HERE = Path(__file__).resolve().parent
-ALLOWED_TARGETS = (
-    "ferhpo.",
+ALLOWED_TARGETS = (  # of ferhpo what a configuration is made of: the rest could load, write and serve for anyone who asks
+    "ferhpo.data.",
+    "ferhpo.models.",
+    "ferhpo.training.",
     "torch.nn.",
     "torch.optim.",
     "torchvision.models.",
@@ -130,6 +132,24 @@ class Composed:
         return space_lint.read(
             self.config.get("space") or {}, self.config, self.groups, self.group_options, self.options, self.slices
         )
+
+
+def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of a whole configuration without which nothing else can be asked of it: its sections and the objective."""
+    for section in (*GROUPS, "objective"):
+        if not isinstance(config.get(section), Mapping):
+            shown = f"is {config[section]!r:.60}" if section in config else "is missing"
+            yield f"{section} {shown}, and it is a section with keys; a file begins with `defaults: [config, _self_]`"
+    folder = config.get("output_dir")
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        yield f"output_dir is {folder!r:.60}; it must be the name of a folder, as mlruns"
+    if not isinstance(config.get("space") or {}, Mapping):
+        yield f"space is {config['space']!r:.60}; it must be a section, as {{optim: {{lr: {{low: 0.001, high: 0.1}}}}}}"
+    if isinstance(config.get("objective"), Mapping):
+        try:
+            Objective(**config["objective"])
+        except (TypeError, ValueError) as error:
+            yield f"objective.{error}"
 
 
 def config_roots(config_dir: Path | None = None) -> list[Path]:
@@ -428,27 +448,54 @@ def _has(config: Mapping[str, Any], path: str) -> bool:
     return True
 
 
-def locate(target: str, allowed: Sequence[str] = ()) -> Any:
-    """The Python object that a `_target_` names.
+def locate(target: Any, allowed: Any = ()) -> Any:
+    """The Python class or function that a `_target_` names.
 
+    Both its name and the module that defines it must be allowed: what an allowed module imports for itself, as
+    torch.nn.functional.torch.hub.load, is not.
     allowed: further prefixes, from the configuration's `allowed_targets`
     Raises ValueError where the name is not allowed, or is nothing.
     """
-    prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in allowed))
-    if not any(f"{target}.".startswith(prefix) for prefix in prefixes):
-        raise ValueError(
-            f"_target_ is {target}; only names under {', '.join(p.rstrip('.') for p in prefixes)} are allowed; "
-            f"add allowed_targets=[{target.rpartition('.')[0]}] if you trust it"
-        )
+    trusted = [name for name in allowed if isinstance(name, str)] if isinstance(allowed, Sequence) else []
+    prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in trusted))
+    rule = f"only names under {', '.join(prefix.rstrip('.') for prefix in prefixes)} are allowed"
+    if not isinstance(target, str) or not _is_dotted_name(target):
+        raise ValueError(f"_target_ is {target}; it must be the dotted name of a class or function, as torch.optim.SGD")
+    if not f"{target}.".startswith(prefixes):
+        raise ValueError(f"_target_ is {target}; {rule}; {_how_to_allow(trusted, target.rpartition('.')[0] or target)}")
     try:
-        return pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ValueError(f"_target_ is {target}, which cannot be imported ({error})") from None
+    module = getattr(found, "__module__", None)
+    if not callable(found) or not isinstance(module, str):
+        raise ValueError(f"_target_ is {target}, which is no class or function")
+    if not f"{module}.".startswith(prefixes):
+        own_name = f"{module}.{getattr(found, '__qualname__', type(found).__qualname__)}"
+        raise ValueError(f"_target_ is {target}, which is {own_name}; {rule}; {_how_to_allow(trusted, module)}")
+    return found
+
+
+def _is_dotted_name(target: str) -> bool:
+    parts = target.split(".")
+    return all(part.isidentifier() and not part.startswith("__") for part in parts)
+
+
+def _how_to_allow(trusted: Sequence[str], module: str) -> str:
+    return f"add allowed_targets=[{', '.join([*trusted, module])}] if you trust it"
+
+
+def _located(section: Mapping[str, Any], allowed: Any) -> Any:
+    """What a section's `_target_` names. Raises ConfigError where it may not, also in a sweep's folder that was edited."""
+    try:
+        return locate(section.get("_target_"), allowed)
+    except ValueError as error:
+        raise ConfigError("configuration", [str(error)]) from None
 
 
 def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] = (), **extra: Any) -> Any:
     """Call a section's `_target_` with its other keys, nested sections first; `extra` fills in what a run knows."""
-    target = locate(section["_target_"], allowed)
+    target = _located(section, allowed)
     kwargs = {
         key: instantiate(value, allowed=allowed) if isinstance(value, Mapping) and "_target_" in value else value
         for key, value in section.items()
@@ -474,4 +521,4 @@ def as_function(section: Mapping[str, Any], allowed: Sequence[str] = ()) -> Call
         return {key: filled(child) for key, child in value.items()}
 
     kwargs = {key: filled(value) for key, value in section.items() if key != "_target_"}
-    return functools.partial(locate(section["_target_"], allowed), **kwargs)
+    return functools.partial(_located(section, allowed), **kwargs)

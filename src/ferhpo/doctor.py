@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ferhpo.errors import FerhpoError
 from ferhpo.record import META, load_sweep, versions
 from ferhpo.tracking import TrackingSettings, check_store
 
@@ -45,8 +46,12 @@ def _unshipped(folder: Path) -> dict[str, Any]:
 
     found = {}
     for meta in sorted(folder.glob(f"*/{META}")):
-        record = load_sweep(meta.parent)
-        count = num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder))
+        try:
+            record = load_sweep(meta.parent)
+            count = num_unshipped(record.folder, TrackingSettings.from_config(record.config["tracking"], folder))
+        except FerhpoError as error:
+            found[meta.parent.name] = str(error)
+            continue
         if count:
             found[meta.parent.name] = f"{count} records; ferhpo sync {meta.parent.name} ships them"
     return found or {"none": "every record is in MLflow"}

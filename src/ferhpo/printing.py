@@ -241,6 +241,9 @@ def runs(args: argparse.Namespace) -> None:
         for heading in ("sweep", "created", "trials", "best", "states"):
             table.add_column(heading)
         for row in rows:
+            if "error" in row:
+                table.add_row(row["name"], "", "", "", row["error"])
+                continue
             states = ", ".join(f"{count} {state.lower()}" for state, count in row["counts"].items())
             value = "" if row["best"] is None else f"{row['best']:.4f}"
             table.add_row(row["name"], row["created"], str(row["num_trials"]), value, states)

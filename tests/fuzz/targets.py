@@ -1,0 +1,5 @@
+"""All that is fuzzed, by name."""
+
+from tests.fuzz.data_sets import DATA_SETS
+
+TARGETS = {**DATA_SETS}
