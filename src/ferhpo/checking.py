@@ -14,7 +14,7 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo import model_section
-from ferhpo.config import Composed, ComputeSettings, Objective, config_shape, instantiate, locate, not_set
+from ferhpo.config import Composed, ComputeSettings, config_shape, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.folds import num_folds, report_unit
 from ferhpo.model_section import given_features

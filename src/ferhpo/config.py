@@ -20,7 +20,8 @@ from ferhpo.errors import ConfigError
 from ferhpo.folds import num_reports, report_unit
 
 _HERE = Path(__file__).resolve().parent
-ALLOWED_TARGETS = (  # of ferhpo what a configuration is made of: the rest could load, write and serve for anyone who asks
+# Of ferhpo what a configuration is made of: the rest could load, write and serve for whoever writes a _target_.
+ALLOWED_TARGETS = (
     "ferhpo.data.",
     "ferhpo.models.",
     "ferhpo.training.",
@@ -486,7 +487,7 @@ def _how_to_allow(trusted: Sequence[str], module: str) -> str:
 
 
 def _located(section: Mapping[str, Any], allowed: Any) -> Any:
-    """What a section's `_target_` names. Raises ConfigError where it may not, also in a sweep's folder that was edited."""
+    """What a section's `_target_` names. Raises ConfigError where it may not, as in the edited folder of a sweep."""
     try:
         return locate(section.get("_target_"), allowed)
     except ValueError as error:

@@ -151,9 +151,9 @@ def _refused(folder: Path, error: OSError) -> StorageError:
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     """The sweep called `name` in `output_dir`, or in the folder `name`. Raises SweepError where there is none."""
     folder = Path(output_dir) / name
-    if not (folder / META).exists() and (Path(name) / META).exists():
+    if not (folder / META).is_file() and (Path(name) / META).is_file():
         folder = Path(name)
-    if not (folder / META).exists():
+    if not (folder / META).is_file():
         names = [path.parent.name for path in sorted(Path(output_dir).glob(f"*/{META}"))]
         hint = nearest(str(name), names) if names else "there are none yet"
         raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
@@ -190,7 +190,11 @@ def _fault_of(meta: Any) -> str:
     listed = meta.get("listed", [])
     if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
         return "listed is no list of trials, each with its sample and seed"
-    return next(config_shape(composed["config"]), "")
+    config = composed["config"]
+    if fault := next(config_shape(config), ""):
+        return fault
+    folds = config["data"].get("folds")
+    return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
 
 
 def _is_listed(trial: Any) -> bool:

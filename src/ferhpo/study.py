@@ -192,6 +192,11 @@ def _cut_torn_line(path: Path) -> None:
         raise _broken(path, data.count(b"\n"))
 
 
+def _check_is_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise SweepError(f"{path} is no file; put a copy of the study there, or take it away")
+
+
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
     """Tell of a journal that is damaged, with the line. What a user may have done is no reason for a traceback."""
@@ -240,6 +245,7 @@ def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
     path = folder / JOURNAL
     if not path.exists():
         raise SweepError(f"{folder} holds no sweep")
+    _check_is_file(path)
     with _naming_damage(path):
         storage, study_id = _load(path)
         if study_id < 0:
@@ -298,9 +304,9 @@ class SweepStudy:
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
         try:
-            if path.exists():
-                if path.stat().st_uid != os.getuid():
-                    raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
+            if path.exists() and path.stat().st_uid != os.getuid():
+                raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
+            _check_is_file(path)
             with _naming_damage(path):
                 _cut_torn_line(path)
                 self._open(path)

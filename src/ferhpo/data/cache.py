@@ -139,7 +139,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _save(out: IO[bytes], entry: Entry) -> None:
-    """A line of JSON (type, shape and digest of each array, and words), after its own sha256; then the arrays' bytes."""
+    """A line of JSON (type, shape and digest of each array, words) after its own sha256, then the arrays' bytes."""
     arrays = {
         name: {"dtype": array.dtype.str, "shape": array.shape, "digest": entry.digests[name]}
         for name, array in entry.arrays.items()

@@ -82,7 +82,8 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(str(folder), [f"the folder cannot be read ({error.strerror}); ask for the permission"]) from None
+        rule = f"the folder cannot be read ({error.strerror}); ask for the permission"
+        raise DataError(str(folder), [rule]) from None
 
 
 @contextmanager

@@ -61,7 +61,8 @@ def load(
     folds, fold, split_seed: see splits.SplitOptions
     Raises ConfigError for keys that cannot be.
     """
-    _check_keys(num_train, num_val, num_test, image_size, difficulty, label_noise, imbalance, folds, fold, seed, split_seed)
+    shape = num_train, num_val, num_test, image_size
+    _check_keys(*shape, difficulty, label_noise, imbalance, folds, fold, seed, split_seed)
     images, labels, split = [], [], []
     for code, number in ((TRAIN, num_train), (VAL, num_val), (TEST, num_test)):
         rng = np.random.default_rng([seed, code])
