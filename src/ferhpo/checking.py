@@ -76,7 +76,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     except ConfigError as error:
         faults += error.faults
     for section in sections:
-        if section not in broken and not (section == "lr_schedule" and "optim" in broken):
+        if section not in broken and not (section == "lr_schedule" and broken & {"optim", "trainer"}):
             try:
                 faults += _try_build(section, config)
             except Infeasible as error:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ferhpo import space as spaces
 from ferhpo import space_lint
 from ferhpo.errors import ConfigError
@@ -31,6 +33,8 @@ ALLOWED_TARGETS = (
     "optuna.samplers.",
     "ray.tune.schedulers.",
 )
+# What Hydra raises, beside its own exceptions, on a file that is no configuration.
+_ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
 
 
@@ -195,7 +199,7 @@ def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 def headline(path: Path) -> str:
     """The first comment of a configuration file that says something: its line in `ferhpo list`."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         text = line.removeprefix("#").strip()
         if line.startswith("#") and text and not text.startswith("@package"):
             return text
@@ -227,8 +231,11 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     # Hydra wants the primary configuration in its main folder; the roots follow in their order.
     roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(roots[0]), version_base="1.3"):
-        return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
+    try:
+        with initialize_config_dir(str(roots[0]), version_base="1.3"):
+            return _Composer(name, files[name], roots, config_dir).compose(list(overrides))
+    except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # of any file that it is made of
+        raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
 
 
 def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
@@ -316,7 +323,10 @@ class _Composer:
 
         key = (name, *overrides)
         if key not in self.composed:
-            loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            try:
+                loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            except _ODD_FILES as error:
+                raise ConfigError(str(self.file), [" ".join(str(error).split()) or type(error).__name__]) from None
             choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
             config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
             self.composed[key] = config, {group: choices[group] for group in GROUPS if group in choices}

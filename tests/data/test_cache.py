@@ -124,7 +124,15 @@ def change_a_name(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [flip_a_bit, change_header, change_a_name, lambda data: data[:-1], lambda data: b"", lambda data: b"{}\n", lambda data: b"\xff"],
+    [
+        flip_a_bit,
+        change_header,
+        change_a_name,
+        lambda data: data[:-1],
+        lambda data: b"",
+        lambda data: b"{}\n",
+        lambda data: b"\xff",
+    ],
     ids=["bit", "header", "name", "short", "empty", "other", "binary"],
 )
 def test_damaged_entry_is_built_again(

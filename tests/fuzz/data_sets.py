@@ -89,14 +89,19 @@ def _ckplus_original(folder: Path) -> None:
             (folder / "Landmarks" / sequence).mkdir(parents=True, exist_ok=True)
             (folder / "Landmarks" / sequence / f"{name}_landmarks.txt").write_text(points)
         (folder / "Emotion" / sequence).mkdir(parents=True)
-        (folder / "Emotion" / sequence / f"{name}_emotion.txt").write_text(f"   {1 + subject % (len(CODES) - 1)}.0e+00\n")
+        (folder / "Emotion" / sequence / f"{name}_emotion.txt").write_text(
+            f"   {1 + subject % (len(CODES) - 1)}.0e+00\n"
+        )
 
 
 def _sfew(folder: Path) -> None:
     for split in ("Train", "Val"):
         for number, name in enumerate(("Angry", "Happy", "Sad")):
             for index in range(2):
-                _draw(folder / split / name / f"Film{index}_00{number}_0{index}.png", len(split) * 100 + 10 * number + index)
+                _draw(
+                    folder / split / name / f"Film{index}_00{number}_0{index}.png",
+                    len(split) * 100 + 10 * number + index,
+                )
 
 
 def _zipped(make: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -166,7 +171,26 @@ def _odd_settings(rng: random.Random, folder: Path) -> str:
 
 
 _SETTINGS: dict[Path, dict[str, Any]] = {}
-ODD_VALUES = (None, True, -1, 0, 2, 10**30, 0.5, float("nan"), float("inf"), "", "x", "\0", [], [1], {}, {"glad": 5}, {1: 2}, b"a")
+ODD_VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    2,
+    10**30,
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\0",
+    [],
+    [1],
+    {},
+    {"glad": 5},
+    {1: 2},
+    b"a",
+)
 KEYS = (
     *("labels", "clean", "split", "val_fraction", "test_fraction", "folds", "fold", "split_seed", "train_subset"),
     *("image_size", "channels"),

@@ -78,7 +78,8 @@ def fuzz(name: str, target: Target, rounds: range) -> Tally:
         valid = Path(top) / "valid" / "data"
         valid.mkdir(parents=True)
         target.make(valid)
-        good = target.read(valid)
+        shutil.copytree(valid.parent, Path(top) / "good", symlinks=True)
+        good = target.read(Path(top) / "good" / "data")  # a copy: reading a checkpoint goes on with it
         for number in rounds:
             folder = Path(top) / f"round{number}" / "data"
             shutil.copytree(valid.parent, folder.parent, symlinks=True)

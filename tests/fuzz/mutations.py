@@ -12,8 +12,33 @@ import numpy as np
 from PIL import Image
 
 ODD_NUMBERS = (b"999999999999999999999999", b"-1", b"1e400", b"nan", b"0x10", b"1_0", "²".encode(), b"-0", b"1.5", b"")
-ODD_TEXTS = (b"\0", b"\xff\xfe", b"\r", b"\n\n", b'"', b"'", b",", b"{", b"}", b"[", b":", b"\t", b"\xef\xbb\xbf", b"null")
-ODD_NAMES = ("a\nb.png", "-rf.png", "b\udcff.png", "ü ☃.png", "'\"$(x).png", "n" * 250 + ".png", "CON.png", "%00.png", "[1].png")
+ODD_TEXTS = (
+    b"\0",
+    b"\xff\xfe",
+    b"\r",
+    b"\n\n",
+    b'"',
+    b"'",
+    b",",
+    b"{",
+    b"}",
+    b"[",
+    b":",
+    b"\t",
+    b"\xef\xbb\xbf",
+    b"null",
+)
+ODD_NAMES = (
+    "a\nb.png",
+    "-rf.png",
+    "b\udcff.png",
+    "ü ☃.png",
+    "'\"$(x).png",
+    "n" * 250 + ".png",
+    "CON.png",
+    "%00.png",
+    "[1].png",
+)
 
 
 def mutate(rng: random.Random, data: bytes) -> bytes:
@@ -127,7 +152,9 @@ def mutate_tree(rng: random.Random, root: Path) -> str:
         return "nothing left"
     path = rng.choice(files)
     name = path.relative_to(root)
-    how = rng.choice(("bytes",) * 8 + ("gone", "folder", "loop", "dangling", "image", "image", "copy", "move", "fifo", "file"))
+    how = rng.choice(
+        ("bytes",) * 8 + ("gone", "folder", "loop", "dangling", "image", "image", "copy", "move", "fifo", "file")
+    )
     if how == "bytes":
         path.write_bytes(mutate(rng, path.read_bytes()))
     elif how == "image":

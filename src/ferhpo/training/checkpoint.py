@@ -69,6 +69,8 @@ def load_last(folder: Path) -> dict[str, Any] | None:
 def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     """Return a checkpoint, on the CPU. SweepError where it is missing, damaged, or lacks one of the keys."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         # torch takes flipped bits for weights: it does not look at the checksums that it wrote.
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
