@@ -6,10 +6,16 @@ import json
 import os
 import pickle
 import re
+import socket
+import subprocess
+import sys
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -201,7 +207,7 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, marker, tag):
     made_sweep(tmp_path, ["RUNNING"])
     from ferhpo.starting import resumed
 
-    with pytest.raises(ConfigError, match="num_trials is .* not understood"):
+    with pytest.raises(ConfigError, match=r"num_trials is .* not understood"):
         resumed("made", [f"num_trials={tag.format(marker)}", f"output_dir={tmp_path}"], "sweep")
 
 
@@ -296,7 +302,7 @@ def test_a_users_own_options_are_held_to_the_rule(tmp_path):
 def test_allowed_targets_are_a_list_of_names(allowed):
     composed = copy.deepcopy(demo(()))
     composed.config["allowed_targets"] = allowed
-    with pytest.raises(ConfigError, match="allowed_targets is .*; it must be a list of Python modules"):
+    with pytest.raises(ConfigError, match=r"allowed_targets is .*; it must be a list of Python modules"):
         checking.check(composed)
 
 
@@ -324,7 +330,7 @@ NAMES = ["../../etc", "/etc/x", "a/b", "..", ".hidden", "", "a b", "-", "a\nb", 
 def test_a_sweeps_name_is_one_folder(name):
     composed = copy.deepcopy(demo(()))
     composed.config["name"] = name
-    with pytest.raises(ConfigError, match="name is (?s:.*); it becomes a folder"):
+    with pytest.raises(ConfigError, match=r"name is (?s:.*); it becomes a folder"):
         checking.check(composed)
 
 
@@ -392,3 +398,62 @@ def test_an_edited_sweep_that_is_read_keeps_its_own_folder(tmp_path):
     (record.folder / META).write_text(json.dumps(meta))
     read = load_sweep("made", tmp_path)
     assert read.trial_folder(0).is_relative_to(record.folder)
+
+
+def listening(process: psutil.Process) -> dict[str, str]:
+    """Each address and port on which a process, or one that it started, listens, and who does."""
+    found = {}
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            for place in each.net_connections(kind="inet"):
+                if place.status == psutil.CONN_LISTEN:
+                    found[f"{place.laddr.ip} {place.laddr.port}"] = each.name()
+    return found
+
+
+LOOPBACK = re.compile(r"(127\.0\.0\.1|::ffff:127\.0\.0\.1|::1) \d+")
+START_RAY = """
+import sys
+from ferhpo.config import ComputeSettings
+from ferhpo.starting import RayStart
+with RayStart(ComputeSettings(num_cpus=1)) as started:
+    started.result()
+    import ray
+    ray.get(ray.remote(lambda: 1).remote())
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.full
+def test_a_ray_that_ferhpo_starts_listens_on_this_machine_only():
+    with subprocess.Popen([sys.executable, "-c", START_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            found = listening(psutil.Process(process.pid))
+        finally:
+            process.communicate(b"\n", timeout=120)
+    assert {"gcs_server", "raylet"} <= set(found.values())
+    assert [place for place in found if not LOOPBACK.fullmatch(place)] == []
+
+
+@pytest.mark.full
+def test_the_ui_listens_on_this_machine_only(tmp_path):
+    from ferhpo.tracking import TrackingSettings, check_store
+
+    assert check_store(TrackingSettings(output_dir=tmp_path)) is None  # makes the store
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ferhpo", "ui", "--output-dir", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 120
+            while f"127.0.0.1 {port}" not in (found := listening(psutil.Process(process.pid))):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.5)
+            time.sleep(2)
+            found = listening(psutil.Process(process.pid))
+        finally:
+            process.terminate()
+    assert [place for place in found if not LOOPBACK.fullmatch(place)] == []

@@ -169,9 +169,8 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
             served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
             return served.network, json.loads(described.read_text())
         except (MlflowException, SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise TrackingError(
-                f"{version.name} version {version.number} cannot be loaded: {reason_of(error)}"
-            ) from None
+            name = f"{version.name} version {version.number}"
+            raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
 
 
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:

@@ -138,9 +138,8 @@ class _Reader:
                 isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST
             ):
                 hint = "; write 1.0e-4, not 1e-4, in YAML" if isinstance(value, str) and _is_number(value) else ""
-                self.faults.append(
-                    f"{where}.{key} is {_show(value)}; it must be a finite number{_too_large(value)}{hint}"
-                )
+                rule = f"it must be a finite number{_too_large(value)}"
+                self.faults.append(f"{where}.{key} is {_show(value)}; {rule}{hint}")
                 return
         assert low is not None
         assert high is not None

@@ -26,6 +26,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     total = Tally()
+    seen: set[str] = set()
     for name in args.only:
         begin = time.perf_counter()
         tally = fuzz(name, TARGETS[name], range(args.first, args.first + args.rounds))
@@ -34,13 +35,12 @@ def main() -> int:
         shown = ", ".join(f"{count:,} {what}" for what, count in sorted(tally.counts.items()))
         print(f"{name:20} {args.rounds:,} rounds: {shown}, {len(tally.bugs):,} bugs", flush=True)
         print(f"{'':20} {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+        for bug in tally.bugs:
+            if _kind(bug) not in seen:  # one of those that are alike
+                seen.add(_kind(bug))
+                print(f"\n{bug}", flush=True)
     shown = ", ".join(f"{count:,} {what}" for what, count in sorted(total.counts.items()))
     print(f"{'all':20} {args.rounds * len(args.only):,} rounds: {shown}, {len(total.bugs):,} bugs")
-    kinds: dict[str, list[str]] = {}
-    for bug in total.bugs:
-        kinds.setdefault(_kind(bug), []).append(bug)
-    for alike in kinds.values():
-        print(f"\n{len(alike)} alike, as {alike[0]}")
     return 1 if total.bugs else 0
 
 

@@ -111,7 +111,10 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
 def _fields(line: str) -> list[str]:
     line = line.rstrip("\r\n")
     if '"' in line:  # the csv module is right about quotes, and several times slower
-        return next(csv.reader([line]))
+        try:
+            return next(csv.reader([line]))
+        except csv.Error:  # as a carriage return in the middle
+            return [line]
     return line.split(",") if line else []
 
 

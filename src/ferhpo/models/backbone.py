@@ -145,7 +145,7 @@ def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
         raise ValueError(
             f"weights is {weights}, which holds code beside tensors, or is damaged; save its state_dict alone"
         )
-    return loaded  # type: ignore[no-any-return]
+    return loaded
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Tensor], first_conv: str, source: str) -> None:
