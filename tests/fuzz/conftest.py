@@ -1,4 +1,4 @@
-"""How many rounds a fuzz test runs: 12 by default, $FERHPO_FUZZ of each target where it is set."""
+"""How many rounds a fuzz test runs: 6 by default, $FERHPO_FUZZ of each target where it is set."""
 
 import os
 
@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture
 def rounds():
-    return range(int(os.environ.get("FERHPO_FUZZ", "12")))
+    return range(int(os.environ.get("FERHPO_FUZZ", "6")))

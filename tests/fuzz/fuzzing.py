@@ -64,15 +64,14 @@ def limits() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + LIMIT_BYTES, hard))
-    for timer, seconds in timers.values():
-        signal.setitimer(timer, seconds)
+    left = {timer: signal.setitimer(timer, seconds) for timer, seconds in timers.values()}
     try:
         yield
     finally:
-        for timer, _ in timers.values():
-            signal.setitimer(timer, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        for timer, seconds in left.items():  # pytest's own limit goes on
+            signal.setitimer(timer, *seconds)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
