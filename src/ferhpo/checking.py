@@ -14,7 +14,7 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo import model_section
-from ferhpo.config import Composed, ComputeSettings, Objective, instantiate, locate, not_set
+from ferhpo.config import Composed, ComputeSettings, config_shape, instantiate, locate, not_set
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.folds import num_folds, report_unit
 from ferhpo.model_section import given_features
@@ -58,11 +58,16 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     """(faults, warnings) of a configuration, as sentences."""
     config = composed.config
     faults = [f"{key} matches no key; {nearest(str(key), TOP_KEYS)}" for key in config if key not in TOP_KEYS]
+    if shapeless := list(config_shape(config)):
+        return faults + shapeless, []
     faults += list(_top_level(config, for_sweep))
     sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
+    allowed = config.get("allowed_targets") or ()
     broken = set()
     for section in sections:
-        own = list(_bind(section, config[section], config.get("allowed_targets") or ()))
+        own = list(_bind(section, config[section], allowed))
+        for option, values in composed.options.get(section, {}).items():
+            own += [f"space.{section}.options has {option}: {fault}" for fault in _bind(section, values, allowed)]
         broken |= {section} if own else set()
         faults += own
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
@@ -71,7 +76,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     except ConfigError as error:
         faults += error.faults
     for section in sections:
-        if section not in broken:
+        if section not in broken and not (section == "lr_schedule" and broken & {"optim", "trainer"}):
             try:
                 faults += _try_build(section, config)
             except Infeasible as error:
@@ -83,7 +88,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
         faults += space_faults
         if not space_faults and not broken:
             faults += _try_bounds(space, config)
-        if not space_faults:
+        if not space_faults and not broken & {"scheduler", "sampler"}:
             sweep_faults, sweep_warnings = _sweep_rules(config, space)
             faults += sweep_faults
             warnings += sweep_warnings
@@ -99,10 +104,9 @@ def _top_level(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str]:
         yield f"keep_checkpoints is {keep}; it must be 1 or more, or all"
     if not isinstance(seed, int) or seed < 0:
         yield f"seed is {seed}; it must be an integer of 0 or more"
-    try:
-        Objective(**config["objective"])
-    except (TypeError, ValueError) as error:
-        yield f"objective.{error}"
+    allowed = config.get("allowed_targets") or []
+    if not isinstance(allowed, list) or not all(isinstance(module, str) and module for module in allowed):
+        yield f"allowed_targets is {allowed}; it must be a list of Python modules, as [my_package.networks]"
     name = str(config.get("name"))
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         yield f"name is {name}; it becomes a folder: use letters, digits, '-', '_' and '.'"
@@ -115,7 +119,8 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
         return
     try:
         target = locate(values["_target_"], allowed)
-    except ValueError as error:
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # also of a function in C, which does not tell its arguments
         yield f"{section}.{error}"
         return
     if section == "scheduler" and target.__name__ in REFUSED_SCHEDULERS:
@@ -123,7 +128,6 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
             f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters: a resume could not "
             "be exact; use scheduler=asha, hyperband or median"
         )
-    parameters = inspect.signature(target).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = GIVEN.get(section, set())
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]

@@ -9,10 +9,12 @@ import functools
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ferhpo import space as spaces
 from ferhpo import space_lint
@@ -21,14 +23,19 @@ from ferhpo.folds import num_reports, report_unit
 from ferhpo.tracking.secrets import hide, hide_all
 
 _HERE = Path(__file__).resolve().parent
+# Of ferhpo what a configuration is made of: the rest could load, write and serve for whoever writes a _target_.
 ALLOWED_TARGETS = (
-    "ferhpo.",
+    "ferhpo.data.",
+    "ferhpo.models.",
+    "ferhpo.training.",
     "torch.nn.",
     "torch.optim.",
     "torchvision.models.",
     "optuna.samplers.",
     "ray.tune.schedulers.",
 )
+# What Hydra raises, beside its own exceptions, on a file that is no configuration.
+_ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
 
 
@@ -144,6 +151,24 @@ class Composed:
         )
 
 
+def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of a whole configuration without which nothing else can be asked of it: its sections and the objective."""
+    for section in (*GROUPS, "objective"):
+        if not isinstance(config.get(section), Mapping):
+            shown = f"is {config[section]!r:.60}" if section in config else "is missing"
+            yield f"{section} {shown}, and it is a section with keys; a file begins with `defaults: [config, _self_]`"
+    folder = config.get("output_dir")
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        yield f"output_dir is {folder!r:.60}; it must be the name of a folder, as mlruns"
+    if not isinstance(config.get("space") or {}, Mapping):
+        yield f"space is {config['space']!r:.60}; it must be a section, as {{optim: {{lr: {{low: 0.001, high: 0.1}}}}}}"
+    if isinstance(config.get("objective"), Mapping):
+        try:
+            Objective(**config["objective"])
+        except (TypeError, ValueError) as error:
+            yield f"objective.{error}"
+
+
 def config_roots(config_dir: Path | None = None) -> list[Path]:
     """The folders searched for configurations, first one first: the user's, then ferhpo's own conf/ and sweeps/.
 
@@ -186,7 +211,7 @@ def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 def headline(path: Path) -> str:
     """The first comment of a configuration file that says something: its line in `ferhpo list`."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         text = line.removeprefix("#").strip()
         if line.startswith("#") and text and not text.startswith("@package"):
             return text
@@ -218,8 +243,11 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     # Hydra wants the primary configuration in its main folder; the roots follow in their order.
     roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(roots[0]), version_base="1.3"):
-        return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
+    try:
+        with initialize_config_dir(str(roots[0]), version_base="1.3"):
+            return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
+    except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # of any file that it is made of
+        raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
 
 
 def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
@@ -308,7 +336,10 @@ class _Composer:
 
         key = (name, *overrides)
         if key not in self.composed:
-            loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            try:
+                loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            except _ODD_FILES as error:
+                raise ConfigError(str(self.file), [" ".join(str(error).split()) or type(error).__name__]) from None
             choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
             config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
             self.composed[key] = config, {group: choices[group] for group in GROUPS if group in choices}
@@ -449,27 +480,54 @@ def _has(config: Mapping[str, Any], path: str) -> bool:
     return True
 
 
-def locate(target: str, allowed: Sequence[str] = ()) -> Any:
-    """The Python object that a `_target_` names.
+def locate(target: Any, allowed: Any = ()) -> Any:
+    """The Python class or function that a `_target_` names.
 
+    Both its name and the module that defines it must be allowed: what an allowed module imports for itself, as
+    torch.nn.functional.torch.hub.load, is not.
     allowed: further prefixes, from the configuration's `allowed_targets`
     Raises ValueError where the name is not allowed, or is nothing.
     """
-    prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in allowed))
-    if not any(f"{target}.".startswith(prefix) for prefix in prefixes):
-        raise ValueError(
-            f"_target_ is {target}; only names under {', '.join(p.rstrip('.') for p in prefixes)} are allowed; "
-            f"add allowed_targets=[{target.rpartition('.')[0]}] if you trust it"
-        )
+    trusted = [name for name in allowed if isinstance(name, str)] if isinstance(allowed, Sequence) else []
+    prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in trusted))
+    rule = f"only names under {', '.join(prefix.rstrip('.') for prefix in prefixes)} are allowed"
+    if not isinstance(target, str) or not _is_dotted_name(target):
+        raise ValueError(f"_target_ is {target}; it must be the dotted name of a class or function, as torch.optim.SGD")
+    if not f"{target}.".startswith(prefixes):
+        raise ValueError(f"_target_ is {target}; {rule}; {_how_to_allow(trusted, target.rpartition('.')[0] or target)}")
     try:
-        return pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ValueError(f"_target_ is {target}, which cannot be imported ({error})") from None
+    module = getattr(found, "__module__", None)
+    if not callable(found) or not isinstance(module, str):
+        raise ValueError(f"_target_ is {target}, which is no class or function")
+    if not f"{module}.".startswith(prefixes):
+        own_name = f"{module}.{getattr(found, '__qualname__', type(found).__qualname__)}"
+        raise ValueError(f"_target_ is {target}, which is {own_name}; {rule}; {_how_to_allow(trusted, module)}")
+    return found
+
+
+def _is_dotted_name(target: str) -> bool:
+    parts = target.split(".")
+    return all(part.isidentifier() and not part.startswith("__") for part in parts)
+
+
+def _how_to_allow(trusted: Sequence[str], module: str) -> str:
+    return f"add allowed_targets=[{', '.join([*trusted, module])}] if you trust it"
+
+
+def _located(section: Mapping[str, Any], allowed: Any) -> Any:
+    """What a section's `_target_` names. Raises ConfigError where it may not, as in the edited folder of a sweep."""
+    try:
+        return locate(section.get("_target_"), allowed)
+    except ValueError as error:
+        raise ConfigError("configuration", [str(error)]) from None
 
 
 def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] = (), **extra: Any) -> Any:
     """Call a section's `_target_` with its other keys, nested sections first; `extra` fills in what a run knows."""
-    target = locate(section["_target_"], allowed)
+    target = _located(section, allowed)
     kwargs = {
         key: instantiate(value, allowed=allowed) if isinstance(value, Mapping) and "_target_" in value else value
         for key, value in section.items()
@@ -495,4 +553,4 @@ def as_function(section: Mapping[str, Any], allowed: Sequence[str] = ()) -> Call
         return {key: filled(child) for key, child in value.items()}
 
     kwargs = {key: filled(value) for key, value in section.items() if key != "_target_"}
-    return functools.partial(locate(section["_target_"], allowed), **kwargs)
+    return functools.partial(_located(section, allowed), **kwargs)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ferhpo.errors import FerhpoError
 from ferhpo.record import META, load_sweep, versions
 from ferhpo.tracking import TrackingSettings, check_store
 
@@ -45,10 +46,14 @@ def _unshipped(folder: Path) -> dict[str, Any]:
 
     found = {}
     for meta in sorted(folder.glob(f"*/{META}")):
-        record = load_sweep(meta.parent)
         name, told = meta.parent.name, []
-        settings = TrackingSettings.from_config(record.config["tracking"], folder)
-        count = num_unshipped(record.folder, settings)
+        try:
+            record = load_sweep(meta.parent)
+            settings = TrackingSettings.from_config(record.config["tracking"], folder)
+            count = num_unshipped(record.folder, settings)
+        except FerhpoError as error:
+            found[name] = str(error)
+            continue
         if count and is_held(record.folder):
             told.append(f"{count} records; it runs, and ships them itself")
         elif count:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.config import ComputeSettings
-from ferhpo.errors import FailuresError, first_line
+from ferhpo.errors import FailuresError, SweepError, first_line
 from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
@@ -331,7 +331,7 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
 
     num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
         that had not seen it
-    None where there is no checkpoint, or not of every fold.
+    None where there is no checkpoint, not of every fold, or a damaged one.
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
     checkpoints = [path / BEST for path in folders]
@@ -339,6 +339,11 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
         return None
     import torch
 
-    kept = [torch.load(path, map_location="cpu", weights_only=True, mmap=True) for path in checkpoints]
+    from ferhpo.training.checkpoint import read
+
+    try:
+        kept = [read(path) for path in checkpoints]
+    except SweepError:
+        return None  # a damaged one is told where its network is wanted
     confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
     return {"class_names": kept[0]["class_names"], "confusion": confusion}

@@ -240,12 +240,15 @@ def runs(args: argparse.Namespace) -> None:
         for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
             table.add_column(heading)
         for row in rows:
+            if "error" in row:
+                table.add_row(row["name"], "", "", "", "", row["error"])
+                continue
             states = ", ".join(f"{count} {state.lower()}" for state, count in row["counts"].items())
             value = "" if row["best"] is None else f"{row['best']:.4f}"
             unshipped = str(row["unshipped"] or "")
             table.add_row(row["name"], row["created"], str(row["num_trials"]), value, unshipped, states)
         console.print(table)
-        waiting = [row["name"] for row in rows if row["unshipped"] and not row["runs"]]
+        waiting = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
         if waiting:
             console.print(f"\nferhpo sync {' or '.join(waiting)} ships what is not in MLflow yet.")
         return

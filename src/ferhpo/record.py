@@ -16,12 +16,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config import Composed, Objective
+from ferhpo.config import Composed, Objective, config_shape
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.space import Space, nearest
@@ -157,15 +157,54 @@ def _refused(folder: Path, error: OSError) -> StorageError:
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     """The sweep called `name` in `output_dir`, or in the folder `name`. Raises SweepError where there is none."""
     folder = Path(output_dir) / name
-    if not (folder / META).exists() and (Path(name) / META).exists():
+    if not (folder / META).is_file() and (Path(name) / META).is_file():
         folder = Path(name)
-    if not (folder / META).exists():
+    if not (folder / META).is_file():
         names = [path.parent.name for path in sorted(Path(output_dir).glob(f"*/{META}"))]
         hint = nearest(str(name), names) if names else "there are none yet"
         raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
     folder = folder.resolve()
-    meta = json.loads((folder / META).read_text())
+    path = folder / META
+    try:
+        meta = json.loads(path.read_text())
+        fault = _fault_of(meta)
+    except (OSError, ValueError, RecursionError) as error:
+        meta, fault = {}, str(error)
+    if fault:
+        raise SweepError(
+            f"{path} is damaged ({fault}); put a copy back, or start another sweep with name=... (its trials are in "
+            f"{JOURNAL}, untouched)"
+        )
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
+
+
+def _fault_of(meta: Any) -> str:
+    """What sweep.json lacks of what every reader relies on; empty where it lacks nothing."""
+    if not isinstance(meta, dict):
+        return "it is no object"
+    for key, kind in (("id", str), ("kind", str), ("created", str), ("composed", dict)):
+        if not isinstance(meta.get(key), kind):
+            return f"{key} is {meta.get(key, 'missing')!r:.60}"
+    composed = meta["composed"]
+    known = {field.name: field.type for field in fields(Composed)}
+    for key in known:
+        wanted = str if key == "name" else dict
+        if not isinstance(composed.get(key), wanted):
+            return f"composed.{key} is {composed.get(key, 'missing')!r:.60}"
+    if unknown := [key for key in composed if key not in known]:
+        return f"composed.{unknown[0]} is nothing that this version of ferhpo knows"
+    listed = meta.get("listed", [])
+    if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
+        return "listed is no list of trials, each with its sample and seed"
+    config = composed["config"]
+    if fault := next(config_shape(config), ""):
+        return fault
+    folds = config["data"].get("folds")
+    return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
+
+
+def _is_listed(trial: Any) -> bool:
+    return isinstance(trial, dict) and isinstance(trial.get("sample"), dict) and isinstance(trial.get("seed"), int)
 
 
 def exists_error(folder: Path) -> SweepError:

@@ -156,6 +156,8 @@ def find(settings: TrackingSettings, name: str, which: str) -> Version:
 def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
     """The network of a version, and what model.json says of it. Raises TrackingError."""
     import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+    from safetensors import SafetensorError
 
     with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
         path = download(settings, version.name, version.number, Path(folder))
@@ -163,8 +165,12 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
         if described is None:
             raise TrackingError(f"{version.name} version {version.number} is no model of ferhpo: it has no model.json")
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
-        return served.network, json.loads(described.read_text())
+        try:
+            served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
+            return served.network, json.loads(described.read_text())
+        except (MlflowException, SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            name = f"{version.name} version {version.number}"
+            raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
 
 
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import optuna
 
 Sample = dict[str, Any]
+MOST_CASES = 1000  # of a draw that others depend on, gone through one by one; also the most that one may be repeated
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,27 @@ class Draw:
         assert self.low is not None
         step = self.step if self.step is not None else 1
         for index in range(num_points):
-            yield self.low + index * step if self.is_int else round(self.low + index * step, 12)
+            yield self.low + index * step if self.is_int else self.tidy(self.low + index * step)
+
+    def holds(self, value: Any) -> bool:
+        """Whether it can take a value; of one that is not continuous."""
+        if self.choices:
+            return value in self.choices
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        step = self.step or 1
+        index = round((value - self.low) / step)
+        return bool((self.low + index * step if self.is_int else self.tidy(self.low + index * step)) == value)
+
+    def tidy(self, value: float) -> float:
+        """0.1 + 2 * 0.1 is 0.30000000000000004: people should read 0.3. Never beyond the bounds."""
+        assert self.low is not None
+        assert self.high is not None
+        sizes = [abs(size) for size in (self.low, self.high, self.high - self.low, self.step) if size]
+        decimals = 12 + max(0, -math.floor(math.log10(min(sizes))))
+        return min(max(round(value, decimals), self.low), self.high)
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Any:
         """Ask Optuna for a value under `name`."""
@@ -86,8 +107,7 @@ class Draw:
         if self.is_int:
             step = int(self.step) if self.step is not None else 1
             return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
-        # 0.1 + 2 * 0.1 is 0.30000000000000004: people should read 0.3.
-        return round(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log), 12)
+        return self.tidy(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
 
 
 def choice_key(choice: Any) -> Any:
@@ -121,7 +141,10 @@ class Space:
         return get_path(self.config, key)
 
     def is_active(self, draw: Draw, sample: Mapping[str, Any]) -> bool:
-        return all(self.lookup(key, sample) in allowed for key, allowed in draw.when)
+        try:
+            return all(self.lookup(key, sample) in allowed for key, allowed in draw.when)
+        except KeyError:  # a key that the chosen option lacks has none of the values
+            return False
 
     def num_repeats(self, draw: Draw, sample: Mapping[str, Any]) -> int | None:
         """How many entries a repeated draw has; None for a single one."""
@@ -182,7 +205,9 @@ class Space:
                 draw = order[index]
                 if not self.is_active(draw, sample):
                     return count(index + 1, sample)
-                return sum(count(index + 1, {**sample, draw.path: value}) for value in draw.values())
+                return sum(
+                    number * count(index + 1, {**sample, draw.path: value}) for value, number in self._cases(draw)
+                )
             product = 1
             for draw in rest:
                 if draw.num_points is not None and self.is_active(draw, sample):
@@ -191,6 +216,17 @@ class Space:
             return product
 
         return count(0, {}), sum(draw.num_points is None for draw in self.draws)
+
+    def _cases(self, draw: Draw) -> Iterator[tuple[Any, int]]:
+        """Values of a draw that others depend on; where they look at few of many, one stands for all the others."""
+        assert draw.num_points is not None
+        if draw.num_points <= MOST_CASES:
+            yield from ((value, 1) for value in draw.values())
+            return
+        named = [value for other in self.draws for key, allowed in other.when if key == draw.path for value in allowed]
+        known = [value for place, value in enumerate(named) if draw.holds(value) and value not in named[:place]]
+        yield from ((value, 1) for value in known)
+        yield next(value for value in draw.values() if value not in known), draw.num_points - len(known)
 
     def grid(self) -> dict[str, list[Any]]:
         """Every value of every draw by Optuna's name, for a grid sampler.

@@ -2,11 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from ferhpo.space import Draw, Space, closest, get_path, leaves, nearest
+from ferhpo.space import MOST_CASES, Draw, Space, choice_key, closest, get_path, leaves, nearest
 
+LARGEST = 1e15  # of a bound: beyond it neighbouring whole numbers are one float
+MOST_COMBINATIONS = 1_000_000  # of what `when` and `repeat` look at: the points of a space are counted by them
 DRAW_KEYS = {"low", "high", "step", "log", "choices", "when", "repeat"}
 
 
@@ -80,6 +83,11 @@ class _Reader:
             self.check_choices(where, node, choices)
         else:
             self.check_bounds(where, node)
+        if not isinstance(node.get("log", False), bool):
+            self.faults.append(f"{where}.log is {_show(node['log'])}; it must be true or false")
+        repeat = node.get("repeat")
+        if repeat is not None and (isinstance(repeat, bool) or not isinstance(repeat, int | str)):
+            self.faults.append(f"{where}.repeat is {_show(repeat)}; it must be a number, or the key of one")
         when = node.get("when") or {}
         if not isinstance(when, Mapping):
             self.faults.append(f"{where}.when is {_show(when)}; write {{key: value}}")
@@ -109,7 +117,9 @@ class _Reader:
             self.faults.append(f"{where} has choices and {', '.join(extra)}; keep one or the other")
         if not isinstance(choices, list) or not choices:
             self.faults.append(f"{where}.choices is {_show(choices)}; it must be a list of values")
-        elif len({json.dumps(choice, sort_keys=True) for choice in choices}) < len(choices):
+        elif unclear := [choice for choice in choices if not _is_plain(choice)]:
+            self.faults.append(f"{where}.choices has {_show(unclear[0])}; it must be a value that JSON has")
+        elif len({choice_key(choice) for choice in choices}) < len(choices):
             self.faults.append(f"{where}.choices is {_show(choices)}; a value stands there twice")
         elif len(choices) == 1:
             self.faults.append(
@@ -125,10 +135,11 @@ class _Reader:
         for key in ("low", "high", "step"):
             value = node.get(key)
             if key in node and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+                isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST
             ):
                 hint = "; write 1.0e-4, not 1e-4, in YAML" if isinstance(value, str) and _is_number(value) else ""
-                self.faults.append(f"{where}.{key} is {_show(value)}; it must be a finite number{hint}")
+                rule = f"it must be a finite number{_too_large(value)}"
+                self.faults.append(f"{where}.{key} is {_show(value)}; {rule}{hint}")
                 return
         assert low is not None
         assert high is not None
@@ -163,18 +174,16 @@ class _Reader:
                 self.check_condition(f"space.{draw.path}.when", key, allowed, by_path)
             if draw.repeat is not None:
                 self.check_repeat(draw, by_path)
+        if not self.faults:
+            self.check_combinations(named)
         return self.sort(named)
 
     def names(self, by_path: Mapping[str, list[Draw]]) -> list[str]:
         known = [path for path, _ in leaves({key: value for key, value in self.config.items() if key != "space"})]
         return list(dict.fromkeys([*by_path, *self.groups, *known]))
 
-    def possible(self, key: str, by_path: Mapping[str, list[Draw]]) -> list[Any] | None:
-        """The values that `key` may take; None when continuous. Raises KeyError for a key that is nowhere."""
-        if key in by_path:
-            if any(draw.num_points is None for draw in by_path[key]):
-                return None
-            return [value for draw in by_path[key] for value in draw.values()]
+    def fixed_values(self, key: str) -> list[Any]:
+        """The values that a key without a draw may stand at. Raises KeyError for a key that is nowhere."""
         if key in self.groups:
             return [self.groups[key]]
         section, _, rest = key.partition(".")
@@ -185,29 +194,59 @@ class _Reader:
     def check_condition(
         self, where: str, key: str, allowed: tuple[Any, ...], by_path: Mapping[str, list[Draw]]
     ) -> None:
-        try:
-            possible = self.possible(key, by_path)
-        except KeyError:
-            self.faults.append(f"{where} names {key}, which is no key; {nearest(key, self.names(by_path))}")
-            return
-        if possible is not None and not any(value in allowed for value in possible):
-            shown = ", ".join(map(_show, possible[:8]))
-            wanted = " or ".join(map(_show, allowed))
-            self.faults.append(f"{where} wants {key} to be {wanted}, which can never hold; it can be: {shown}")
+        draws = by_path.get(key, [])
+        wanted = " or ".join(map(_show, allowed))
+        if any(draw.repeat is not None for draw in draws):
+            self.faults.append(f"{where} names {key}, which is repeated; name a key of one value")
+        elif any(draw.num_points is None for draw in draws):
+            self.faults.append(f"{where} wants {key} to be {wanted}, and it is continuous; give it a step or choices")
+        elif draws:
+            if not any(draw.holds(value) for draw in draws for value in allowed):
+                few = islice((value for draw in draws for value in draw.values()), 8)
+                self.never_holds(where, key, wanted, few)
+        else:
+            try:
+                fixed = self.fixed_values(key)
+            except KeyError:
+                self.faults.append(f"{where} names {key}, which is no key; {nearest(key, self.names(by_path))}")
+                return
+            if not any(value in allowed for value in fixed):
+                self.never_holds(where, key, wanted, fixed[:8])
+
+    def never_holds(self, where: str, key: str, wanted: str, possible: Iterable[Any]) -> None:
+        shown = ", ".join(map(_show, possible))
+        self.faults.append(f"{where} wants {key} to be {wanted}, which can never hold; it can be: {shown}")
 
     def check_repeat(self, draw: Draw, by_path: Mapping[str, list[Draw]]) -> None:
         where, repeat = f"space.{draw.path}.repeat", draw.repeat
-        if isinstance(repeat, int) and not isinstance(repeat, bool):
-            if repeat < 1:
-                self.faults.append(f"{where} is {repeat}; it must be 1 or more")
+        if isinstance(repeat, int):
+            if not 1 <= repeat <= MOST_CASES:
+                self.faults.append(f"{where} is {repeat}; it must be 1 or more" + _at_most(repeat))
             return
-        try:
-            possible = self.possible(str(repeat), by_path)
-        except KeyError:
-            self.faults.append(f"{where} names {repeat}, which is no key; {nearest(str(repeat), self.names(by_path))}")
-            return
-        if possible is None or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in possible):
-            self.faults.append(f"{where} names {repeat}, which is not a count; it must be an integer of 0 or more")
+        key = str(repeat)
+        values: list[Any] = []
+        for other in by_path.get(key, []):
+            values += [repeat] if other.repeat is not None else other.choices or [other.low, other.high]
+        if key not in by_path:
+            try:
+                values = self.fixed_values(key)
+            except KeyError:
+                self.faults.append(f"{where} names {key}, which is no key; {nearest(key, self.names(by_path))}")
+                return
+        if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
+            self.faults.append(f"{where} names {key}, which is not a count; it must be an integer of 0 or more")
+        elif max(values) > MOST_CASES:
+            self.faults.append(f"{where} names {key}, which can be {max(values)}{_at_most(max(values))}")
+
+    def check_combinations(self, draws: Sequence[Draw]) -> None:
+        """The points of a space are counted by going through what others depend on."""
+        controls = {key for draw in draws for key, _ in draw.when} | {draw.repeat for draw in draws}
+        combinations = math.prod(min(draw.num_points or 1, MOST_CASES) for draw in draws if draw.path in controls)
+        if combinations > MOST_COMBINATIONS:
+            self.faults.append(
+                f"space has {combinations:,} combinations of what when and repeat look at, and at most "
+                f"{MOST_COMBINATIONS:,} can be gone through; give those draws fewer values"
+            )
 
     def sort(self, draws: list[Draw]) -> list[Draw]:
         done: list[Draw] = []
@@ -229,7 +268,24 @@ class _Reader:
 
 
 def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value) if _is_plain(value) else f"{value!r:.60}"
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _too_large(value: Any) -> str:
+    is_finite = isinstance(value, int | float) and value == value and abs(value) != math.inf
+    return f" of at most {LARGEST:g}" if is_finite and abs(value) > LARGEST else ""
+
+
+def _at_most(count: int) -> str:
+    return f", and at most {MOST_CASES:,}" if count > MOST_CASES else ""
 
 
 def _is_number(text: str) -> bool:

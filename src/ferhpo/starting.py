@@ -3,6 +3,7 @@
 Nothing here makes anything on disk: whatever can be refused is refused first.
 """
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,8 @@ class RayStart:
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
 
     def _work(self, compute: ComputeSettings) -> None:
+        if compute.address is None:  # read at Ray's import: its servers of this machine then listen on 127.0.0.1 only
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         from ferhpo import driver
 
         try:

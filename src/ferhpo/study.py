@@ -17,7 +17,8 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +26,7 @@ from typing import IO, Any
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -45,6 +47,11 @@ OPTUNA_STATES = {
     "DIVERGED": TrialState.PRUNED,
     "FAILED": TrialState.FAIL,
 }
+# What Optuna, and _record, raise on a journal that somebody or something has changed.
+_DAMAGE = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError,
+    optuna.exceptions.OptunaError,
+)  # fmt: skip
 FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -140,15 +147,15 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
-        self._file: IO[str] = self.path.open("a+")
+        try:
+            self._file: IO[str] = self.path.open("a+", errors="replace")
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written ({error.strerror}); make it a file of yours") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.seek(0)
-            try:
-                holder = json.loads(self._file.read())
-            except ValueError:  # it has just taken the lock and not written yet
-                holder = {}
+            holder = _as_object(self._file.read())  # empty where it has just taken the lock
             self._file.close()
             raise SweepError(
                 f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
@@ -168,13 +175,67 @@ class FolderLock:
         self._file.close()
 
 
+def _as_object(text: str | bytes) -> dict[str, Any]:
+    """The object of a JSON text; empty where it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _cut_torn_line(path: Path) -> None:
-    """A kill can leave half a last line; the next append would make it a broken line in the middle."""
-    data = path.read_bytes()
+    """A kill can leave half a last line; the next append would make it a broken line in the middle.
+
+    Raises SweepError where the last whole line is broken, which Optuna would pass over.
+    """
+    data = path.read_bytes() if path.exists() else b""
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
         with path.open("r+b") as file:
             file.truncate(whole)
+    if whole and not _as_object(data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]):
+        raise _broken(path, data.count(b"\n"))
+
+
+def _check_is_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise SweepError(f"{path} is no file; put a copy of the study there, or take it away")
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Tell of a journal that is damaged, with the line. What a user may have done is no reason for a traceback."""
+    try:
+        yield
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it a file that you may read") from None
+    except _DAMAGE as error:
+        number = _first_broken_line(path)
+        if number is not None:
+            raise _broken(path, number) from None
+        raise SweepError(
+            f"{path} is damaged: a trial in it lacks what ferhpo writes ({type(error).__name__}: {error}); put a copy "
+            "back (MLflow keeps one of an ended sweep, under study)"
+        ) from None
+
+
+def _broken(path: Path, number: int) -> SweepError:
+    return SweepError(
+        f"{path}: line {number} is broken; put a copy back, or keep the lines before it (head -n {number - 1}): a "
+        "resume runs again what came after them"
+    )
+
+
+def _first_broken_line(path: Path) -> int | None:
+    """The line, counted from 1, at which reading the journal fails."""
+    read = JournalStorageReplayResult("")
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            read.apply_logs([json.loads(line)])
+        except _DAMAGE:
+            return number
+    return None
 
 
 def _load(path: Path) -> tuple[JournalStorage, int]:
@@ -190,10 +251,12 @@ def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
     path = folder / JOURNAL
     if not path.exists():
         raise SweepError(f"{folder} holds no sweep")
-    storage, study_id = _load(path)
-    if study_id < 0:
-        return []
-    return [_record(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+    _check_is_file(path)
+    with _naming_damage(path):
+        storage, study_id = _load(path)
+        if study_id < 0:
+            return []
+        return [_record(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
 
 
 def _record(trial: FrozenTrial, objective: Objective) -> TrialRecord:
@@ -246,12 +309,20 @@ class SweepStudy:
         self.listed = listed
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
-        if path.exists():
-            if path.stat().st_uid != os.getuid():
+        try:
+            if path.exists() and path.stat().st_uid != os.getuid():
                 raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
-            _cut_torn_line(path)
+            _check_is_file(path)
+            with _naming_damage(path):
+                _cut_torn_line(path)
+                self._open(path)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _open(self, path: Path) -> None:
         storage, study_id = _load(path)
-        direction = StudyDirection.MAXIMIZE if objective.mode == "max" else StudyDirection.MINIMIZE
+        direction = StudyDirection.MAXIMIZE if self.objective.mode == "max" else StudyDirection.MINIMIZE
         if study_id < 0:
             optuna.create_study(storage=storage, study_name=STUDY_NAME, direction=direction)
             study_id = storage.get_study_id_from_name(STUDY_NAME)

@@ -114,12 +114,19 @@ def report(name: str, trial: int | None = None, out: Path | None = None, output_
 
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
     """Every sweep in `output_dir`: name, when it was made, trials by state, value of the best, how many records are
-    not in MLflow yet, and whether it runs."""
-    rows = []
+    not in MLflow yet, and whether it runs.
+
+    One that cannot be read has its `error` instead, and hides none of the others.
+    """
+    rows: list[dict[str, Any]] = []
     for path in sorted(Path(output_dir).glob(f"*/{META}")):
-        record = load_sweep(path.parent)
-        trials, best = record.trials(), record.best()
-        num_records, is_running = unshipped(record)
+        try:
+            record = load_sweep(path.parent)
+            trials, best = record.trials(), record.best()
+            num_records, is_running = unshipped(record)
+        except SweepError as error:
+            rows.append({"name": path.parent.name, "error": str(error)})
+            continue
         rows.append(
             {
                 "name": record.name,

@@ -1,14 +1,17 @@
 """What a user reads when a data set is broken: the exact words, and every fault at once."""
 
+import os
+import re
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_faces import EMOTIONS, png, zip_folder
+from tiny_faces import EMOTIONS, draw_files, png, zip_folder
 
 from ferhpo.data import emotions, fer2013, fer2013_csv, image_folder, synthetic
 from ferhpo.errors import ConfigError, DataError
@@ -291,6 +294,49 @@ def test_ferplus_faults(rows: list[str], write_csv: WriteCsv, folders: Path, tmp
     assert message(fer2013.load, path, labels="ferplus_majority") == (
         f"data.ferplus_path is {votes}: it has no column neutral or NF; FER+ votes need {header.replace(',', ', ')}"
     )
+
+
+@pytest.fixture
+def nobodys_folder() -> Iterator[Path]:
+    """A folder of which the test may read what it leaves readable; root, who may read all, becomes nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        os.seteuid(os.getuid())
+
+
+def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) -> None:
+    root = nobodys_folder / "faces"
+    for name in ("glad", "sad"):
+        draw_files(root, [f"{name}/{index}.png" for index in range(8)])
+    (nobodys_folder / "fer2013.csv").write_text("emotion,pixels,Usage")
+    closed = [nobodys_folder / "fer2013.csv", root / "sad" / "3.png", root / "sad", root, nobodys_folder]
+    for path in closed:
+        mode = path.stat().st_mode
+        path.chmod(0)
+        if os.getuid() == 0:
+            os.seteuid(65534)
+        load = fer2013.load if path.suffix == ".csv" else image_folder.load
+        told = message(load, path if path.suffix == ".csv" else root)
+        os.seteuid(os.getuid())
+        path.chmod(mode)
+        assert str(path) in told
+        assert re.search(r"may not be read|cannot be read|cannot be looked up|permission", told), told
+
+
+def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
+    """Links to nowhere, to themselves and to their own folder, pipes and names that are no text."""
+    root = nobodys_folder / "faces"
+    for name in ("glad", "sad"):
+        draw_files(root, [f"{name}/{index}.png" for index in range(8)])
+    before = image_folder.load(root).digest
+    (root / "sad" / "nowhere.png").symlink_to("/nonexistent")
+    (root / "sad" / "itself.png").symlink_to("itself.png")
+    (root / "sad" / "up").symlink_to(root, target_is_directory=True)
+    os.mkfifo(root / "sad" / "pipe.png")
+    assert image_folder.load(root).digest == before
+    (root / "sad" / os.fsdecode(b"\xff\n.png")).write_bytes(png(GREY))
+    assert len(image_folder.load(root).images) == 17
 
 
 def test_every_wrong_key_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The cache never serves stale or damaged data, and never stands in the way."""
 
+import hashlib
 import json
 import logging
 import os
@@ -107,16 +108,32 @@ def flip_a_bit(data: bytes) -> bytes:
 
 
 def change_header(data: bytes) -> bytes:
+    """A first line that is in order and promises more than there is."""
     head, _, rest = data.partition(b"\n")
-    header = json.loads(head)
+    header = json.loads(head.partition(b" ")[2])
     header["arrays"]["images"]["shape"][0] = 10**12
-    return json.dumps(header).encode() + b"\n" + rest
+    line = json.dumps(header).encode()
+    return hashlib.sha256(line).hexdigest().encode() + b" " + line + b"\n" + rest
+
+
+def change_a_name(data: bytes) -> bytes:
+    head, _, rest = data.partition(b"\n")
+    assert b"Training" in head or b"form" in head
+    return head.replace(b"form", b"farm") + b"\n" + rest
 
 
 @pytest.mark.parametrize(
     "damage",
-    [flip_a_bit, change_header, lambda data: data[:-1], lambda data: b"", lambda data: b"{}\n", lambda data: b"\xff"],
-    ids=["bit", "header", "short", "empty", "other", "binary"],
+    [
+        flip_a_bit,
+        change_header,
+        change_a_name,
+        lambda data: data[:-1],
+        lambda data: b"",
+        lambda data: b"{}\n",
+        lambda data: b"\xff",
+    ],
+    ids=["bit", "header", "name", "short", "empty", "other", "binary"],
 )
 def test_damaged_entry_is_built_again(
     damage: Callable[[bytes], bytes], rows: list[str], write_csv: WriteCsv, own_cache: Path, reads: list[str]

@@ -13,7 +13,8 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 
 from ferhpo.data.dataset import array_digest
 from ferhpo.data.files import tree_names
-from ferhpo.errors import DataError
+from ferhpo.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise it when a reader changes what it makes of the same bytes
+FORMAT = 3  # raise it when a reader changes what it makes of the same bytes, or this file how it keeps them
 SETTLED_SECONDS = 2.0  # coarser than the clock of any file system in use
 
 
@@ -42,6 +43,8 @@ class Entry:
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
     """The folder given, or $FERHPO_CACHE_DIR, or ~/.cache/ferhpo."""
+    if not isinstance(cache_dir, str | Path | None) or "\0" in str(cache_dir):
+        raise ConfigError("data", [f"data.cache_dir is {cache_dir!r:.60}; it must be the name of a folder, or null"])
     return Path(cache_dir or os.environ.get("FERHPO_CACHE_DIR") or "~/.cache/ferhpo").expanduser()
 
 
@@ -55,16 +58,29 @@ def read_cached(
     Raises DataError if the source changes while it is read. A cache that cannot be written costs a warning.
     """
     folder = cache_folder(cache_dir)
-    before, changed_at = _state(path)
-    settled = changed_at < time.time() - SETTLED_SECONDS
+    with _readable(where):
+        before, changed_at = _state(path)
+        settled = changed_at < time.time() - SETTLED_SECONDS
+        content = _content_hash(path, before, settled, folder)
 
     def read_unchanged() -> Entry:
-        entry = read()
-        if _state(path)[0] != before:
+        with _readable(where):
+            entry = read()
+            after = _state(path)[0]
+        if after != before:
             raise DataError(where, ["it changed while it was read; start again when nothing writes to it"])
         return entry
 
-    return cached([FORMAT, _content_hash(path, before, settled, folder), recipe], cache_dir, read_unchanged)
+    return cached([content, recipe], cache_dir, read_unchanged)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name = "it" if error.filename is None else error.filename
+        raise DataError(where, [f"{name} cannot be read ({error.strerror or error}); see to it that it can"]) from None
 
 
 def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) -> Entry:
@@ -72,7 +88,7 @@ def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) ->
 
     key: plain JSON values that say everything on which the arrays depend
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()
     file = cache_folder(cache_dir) / f"{digest}.arrays"
     entry = _load(file)
     if entry is None:
@@ -88,24 +104,26 @@ def _state(path: Path) -> tuple[str, float]:
     digest, newest = hashlib.sha256(), 0.0
     for name in tree_names(path)[0] if path.is_dir() else [""]:
         stat = (path / name).stat()
-        digest.update(f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n".encode())
+        digest.update(
+            os.fsencode(f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n")
+        )  # a name need not be UTF-8
         newest = max(newest, stat.st_mtime, stat.st_ctime)
     return digest.hexdigest(), newest
 
 
 def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
     """The sha256 of a file, or over the names and contents of a folder; remembered while a settled state stays."""
-    memory = folder / "seen" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()}.json"
+    memory = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
     try:
         remembered = json.loads(memory.read_text())
         if remembered["state"] == state:
             return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # never seen, or damaged: hash
     if path.is_dir():
         digest = hashlib.sha256()
         for name in tree_names(path)[0]:
-            digest.update(f"{name}\0{_file_hash(path / name)}\n".encode())
+            digest.update(os.fsencode(f"{name}\0{_file_hash(path / name)}\n"))
         content = digest.hexdigest()
     else:
         content = _file_hash(path)
@@ -121,12 +139,13 @@ def _file_hash(path: Path) -> str:
 
 
 def _save(out: IO[bytes], entry: Entry) -> None:
-    """One line of JSON (type, shape and digest of each array), then the arrays' bytes in that order."""
+    """A line of JSON (type, shape and digest of each array, words) after its own sha256, then the arrays' bytes."""
     arrays = {
         name: {"dtype": array.dtype.str, "shape": array.shape, "digest": entry.digests[name]}
         for name, array in entry.arrays.items()
     }
-    out.write(json.dumps({"arrays": arrays, "meta": entry.meta}).encode() + b"\n")
+    header = json.dumps({"arrays": arrays, "meta": entry.meta}).encode()
+    out.write(hashlib.sha256(header).hexdigest().encode() + b" " + header + b"\n")
     for array in entry.arrays.values():
         out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
@@ -134,8 +153,13 @@ def _save(out: IO[bytes], entry: Entry) -> None:
 def _load(file: Path) -> Entry | None:
     """The entry in the file, or None if there is none or it is damaged."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         with file.open("rb") as data:
-            header = json.loads(data.readline())
+            digest, _, line = data.readline().removesuffix(b"\n").partition(b" ")
+            if hashlib.sha256(line).hexdigest().encode() != digest:
+                raise ValueError("its first line does not match its digest")
+            header = json.loads(line)
             arrays, digests = {}, {}
             left = file.stat().st_size - data.tell()
             for name, spec in header["arrays"].items():
@@ -150,7 +174,7 @@ def _load(file: Path) -> Entry | None:
             return Entry(arrays, header["meta"], digests)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:  # with a right digest, what the first line says is what was written
         log.warning("%s is damaged (%s) and is built again", file, error)
         return None
 

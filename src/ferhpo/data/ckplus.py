@@ -16,7 +16,7 @@ from ferhpo.data.cache import Entry, read_cached
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.emotion_folders import find_emotion_folders
 from ferhpo.data.emotions import EMOTIONS
-from ferhpo.data.faults import Faults, existing_path, one_of
+from ferhpo.data.faults import Faults, existing_path, is_whole, one_of
 from ferhpo.data.files import Tree, decode_images, open_tree
 from ferhpo.data.label_map import LabelMap
 from ferhpo.data.selection import key_faults, select
@@ -61,9 +61,9 @@ def load(
     """
     options = SplitOptions(split, val_fraction, test_fraction, folds, fold, split_seed, train_subset)
     faults = key_faults(options, SPLITS, image_size, channels, labels)
-    if peak_frames < 1:
+    if not is_whole(peak_frames, 1):
         faults.append(f"data.peak_frames is {peak_frames}, and it is 1 or more; 3 is usual")
-    if neutral_frames < 0:
+    if not is_whole(neutral_frames):
         faults.append(f"data.neutral_frames is {neutral_frames}, and it is 0 or more; 1 is usual")
     if crop is not None and crop not in CROPS:
         faults.append(f"data.crop is {crop}, and it is {one_of(CROPS)}, or null for what is there")

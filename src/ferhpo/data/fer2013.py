@@ -15,10 +15,10 @@ from ferhpo.data.cache import Entry, read_cached
 from ferhpo.data.class_folders import find_class_folders
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.emotions import CLASS_NAMES, emotion_of
-from ferhpo.data.faults import Faults, existing_path, nearest, one_of
+from ferhpo.data.faults import Faults, existing_path, is_whole, nearest, one_of
 from ferhpo.data.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
 from ferhpo.data.ferplus import targets_from_votes
-from ferhpo.data.files import UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
+from ferhpo.data.files import MAX_SIDE, UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
 from ferhpo.data.splits import SplitOptions, assign_splits
 from ferhpo.errors import ConfigError, DataError
 
@@ -102,10 +102,12 @@ def _check_keys(options: SplitOptions, labels: str, label_offset: int, image_siz
     if labels not in LABELS:
         like = nearest(str(labels), LABELS)
         faults.append(f"data.labels is {labels}, and it is {one_of(LABELS)}" + (f"; did you mean {like}?" * bool(like)))
-    if label_offset not in (0, 1):
+    if label_offset not in (0, 1) or not is_whole(label_offset):
         faults.append(f"data.label_offset is {label_offset}, and labels begin at 0 or 1")
-    if image_size is not None and image_size < 1:
+    if image_size is not None and not is_whole(image_size, 1):
         faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave 48")
+    elif image_size is not None and image_size > MAX_SIDE:
+        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
     if faults:
         raise ConfigError("data=fer2013", faults)
 

@@ -18,6 +18,7 @@ from ferhpo.errors import DataError
 SIDE = 48
 USAGES = {"Training": TRAIN, "PublicTest": VAL, "PrivateTest": TEST}
 MAX_ROWS = 500_000  # in memory 1.2 GB; a larger file is not FER2013
+MAX_VOTES = 1_000_000  # of a row for one emotion; FER+ has 10 in all
 MAX_LINE_BYTES = 65_536  # a row has at most 9.3 kB; a longer "line" is some other kind of file
 
 _UTF8_MARK = "ï»¿"  # as latin-1 reads it
@@ -95,7 +96,7 @@ def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
             votes.append([int(fields[place]) for place in places])
         except (ValueError, IndexError):
             votes.append([0])
-        if min(votes[-1]) < 0 or len(votes[-1]) < len(places):
+        if not 0 <= min(votes[-1]) <= max(votes[-1]) <= MAX_VOTES or len(votes[-1]) < len(places):
             rule = f"and a row of FER+ has {len(places)} counts of votes"
             faults.add("votes", f"row {number} is {line.strip()[:40]!r}, {rule}", str(number))
     raise_faults(where, faults)
@@ -110,7 +111,10 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
 def _fields(line: str) -> list[str]:
     line = line.rstrip("\r\n")
     if '"' in line:  # the csv module is right about quotes, and several times slower
-        return next(csv.reader([line]))
+        try:
+            return next(csv.reader([line]))
+        except csv.Error:  # as a carriage return in the middle
+            return [line]
     return line.split(",") if line else []
 
 

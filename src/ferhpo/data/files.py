@@ -5,7 +5,9 @@ of its folder is refused all the same, because somebody will unpack it with anot
 """
 
 import io
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +26,13 @@ from ferhpo.errors import DataError
 MAX_DEPTH = 5  # folders below the root; also ends a walk through links that form a ring
 MAX_FILE_BYTES = 64 * 2**20  # one image, compressed
 MAX_PIXELS = 40_000_000  # one image, decoded
-# RuntimeError is how zipfile asks for a password, NotImplementedError a compression that it does not know.
-UNPACKING_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+# RuntimeError is how zipfile asks for a password, NotImplementedError a compression that it does not know; an OSError
+# also says that a file of a folder may not be read.
+UNPACKING_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    ValueError, OverflowError,
+)  # fmt: skip
+MAX_SIDE = 4096  # pixels, of the squares that images are resized to
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 # Of a file's name and its image's width and height: left, top, right and bottom of what to keep.
 Crop = Callable[[str, int, int], tuple[int, int, int, int]]
@@ -47,19 +54,36 @@ def tree_names(root: Path) -> tuple[list[str], list[str]]:
     folders: list[str] = []
 
     def walk(folder: str, depth: int) -> None:
-        with os.scandir(root / folder) as entries:
+        with _readable(root / folder), os.scandir(root / folder) as entries:
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if _is_left_by_system(entry.name):
                     continue
-                if entry.is_file():  # not a dead link, and nothing that would block when it is opened
+                if _is_there(entry.is_file):  # not a dead link, and nothing that would block when it is opened
                     names.append(name)
-                elif entry.is_dir() and depth < MAX_DEPTH:
+                elif _is_there(entry.is_dir) and depth < MAX_DEPTH:
                     folders.append(name)
                     walk(name, depth + 1)
 
     walk("", 0)
     return sorted(names), sorted(folders)
+
+
+def _is_there(test: Callable[[], bool]) -> bool:
+    """False also for a link that leads to itself."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        rule = f"the folder cannot be read ({error.strerror}); ask for the permission"
+        raise DataError(str(folder), [rule]) from None
 
 
 @contextmanager
@@ -71,7 +95,7 @@ def open_tree(where: str, path: Path) -> Iterator[Tree]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except UNPACKING_ERRORS as error:
         raise DataError(where, [f"it is not a readable zip ({error}); get the file again"]) from error
     with archive:
         members = [info.filename for info in archive.infolist()]
@@ -135,7 +159,11 @@ def decode_images(
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
         if out is None:
-            out = np.zeros((len(names), image.height, image.width, *shape), np.uint8)
+            try:
+                out = np.zeros((len(names), image.height, image.width, *shape), np.uint8)
+            except MemoryError:
+                rule = f"{len(names):,} images of {image.width}x{image.height} do not fit into memory"
+                raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
         out[index] = np.asarray(image)
     raise_faults(where, earlier, faults)
     assert out is not None, "no file at all is an earlier fault"
@@ -156,6 +184,8 @@ def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
     try:
         with tree.open_file(name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
+    except PermissionError:
+        raise _Unreadable("may not be read; ask for the permission, or copy it") from None
     except UNPACKING_ERRORS as error:
         raise _Unreadable(f"cannot be unpacked ({error}); get the zip again") from error
     if not data:

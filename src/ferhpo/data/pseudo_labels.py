@@ -18,7 +18,7 @@ from ferhpo.data.files import UNPACKING_ERRORS, open_tree
 from ferhpo.errors import DataError
 
 FILE, LABEL, PSEUDO_LABEL = "file", "label", "pseudo_label"
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 128 * 2**20  # AffectNet's is a tenth of it
 _OTHER_NAMES = {"pth": FILE, "path": FILE, "image": FILE, "filename": FILE, "pseudo": PSEUDO_LABEL}
 
 
@@ -75,12 +75,18 @@ def agreement(
 
 def _read_text(where: str, clean: str | Path, source: Path) -> str:
     """The CSV at that path, or else inside the data set."""
-    path = Path(clean).expanduser()
-    if path.is_dir():
+    if not isinstance(clean, str | Path) or not str(clean) or "\0" in str(clean):
+        raise DataError(where, ["it must be the name of a CSV, or null"])
+    path = Path(clean)
+    try:
+        is_folder, is_here = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DataError(where, [f"it cannot be looked up ({error.strerror}); give another path"]) from None
+    if is_folder:
         raise DataError(where, ["it is a folder, and a CSV is needed"])
-    if path.exists() or path.is_absolute():
+    if is_here or path.is_absolute() or str(clean).startswith("~"):
         with existing_path("data.clean", clean).open("rb") as file:
-            return _decoded(file)
+            return _decoded(where, file)
     with open_tree(where, source) as tree:
         if str(clean) not in tree.names:
             csvs = [name for name in tree.names if name.lower().endswith(".csv")]
@@ -89,13 +95,16 @@ def _read_text(where: str, clean: str | Path, source: Path) -> str:
             raise DataError(where, [f"there is no such file, neither here nor in {source}; {hint}"])
         try:
             with tree.open_file(str(clean)) as file:
-                return _decoded(file)
+                return _decoded(where, file)
         except UNPACKING_ERRORS as error:
             raise DataError(where, [f"it cannot be unpacked ({error}); get the zip again"]) from error
 
 
-def _decoded(file: IO[bytes]) -> str:
-    return file.read(MAX_BYTES).decode("utf-8-sig", "replace")
+def _decoded(where: str, file: IO[bytes]) -> str:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(where, [f"it is larger than {MAX_BYTES // 2**20} MB; is it the CSV of pseudo-labels?"])
+    return data.decode("utf-8-sig", "replace")
 
 
 def _rows(where: str, text: str, faults: Faults) -> Iterator[tuple[str, dict[str, str]]]:

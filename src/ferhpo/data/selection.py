@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ferhpo.data.cache import Entry
 from ferhpo.data.dataset import TRAIN, VAL, FaceData, Part, face_data
 from ferhpo.data.emotions import CLASS_NAMES, EMOTIONS, spelled
+from ferhpo.data.faults import is_whole
+from ferhpo.data.files import MAX_SIDE
 from ferhpo.data.label_map import LabelMap, label_faults, mapped
 from ferhpo.data.pseudo_labels import agreement
 from ferhpo.data.splits import SplitOptions, assign_splits, image_groups, random_split
@@ -38,10 +40,12 @@ def key_faults(
     classes: those of the source; None where only its folders tell
     """
     faults = options.faults(splits) + (label_faults(labels, classes, classes) if classes else [])
-    if channels not in (1, 3):
+    if channels not in (1, 3) or not is_whole(channels):
         faults.append(f"data.channels is {channels}, and it is 1 (grey) or 3 (colour)")
-    if image_size is not None and image_size < 1:
+    if image_size is not None and not is_whole(image_size, 1):
         faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave images as they are")
+    elif image_size is not None and image_size > MAX_SIDE:
+        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
     return faults
 
 

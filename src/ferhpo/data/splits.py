@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.dealing import deal
-from ferhpo.data.faults import nearest, one_of
+from ferhpo.data.faults import is_number, is_whole, nearest, one_of
 from ferhpo.errors import ConfigError, DataError
+
+MAX_FOLDS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,27 @@ class SplitOptions:
             hint = f"; did you mean {like}?" if like else ""
             faults.append(f"data.split is {self.split}, and it is {one_of(choices)}{hint}")
         for key, value, low in (("val", self.val_fraction, "above 0"), ("test", self.test_fraction, "from 0")):
-            if value < 0 or value >= 1 or (key == "val" and value == 0):
+            if not is_number(value) or value < 0 or value >= 1 or (key == "val" and value == 0):
                 faults.append(f"data.{key}_fraction is {value}, and it is a share {low} and below 1; 0.1 is usual")
         if not faults and self.val_fraction + self.test_fraction >= 1:
             shares = f"data.val_fraction is {self.val_fraction} and data.test_fraction is {self.test_fraction}"
             faults.append(f"{shares}, which leaves nothing to train on; their sum must be below 1")
         faults += fold_faults(self.folds, self.fold)
-        if self.train_subset is not None and self.train_subset < 1:
+        if not is_whole(self.split_seed):
+            faults.append(f"data.split_seed is {self.split_seed}, and it is a whole number of 0 or more")
+        if self.train_subset is not None and not is_whole(self.train_subset, 1):
             faults.append(f"data.train_subset is {self.train_subset}, and it is 1 or more; set null for all images")
         return faults
 
 
 def fold_faults(folds: int | None, fold: int | None) -> list[str]:
     """One sentence for what cannot be of data.folds and data.fold."""
-    if folds is not None and folds < 2:
+    if folds is not None and not is_whole(folds, 2):
         return [f"data.folds is {folds}, and folds are 2 or more; set null for none"]
+    if folds is not None and folds > MAX_FOLDS:
+        return [f"data.folds is {folds}, and {MAX_FOLDS:,} trainings for a trial are too many; 5 is usual"]
+    if fold is not None and not is_whole(fold):
+        return [f"data.fold is {fold}, and it is a whole number from 0; set null for all folds"]
     if folds is not None and fold is not None and not 0 <= fold < folds:
         return [f"data.fold is {fold}, and data.folds={folds} counts from 0 to {folds - 1}"]
     return []

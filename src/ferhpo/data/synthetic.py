@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
+from ferhpo.data.faults import is_number, is_whole
+from ferhpo.data.files import MAX_SIDE
 from ferhpo.data.splits import fold_faults, with_fold
 from ferhpo.errors import ConfigError
 
@@ -32,6 +34,7 @@ _EXPRESSIONS = np.array(
     ],
     np.float32,
 )
+MAX_IMAGES = 1_000_000
 _BATCH = 32  # images drawn at once: small enough for the processor's cache
 
 _Float = NDArray[np.float32]
@@ -58,7 +61,8 @@ def load(
     folds, fold, split_seed: see splits.SplitOptions
     Raises ConfigError for keys that cannot be.
     """
-    _check_keys(num_train, num_val, num_test, image_size, difficulty, label_noise, imbalance, folds, fold)
+    shape = num_train, num_val, num_test, image_size
+    _check_keys(*shape, difficulty, label_noise, imbalance, folds, fold, seed, split_seed)
     images, labels, split = [], [], []
     for code, number in ((TRAIN, num_train), (VAL, num_val), (TEST, num_test)):
         rng = np.random.default_rng([seed, code])
@@ -89,19 +93,28 @@ def _check_keys(
     imbalance: float,
     folds: int | None,
     fold: int | None,
+    seed: int,
+    split_seed: int,
 ) -> None:
     faults = []
     for key, value, lowest in (("num_train", num_train, 1), ("num_val", num_val, 1), ("num_test", num_test, 0)):
-        if value < lowest:
+        if not is_whole(value, lowest):
             faults.append(f"data.{key} is {value}, and it is {lowest} or more")
-    if image_size < 24:
+        elif value > MAX_IMAGES:
+            faults.append(f"data.{key} is {value}, and at most {MAX_IMAGES:,} are drawn")
+    if is_whole(image_size, MAX_SIDE + 1):
+        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
+    elif not is_whole(image_size, 24):
         faults.append(f"data.image_size is {image_size}, and a face needs 24 pixels or more")
-    if difficulty < 0:
+    if not is_number(difficulty) or difficulty < 0:
         faults.append(f"data.difficulty is {difficulty}, and it is 0 or more; 1 is the standard")
-    if not 0 <= label_noise < 1:
+    if not is_number(label_noise) or not 0 <= label_noise < 1:
         faults.append(f"data.label_noise is {label_noise}, and it is a share from 0 and below 1; 0.08 is the standard")
-    if imbalance < 1:
+    if not is_number(imbalance) or imbalance < 1:
         faults.append(f"data.imbalance is {imbalance}, and it is 1 or more; 1 draws all classes alike")
+    for key, value in (("seed", seed), ("split_seed", split_seed)):
+        if not is_whole(value):
+            faults.append(f"data.{key} is {value}, and it is a whole number of 0 or more")
     faults += fold_faults(folds, fold)
     if faults:
         raise ConfigError("data=synthetic", faults)

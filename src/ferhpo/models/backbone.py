@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
@@ -24,6 +26,8 @@ ARCHITECTURES = (
 STEMS = ("small", "original")
 FIRST_CONV = {"resnet": "conv1", "vgg": "features.0", "efficientnet": "features.0.0"}
 CLASSIFIERS = ("fc.", "classifier.")
+# What torch, beside OSError and RuntimeError, raises on a file that is cut or no file of weights.
+UNREADABLE = (EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 SMALLEST_VGG = 32  # pixels a side: five times halved
 
 
@@ -125,17 +129,23 @@ def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
                 f"weights is imagenet, and {arch}'s cannot be downloaded ({error}); give their file instead"
             ) from None
         return state
-    if weights.endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(weights)
     try:
-        loaded = torch.load(weights, map_location="cpu", weights_only=True)
+        if weights.endswith(".safetensors"):
+            loaded = load_file(weights)
+        else:
+            loaded = torch.load(weights, map_location="cpu", weights_only=True)
+            loaded = loaded.get("state_dict", loaded)
+        damaged = not all(isinstance(tensor, Tensor) for tensor in loaded.values())
+    except (SafetensorError, OSError, RuntimeError, *UNREADABLE) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"weights is {weights}, which is damaged ({reason}); get it again") from None
     except pickle.UnpicklingError:
+        damaged = True
+    if damaged:
         raise ValueError(
             f"weights is {weights}, which holds code beside tensors, or is damaged; save its state_dict alone"
-        ) from None
-    return loaded.get("state_dict", loaded)  # type: ignore[no-any-return]
+        )
+    return loaded
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Tensor], first_conv: str, source: str) -> None:

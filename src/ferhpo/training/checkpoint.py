@@ -8,16 +8,21 @@ network of an epoch is there before last.ckpt knows the epoch; a resume then wri
 
 import io
 import pickle
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ferhpo.data.files import UNPACKING_ERRORS
 from ferhpo.errors import StorageError, SweepError, first_line
 
 LAST, BEST, NEXT_BEST = "last.ckpt", "best.ckpt", "next_best.ckpt"
 FORMAT = 1
+LAST_KEYS = ("history", "best_epoch", "confusion")
+BEST_KEYS = ("epoch", "metrics", "network", "confusion", "class_names", "preprocess")
 
 
 def save_checkpoints(
@@ -51,7 +56,7 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     if not (folder / LAST).exists():
         (folder / NEXT_BEST).unlink(missing_ok=True)
         return None
-    last = read(folder / LAST)
+    last = read(folder / LAST, LAST_KEYS)
     if (folder / NEXT_BEST).exists():
         # The kill came between two renames: last.ckpt knows whether this best belongs to it.
         if read(folder / NEXT_BEST)["epoch"] == last["best_epoch"]:
@@ -61,15 +66,24 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     return last
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU. SweepError where it is missing or damaged."""
+def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
+    """Return a checkpoint, on the CPU. SweepError where it is missing, damaged, or lacks one of the keys."""
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        # torch takes flipped bits for weights: it does not look at the checksums that it wrote.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"{broken} is not what was written")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["format"] != FORMAT:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
+        if missing := [key for key in keys if key not in checkpoint]:
+            raise ValueError(f"it holds no {missing[0]}")
     except FileNotFoundError:
         raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
         reason = first_line(error)
         raise SweepError(
             f"{path} is damaged ({reason}); delete its folder to train this trial from the beginning"

@@ -1,0 +1,459 @@
+"""What a file from somebody else cannot do: run code on being read, write outside its folder, name any Python object."""
+
+import copy
+import io
+import json
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+
+from ferhpo import checking, cli
+from ferhpo.config import compose, instantiate, locate
+from ferhpo.data import cache
+from ferhpo.errors import ConfigError, FerhpoError, SweepError, TrackingError
+from ferhpo.models.backbone import Backbone
+from ferhpo.models.estimators import DecisionTree
+from ferhpo.record import META, load_sweep
+from ferhpo.study import JOURNAL
+from ferhpo.training import checkpoint
+from tests.reports.made_sweeps import demo, made_sweep
+
+SOURCES = Path(__file__).parents[1] / "src" / "ferhpo"
+
+
+class Evil:
+    """Writes a file when a pickle that holds it is read."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """A folder that is there once somebody's code has run; each test ends in its absence."""
+    path = tmp_path / "code-has-run"
+    yield path
+    assert not path.exists()
+
+
+def in_zip_form(content) -> bytes:
+    written = io.BytesIO()
+    torch.save(content, written)
+    return written.getvalue()
+
+
+def in_old_form(content) -> bytes:
+    written = io.BytesIO()
+    torch.save(content, written, _use_new_zipfile_serialization=False)
+    return written.getvalue()
+
+
+def as_plain_pickle(content) -> bytes:
+    return pickle.dumps(content)
+
+
+FORMS = [in_zip_form, in_old_form, as_plain_pickle]
+
+
+def test_the_malicious_file_does_run_where_it_is_trusted(tmp_path):
+    for number, form in enumerate(FORMS[:2]):
+        torch.load(io.BytesIO(form({"x": Evil(tmp_path / f"ran{number}")})), weights_only=False)
+        assert (tmp_path / f"ran{number}").exists()
+    pickle.loads(as_plain_pickle(Evil(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_checkpoint_with_code_is_refused(tmp_path, marker, form):
+    evil = form({"format": 1, "epoch": 1, "history": [], "network": Evil(marker), "confusion": Evil(marker)})
+    for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.NEXT_BEST):
+        (tmp_path / name).write_bytes(evil)
+    with pytest.raises(SweepError, match=r"last\.ckpt is damaged \(.*\); delete its folder to train this trial from"):
+        checkpoint.load_last(tmp_path)
+    with pytest.raises(SweepError, match=r"best\.ckpt is damaged"):
+        checkpoint.load_network(tmp_path / checkpoint.BEST, torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate", "made/0"],
+        pytest.param(["report", "made", "--trial", "0"], marks=pytest.mark.full),
+        pytest.param(["report", "made"], marks=pytest.mark.full),
+    ],
+)
+def test_the_verbs_refuse_a_checkpoint_with_code(tmp_path, marker, verb, capsys):
+    record = made_sweep(tmp_path, ["COMPLETE"], overrides=("data.num_train=7", "data.num_val=7", "data.num_test=0"))
+    record.trial_folder(0).mkdir(parents=True)
+    (record.trial_folder(0) / checkpoint.BEST).write_bytes(in_zip_form({"format": 1, "network": Evil(marker)}))
+    status = cli.main([*verb, "--output-dir", str(tmp_path)])
+    told = capsys.readouterr()
+    if verb[0] == "evaluate":
+        assert status == 2
+        assert "best.ckpt is damaged" in told.err
+    else:  # a page says what it lacks
+        assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors"])
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_with_code_are_refused(tmp_path, marker, form, name):
+    (tmp_path / name).write_bytes(form({"conv1.weight": Evil(marker)}))
+    with pytest.raises(ValueError, match=rf"weights is .*{name}, which (holds code|is damaged)"):
+        Backbone(in_channels=1, num_classes=7, image_size=48, weights=str(tmp_path / name))
+    composed = compose("demo", ["model=torchvision", f"model.weights={tmp_path / name}"])
+    with pytest.raises(ConfigError, match=rf"weights is .*{name}, which"):
+        checking.check_weights(composed.config, composed.space())
+
+
+def skops_file(type_name: str, module: str) -> bytes:
+    """A skops file whose object says to be of a type that nobody trusts."""
+    schema = {
+        "__class__": type_name, "__module__": module, "__loader__": "ObjectNode", "__id__": 1,
+        "content": {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": '"x"', "__id__": 2},
+        "protocol": 2, "_skops_version": "0.13",
+    }  # fmt: skip
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as out:
+        out.writestr("schema.json", json.dumps(schema))
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("form", [as_plain_pickle, lambda evil: skops_file("Popen", "subprocess"), in_zip_form])
+def test_an_estimator_with_code_is_refused(marker, form):
+    tree = DecisionTree(in_channels=1, num_classes=7, image_size=8)
+    state = torch.frombuffer(bytearray(form(Evil(marker))), dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="it is not the skops file of a DecisionTreeClassifier"):
+        tree.set_extra_state(state)
+
+
+def test_a_cached_array_is_never_a_pickle(tmp_path, marker, caplog):
+    """An array of objects is what numpy would read by pickle."""
+    (tmp_path / "faces").write_text("source")
+
+    def make() -> cache.Entry:
+        return cache.Entry({"images": np.arange(8, dtype=np.uint8)}, {})
+
+    cache.cached("key", tmp_path, make)
+    (file,) = tmp_path.glob("*.arrays")
+    line, _, _ = file.read_bytes().partition(b"\n")
+    header = json.loads(line.partition(b" ")[2])
+    header["arrays"]["images"] |= {"dtype": "|O", "shape": [1]}
+    line = json.dumps(header).encode()
+    digest = cache.hashlib.sha256(line).hexdigest().encode()
+    file.write_bytes(digest + b" " + line + b"\n" + pickle.dumps(Evil(marker)))
+    assert cache.cached("key", tmp_path, make).arrays["images"].tolist() == list(range(8))
+    assert "is damaged" in caplog.text
+    file.write_bytes(pickle.dumps(Evil(marker)))
+    assert cache.cached("key", tmp_path, make).arrays["images"].tolist() == list(range(8))
+
+
+def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, monkeypatch):
+    from ferhpo import registry
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text("{}")
+    (folder / "python_model.pkl").write_bytes(pickle.dumps(Evil(marker)))
+    loader = {
+        "loader_module": "mlflow.pyfunc.model",
+        "python_model": "python_model.pkl",
+        "cloudpickle_version": "3.1.0",
+    }
+    (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": loader}}))
+    monkeypatch.setattr(registry, "download", lambda *_: folder)
+    monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
+    version = registry.Version("m", 1, (), None, None, None, {}, "")
+    with pytest.raises(TrackingError, match="m version 1 cannot be loaded"):
+        registry.load(None, version)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_the_journal_of_another_user_is_not_opened(tmp_path):
+    record = made_sweep(tmp_path, ["COMPLETE"])
+    os.chown(record.folder / JOURNAL, 65534, 65534)
+    from ferhpo.study import SweepStudy
+
+    with pytest.raises(SweepError, match=r"study\.jsonl belongs to another user, and a study is read from one's own"):
+        SweepStudy(record.folder, record.space(), record.config["sampler"], 0, record.objective)
+
+
+TAGS = ["!!python/object/apply:os.mkdir ['{}']", "!!python/object/new:os.mkdir ['{}']", "!!python/name:os.system"]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_yaml_that_names_python_objects_is_refused(tmp_path, marker, tag):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.yaml").write_text(f"defaults: [demo, _self_]\nseed: {tag.format(marker)}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        compose("mine", config_dir=own)
+    made_sweep(tmp_path, ["RUNNING"])
+    from ferhpo.starting import resumed
+
+    with pytest.raises(ConfigError, match=r"num_trials is .* not understood"):
+        resumed("made", [f"num_trials={tag.format(marker)}", f"output_dir={tmp_path}"], "sweep")
+
+
+OUTSIDE = [
+    "os.system",
+    "builtins.eval",
+    "torch.hub.load",
+    "torch.load",
+    "torch.nnx.Module",
+    "ferhpo_evil.run",
+    "subprocess.run",
+    "ferhpo.config.instantiate",  # would take a list of allowed targets from whoever asks
+    "ferhpo.registry.load",  # a registered model is code
+    "ferhpo.verbs.ui",
+    "ferhpo.driver.os.kill",
+]
+THROUGH = [
+    "torch.nn.functional.torch.hub.load",
+    "torch.optim.lr_scheduler.torch.load",
+    "torch.nn.modules.module.torch.serialization.load",
+    "torchvision.models._api.load_state_dict_from_url",
+    "torchvision.models.resnet.partial",
+    "ferhpo.data.cache.os.system",
+    "ferhpo.data.files.zipfile.ZipFile",
+    "ferhpo.training.checkpoint.torch.load",
+    "ferhpo.training.checkpoint.pickle.loads",
+    "optuna.samplers._cmaes.pickle.loads",
+    "ray.tune.schedulers.trial_scheduler.Trial",
+]
+NO_NAMES = [
+    "torch.nn.Module.__init__.__globals__",
+    "torch.nn.Module.__subclasses__",
+    "torch.nn.modules:torch.load",
+    "torch.nn.functional",
+    "ferhpo.data.emotions.EMOTIONS",
+    "torch.nn.",
+    "",
+    "torch..nn",
+    5,
+    None,
+    ["os", "system"],
+    {"a": 1},
+]
+
+
+@pytest.mark.parametrize("target", [*OUTSIDE, *THROUGH, *NO_NAMES], ids=str)
+def test_no_target_leads_out_of_the_allowed_modules(target):
+    with pytest.raises(ValueError, match=r"^_target_ is "):
+        locate(target)
+    with pytest.raises(ConfigError):
+        instantiate({"_target_": target})
+
+
+def test_a_refused_target_says_how_to_allow_it():
+    with pytest.raises(
+        ValueError, match=r"only names under ferhpo\.data, .* add allowed_targets=\[torch\.hub\] if you"
+    ):
+        locate("torch.nn.functional.torch.hub.load")
+    with pytest.raises(ValueError, match=r"os\.getcwd, which is posix\.getcwd; .* add allowed_targets=\[os, posix\]"):
+        locate("os.getcwd", ["os"])
+    assert locate("os.getcwd", ["os", "posix"]) is os.getcwd
+
+
+@pytest.mark.parametrize("target", ["os.system", "torch.nn.functional.torch.hub.load"])
+@pytest.mark.parametrize("section", checking.TARGET_SECTIONS)
+def test_check_refuses_a_target_in_every_section(section, target):
+    composed = copy.deepcopy(demo(()))
+    composed.config[section]["_target_"] = target
+    with pytest.raises(ConfigError, match=rf"{section}\._target_ is {target}"):
+        checking.check(composed)
+
+
+def test_check_refuses_nested_targets():
+    evil = "{_target_: os.mkdir, path: /tmp/x}"
+    with pytest.raises(ConfigError, match=r"data\.merge\.more\._target_ is os\.mkdir"):
+        checking.check(compose("demo", ["data=merged", "data.main.path=x", f"+data.merge.more={evil}"]))
+    with pytest.raises(ConfigError, match=r"model\.hog\._target_ is os\.mkdir"):
+        checking.check(compose("demo", [f"model.hog={evil}"]))
+
+
+def test_a_users_own_options_are_held_to_the_rule(tmp_path):
+    """Also an option that only the space chooses."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("# a network of mine\n_target_: os.mkdir\npath: x\n")
+    with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; only names under"):
+        checking.check(compose("demo", ["model=mine"], tmp_path))
+    with pytest.raises(ConfigError, match=r"space\.model\.options has mine: model\._target_ is os\.mkdir"):
+        checking.check(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
+
+
+@pytest.mark.parametrize("allowed", ["os", 5, [5], {"a": 1}])
+def test_allowed_targets_are_a_list_of_names(allowed):
+    composed = copy.deepcopy(demo(()))
+    composed.config["allowed_targets"] = allowed
+    with pytest.raises(ConfigError, match=r"allowed_targets is .*; it must be a list of Python modules"):
+        checking.check(composed)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("section", ["data", "model", "optim", "sampler", "trainer"])
+def test_an_edited_sweep_names_nothing_else(tmp_path, marker, section, capsys):
+    record = made_sweep(tmp_path, ["COMPLETE", "RUNNING"])
+    meta = json.loads((record.folder / META).read_text())
+    meta["composed"]["config"][section] = {"_target_": "os.mkdir", "path": str(marker)}
+    (record.folder / META).write_text(json.dumps(meta))
+    assert cli.main(["sweep", "made", "--resume", f"output_dir={tmp_path}"]) == 2
+    assert f"{section}._target_ is os.mkdir; only names under" in capsys.readouterr().err
+    (record.trial_folder(0)).mkdir(parents=True)
+    assert cli.main(["evaluate", "made/0", "--output-dir", str(tmp_path)]) == 2
+    assert cli.main(["report", "made", "--trial", "0", "--output-dir", str(tmp_path)]) in (0, 2)
+    if section != "sampler":  # a confirmation draws nothing
+        assert cli.main(["confirm", "made", "--output-dir", str(tmp_path)]) == 2
+    assert cli.main(["runs", "made", "--output-dir", str(tmp_path)]) == 0
+
+
+NAMES = ["../../etc", "/etc/x", "a/b", "..", ".hidden", "", "a b", "-", "a\nb", "~", "$(id)", "a\\b"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_a_sweeps_name_is_one_folder(name):
+    composed = copy.deepcopy(demo(()))
+    composed.config["name"] = name
+    with pytest.raises(ConfigError, match=r"name is (?s:.*); it becomes a folder"):
+        checking.check(composed)
+
+
+@pytest.mark.parametrize("verb", ["sweep", "train"])
+def test_no_verb_takes_a_name_that_leads_elsewhere(tmp_path, verb, capsys):
+    assert cli.main([verb, "demo", "name=../../etc", f"output_dir={tmp_path / 'out'}"]) == 2
+    assert "name is ../../etc; it becomes a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_confirmations_name_is_one_folder(tmp_path, capsys):
+    made_sweep(tmp_path / "out", ["COMPLETE"])
+    assert cli.main(["confirm", "made", "--output-dir", str(tmp_path / "out"), "name=../escaped"]) == 2
+    assert "name is ../escaped; it becomes a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("number", ["-1", "1", "99999999999999999999"])
+def test_a_trial_that_is_not_there_is_refused(tmp_path, number, capsys):
+    made_sweep(tmp_path, ["COMPLETE"])
+    assert cli.main(["report", "made", f"--trial={number}", "--output-dir", str(tmp_path)]) == 2
+    assert f"--trial is {number}, which sweep made does not have" in capsys.readouterr().err
+    assert cli.main(["evaluate", f"made/{number}", "--output-dir", str(tmp_path)]) == 2
+
+
+# Every call that would run what a file says, or write where an archive says.
+FORBIDDEN = re.compile(
+    r"pickle\.loads?\(|cloudpickle|joblib|np\.load\(|allow_pickle|yaml\.(?:load|unsafe_load|full_load)\(|weights_only=False|"
+    r"tarfile|unpack_archive|\.extract(?:all)?\(|(?<![\w.])(?:eval|exec)\(|shell=True|os\.system|torch\.hub"
+)
+
+
+def test_no_file_is_loaded_by_a_way_that_runs_code():
+    found = [
+        f"{path.relative_to(SOURCES)}:{number}: {line.strip()}"
+        for path in sorted(SOURCES.rglob("*.py"))
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if FORBIDDEN.search(line) or ("torch.load(" in line and "weights_only=True" not in line)
+    ]
+    assert [line for line in found if "which is not" not in line and "hub.load, is not" not in line] == []
+
+
+def test_a_zip_is_read_and_never_unpacked(tmp_path):
+    """Members are read into memory one by one; one that climbs out is refused all the same (tests/data/test_bad_data.py)."""
+    from ferhpo.data import image_folder
+    from tests.fuzz.data_sets import DATA_SETS
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    DATA_SETS["image_folder_zip"].make(folder)
+    with zipfile.ZipFile(folder / "data.zip", "a") as out:
+        out.writestr("train/../../climbed.png", b"x")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FerhpoError, match="a path outside its own folder; nothing was read"):
+        image_folder.load(folder / "data.zip", cache_dir=tmp_path / "data")
+    made = set(tmp_path.rglob("*")) - set(before)
+    assert all("seen" in path.parts for path in made), made
+
+
+def test_an_edited_sweep_that_is_read_keeps_its_own_folder(tmp_path):
+    """What its configuration says of a name or place does not move where its trials are read."""
+    record = made_sweep(tmp_path, ["COMPLETE"])
+    meta = json.loads((record.folder / META).read_text())
+    meta["composed"]["config"]["name"] = "../../etc"
+    (record.folder / META).write_text(json.dumps(meta))
+    read = load_sweep("made", tmp_path)
+    assert read.trial_folder(0).is_relative_to(record.folder)
+
+
+def listening(process: psutil.Process) -> dict[str, str]:
+    """Each address and port on which a process, or one that it started, listens, and who does."""
+    found = {}
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            for place in each.net_connections(kind="inet"):
+                if place.status == psutil.CONN_LISTEN:
+                    found[f"{place.laddr.ip} {place.laddr.port}"] = each.name()
+    return found
+
+
+LOOPBACK = re.compile(r"(127\.0\.0\.1|::ffff:127\.0\.0\.1|::1) \d+")
+START_RAY = """
+import sys
+from ferhpo.config import ComputeSettings
+from ferhpo.starting import RayStart
+with RayStart(ComputeSettings(num_cpus=1)) as started:
+    started.result()
+    import ray
+    ray.get(ray.remote(lambda: 1).remote())
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.full
+def test_a_ray_that_ferhpo_starts_listens_on_this_machine_only():
+    with subprocess.Popen([sys.executable, "-c", START_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            found = listening(psutil.Process(process.pid))
+        finally:
+            process.communicate(b"\n", timeout=120)
+    assert {"gcs_server", "raylet"} <= set(found.values())
+    assert [place for place in found if not LOOPBACK.fullmatch(place)] == []
+
+
+@pytest.mark.full
+def test_the_ui_listens_on_this_machine_only(tmp_path):
+    from ferhpo.tracking import TrackingSettings, check_store
+
+    assert check_store(TrackingSettings(output_dir=tmp_path)) is None  # makes the store
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ferhpo", "ui", "--output-dir", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 120
+            while f"127.0.0.1 {port}" not in (found := listening(psutil.Process(process.pid))):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.5)
+            time.sleep(2)
+            found = listening(psutil.Process(process.pid))
+        finally:
+            process.terminate()
+    assert [place for place in found if not LOOPBACK.fullmatch(place)] == []
