@@ -221,7 +221,9 @@ def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path):
         uri = proxy.url_for("ann", WEB)
         with running(proxy):
             status, told = ferhpo_process("sweep", "demo", f"output_dir={folder}", f"tracking.uri={proxy.url}", *SWEEP)
-            assert (status, "answers with an error" in told) == (2, True), told
+            assert (status, "it answers with an error (error code 401); correct tracking.uri" in told) == (2, True), (
+                told
+            )
             status, told = ferhpo_process(
                 "sweep", "demo", f"output_dir={folder}", f"tracking.uri={uri}", "num_trials=2", *SWEEP
             )

@@ -149,14 +149,14 @@ def _server_fault(settings: TrackingSettings) -> str | None:
 
     try:
         open_experiment(connect(settings, CHECK_SECONDS), settings)
-    except (RestException, ValueError) as error:
-        return f"it answers with an error ({reason_of(error)})"
     except (ImportError, ArgumentError) as error:
         return f"the driver for this database is not installed ({error})"
     except TrackingError:
         raise  # of a deleted experiment
     except outages() as error:
-        return f"no answer within {CHECK_SECONDS} s ({reason_of(error)})"
+        reason = reason_of(error)
+        answered = isinstance(error, RestException | ValueError) or re.match(r"error code|\d+ error|not in a", reason)
+        return f"it answers with an error ({reason})" if answered else f"no answer within {CHECK_SECONDS} s ({reason})"
     return None
 
 
