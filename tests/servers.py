@@ -5,6 +5,7 @@ hold after whatever was done to them.
 """
 
 import base64
+import ctypes
 import http.client
 import http.server
 import json
@@ -44,6 +45,12 @@ def wait_until(condition, seconds=60, pause_seconds=0.1):
     assert condition()
 
 
+def _end_with_us():
+    """Called in a child: Linux interrupts it when the process of the tests ends, be it by a kill."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+
+
 class Postgres:
     """A PostgreSQL cluster of its own, with a database `ml` of user `ann`, who needs her password.
 
@@ -71,7 +78,9 @@ class Postgres:
         command = [self.bin / "postgres", "-D", self.folder, "-p", self.port, "-k", self.folder]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen([*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/")
+            self.process = subprocess.Popen(
+                [*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/", preexec_fn=_end_with_us
+            )
         ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         wait_until(lambda: subprocess.run(ready).returncode == 0, START_SECONDS)
         if is_new:
@@ -137,7 +146,7 @@ class Server:
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port), "--workers", "1"],
-                env=environment, stdout=log, stderr=log, start_new_session=True,
+                env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_us,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

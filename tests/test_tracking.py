@@ -235,6 +235,35 @@ def test_a_resumed_sweep_has_one_model_a_trial(tmp_path, config):
     assert [record["op"] for record in records].count("model") == 1
 
 
+def test_sync_ends_what_a_killed_driver_left_open_and_a_resume_opens_it_again(tmp_path, config):
+    folder = tmp_path / "demo"
+    record_sweep(folder, config, range(1)).close(0)  # trial 0 ended, the sweep did not
+    killed = Tracker(folder, config)
+    killed.open_trial(1, {}, {})
+    killed.log_epoch(1, 1, {"val_acc": 0.1})
+    killed.close(0)
+    assert sync(folder, config) == 15
+    _, runs = runs_of(config)
+    assert {name: run.info.status for name, run in runs.items()} == {
+        "demo": "KILLED", "demo-000": "FINISHED", "demo-001": "KILLED",
+    }  # fmt: skip
+    assert runs["demo-001"].data.tags["ferhpo.reason"] == "its driver was killed; resume goes on"
+    last = json.loads((folder / "spool.jsonl").read_text().splitlines()[-3])
+    assert runs["demo-001"].info.end_time == last["time_ms"], "when it was killed, not when it was shipped"
+    assert sync(folder, config) == 0
+
+    resumed = Tracker(folder, config)
+    assert resumed.was_closed(0)
+    assert not resumed.was_closed(1), "the study may know how it ended, and tells it"
+    resumed.open_sweep("demo", {}, {}, "")
+    resumed.open_trial(1, {}, {})
+    resumed.close_trial(1, "COMPLETE", {"ferhpo.reason": ""})
+    resumed.close_sweep("COMPLETE", "")
+    resumed.close(0)
+    assert sync(folder, config) == 4
+    assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
+
+
 def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
     folder = tmp_path / "demo"
     tracker = Tracker(folder, config)

@@ -18,7 +18,7 @@ from ferhpo.tracking.store import connect
 from tests.conftest import TINY
 from tests.servers import Postgres, Proxy, Server, assert_whole_in_mlflow, running, wait_until
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 HTML = "text/html", b"<html><body>Please log in.</body></html>"
 SWEEP = [
     "name=troubled",

@@ -208,7 +208,7 @@ def ferhpo_process(*arguments, **environment):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path):
     """A server behind basic authentication, over PostgreSQL with a password; then that PostgreSQL without a server."""
     folder = tmp_path / "mlruns"

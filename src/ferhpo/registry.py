@@ -20,7 +20,7 @@ import yaml
 
 from ferhpo.errors import TrackingError
 from ferhpo.tracking import TrackingSettings
-from ferhpo.tracking.store import connect, file_lock, reason_of
+from ferhpo.tracking.store import connect, file_lock, outages, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -229,12 +229,11 @@ def _store(settings: TrackingSettings, doing: str) -> Iterator["MlflowClient"]:
     """A client whose errors become TrackingError."""
     if settings.off:
         raise TrackingError(f"{doing}: tracking.uri is none; the registry needs a store")
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield connect(settings)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except TrackingError:
+        raise
+    except outages() as error:
         raise TrackingError(f"{doing} in {settings.shown_uri}: {reason_of(error)}") from None  # it shows the password
 
 

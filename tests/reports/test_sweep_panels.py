@@ -23,6 +23,7 @@ from ferhpo.reports import (
     slices,
 )
 from ferhpo.study import TrialRecord
+from ferhpo.training.checkpoint import BEST_KEYS, FORMAT
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep, score
 
 FER2013 = "data=fer2013", "data.path=/nowhere/fer2013.csv"
@@ -150,7 +151,8 @@ def test_each_optimisers_best_has_its_confusion_matrix(tmp_path):
     best = max(groups["adam"], key=lambda t: t.value)
     checkpoint = record.trial_folder(best.number) / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    torch.save({"class_names": ["a", "b"], "confusion": torch.tensor([[3, 1], [0, 4]])}, checkpoint)
+    kept = {"format": FORMAT, "class_names": ["a", "b"], "confusion": torch.tensor([[3, 1], [0, 4]])}
+    torch.save({**dict.fromkeys(BEST_KEYS), **kept}, checkpoint)
     panel = optimisers.panel(record, tmp_path)
     assert [path.name for path in panel.images] == ["optimisers_optim.svg", "optimisers_confusion_adam.svg"]
     assert {row["value"]: int(row["trials"]) for row in rows(panel.tables[0])} == {k: len(v) for k, v in groups.items()}

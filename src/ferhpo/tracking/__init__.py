@@ -4,7 +4,7 @@
     settings.py  the `tracking` section
     secrets.py   passwords in addresses: hidden before anything sees them
     tracker.py   Tracker: what the driver calls; sync(): ships what a sweep left
-    spool.py     the file of records, and the note of how far they were shipped
+    spool.py     the file of records, the note of how far they were shipped, and what both say of a sweep
     shipper.py   the thread, its batches and back-off
     runs.py      records to MLflow calls, so that repeating them changes nothing
     models.py    an exported model to a loadable one in MLflow
@@ -16,18 +16,9 @@ Importing this package imports no MLflow: runs.py and models.py do, and are impo
 
 from ferhpo.tracking.secrets import hide_all, redact
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.spool import is_held
+from ferhpo.tracking.spool import is_held, num_rejected, num_unshipped, run_of
 from ferhpo.tracking.store import check_store
-from ferhpo.tracking.tracker import (
-    Tracker,
-    add_to_run,
-    log10_params,
-    num_rejected,
-    num_unshipped,
-    param_text,
-    run_of,
-    sync,
-)
+from ferhpo.tracking.tracker import Tracker, add_to_run, log10_params, param_text, sync
 from ferhpo.tracking.view import view_url
 
 __all__ = [

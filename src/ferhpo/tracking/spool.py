@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import StillRunning, StorageError, TrackingError
+from ferhpo.tracking.settings import TrackingSettings
 
 Record = dict[str, Any]
 SPOOL, LOCK, REJECTED = "spool.jsonl", "spool.lock", "rejected.jsonl"
@@ -167,6 +168,27 @@ class Shipped:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
+
+
+def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
+    """How many records of a sweep are not in its store, also while the sweep runs."""
+    if settings.off:
+        return 0
+    # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
+    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
+    return last_seq(folder) - shipped
+
+
+def num_rejected(folder: Path) -> int:
+    """How many values and files of a sweep MLflow refused; they stand in its rejected.jsonl."""
+    path = folder / REJECTED
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
+    """MLflow's id of a run of the sweep in `folder` (number None: of the parent), None where it was not shipped."""
+    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
+    return shipped.runs.get("" if number is None else str(number))
 
 
 def _hold(path: Path) -> int:

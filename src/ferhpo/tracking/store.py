@@ -150,7 +150,7 @@ def _server_fault(settings: TrackingSettings) -> str | None:
     try:
         open_experiment(connect(settings, CHECK_SECONDS), settings)
     except (ImportError, ArgumentError) as error:
-        return f"the driver for this database is not installed ({error})"
+        return f"the driver for this database is not installed ({redact_error(str(error))})"
     except TrackingError:
         raise  # of a deleted experiment
     except outages() as error:

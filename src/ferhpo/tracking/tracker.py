@@ -12,7 +12,7 @@ from ferhpo.errors import TrackingError
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.shipper import Shipper, ship_now
-from ferhpo.tracking.spool import REJECTED, Shipped, Spool, last_seq
+from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.view import encode, view_state
 
 _DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
@@ -292,27 +292,6 @@ def add_to_run(
         return tracker.flush(timeout_seconds)
     finally:
         tracker.close(1.0)
-
-
-def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
-    """How many records of a sweep are not in its store, also while the sweep runs."""
-    if settings.off:
-        return 0
-    # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
-    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
-    return last_seq(folder) - shipped
-
-
-def num_rejected(folder: Path) -> int:
-    """How many values and files of a sweep MLflow refused; they stand in its rejected.jsonl."""
-    path = folder / REJECTED
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
-    """MLflow's id of a run of the sweep in `folder` (number None: of the parent), None where it was not shipped."""
-    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
-    return shipped.runs.get("" if number is None else str(number))
 
 
 def param_text(value: object) -> str:
