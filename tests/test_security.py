@@ -117,7 +117,8 @@ def test_weights_with_code_are_refused(tmp_path, marker, form, name):
     (tmp_path / name).write_bytes(form({"conv1.weight": Evil(marker)}))
     with pytest.raises(ValueError, match=rf"weights is .*{name}, which (holds code|is damaged)"):
         Backbone(in_channels=1, num_classes=7, image_size=48, weights=str(tmp_path / name))
-    composed = compose("demo", ["model=torchvision", f"model.weights={tmp_path / name}"])
+    composed = copy.deepcopy(demo(("model=torchvision",)))
+    composed.config["model"]["weights"] = str(tmp_path / name)
     with pytest.raises(ConfigError, match=rf"weights is .*{name}, which"):
         checking.check_weights(composed.config, composed.space())
 
@@ -164,6 +165,7 @@ def test_a_cached_array_is_never_a_pickle(tmp_path, marker, caplog):
     assert cache.cached("key", tmp_path, make).arrays["images"].tolist() == list(range(8))
 
 
+@pytest.mark.full
 def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, monkeypatch):
     from ferhpo import registry
 
@@ -334,7 +336,7 @@ def test_a_sweeps_name_is_one_folder(name):
         checking.check(composed)
 
 
-@pytest.mark.parametrize("verb", ["sweep", "train"])
+@pytest.mark.parametrize("verb", ["sweep", pytest.param("train", marks=pytest.mark.full)])
 def test_no_verb_takes_a_name_that_leads_elsewhere(tmp_path, verb, capsys):
     assert cli.main([verb, "demo", "name=../../etc", f"output_dir={tmp_path / 'out'}"]) == 2
     assert "name is ../../etc; it becomes a folder" in capsys.readouterr().err

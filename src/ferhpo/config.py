@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ferhpo import space as spaces
 from ferhpo import space_lint
 from ferhpo.errors import ConfigError
@@ -226,6 +224,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     name: None composes config.yaml alone, from which every sweep starts
     Raises ConfigError with every fault of the name and the overrides: unknown names come with the nearest right one.
     """
+    import yaml
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf

@@ -105,6 +105,8 @@ def select(
         raise DataError(where, [f"no image is left (dropped: {told}); change data.labels or data.clean"])
     kept_names = [str(becomes[given[code]]) for code in codes[keep]]
     class_names = _class_names(set(kept_names), is_emotions)
+    if len(set(kept_names)) < 2 and not labels:
+        raise DataError(where, [f"it has one class only, {kept_names[0]}; a classifier needs two or more"])
     if len(set(kept_names)) < 2:
         raise ConfigError(f"data={reader}", [f"data.labels leaves one class, {kept_names[0]}; a classifier needs two"])
 
