@@ -203,7 +203,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     tracker.start()
     assert tracker.close(WAIT_SECONDS) == 0
     again = Tracker(tmp_path / "demo", config)
-    again.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.123456}, {}, "resumed")
+    again.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.5, "new": 1}, {}, "resumed")
     again.open_trial(1, {"optim.lr": 0.01123456}, {})
     again.log_epoch(1, 4, {"val_acc": 99.0})  # recorded before: ignored
     again.log_epoch(1, 5, {"val_acc": 1.5})
@@ -212,6 +212,8 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     assert again.flush(WAIT_SECONDS) == 0
     client, runs = runs_of(config)
     assert len(runs) == 3
+    assert runs["demo"].data.params == {"sampler": "tpe", "optim.lr": "0.1235", "new": "1"}
+    assert runs["demo"].data.tags["ferhpo.changed.optim.lr"] == "0.5"
     assert {runs[name].info.status for name in ("demo", "demo-001")} == {"RUNNING"}
     assert [m.value for m in client.get_metric_history(again.run_id(1), "val_acc")] == [1.1, 1.2, 1.3, 1.4, 1.5]
     assert [m.value for m in client.get_metric_history(again.run_id(1), "num_parameters")] == [1234]

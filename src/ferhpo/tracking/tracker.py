@@ -28,6 +28,7 @@ class Tracker:
     def __init__(self, folder: Path, settings: TrackingSettings) -> None:
         self.settings = settings
         self._sweep_id: str | None = None
+        self._sweep_params: dict[str, str] = {}  # as they stand in MLflow
         self._states: dict[int | None, str] = {}  # of each run that was opened: RUNNING, or as it was closed
         self._last_ms: dict[int | None, int] = {}  # when each run got its last record, before this process
         self._recorded_epochs: set[tuple[int, int]] = set()
@@ -40,12 +41,24 @@ class Tracker:
         self._learn()
 
     def open_sweep(self, name: str, params: Mapping[str, object], tags: Mapping[str, str], note: str) -> None:
-        """Open the parent run. `note` is markdown."""
+        """Open the parent run. `note` is markdown.
+
+        A parameter never changes in MLflow: one that a resume set to another value is told in the tag
+        `ferhpo.changed.<parameter>`.
+        """
         self._sweep_id = self._sweep_id or uuid.uuid4().hex[:12]
         tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": "RUNNING"}
         tags["mlflow.note.content"] = note
+        texts = _params(params)
+        changed = {key: text for key, text in texts.items() if self._sweep_params.setdefault(key, text) != text}
+        tags |= {f"ferhpo.changed.{key}": text for key, text in changed.items()}
         self._append(
-            "open_sweep", sweep_id=self._sweep_id, name=name, params=_params(params), tags=_tags(tags), user=_user()
+            "open_sweep",
+            sweep_id=self._sweep_id,
+            name=name,
+            params={key: text for key, text in texts.items() if key not in changed},
+            tags=_tags(tags),
+            user=_user(),
         )
 
     def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
@@ -236,6 +249,7 @@ class Tracker:
                 self._learn_state(record["op"], record)
                 if record["op"] == "open_sweep":
                     self._sweep_id = record["sweep_id"]
+                    self._sweep_params = {**record["params"], **self._sweep_params}
                 elif record["op"] == "fold":
                     self._recorded_folds.add((record["number"], record["fold"]))
                 elif record["op"] == "model":
