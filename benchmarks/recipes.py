@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from ferhpo.config import compose, sweep_files
+from ferhpo.composing import compose
+from ferhpo.config import sweep_files
 from ferhpo.record import META, Sweep, load_sweep
 
 MERGED = "mammadov2022_merged"

@@ -25,11 +25,12 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
 
     import numpy as np
 
-    from ferhpo.config import compose, instantiate
+    from ferhpo.composing import compose
     from ferhpo.driver import RecordingScheduler
     from ferhpo.ledger import METRICS, STOP, Ledger
     from ferhpo.record import create_sweep
     from ferhpo.study import SweepStudy
+    from ferhpo.targets import instantiate
     from ferhpo.tracking import Tracker, TrackingSettings
     from ferhpo.tracking.spool import Shipped
 
@@ -80,7 +81,9 @@ def resume(folder: Path, num_trials: int) -> None:
         began = time.perf_counter(), time.process_time()
 
     from ferhpo import driver, running
-    from ferhpo.config import ComputeSettings, compose, instantiate
+    from ferhpo.composing import compose
+    from ferhpo.config import ComputeSettings
+    from ferhpo.targets import instantiate
 
     running.checking.check(compose("demo"))  # imports what the components of a configuration are made of
     phase("imports")

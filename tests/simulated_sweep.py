@@ -12,11 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config import Composed, Objective, compose, instantiate
+from ferhpo.composing import compose
+from ferhpo.config import Composed, Objective
 from ferhpo.driver import RecordingScheduler
+from ferhpo.journal import JOURNAL
 from ferhpo.ledger import CONTINUE, STOP, Ledger
 from ferhpo.record import Sweep, create_sweep, load_sweep
-from ferhpo.study import JOURNAL, SweepStudy, TrialRecord
+from ferhpo.study import SweepStudy, TrialRecord
+from ferhpo.targets import instantiate
 from ferhpo.tracking import Tracker, TrackingSettings
 
 NUM_TRIALS = 9

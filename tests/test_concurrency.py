@@ -14,8 +14,9 @@ import pytest
 
 from ferhpo import cli
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.journal import LOCK, FolderLock
 from ferhpo.record import load_sweep
-from ferhpo.study import LOCK, FolderLock, SweepStudy
+from ferhpo.study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
 from tests.conftest import TINY
 from tests.simulated_sweep import make_sweep, told
@@ -112,7 +113,7 @@ def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
 def test_the_lock_of_a_dead_driver_is_free(tmp_path):
     """The kernel frees it with the process; what its text says of the dead one does not count."""
     program = (
-        "import sys, os, signal; from pathlib import Path; from ferhpo.study import FolderLock\n"
+        "import sys, os, signal; from pathlib import Path; from ferhpo.journal import FolderLock\n"
         "from ferhpo.tracking.spool import Spool\n"
         "folder = Path(sys.argv[1]); lock, spool = FolderLock(folder), Spool(folder)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

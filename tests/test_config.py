@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from ferhpo import checking, verbs
-from ferhpo.config import GROUPS, compose, group_files, headline, instantiate, locate, sweep_files
+from ferhpo.composing import compose
+from ferhpo.config import GROUPS, group_files, headline, sweep_files
 from ferhpo.errors import ConfigError
 from ferhpo.model_section import is_estimator
 from ferhpo.space import leaves, set_path
 from ferhpo.starting import make_paths_absolute
+from ferhpo.targets import instantiate, locate
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]

@@ -13,13 +13,15 @@ import pytest
 
 import ferhpo
 from ferhpo import cli, readings
-from ferhpo.config import Objective, compose
+from ferhpo.composing import compose
+from ferhpo.config import Objective
 from ferhpo.confirmation import fresh_seeds
 from ferhpo.confirming import changes
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
+from ferhpo.journal import FolderLock
 from ferhpo.record import create_sweep
 from ferhpo.starting import tracking_settings
-from ferhpo.study import FolderLock, SweepStudy
+from ferhpo.study import SweepStudy
 from tests.conftest import TINY
 
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from ferhpo import cross_validation
-from ferhpo.config import compose, instantiate
+from ferhpo.composing import compose
 from ferhpo.cross_validation import FOLD_RESULT, cross_validate
 from ferhpo.errors import SweepError
 from ferhpo.folds import fold_folder, running_means
 from ferhpo.study import derive_seed
+from ferhpo.targets import instantiate
 from ferhpo.trial import run_trial
 
 FOLDS, EPOCHS, SEED = 3, 2, 7

@@ -9,7 +9,7 @@ from PIL import Image
 import ferhpo
 from ferhpo import cli, readings
 from ferhpo.errors import ConfigError, DataError, FerhpoError, SweepError
-from ferhpo.study import FolderLock
+from ferhpo.journal import FolderLock
 from tests.conftest import TINY
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")

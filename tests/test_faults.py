@@ -231,7 +231,7 @@ def test_a_resume_that_is_refused_changes_nothing(override, message, existing, n
 
 def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys, existing, no_ray):
     program = (
-        "import sys; from pathlib import Path; from ferhpo.study import FolderLock\n"
+        "import sys; from pathlib import Path; from ferhpo.journal import FolderLock\n"
         "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(existing.folder)]

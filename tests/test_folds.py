@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ferhpo import checking
-from ferhpo.config import Objective, compose
+from ferhpo.composing import compose
+from ferhpo.config import Objective
 from ferhpo.cross_validation import fold_data
 from ferhpo.data import fer2013, synthetic
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data

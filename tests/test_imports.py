@@ -18,9 +18,9 @@ HEAVY = ("torch", "ray", "mlflow", "optuna")
 ALLOWED = {
     "ray": ("driver.py",),
     "mlflow": ("tracking/", "registry.py", "inference/served_model.py"),
-    "optuna": ("study.py", "space.py", "reports/"),
-    "hydra": ("config.py",),
-    "omegaconf": ("config.py",),
+    "optuna": ("study.py", "journal.py", "space.py", "reports/"),
+    "hydra": ("composing.py",),
+    "omegaconf": ("composing.py",),
 }
 
 

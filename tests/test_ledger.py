@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from ferhpo.config import Objective, instantiate
+from ferhpo.config import Objective
 from ferhpo.driver import RecordingScheduler
 from ferhpo.ledger import STOP, Ledger
 from ferhpo.record import load_sweep
 from ferhpo.study import SweepStudy
+from ferhpo.targets import instantiate
 from ferhpo.tracking import Tracker, TrackingSettings
 from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ferhpo import checking, planning
-from ferhpo.config import compose
+from ferhpo.composing import compose
 from ferhpo.data.hog import Hog
 from ferhpo.errors import ConfigError
 from ferhpo.model_section import find_faults, shared_hog

@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision.models import get_model
 
 import ferhpo
-from ferhpo.config import compose, sweep_files
+from ferhpo.composing import compose
+from ferhpo.config import sweep_files
 from ferhpo.folds import num_reports
 from ferhpo.models.count import count_keras_parameters, count_macs, count_parameters
 from ferhpo.trial import build_network

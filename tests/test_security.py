@@ -21,13 +21,14 @@ import torch
 import yaml
 
 from ferhpo import checking, cli
-from ferhpo.config import compose, instantiate, locate
+from ferhpo.composing import compose
 from ferhpo.data import cache
 from ferhpo.errors import ConfigError, FerhpoError, SweepError, TrackingError
+from ferhpo.journal import JOURNAL
 from ferhpo.models.backbone import Backbone
 from ferhpo.models.estimators import DecisionTree
 from ferhpo.record import META, load_sweep
-from ferhpo.study import JOURNAL
+from ferhpo.targets import instantiate, locate
 from ferhpo.training import checkpoint
 from tests.reports.made_sweeps import demo, made_sweep
 
@@ -221,7 +222,7 @@ OUTSIDE = [
     "torch.nnx.Module",
     "ferhpo_evil.run",
     "subprocess.run",
-    "ferhpo.config.instantiate",  # would take a list of allowed targets from whoever asks
+    "ferhpo.targets.instantiate",  # would take a list of allowed targets from whoever asks
     "ferhpo.registry.load",  # a registered model is code
     "ferhpo.verbs.ui",
     "ferhpo.driver.os.kill",

@@ -8,7 +8,8 @@ import pytest
 from ferhpo import space_lint
 from ferhpo.config import Objective
 from ferhpo.errors import SweepError
-from ferhpo.study import JOURNAL, SweepStudy, read_trials
+from ferhpo.journal import JOURNAL
+from ferhpo.study import SweepStudy, read_trials
 
 OBJECTIVE = Objective("val_acc", "max")
 CONFIG = {"model": {"a": 1, "b": 0.5, "c": "x", "n": 1, "widths": [1, 2, 3]}}

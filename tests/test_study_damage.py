@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ferhpo.cli import main
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.journal import JOURNAL, LOCK, FolderLock
 from ferhpo.record import META, load_sweep
-from ferhpo.study import JOURNAL, LOCK, FolderLock, read_trials
+from ferhpo.study import read_trials
 from ferhpo.verbs import list_sweeps
 from tests.reports.made_sweeps import made_sweep
 from tests.test_study import OBJECTIVE, open_study, state, step

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import ferhpo
-from ferhpo.config import instantiate
 from ferhpo.folds import fold_folder
 from ferhpo.reports.subject import load_subject
+from ferhpo.targets import instantiate
 from tests.test_kill import start, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]

@@ -13,7 +13,7 @@ import pytest
 
 import ferhpo
 from ferhpo import cli, registry
-from ferhpo.config import set_values
+from ferhpo.composing import set_values
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.record import META, create_sweep
 from ferhpo.starting import resumed

@@ -14,11 +14,13 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo import model_section
-from ferhpo.config import Composed, ComputeSettings, config_shape, instantiate, locate, not_set
+from ferhpo.composing import not_set
+from ferhpo.config import Composed, ComputeSettings, config_shape
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.folds import num_folds, report_unit
 from ferhpo.model_section import given_features
 from ferhpo.space import Draw, Space, nearest, set_path
+from ferhpo.targets import instantiate, locate
 from ferhpo.tracking import TrackingSettings
 
 TOP_KEYS = {

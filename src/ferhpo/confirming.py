@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo import checking
+from ferhpo.composing import set_values
 from ferhpo.concluding import RESULT, Confirmation, conclude
-from ferhpo.config import Composed, set_values
+from ferhpo.config import Composed
 from ferhpo.confirmation import LEVEL, fresh_seeds
 from ferhpo.errors import ConfigError, SweepError
+from ferhpo.journal import FolderLock
 from ferhpo.record import META, Sweep, free_name, load_sweep
 from ferhpo.running import Listener, run_listed
 from ferhpo.space import leaves
 from ferhpo.starting import resumed, tracking_settings
-from ferhpo.study import FolderLock
 from ferhpo.tracking import hide_all, num_unshipped
 
 KIND = "confirm"

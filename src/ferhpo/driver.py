@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ferhpo.config import ComputeSettings, Objective, instantiate
+from ferhpo.config import ComputeSettings, Objective
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, FerhpoError, StorageError
 from ferhpo.folds import EPOCH, report_unit
@@ -24,6 +24,7 @@ from ferhpo.hanging import Watch, trace_of
 from ferhpo.ledger import CONTINUE, STOP, Ledger
 from ferhpo.stopping import StopNotice
 from ferhpo.study import derive_seed
+from ferhpo.targets import instantiate
 
 # Set before Ray is imported: it reads them at import.
 _ENVIRONMENT = {

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo import readings
-from ferhpo.config import Composed, compose, set_values
+from ferhpo.composing import compose, set_values
+from ferhpo.config import Composed
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.class_names import with_classes
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.errors import ConfigError, DataError
 from ferhpo.folds import KEPT_FOLD, num_folds
+from ferhpo.journal import FolderLock
 from ferhpo.starting import load_data
-from ferhpo.study import FolderLock
 from ferhpo.tracking import add_to_run
 from ferhpo.trained import TrainedModel, find_model
 from ferhpo.training.device import default_device

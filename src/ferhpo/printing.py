@@ -178,7 +178,7 @@ def check(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     from rich.text import Text
 
-    from ferhpo.config import compose
+    from ferhpo.composing import compose
     from ferhpo.console import key_values, make_console
     from ferhpo.space import leaves
 

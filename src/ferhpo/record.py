@@ -24,8 +24,9 @@ from typing import Any
 from ferhpo.config import Composed, Objective, config_shape
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.folds import KEPT_FOLD, fold_folder, num_folds
+from ferhpo.journal import JOURNAL
 from ferhpo.space import Space, nearest
-from ferhpo.study import JOURNAL, TrialRecord, read_trials
+from ferhpo.study import TrialRecord, read_trials
 
 META = "sweep.json"
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")

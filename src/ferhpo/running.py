@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo import checking, publishing
-from ferhpo.config import Composed, ComputeSettings, compose
+from ferhpo.composing import compose
+from ferhpo.config import Composed, ComputeSettings
 from ferhpo.cross_validation import runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.drawing import Drawing

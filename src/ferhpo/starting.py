@@ -11,16 +11,18 @@ from typing import Any
 
 import yaml
 
-from ferhpo.config import Composed, ComputeSettings, as_function, hide_password, nearest_key, not_set
+from ferhpo.composing import hide_password, nearest_key, not_set
+from ferhpo.config import Composed, ComputeSettings
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features import with_hog
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.folds import num_folds
+from ferhpo.journal import FolderLock
 from ferhpo.model_section import shared_hog
 from ferhpo.record import CHANGEABLE, META, Sweep, check_disk, exists_error, free_name, load_sweep
 from ferhpo.space import leaves, set_path
-from ferhpo.study import FolderLock
+from ferhpo.targets import as_function
 from ferhpo.tracking import TrackingSettings, check_store, hide_all
 
 

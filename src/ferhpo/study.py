@@ -9,34 +9,26 @@ What a reader would get wrong: Optuna's own value of a pruned trial is the last 
 ours, the objective at its best epoch; and of a cross-validated one the mean over its folds, each at its best epoch.
 """
 
-import fcntl
 import hashlib
 import inspect
-import json
 import os
-import socket
-import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.storages.journal._file import BaseJournalFileLock
-from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ferhpo.config import Objective, instantiate, locate
-from ferhpo.errors import StorageError, SweepError
+from ferhpo.config import Objective
+from ferhpo.errors import SweepError
 from ferhpo.folds import EPOCH, FOLD, KEPT_FOLD
+from ferhpo.journal import JOURNAL, FolderLock, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.space import Sample, Space
+from ferhpo.targets import instantiate, locate
 
-JOURNAL = "study.jsonl"
-LOCK = "driver.lock"
 STUDY_NAME = "sweep"
 # How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
 # that is violated: measured, that halves the further infeasible asks.
@@ -47,11 +39,6 @@ OPTUNA_STATES = {
     "DIVERGED": TrialState.PRUNED,
     "FAILED": TrialState.FAIL,
 }
-# What Optuna, and _record, raise on a journal that somebody or something has changed.
-_DAMAGE = (
-    ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError,
-    optuna.exceptions.OptunaError,
-)  # fmt: skip
 FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -119,141 +106,14 @@ def random_sample(space: Space, seed: int) -> Sample:
     return space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())
 
 
-class _NoLock(BaseJournalFileLock):
-    """The driver's flock on the folder guards the journal; the stock file lock would wait 30 s for a stale one."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal, which says what to do where the disk refuses, and leaves no half line there."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        path = Path(self._file_path)
-        size = path.stat().st_size
-        try:
-            super().append_logs(logs)
-        except OSError as error:
-            os.truncate(path, size)
-            raise StorageError(f"{path} cannot be written ({error.strerror}); free some space and resume") from None
-
-
-class FolderLock:
-    """The one driver of a sweep, by flock; the kernel frees it with the process, however that ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
-        try:
-            self._file: IO[str] = self.path.open("a+", errors="replace")
-        except OSError as error:
-            raise StorageError(f"{self.path} cannot be written ({error.strerror}); make it a file of yours") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = _as_object(self._file.read())  # empty where it has just taken the lock
-            self._file.close()
-            raise SweepError(
-                f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-                f"since {holder.get('since', '?')}; wait for it, or stop that process"
-            ) from None
-        except OSError as error:
-            self._file.close()
-            raise StorageError(
-                f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that has locks"
-            ) from None
-        self._file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-        self._file.flush()
-
-    def release(self) -> None:
-        self._file.close()
-
-
-def _as_object(text: str | bytes) -> dict[str, Any]:
-    """The object of a JSON text; empty where it is none."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _cut_torn_line(path: Path) -> None:
-    """A kill can leave half a last line; the next append would make it a broken line in the middle.
-
-    Raises SweepError where the last whole line is broken, which Optuna would pass over.
-    """
-    data = path.read_bytes() if path.exists() else b""
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    if whole and not _as_object(data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]):
-        raise _broken(path, data.count(b"\n"))
-
-
-def _check_is_file(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise SweepError(f"{path} is no file; put a copy of the study there, or take it away")
-
-
-@contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
-    """Tell of a journal that is damaged, with the line. What a user may have done is no reason for a traceback."""
-    try:
-        yield
-    except OSError as error:
-        raise SweepError(f"{path} cannot be read ({error.strerror}); make it a file that you may read") from None
-    except _DAMAGE as error:
-        number = _first_broken_line(path)
-        if number is not None:
-            raise _broken(path, number) from None
-        raise SweepError(
-            f"{path} is damaged: a trial in it lacks what ferhpo writes ({type(error).__name__}: {error}); put a copy "
-            "back (MLflow keeps one of an ended sweep, under study)"
-        ) from None
-
-
-def _broken(path: Path, number: int) -> SweepError:
-    return SweepError(
-        f"{path}: line {number} is broken; put a copy back, or keep the lines before it (head -n {number - 1}): a "
-        "resume runs again what came after them"
-    )
-
-
-def _first_broken_line(path: Path) -> int | None:
-    """The line, counted from 1, at which reading the journal fails."""
-    read = JournalStorageReplayResult("")
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            read.apply_logs([json.loads(line)])
-        except _DAMAGE:
-            return number
-    return None
-
-
-def _load(path: Path) -> tuple[JournalStorage, int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        storage = JournalStorage(_Journal(str(path), lock_obj=_NoLock()))
-    studies = storage.get_all_studies()
-    return storage, studies[0]._study_id if studies else -1
-
-
 def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
     """The trials of a sweep, also while a driver runs it. Raises SweepError where there is no study."""
     path = folder / JOURNAL
     if not path.exists():
         raise SweepError(f"{folder} holds no sweep")
-    _check_is_file(path)
-    with _naming_damage(path):
-        storage, study_id = _load(path)
+    check_is_file(path)
+    with naming_damage(path):
+        storage, study_id = load_journal(path)
         if study_id < 0:
             return []
         return [_record(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
@@ -312,16 +172,16 @@ class SweepStudy:
         try:
             if path.exists() and path.stat().st_uid != os.getuid():
                 raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
-            _check_is_file(path)
-            with _naming_damage(path):
-                _cut_torn_line(path)
+            check_is_file(path)
+            with naming_damage(path):
+                cut_torn_line(path)
                 self._open(path)
         except BaseException:
             self.lock.release()
             raise
 
     def _open(self, path: Path) -> None:
-        storage, study_id = _load(path)
+        storage, study_id = load_journal(path)
         direction = StudyDirection.MAXIMIZE if self.objective.mode == "max" else StudyDirection.MINIMIZE
         if study_id < 0:
             optuna.create_study(storage=storage, study_name=STUDY_NAME, direction=direction)

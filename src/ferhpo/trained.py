@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferhpo.config import compose
+from ferhpo.composing import compose
 from ferhpo.errors import SweepError
 from ferhpo.keeping import best_checkpoint
 from ferhpo.readings import sweep_that_chose

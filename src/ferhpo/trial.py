@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferhpo.config import Objective, instantiate
+from ferhpo.config import Objective
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged, Infeasible, first_line
 from ferhpo.model_section import given_features, is_estimator
+from ferhpo.targets import instantiate
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from ferhpo.config import compose, hide_password
+from ferhpo.composing import compose, hide_password
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import SweepError

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ferhpo import checking
-from ferhpo.config import compose, headline, sweep_files
+from ferhpo.composing import compose
+from ferhpo.config import headline, sweep_files
 from ferhpo.data.synthetic import load as draw_faces
 from ferhpo.models.cnn import CNN
 from ferhpo.record import load_sweep

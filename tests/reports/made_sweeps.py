@@ -3,7 +3,7 @@
 import copy
 from functools import cache
 
-from ferhpo.config import compose
+from ferhpo.composing import compose
 from ferhpo.record import create_sweep
 from ferhpo.study import SweepStudy
 
