@@ -207,9 +207,18 @@ def ferhpo_process(*arguments, **environment):
     return done.returncode, done.stdout
 
 
+def refused(capsys, *arguments):
+    """What a command says that ends with exit status 2, in a process that knows no password."""
+    forget()
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    said = "".join(capsys.readouterr())
+    assert PASSWORD not in said
+    return said
+
+
 @pytest.mark.full
 @pytest.mark.timeout(1500)
-def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path):
+def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path, capsys):
     """A server behind basic authentication, over PostgreSQL with a password; then that PostgreSQL without a server."""
     folder = tmp_path / "mlruns"
     (tmp_path / "server").mkdir()
@@ -219,47 +228,45 @@ def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path):
         proxy = Proxy(server)
         proxy.user, proxy.password = "ann", WEB
         uri = proxy.url_for("ann", WEB)
+        new = ["sweep", "demo", f"output_dir={folder}", "num_trials=2", *SWEEP]
+        again = ["sweep", "--resume", "demo", f"output_dir={folder}", "num_trials=3"]
+        sync = ["sync", "demo", "--output-dir", folder]
         with running(proxy):
-            status, told = ferhpo_process("sweep", "demo", f"output_dir={folder}", f"tracking.uri={proxy.url}", *SWEEP)
-            assert (status, "it answers with an error (error code 401); correct tracking.uri" in told) == (2, True), (
-                told
+            assert "it answers with an error (error code 401); correct tracking.uri" in refused(
+                capsys, *new, f"tracking.uri={proxy.url}"
             )
-            status, told = ferhpo_process(
-                "sweep", "demo", f"output_dir={folder}", f"tracking.uri={uri}", "num_trials=2", *SWEEP
+            status, told = ferhpo_process(*new, f"tracking.uri={uri}")
+            assert (status, "Registered ferhpo-demo version 1" in told) == (0, True), told
+            says = (
+                f"tracking.uri is http://***@127.0.0.1:{proxy.port}: its password is not kept on disk; give the whole"
             )
-            assert status == 0, told
-            assert "Registered ferhpo-demo version 1" in told
-            again = ["sweep", "--resume", "demo", f"output_dir={folder}", "num_trials=3"]
-            status, told = ferhpo_process(*again)
-            assert (status, told.startswith(f"tracking.uri is http://***@127.0.0.1:{proxy.port}: its pass")) == (
-                2,
-                True,
-            )
+            assert refused(capsys, *again).startswith(says)
             status, told = ferhpo_process(*again, f"tracking.uri={uri}")
-            assert status == 0, told
-            status, told = ferhpo_process("sync", "demo", "--output-dir", folder)
-            assert (status, "or set MLFLOW_TRACKING_URI to it" in told) == (2, True), told
-            status, told = ferhpo_process("sync", "demo", "--output-dir", folder, MLFLOW_TRACKING_URI=uri)
+            assert (status, "refused" in told) == (0, False), told
+            assert refused(capsys, *sync).startswith(says)
+            status, told = ferhpo_process(*sync, MLFLOW_TRACKING_URI=uri)
             assert (status, told.startswith("0 records shipped")) == (0, True), told
-            for verb in (["doctor"], ["runs"], ["report", "demo"]):
-                assert ferhpo_process(*verb, "--output-dir", folder)[0] == 0
-            client = secrets_client(server, folder)
-            assert_whole_in_mlflow(client, ferhpo.load_sweep("demo", folder))
-            train = ["train", "demo", f"output_dir={folder}", "name=direct", f"tracking.uri={database.uri}"]
-            status, told = ferhpo_process(*train, *SWEEP)
-            assert (status, "records wait" in told) == (0, False), told
-            database.stop()
-            status, told = ferhpo_process(*train[:3], f"tracking.uri={database.uri}", "name=refused", *SWEEP)
-            assert (status, "no answer within 5 s (connection refused); start" in told) == (2, True), told
-            database.start()
-            assert_whole_in_mlflow(client, ferhpo.load_sweep("direct", folder))
-        assert PASSWORD not in database.dump()
+            for verb in ("doctor", "runs"):
+                assert cli.main([verb, "--output-dir", str(folder)]) == 0
+            assert PASSWORD not in "".join(capsys.readouterr())
+            assert_whole_in_mlflow(client_of(server.url, folder), ferhpo.load_sweep("demo", folder))
+        # MLflow writes no artifacts of a server's experiment without that server.
+        direct = ["train", "demo", f"output_dir={folder}", *SWEEP, "tracking.experiment=direct"]
+        status, told = ferhpo_process(*direct, "name=direct", f"tracking.uri={database.uri}")
+        assert (status, "records wait" in told) == (0, False), told
+        assert_whole_in_mlflow(client_of(database.uri, folder), ferhpo.load_sweep("direct", folder), "direct")
+        dump = database.dump()
+        database.stop()
+        said = refused(capsys, *direct, "name=away", f"tracking.uri={database.uri}")
+        assert "no answer within 5 s (connection refused); start the server" in said
+    assert "ferhpo.trial" in dump
+    assert PASSWORD not in dump
     assert files_that_tell(folder) == []
     assert files_that_tell(tmp_path / "server" / "artifacts") == []
     assert len(list(folder.rglob("*"))) > 20
 
 
-def secrets_client(server, folder):
+def client_of(uri, folder):
     from ferhpo.tracking.store import connect
 
-    return connect(TrackingSettings(output_dir=folder, uri=server.url))
+    return connect(TrackingSettings(output_dir=folder, uri=uri))
