@@ -108,3 +108,9 @@ def test_no_file_names_a_package_registry():
         if b"\0" not in data:
             found += [f"{name}: {match.group()}" for match in registry.finditer(data.decode(errors="replace"))]
     assert found == []
+
+
+def test_every_public_name_is_there():
+    import ferhpo
+
+    assert all(callable(getattr(ferhpo, name)) for name in ferhpo.__all__)

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 _WHERE = {
     "check": "verbs",
-    "compose": "config",
+    "compose": "composing",
     "confirm": "confirming",
     "describe_data": "verbs",
     "doctor": "verbs",
