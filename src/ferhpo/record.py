@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.config import Composed, Objective, config_shape
-from ferhpo.errors import StorageError, SweepError
+from ferhpo.errors import ConfigError, StorageError, SweepError
 from ferhpo.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.journal import JOURNAL
 from ferhpo.space import Space, nearest
@@ -62,7 +62,10 @@ class Sweep:
         return self.meta.get("listed", [])  # type: ignore[no-any-return]
 
     def space(self) -> Space:
-        return self.composed.space()
+        try:
+            return self.composed.space()
+        except ConfigError as error:  # the file was changed, or written by another version
+            raise ConfigError(str(self.folder / META), error.faults) from None
 
     def trials(self) -> list[TrialRecord]:
         """All trials in the order of their numbers, also while the sweep runs."""
