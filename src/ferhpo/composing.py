@@ -172,7 +172,8 @@ class _Composer:
         options: dict[str, dict[str, Any]] = {}
         slices: dict[str, dict[str, Any]] = {}
         faults = []
-        for group, node in (config.get("space") or {}).items():
+        space = config.get("space")
+        for group, node in space.items() if isinstance(space, Mapping) else ():  # what is none, checking.py tells
             if not isinstance(node, Mapping) or "options" not in node:
                 continue
             if group not in self.group_options:

@@ -194,7 +194,7 @@ def _facts(record: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, s
             if group in groups
         ),
         ("split", str(config["data"].get("split", "published"))),
-        ("epochs at most", str(config["trainer"]["max_epochs"])),
+        ("epochs at most", str(config["trainer"].get("max_epochs", "not recorded"))),
         ("seed", str(config["seed"] if trial is None else f"{config['seed']}, the trial's {trial.seed}")),
     ]
     if trial is not None:
