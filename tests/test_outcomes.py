@@ -159,9 +159,7 @@ def test_samplers_learn_of_what_cannot_be(ended):
 
 
 def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_path, capsys):
-    arguments = faulty(
-        tmp_path, faults("error", "error_too"), "num_trials=40", "compute.stop_after_failures=3"
-    )
+    arguments = faulty(tmp_path, faults("error", "error_too"), "num_trials=40", "compute.stop_after_failures=3")
     assert main(["sweep", *arguments]) == 3
     said = capsys.readouterr().err
     assert said.count("a mistake in user code") == 1
