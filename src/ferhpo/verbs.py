@@ -173,7 +173,7 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
 
 def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
     """Versions, devices, store, disk, and records that are not shipped."""
-    from ferhpo.doctor import examine
+    from ferhpo.diagnosis import examine
 
     return examine(output_dir)
 
