@@ -196,7 +196,7 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
             with catch_warnings():
                 simplefilter("ignore")
                 instantiate(values, allowed=allowed)
-    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+    except (ValueError, TypeError, RuntimeError, AssertionError, OverflowError) as error:
         return [_with_section(section, error)]
     return []
 

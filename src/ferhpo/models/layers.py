@@ -23,9 +23,11 @@ NORMS = ("batch", "layer", "none")
 
 
 def check_int(key: str, value: object, at_least: int = 1) -> None:
-    """Raise ValueError unless value is a whole number from at_least on."""
+    """Raise ValueError unless value is a whole number from at_least on, and no larger than any network could have."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ValueError(f"{key} is {value!r}; it must be a whole number of {at_least} or more")
+    if value > 10**9:
+        raise ValueError(f"{key} is {value!r:.40}; it must be at most {10**9:,}")
 
 
 def check_dropout(key: str, value: object) -> None:
