@@ -11,6 +11,7 @@ import http.server
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -33,9 +34,12 @@ PASSWORD = "s3cret-4TwH"  # part of every password here: what is looked for wher
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody takes while its server is away: below those that Linux gives to outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition, seconds=60, pause_seconds=0.1):
@@ -46,7 +50,7 @@ def wait_until(condition, seconds=60, pause_seconds=0.1):
 
 
 def _end_with_us():
-    """Called in a child: Linux interrupts it when the process of the tests ends, be it by a kill."""
+    """Called in a child: Linux interrupts it when the thread that started it ends, and so when the tests are killed."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 

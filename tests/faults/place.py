@@ -8,18 +8,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
 from tests.faults import warm
-from tests.test_tracking_server import Server
+from tests.servers import Server, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 180
@@ -32,6 +31,7 @@ class Place:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="fr-"))  # short: a socket's path has 107 characters at most
         self._warm = self._head = self._server = self._restart = None
+        self._hand = ThreadPoolExecutor(1)  # a server ends with the thread that started it
         self._port = 0
         self.environment = {
             **os.environ,
@@ -63,7 +63,7 @@ class Place:
         """The cluster's address, for compute.address."""
         environment = self._warm_environment()
         if self._head is None:
-            self._port = _free_port()
+            self._port = free_port()
             command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
             command += [f"--port={self._port}", f"--temp-dir={self.folder / 'ray'}", "--num-cpus=2", "--num-gpus=0"]
             command += ["--include-dashboard=false", "--object-store-memory=100000000", "--disable-usage-stats"]
@@ -95,8 +95,7 @@ class Place:
         """Kill the server now and start it again after a pause, while the round goes on."""
         self.wait_for_server()
         self._server.stop()
-        self._restart = threading.Timer(pause_seconds, self._server.start)
-        self._restart.start()
+        self._restart = self._hand.submit(lambda: (time.sleep(pause_seconds), self._server.start()))
 
     def freeze_server(self, pause_seconds):
         """Stop the server for a while, connections open, as an overloaded machine does."""
@@ -105,18 +104,20 @@ class Place:
         processes = [server, *server.children(recursive=True)]
         for process in processes:
             process.suspend()
-        self._restart = threading.Timer(pause_seconds, lambda: [process.resume() for process in processes])
-        self._restart.start()
+        self._restart = self._hand.submit(
+            lambda: (time.sleep(pause_seconds), [process.resume() for process in processes])
+        )
 
     def wait_for_server(self):
         """Wait until a server that was killed or stopped is back."""
         if self._restart is not None:
-            self._restart.join()
-            self._restart = None
+            restart, self._restart = self._restart, None
+            restart.result()
 
     def close(self):
         """End everything, by its number."""
         self.wait_for_server()
+        self._hand.shutdown()
         if self._server is not None:
             self._server.stop()
         for process in (self._head, self._warm):
@@ -164,9 +165,3 @@ def _name(process):
         return process.name()[: len(WORKER)]
     except psutil.NoSuchProcess:
         return ""
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
