@@ -8,9 +8,13 @@ from ferhpo.config import Objective
 from ferhpo.driver import RecordingScheduler
 from ferhpo.ledger import STOP, Ledger
 from ferhpo.record import load_sweep
+from ferhpo.starting import tracking_settings
 from ferhpo.study import SweepStudy
 from ferhpo.targets import instantiate
 from ferhpo.tracking import Tracker, TrackingSettings
+from ferhpo.tracking.store import connect
+from ferhpo.verbs import sync
+from tests.servers import assert_whole_in_mlflow
 from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
 
 
@@ -176,3 +180,25 @@ def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lin
         mine = [record for record in records if record.get("number") == number]
         assert [record["epoch"] for record in mine if "epoch" in record] == [1, 2]
         assert [record["state"] for record in mine if record["op"] == "close"] == ["DIVERGED"]
+
+
+def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
+    """As above, but nobody resumes: MLflow gets the outcomes that the study has."""
+    for kept_lines in (7, 9, 10):  # line 7 opens trial 1
+        sweep = make_sweep(tmp_path, f"kept-{kept_lines}")
+        study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+        tracker = Tracker(sweep.folder, tracking_settings(sweep.config))
+        tracker.open_sweep(sweep.name, {}, {}, "")
+        ledger = Ledger(sweep, study, tracker, 2)
+        for state in ("COMPLETE", "DIVERGED"):
+            number = ledger.next_trial().number
+            ledger.start(number)
+            for epoch in (1, 2):
+                ledger.report(number, epoch, {"val_acc": epoch / 10}, lambda: "CONTINUE")
+            ledger.ended(number, state)
+        tracker.close(0)
+        study.close()
+        spool = sweep.folder / "spool.jsonl"
+        spool.write_text("".join(spool.read_text().splitlines(keepends=True)[:kept_lines]))
+        assert sync(sweep.name, str(tmp_path)) > kept_lines
+        assert_whole_in_mlflow(connect(tracking_settings(sweep.config)), sweep)

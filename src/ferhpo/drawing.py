@@ -68,8 +68,8 @@ class Drawing:
     def _draw_trial(self, trial: TrialRecord) -> None:
         import numpy as np
 
-        from ferhpo.ledger import kept_confusion
         from ferhpo.reports import confusion, curves
+        from ferhpo.trial_runs import kept_confusion
 
         folder = self._folder(trial)
         folder.mkdir(parents=True, exist_ok=True)

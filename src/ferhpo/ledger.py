@@ -4,28 +4,23 @@ What a reader would get wrong: an epoch, or fold, that was recorded before a cra
 the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
 """
 
-import json
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ferhpo.config import ComputeSettings
-from ferhpo.errors import FailuresError, SweepError, first_line
-from ferhpo.folds import EPOCH, fold_folder, num_reports, report_unit
+from ferhpo.errors import FailuresError, first_line
+from ferhpo.folds import EPOCH, num_reports, report_unit
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
-from ferhpo.reports.collapse import collapse, most_answered
-from ferhpo.space import leaves
+from ferhpo.reports.collapse import most_answered
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import redact
+from ferhpo.trial_runs import TrialRuns, kept_confusion
 
-PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
-ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
 CONTINUE, STOP = "CONTINUE", "STOP"
-BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
 TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
 METRICS = (
     "train_loss",
@@ -56,8 +51,9 @@ class Ledger:
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
         self.compute = ComputeSettings(**sweep.config["compute"])
-        self.on_event, self.on_new_trial, self.on_end = on_event, on_new_trial, on_end
+        self.on_event, self.on_end = on_event, on_end
         self.space = study.space
+        self.runs = TrialRuns(sweep, study.space, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
         is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
@@ -82,24 +78,7 @@ class Ledger:
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
-        self._tell_tracking_what_it_missed()
-
-    def _tell_tracking_what_it_missed(self) -> None:
-        """The study is written first: what a kill kept from tracking is handed over now, and whole trials where the
-        sweep began without tracking; the rest is known there."""
-        for trial in self.study.trials():
-            if not trial.reports and trial.state == "RUNNING":
-                continue
-            if not self.tracker.was_opened(trial.number):
-                self._open_in_tracking(trial)
-                self.report_facts(trial.number, trial.extra)
-            for row in trial.reports:
-                metrics = {key: value for key, value in row.items() if key != self.unit}
-                self.tracker.log_epoch(trial.number, int(row[self.unit]), metrics)
-            for fold, epochs in enumerate(trial.fold_epochs):
-                self._log_fold(trial.number, fold, epochs)
-            if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
-                self._close_in_tracking(trial)
+        self.runs.catch_up(study.trials(), on_end)
 
     def next_trial(self) -> TrialRecord | None:
         """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
@@ -121,33 +100,15 @@ class Ledger:
         self.running[number] = len(trial.reports)
         self._began[number] = self._heard[number] = time.monotonic()
         self._seconds_before[number] = self._epoch_seconds(number)
-        self._open_in_tracking(trial)
+        self.runs.open(trial)
         self.on_event(self)
-
-    def _open_in_tracking(self, trial: TrialRecord) -> None:
-        is_new = not self.tracker.was_opened(trial.number)
-        config = self.space.apply(trial.sample)
-        self.tracker.open_trial(trial.number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
-        if is_new:
-            self.on_new_trial(trial, config)
-
-    def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
-        """What was sampled and what was fixed, by dotted path."""
-        sections = ESTIMATOR_SECTIONS if is_estimator(applied["model"]) else PARAM_SECTIONS
-        fixed = dict(leaves({section: applied[section] for section in sections}))
-        fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
-        groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}
-        return {**groups, **fixed, **trial.sample, "seed": trial.seed}
 
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
         """What a worker knows of its trial before the first epoch."""
         if number in self._facts or not facts:
             return
         self._facts[number] = dict(facts)
-        counts = {key: float(facts[key]) for key in ("num_parameters", "macs") if key in facts}
-        self.tracker.log_metrics(number, counts)
-        tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts and value != ""}
-        self.tracker.set_tags(number, tags)
+        self.runs.log_facts(number, facts)
 
     def report(
         self,
@@ -175,23 +136,13 @@ class Ledger:
             epochs = [{EPOCH: row[EPOCH], **self._kept(row)} for row in fold_epochs]
             self.study.record_fold(number, count, kept, epochs, decision)
             self.tracker.log_epoch(number, count, kept)
-            self._log_fold(number, count - 1, epochs)
+            self.runs.log_fold(number, count - 1, epochs)
         self.on_event(self)
         return decision
 
     def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
         names = (*METRICS, f"{self.study.objective.metric}_std")
         return {key: float(metrics[key]) for key in names if key in metrics}
-
-    def _log_fold(self, number: int, fold: int, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Hand an ended fold to tracking, whole: its epochs, its value, its checkpoint."""
-        best = self.study.objective.best_row(epochs)
-        assert best is not None
-        metric = self.study.objective.metric
-        # Not best_<metric>: sorted by that, a lucky fold would stand above every trial.
-        once = {f"fold_{metric}": best[metric], "best_epoch": best[EPOCH]}
-        checkpoint = fold_folder(self.sweep.trial_folder(number), fold) / BEST
-        self.tracker.log_fold(number, fold, epochs, once, checkpoint if checkpoint.exists() else None)
 
     def _has_all(self, trial: TrialRecord) -> bool:
         return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports
@@ -271,8 +222,9 @@ class Ledger:
         elif self._first_failures is not None:
             self._first_failures.append(trial)
         if not self.tracker.was_opened(number):  # its workers died while they started
-            self._open_in_tracking(trial)
-        self._close_in_tracking(trial)
+            self.runs.open(trial)
+        self.runs.close(trial)
+        self.on_end(trial)
         self.on_event(self)
 
     def _seconds(self, number: int) -> float:
@@ -296,25 +248,6 @@ class Ledger:
         answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
         return {**self._facts.get(number, {}), **answers}
 
-    def _close_in_tracking(self, trial: TrialRecord) -> None:
-        """Hand the value, the kept checkpoint and the outcome to tracking."""
-        if trial.value is not None and trial.best_epoch is not None:
-            of = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
-            clean = {} if trial.clean_acc is None else {"best_val_acc_clean": trial.clean_acc}
-            best = {f"best_{self.study.objective.metric}": trial.value, **of, **clean}
-            self.tracker.log_metrics(trial.number, best)
-        folder = self.sweep.trial_folder(trial.number)
-        if (folder / BEST).exists():
-            self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
-        kept = kept_confusion(folder, len(trial.folds))
-        if kept is not None:
-            self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
-        collapsed_to = collapse(trial.extra.get("most_answered"))
-        tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
-        # Also an empty reason is written: it takes the place of that of an earlier interruption.
-        self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
-        self.on_end(trial)
-
     def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
         """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
 
@@ -324,26 +257,3 @@ class Ledger:
             if self.tracker.was_opened(number):  # not asked a moment ago, its worker still starting
                 self.tracker.close_trial(number, state, {"ferhpo.reason": reason})
         self.running.clear()
-
-
-def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
-    """`class_names` and `confusion` of a trial's checkpoint, in images: rows are true classes, columns answers.
-
-    num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
-        that had not seen it
-    None where there is no checkpoint, not of every fold, or a damaged one.
-    """
-    folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
-    checkpoints = [path / BEST for path in folders]
-    if not all(path.exists() for path in checkpoints):
-        return None
-    import torch
-
-    from ferhpo.training.checkpoint import read
-
-    try:
-        kept = [read(path) for path in checkpoints]
-    except SweepError:
-        return None  # a damaged one is told where its network is wanted
-    confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
-    return {"class_names": kept[0]["class_names"], "confusion": confusion}

@@ -26,6 +26,7 @@ from ferhpo.starting import load_data, tracking_settings
 if TYPE_CHECKING:
     from ferhpo.planning import Plan
     from ferhpo.registry import Promotion
+    from ferhpo.tracking import Tracker
 
 
 def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
@@ -88,7 +89,7 @@ def ship_and_register(
         section["uri"] = uri
         hide_password(record.config)
     settings = tracking_settings(record.config)
-    num_records = ship(record.folder, settings)
+    num_records = ship(record.folder, settings, lambda tracker: _catch_up(record, tracker))
     if section["uri"] != before:
         save_config(record)
     if record.meta["kind"] == KIND:  # its resume registers what it chose
@@ -98,6 +99,14 @@ def ship_and_register(
         return num_records, publishing.register(record, record.best(), tracker, settings)
     finally:
         tracker.close(0)
+
+
+def _catch_up(record: Sweep, tracker: "Tracker") -> None:
+    """What a killed driver told the study alone, of trials that it had opened: a resume opens the others."""
+    from ferhpo.trial_runs import TrialRuns
+
+    opened = [trial for trial in record.trials() if tracker.was_opened(trial.number)]
+    TrialRuns(record, record.space(), tracker).catch_up(opened, on_close=lambda trial: None)
 
 
 def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:

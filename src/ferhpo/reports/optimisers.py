@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ferhpo.ledger import kept_confusion
 from ferhpo.record import Sweep
 from ferhpo.reports import confusion
 from ferhpo.reports.axes import Axis, short_number, shortened, tick_text, value_of, varied
@@ -19,6 +18,7 @@ from ferhpo.reports.panel import Panel, plural, write_table
 from ferhpo.reports.parallel import thinned
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.study import TrialRecord
+from ferhpo.trial_runs import kept_confusion
 
 SECTION = "optim"
 MOST_GROUPS = 8

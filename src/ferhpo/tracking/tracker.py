@@ -4,7 +4,7 @@ import getpass
 import json
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,14 +271,16 @@ class Tracker:
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def sync(folder: Path, settings: TrackingSettings) -> int:
+def sync(folder: Path, settings: TrackingSettings, catch_up: Callable[["Tracker"], None] = lambda tracker: None) -> int:
     """Ship what a sweep left in its folder and return the number of records.
 
-    No driver runs it, so runs that are still open are ended first; a resume opens them again.
+    catch_up: records what a driver that was killed had no time to record
+    No driver runs it, so runs that are still open after that are ended first; a resume opens them again.
     Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
     """
     tracker = Tracker(folder, settings)
     try:
+        catch_up(tracker)
         tracker.close_left_open()
         return tracker.ship_now()
     finally:
