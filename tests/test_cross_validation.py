@@ -188,7 +188,8 @@ def test_an_error_says_in_which_fold_it_was(whole, config, data, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(whole[0], folder)
     (fold_folder(folder, 1) / FOLD_RESULT).unlink()
-    (fold_folder(folder, 1) / "last.ckpt").write_bytes(b"no checkpoint")
-    with pytest.raises(SweepError, match=r"fold1/last.ckpt is damaged") as caught:
+    last = torch.load(fold_folder(folder, 1) / "last.ckpt", weights_only=True)
+    torch.save({**last, "format": 99}, fold_folder(folder, 1) / "last.ckpt")
+    with pytest.raises(SweepError, match=r"fold1/last.ckpt has format 99; this version of ferhpo reads") as caught:
         cross_validate(config, data, folder, SEED, lambda *report: None)
     assert caught.value.__notes__ == ["data.fold=1"]

@@ -85,7 +85,7 @@ def test_a_checkpoint_with_code_is_refused(tmp_path, marker, form):
     evil = form({"format": 1, "epoch": 1, "history": [], "network": Evil(marker), "confusion": Evil(marker)})
     for name in (checkpoint.LAST, checkpoint.BEST, checkpoint.NEXT_BEST):
         (tmp_path / name).write_bytes(evil)
-    with pytest.raises(SweepError, match=r"last\.ckpt is damaged \(.*\); delete its folder to train this trial from"):
+    with pytest.raises(SweepError, match=r"last\.ckpt is damaged \("):
         checkpoint.load_last(tmp_path)
     with pytest.raises(SweepError, match=r"best\.ckpt is damaged"):
         checkpoint.load_network(tmp_path / checkpoint.BEST, torch.nn.Linear(1, 1))

@@ -4,6 +4,7 @@ What a reader would get wrong: an epoch, or fold, that was recorded before a cra
 the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
 """
 
+import logging
 import re
 import time
 from collections import deque
@@ -19,6 +20,8 @@ from ferhpo.reports.collapse import most_answered
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import redact
 from ferhpo.trial_runs import TrialRuns, kept_confusion
+
+log = logging.getLogger("ferhpo.sweep")
 
 CONTINUE, STOP = "CONTINUE", "STOP"
 TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
@@ -108,6 +111,8 @@ class Ledger:
         if number in self._facts or not facts:
             return
         self._facts[number] = dict(facts)
+        if "restarted" in facts:
+            log.warning("trial %d: %s", number, facts["restarted"])
         self.runs.log_facts(number, facts)
 
     def report(

@@ -103,13 +103,15 @@ def run_trial(
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
     num_threads: int | None = None,
 ) -> Outcome:
-    """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one.
+    """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one,
+    and begins anew, which the facts say, where that is damaged.
 
     report: called with (epoch from 1, metrics) as the last act of every epoch; may raise SystemExit to stop
     on_start: called with the trial's `facts` before its first epoch; of an estimator they are known after its fit
     """
     import torch
 
+    from ferhpo.training.checkpoint import set_aside_damaged
     from ferhpo.training.fit import fit
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,6 +119,8 @@ def run_trial(
         torch.set_num_threads(num_threads)
     allowed = config.get("allowed_targets") or ()
     objective = Objective(**config["objective"])
+    why = set_aside_damaged(folder)
+    restarted = {"restarted": why} if why else {}
     try:
         torch.manual_seed(seed)
         network = build_network(config, data.channels, data.num_classes, data.image_size)
@@ -132,10 +136,10 @@ def run_trial(
                 folder=folder,
                 seed=seed,
                 report=report,
-                on_fitted=lambda: on_start(facts(config, network, data)),
+                on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
             return Outcome("COMPLETE", result=fitted)
-        on_start(facts(config, network, data))
+        on_start({**facts(config, network, data), **restarted})
         result = fit(
             network,
             data,

@@ -345,7 +345,7 @@ def test_damaged_checkpoint_is_named(run_fit: RunFit, tmp_path: Path) -> None:
     whole = (tmp_path / "last.ckpt").read_bytes()
     for broken in (whole[: len(whole) // 2], b"", b"not a checkpoint at all", whole[:200] + bytes(300) + whole[500:]):
         (tmp_path / "last.ckpt").write_bytes(broken)
-        with pytest.raises(SweepError, match=rf"^{re.escape(str(tmp_path / 'last.ckpt'))} is damaged \(.+\); delete"):
+        with pytest.raises(SweepError, match=rf"^{re.escape(str(tmp_path / 'last.ckpt'))} is damaged \(.+\)$"):
             run_fit(trainer={"max_epochs": 2})
 
 

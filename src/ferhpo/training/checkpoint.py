@@ -19,10 +19,14 @@ from torch import nn
 from ferhpo.data.files import UNPACKING_ERRORS
 from ferhpo.errors import StorageError, SweepError, first_line
 
-LAST, BEST, NEXT_BEST = "last.ckpt", "best.ckpt", "next_best.ckpt"
+LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
 FORMAT = 1
 LAST_KEYS = ("history", "best_epoch", "confusion")
 BEST_KEYS = ("epoch", "metrics", "network", "confusion", "class_names", "preprocess")
+
+
+class DamagedError(SweepError):
+    """A checkpoint that is not what was written."""
 
 
 def save_checkpoints(
@@ -52,7 +56,7 @@ def kept_epochs(folder: Path) -> list[int]:
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """Return last.ckpt, or None where training has not begun. SweepError where the file is damaged."""
+    """Return last.ckpt, or None where training has not begun. DamagedError where the file is."""
     if not (folder / LAST).exists():
         (folder / NEXT_BEST).unlink(missing_ok=True)
         return None
@@ -66,8 +70,22 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     return last
 
 
+def set_aside_damaged(folder: Path) -> str:
+    """Where last.ckpt or best.ckpt is damaged, as after a power cut, rename last.ckpt to damaged.ckpt, so that training
+    begins anew; return why, or ""."""
+    try:
+        if load_last(folder) is not None and (folder / BEST).exists():
+            read(folder / BEST)
+    except DamagedError as error:
+        (folder / LAST).replace(folder / DAMAGED)
+        return f"begun again: {error}"
+    return ""
+
+
 def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU. SweepError where it is missing, damaged, or lacks one of the keys."""
+    """Return a checkpoint, on the CPU. SweepError where it is missing or of another format, DamagedError where it is
+    damaged or lacks one of the keys.
+    """
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
@@ -84,10 +102,7 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     except FileNotFoundError:
         raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
     except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
-        reason = first_line(error)
-        raise SweepError(
-            f"{path} is damaged ({reason}); delete its folder to train this trial from the beginning"
-        ) from None
+        raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     return checkpoint
 
 

@@ -1,0 +1,72 @@
+"""A trial whose checkpoint a power cut spoiled begins anew, says so, and ends as if nothing had been."""
+
+import pytest
+import torch
+
+from ferhpo.composing import compose
+from ferhpo.ledger import Ledger
+from ferhpo.study import SweepStudy
+from ferhpo.targets import instantiate
+from ferhpo.tracking import Tracker, TrackingSettings
+from ferhpo.trial import run_trial
+from tests.simulated_sweep import make_sweep
+
+SMALL = ["data.num_train=35", "data.num_val=14", "data.num_test=0", "data.image_size=24", "model.num_blocks=2"]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return compose("demo", [*SMALL, "model.width_multiplier=0.05", "trainer.max_epochs=2"]).config
+
+
+@pytest.fixture(scope="module")
+def data(config):
+    return instantiate(config["data"])
+
+
+def weights(folder):
+    network = torch.load(folder / "best.ckpt", weights_only=True)["network"]
+    return {name: tensor.numpy().tobytes() for name, tensor in network.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(config, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_trial(config, data, folder, 7, lambda epoch, row: None).state == "COMPLETE"
+    return weights(folder)
+
+
+@pytest.mark.parametrize("spoiled", ["last.ckpt", "best.ckpt", "next_best.ckpt"])
+def test_a_damaged_checkpoint_costs_the_epochs_and_not_the_trial(config, data, whole, tmp_path, spoiled):
+    def stop(epoch, row):
+        raise SystemExit
+
+    facts, epochs = [], []
+    with pytest.raises(SystemExit):
+        run_trial(config, data, tmp_path, 7, stop, facts.append)
+    (tmp_path / spoiled).write_bytes(b"PK" + bytes(1000))
+    outcome = run_trial(config, data, tmp_path, 7, lambda epoch, row: epochs.append(epoch), facts.append)
+    assert outcome.state == "COMPLETE"
+    assert epochs == [1, 2]
+    assert weights(tmp_path) == whole
+    assert "restarted" not in facts[0]
+    assert f"begun again: {tmp_path / spoiled} is damaged (" in facts[1]["restarted"]
+    assert (tmp_path / "damaged.ckpt").exists()
+
+
+def test_a_trial_that_began_again_says_so(tmp_path, caplog):
+    sweep = make_sweep(tmp_path, "sweep")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
+    tracker.open_sweep("sweep", {}, {}, "")
+    ledger = Ledger(sweep, study, tracker, 2)
+    ledger.start(ledger.next_trial().number)
+    ledger.report_facts(0, {"macs": 5, "restarted": "begun again: last.ckpt is damaged (no zip)"})
+    ledger.ended(0, "COMPLETE")
+    tracker.close(0)
+    study.close()
+    assert caplog.messages == ["trial 0: begun again: last.ckpt is damaged (no zip)"]
+    assert sweep.trials()[0].extra["restarted"] == "begun again: last.ckpt is damaged (no zip)"
+    assert '"ferhpo.restarted": "begun again: last.ckpt is damaged (no zip)"' in (
+        (sweep.folder / "spool.jsonl").read_text().replace('":"', '": "')
+    )
