@@ -14,7 +14,7 @@ import torch
 
 import ferhpo
 from ferhpo import cli
-from ferhpo.errors import ConfigError, StorageError, SweepError, TrackingError
+from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
 from ferhpo.record import META, check_disk, create_sweep, save_config
 from tests.conftest import TINY
 
@@ -266,3 +266,18 @@ def test_a_sweep_folder_without_a_record_is_named(tmp_path):
 def test_promote_of_a_sweep_without_a_store_is_named(existing):
     with pytest.raises(TrackingError, match=r"tracking\.uri is none; the registry needs a store"):
         ferhpo.promote("mine", output_dir=str(existing.folder.parent))
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:9", "Connection refused"),
+        ("no-such-host.invalid:6379", "Name or service not known"),
+    ],
+)
+def test_a_cluster_that_is_away_is_said_at_once_and_leaves_no_sweep(tiny, tmp_path, address, reason):
+    with pytest.raises(
+        FerhpoError, match=rf"compute.address is {re.escape(address)}: no Ray cluster .* \({reason}\); start"
+    ):
+        ferhpo.sweep("demo", [*tiny, f"compute.address={address}"])
+    assert not (tmp_path / "mlruns" / "demo").exists()

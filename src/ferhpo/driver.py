@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from ferhpo.config import ComputeSettings, Objective
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import ConfigError, FerhpoError, StorageError
+from ferhpo.errors import ConfigError, FerhpoError, StorageError, first_line
 from ferhpo.folds import EPOCH, report_unit
 from ferhpo.hanging import Watch, trace_of
 from ferhpo.ledger import CONTINUE, STOP, Ledger
@@ -76,6 +77,7 @@ def start_ray(compute: ComputeSettings) -> bool:
         "runtime_env": {"env_vars": worker_environment()},
     }
     if compute.address is not None:
+        _knock(compute.address)
         options["address"] = compute.address
     else:
         # "local": without an address Ray would join a cluster that `ray start` left on this machine.
@@ -85,15 +87,31 @@ def start_ray(compute: ComputeSettings) -> bool:
             ray.init(**options)
             return True
         except ConnectionError as error:
-            raise FerhpoError(
-                f"compute.address is {compute.address}: no Ray cluster answers there ({error}); "
-                "start one with `ray start --head`, or set compute.address=null"
-            ) from None
+            raise _no_cluster(compute.address, first_line(error).partition(". ")[0]) from None
         except Exception as error:  # Ray raises bare Exception for a node that is slow to start
             ray.shutdown()
             if attempt == NUM_START_ATTEMPTS:
                 raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
     raise AssertionError  # the last attempt returns or raises
+
+
+def _knock(address: str) -> None:
+    """FerhpoError where nobody listens at HOST:PORT: Ray would try for eight minutes before it says so."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
+
+
+def _no_cluster(address: str | None, reason: str) -> FerhpoError:
+    # With an explicit address Ray shows no token by itself, and a cluster asks for one by default.
+    token = "" if os.environ.get("RAY_AUTH_MODE") else ", set RAY_AUTH_MODE=token where it asks for one"
+    return FerhpoError(
+        f"compute.address is {address}: no Ray cluster lets us in there ({reason}); "
+        f"start one with `ray start --head`{token}, or set compute.address=null"
+    )
 
 
 def stop_ray() -> None:

@@ -104,6 +104,7 @@ def sweep(
     compute = ComputeSettings(**config["compute"])
     with RayStart(compute) as ray_start:
         data = load_data(composed)
+        ray_start.wait_if_joined()
         record = existing or create_sweep(composed)
         return _run(record, data, settings, ray_start, compute, warnings, listener)
 
@@ -131,6 +132,7 @@ def run_listed(
     compute = ComputeSettings(**config["compute"])
     with RayStart(compute) as ray_start:
         data = load_data(composed)
+        ray_start.wait_if_joined()
         record = existing or create_sweep(composed, kind, listed)
         return _run(record, data, settings, ray_start, compute, told, listener, finisher)
 

@@ -54,7 +54,7 @@ class RayStart:
     """
 
     def __init__(self, compute: ComputeSettings) -> None:
-        self.is_ours = False
+        self.is_ours, self.is_joined = False, compute.address is not None
         self.error: Exception | None = None
         self.done = threading.Event()
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
@@ -81,6 +81,11 @@ class RayStart:
             from ferhpo import driver
 
             driver.stop_ray()
+
+    def wait_if_joined(self) -> None:
+        """Wait where Ray is another's cluster: one that is away is said before anything is made on disk."""
+        if self.is_joined:
+            self.result()
 
     def result(self) -> None:
         self.done.wait()
