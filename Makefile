@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Two processes; the tests of a file share what its fixtures made
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Without bytecode files every worker compiles torch and Lightning anew: imports take three times as long.
 unexport PYTHONDONTWRITEBYTECODE

@@ -31,6 +31,12 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "faults: random kills (make test-faults)")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with long tests first: what is left for the end then takes both processes."""
+    long = {item.path for item in items if item.get_closest_marker("full")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     reports = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
     rows = [dict(report.user_properties).get("fault_round") for report in reports if report.when == "call"]
