@@ -80,14 +80,14 @@ def resume(folder: Path, num_trials: int) -> None:
         seconds[name] = now[0] - began[0], now[1] - began[1]
         began = time.perf_counter(), time.process_time()
 
-    from ferhpo import driver, running
+    from ferhpo import cluster, driver, running
     from ferhpo.composing import compose
     from ferhpo.config import ComputeSettings
     from ferhpo.targets import instantiate
 
     running.checking.check(compose("demo"))  # imports what the components of a configuration are made of
     phase("imports")
-    driver.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
+    cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
     phase("Ray")
     from ferhpo.keeping import Keeper
     from ferhpo.ledger import Ledger
@@ -120,7 +120,7 @@ def resume(folder: Path, num_trials: int) -> None:
     ledger.start(asked.number)
     assert ledger.next_trial() is not None
     phase("second ask")
-    driver.stop_ray()
+    cluster.stop_ray()
     print(json.dumps(seconds))
 
 

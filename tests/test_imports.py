@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "ferhpo"
 HEAVY = ("torch", "ray", "mlflow", "optuna")
 # What each package may be imported by: files, or folders with a slash at the end.
 ALLOWED = {
-    "ray": ("driver.py",),
+    "ray": ("cluster.py", "driver.py"),
     "mlflow": ("tracking/", "registry.py", "inference/served_model.py"),
     "optuna": ("study.py", "journal.py", "space.py", "reports/"),
     "hydra": ("composing.py",),

@@ -125,14 +125,14 @@ def test_plan_of_demo_is_what_its_networks_have():
 )
 def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, monkeypatch):
     """Against the driver's own count, in a Ray that says it has these resources."""
-    from ferhpo import driver
+    from ferhpo import cluster
     from ferhpo.config import ComputeSettings
 
     settings = ComputeSettings(**{key: yaml.safe_load(value) for key, value in (text.split("=") for text in compute)})
     resources = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
-    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: resources)
     found = planning._slots(settings)
-    assert found[0] == num_slots == driver.find_slots(settings).num_slots
+    assert found[0] == num_slots == cluster.find_slots(settings).num_slots
     assert found[1].startswith(where)
 
 

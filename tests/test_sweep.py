@@ -15,11 +15,11 @@ from ferhpo.errors import ConfigError, SweepError
 @pytest.fixture(scope="module", autouse=True)
 def ray_with_two_logical_gpus():
     """One Ray for the file: two CPUs, and two GPUs by Ray's own counting, without hardware."""
-    from ferhpo import driver
+    from ferhpo import cluster
 
-    driver.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
+    cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
     yield
-    driver.ray.shutdown()
+    cluster.stop_ray()
 
 
 CPU = "compute.gpus_per_trial=0"

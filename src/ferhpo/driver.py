@@ -1,4 +1,4 @@
-"""The Ray Tune run of a sweep: our searcher, our scheduler before the stock one, one callback. All of Ray is here.
+"""The Ray Tune run of a sweep: our searcher, our scheduler before the stock one, one callback.
 
 Ray moves work; the truth is in the ledger. What a reader would get wrong: a stopped trial's thread goes on to sit in
 its last `report` until the next trial resets the worker; its SystemExit comes only then.
@@ -9,17 +9,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ferhpo.cluster import Slots
 from ferhpo.config import ComputeSettings, Objective
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import ConfigError, FerhpoError, StorageError, first_line
+from ferhpo.errors import StorageError
 from ferhpo.folds import EPOCH, report_unit
 from ferhpo.hanging import Watch, trace_of
 from ferhpo.ledger import CONTINUE, STOP, Ledger
@@ -27,123 +26,15 @@ from ferhpo.stopping import StopNotice
 from ferhpo.study import derive_seed
 from ferhpo.targets import instantiate
 
-# Set before Ray is imported: it reads them at import.
-_ENVIRONMENT = {
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # time for a stopped trial to leave `report`; the default of 2 s hangs fit
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours hears it (stopping.py)
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_COLOR_PREFIX": "0",  # what Ray says of a dead worker is coloured even in a file
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_prestart_worker_first_driver": "0",  # the processes that Ray starts ahead of work never get a trial of Tune's
-}
-os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
-
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
+# isort: split
+# After ferhpo.cluster, which sets what Ray reads while it is imported
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
 DISK_REFUSED = "DISK_REFUSED"  # a worker's word for a StorageError; no outcome of the trial
-NUM_START_ATTEMPTS = 3  # ray.init waits 30 s for its node, and on a loaded machine that has been too little
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials run at a time, and what each one gets."""
-
-    num_slots: int
-    cpus: float
-    gpus: float
-
-
-def start_ray(compute: ComputeSettings) -> bool:
-    """Join the cluster that `compute.address` names, or start Ray on this machine. False where Ray ran already.
-
-    Raises FerhpoError where the cluster cannot be reached or Ray does not start.
-    """
-    if ray.is_initialized():
-        return False
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "runtime_env": {"env_vars": worker_environment()},
-    }
-    if compute.address is not None:
-        _knock(compute.address)
-        options["address"] = compute.address
-    else:
-        # "local": without an address Ray would join a cluster that `ray start` left on this machine.
-        options.update(address="local", num_cpus=compute.num_cpus, num_gpus=compute.num_gpus, include_dashboard=False)
-    for attempt in range(1, NUM_START_ATTEMPTS + 1):
-        try:
-            ray.init(**options)
-            return True
-        except ConnectionError as error:
-            raise _no_cluster(compute.address, first_line(error).partition(". ")[0]) from None
-        except Exception as error:  # Ray raises bare Exception for a node that is slow to start
-            ray.shutdown()
-            if attempt == NUM_START_ATTEMPTS:
-                raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
-    raise AssertionError  # the last attempt returns or raises
-
-
-def _knock(address: str) -> None:
-    """FerhpoError where nobody listens at HOST:PORT: Ray would try for eight minutes before it says so."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "/" not in host:
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
-
-
-def _no_cluster(address: str | None, reason: str) -> FerhpoError:
-    # With an explicit address Ray shows no token by itself, and a cluster asks for one by default.
-    token = "" if os.environ.get("RAY_AUTH_MODE") else ", set RAY_AUTH_MODE=token where it asks for one"
-    return FerhpoError(
-        f"compute.address is {address}: no Ray cluster lets us in there ({reason}); "
-        f"start one with `ray start --head`{token}, or set compute.address=null"
-    )
-
-
-def stop_ray() -> None:
-    """End, or leave, what `start_ray` started or joined."""
-    ray.shutdown()
-
-
-def worker_environment() -> dict[str, str]:
-    """What the workers' processes need in their environment, also on other nodes."""
-    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR"]
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
-def find_slots(compute: ComputeSettings) -> Slots:
-    """Share the cluster's CPUs and GPUs out to trials. Raises ConfigError where not one trial fits."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
-    limits = [compute.max_concurrent] if compute.max_concurrent is not None else []
-    limits += [int(num_gpus / gpus + 1e-9)] if gpus else []
-    limits += [int(num_cpus / compute.cpus_per_trial + 1e-9)] if compute.cpus_per_trial else []
-    num_slots = max(min([*limits, int(num_cpus)]), 0)
-    if num_slots < 1:
-        raise ConfigError(
-            "compute",
-            [
-                f"no trial fits: a trial wants {compute.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, and there are "
-                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs; lower compute.cpus_per_trial or compute.gpus_per_trial"
-            ],
-        )
-    cpus = compute.cpus_per_trial if compute.cpus_per_trial is not None else float(max(num_cpus // num_slots, 1))
-    return Slots(num_slots, cpus, gpus)
 
 
 class _Stub:

@@ -151,11 +151,11 @@ def _run(
     space, seed = composed.space(), int(config["seed"])
     study = SweepStudy(record.folder, space, config["sampler"], seed, record.objective, record.listed)
     with _recording(record, study, settings, data, config["num_trials"], listener) as (ledger, drawing, keeper):
-        from ferhpo import driver
+        from ferhpo import cluster, driver
 
         try:
             ray_start.result()
-            slots = driver.find_slots(compute)
+            slots = cluster.find_slots(compute)
             finished = ledger.is_finished or driver.run(ledger, data, compute, record.objective, slots)
         except KeyboardInterrupt:
             finished = False

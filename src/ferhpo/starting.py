@@ -62,10 +62,10 @@ class RayStart:
     def _work(self, compute: ComputeSettings) -> None:
         if compute.address is None:  # read at Ray's import: its servers of this machine then listen on 127.0.0.1 only
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        from ferhpo import driver
+        from ferhpo import cluster
 
         try:
-            self.is_ours = driver.start_ray(compute)
+            self.is_ours = cluster.start_ray(compute)
         except FerhpoError as error:
             self.error = error
         finally:
@@ -78,9 +78,9 @@ class RayStart:
     def __exit__(self, *error: object) -> None:
         self.done.wait()
         if self.is_ours:
-            from ferhpo import driver
+            from ferhpo import cluster
 
-            driver.stop_ray()
+            cluster.stop_ray()
 
     def wait_if_joined(self) -> None:
         """Wait where Ray is another's cluster: one that is away is said before anything is made on disk."""
