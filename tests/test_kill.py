@@ -16,11 +16,13 @@ import ferhpo
 from ferhpo.errors import FerhpoError
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
-NUM_TRIALS, NUM_EPOCHS = 6, 5
+NUM_TRIALS, NUM_EPOCHS = 4, 5
 OVERRIDES = [
     "name=hurt",
     f"num_trials={NUM_TRIALS}",
     f"trainer.max_epochs={NUM_EPOCHS}",
+    "scheduler=none",  # which might stop just the trial that is to be interrupted
+    "tracking.report=false",
     "data.num_train=1400",  # an epoch takes about a second
     "data.num_val=140",
     "data.num_test=14",
@@ -60,7 +62,7 @@ def wait_for(holds, driver, folder, log):
 def is_worth_killing(trials):
     """A trial has ended, and another runs with an epoch behind it and more to come."""
     going_on = [t for t in trials if t.state == "RUNNING" and t.decisions and t.decisions[-1] == "CONTINUE"]
-    return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 1 for t in going_on)
+    return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 2 for t in going_on)
 
 
 def refuse_second_driver(driver, folder, log):
@@ -198,15 +200,14 @@ def assert_whole(folder):
     """Every trial once and ended, in the study and in MLflow, its epochs 1 to n in both."""
     trials = ferhpo.load_sweep("hurt", folder).trials()
     assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
-    assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert {trial.state for trial in trials} == {"COMPLETE"}
     client, parents, children = runs_by_trial(folder)
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert {number: len(runs) for number, runs in children.items()} == dict.fromkeys(range(NUM_TRIALS), 1)
     for trial in trials:
-        assert [row["epoch"] for row in trial.epochs] == list(range(1, len(trial.epochs) + 1))
-        assert trial.state == "PRUNED" or len(trial.epochs) == NUM_EPOCHS
+        assert [row["epoch"] for row in trial.epochs] == list(range(1, NUM_EPOCHS + 1))
         (run,) = children[trial.number]
-        assert (run.info.status, run.data.tags["ferhpo.state"]) == ("FINISHED", trial.state)
+        assert (run.info.status, run.data.tags["ferhpo.state"]) == ("FINISHED", "COMPLETE")
         for key in ("val_acc", "train_loss", "epoch_seconds"):
             points = client.get_metric_history(run.info.run_id, key)
             assert [(point.step, point.value) for point in points] == [(row["epoch"], row[key]) for row in trial.epochs]

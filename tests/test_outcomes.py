@@ -159,22 +159,23 @@ def test_samplers_learn_of_what_cannot_be(ended):
 
 
 def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_path, capsys):
-    arguments = faulty(tmp_path, faults("error", "error_too"), "num_trials=40", "compute.stop_after_failures=3")
+    arguments = faulty(tmp_path, faults("error", "error_too"), "num_trials=40", "compute.stop_after_failures=2")
     assert main(["sweep", *arguments]) == 3
     said = capsys.readouterr().err
     assert said.count("a mistake in user code") == 1
     assert said.startswith(
-        "the first 3 trials all failed: KeyError: 'a mistake in user code'; mend that and go on with"
+        "the first 2 trials all failed: KeyError: 'a mistake in user code'; mend that and go on with"
     )
     record = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
-    assert 3 <= len(record.trials()) <= 5
+    num_trials = len(record.trials())
+    assert 2 <= num_trials <= 4
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert {run.info.status for run in client.search_runs(["1"])} == {"FAILED"}
     with pytest.raises(FailuresError):  # a resume tries again, and its own first trials count
         ferhpo.sweep("faulty", [f"output_dir={tmp_path / 'mlruns'}"], resume=True)
-    assert len(record.trials()) > 5
+    assert len(record.trials()) > num_trials
 
 
 def start(*arguments, log, **environment):
