@@ -8,15 +8,20 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import ferhpo
 from ferhpo import cli
+from ferhpo.config import ComputeSettings
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
 from ferhpo.record import META, check_disk, create_sweep, save_config
+from ferhpo.starting import RayStart, tracking_settings
+from ferhpo.tracking.store import connect
 from tests.conftest import TINY
+from tests.servers import assert_whole_in_mlflow
 
 
 @pytest.fixture
@@ -246,6 +251,60 @@ def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys,
         "wait for it, or stop that process"
     )
     assert (existing.folder / META).read_bytes() == before, "the second driver changed nothing"
+
+
+def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, monkeypatch):
+    """The other one comes between the look at the folder and the writing."""
+    config = {**composed.config, "output_dir": str(tmp_path), "name": "one"}
+
+    def state():
+        monkeypatch.setattr("ferhpo.record.git_state", dict)
+        create_sweep(replace(composed, config={**config, "seed": 77}))
+        return {}
+
+    monkeypatch.setattr("ferhpo.record.git_state", state)
+    with pytest.raises(SweepError, match="sweep one exists"):
+        create_sweep(replace(composed, config=config))
+    assert ferhpo.load_sweep("one", tmp_path).config["seed"] == 77
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [META]
+
+
+def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a mistake in user code")
+
+    monkeypatch.setattr("ferhpo.training.module.Classifier.training_step", broken)
+    result = ferhpo.train("demo", [*tiny, "name=broken"])
+    (trial,) = result.sweep.trials()
+    assert (result.counts, trial.state) == ({"FAILED": 1}, "FAILED")
+    assert trial.reason.startswith("RuntimeError: a mistake in user code\nTraceback")
+    assert_whole_in_mlflow(connect(tracking_settings(result.sweep.config)), result.sweep)
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "status"), [(KeyboardInterrupt, "STOPPED", "KILLED"), (ValueError, "FAILED", "FAILED")]
+)
+def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, raised, state, status):
+    def broken(*arguments):
+        raise raised
+
+    monkeypatch.setattr("ferhpo.publishing.export", broken)
+    with pytest.raises(raised):
+        ferhpo.train("demo", [*tiny, "name=early"])
+    sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
+    client = connect(tracking_settings(sweep.config))
+    runs = {run.info.run_name: run for run in client.search_runs(["1"])}
+    assert {name: run.info.status for name, run in runs.items()} == {"early": status, "early-000": "FINISHED"}
+    assert runs["early"].data.tags["ferhpo.state"] == state
+
+
+def test_a_ray_that_cannot_be_imported_is_told_and_hangs_nothing(monkeypatch):
+    def broken(compute):
+        raise ImportError("no module ray")
+
+    monkeypatch.setattr("ferhpo.cluster.start_ray", broken)
+    with pytest.raises(ImportError, match="no module ray"), RayStart(ComputeSettings()) as start:
+        start.result()
 
 
 def test_a_sweep_that_has_not_come_to_a_trial_is_listed(capsys, existing):

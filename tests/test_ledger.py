@@ -1,11 +1,12 @@
 """The ledger at each event of a sweep, without Ray; test_exact_resume.py kills whole sweeps at them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from ferhpo.config import Objective
-from ferhpo.driver import RecordingScheduler
+from ferhpo.driver import LedgerCallback, RecordingScheduler
 from ferhpo.ledger import STOP, Ledger
 from ferhpo.record import load_sweep
 from ferhpo.starting import tracking_settings
@@ -202,3 +203,73 @@ def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
         spool.write_text("".join(spool.read_text().splitlines(keepends=True)[:kept_lines]))
         assert sync(sweep.name, str(tmp_path)) > kept_lines
         assert_whole_in_mlflow(connect(tracking_settings(sweep.config)), sweep)
+
+
+def test_a_sweep_that_is_stopped_in_its_last_trials_has_not_ended(tmp_path):
+    sweep = make_sweep(tmp_path, "sweep")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+    ledger = Ledger(sweep, study, tracker, 1)
+    ledger.start(ledger.next_trial().number)
+    ledger.notice()
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "CONTINUE")
+    ledger.left(0)
+    assert (ledger.running, ledger.is_finished) == ({}, False)
+    study.close()
+
+
+@pytest.mark.parametrize("last", ["CONTINUE", "STOP"])
+def test_of_a_trial_whose_worker_dies_after_its_last_report_nothing_is_lost(tmp_path, last):
+    sweep = make_sweep(tmp_path, "sweep", "compute.max_retries=0")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+    ledger = Ledger(sweep, study, tracker, 2)
+    ledger.start(ledger.next_trial().number)
+    for epoch in range(1, 2 if last == "STOP" else ledger.num_reports + 1):
+        ledger.report(0, epoch, {"val_acc": 0.5}, lambda: last)
+    ledger.lost(0, "killed")
+    assert study.trial(0).state == ("PRUNED" if last == "STOP" else "COMPLETE")
+    study.close()
+
+
+def test_a_fault_of_ours_at_the_end_of_a_trial_runs_it_no_second_time(tmp_path):
+    """Tune takes what a callback raises for the trial's own fault, and asks what to do with the trial."""
+    sweep = make_sweep(tmp_path, "sweep")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
+
+    def listener(ledger):
+        if study.trial(0).state != "RUNNING":
+            raise OSError("stdout is full")
+
+    ledger = Ledger(sweep, study, tracker, 2, listener)
+    callback, trial = LedgerCallback(ledger), SimpleNamespace(config={"number": ledger.next_trial().number})
+    callback.on_trial_start(0, [], trial)
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
+    for tell in (callback.on_trial_complete, callback.on_trial_error):
+        with pytest.raises(OSError, match="stdout is full"):
+            tell(0, [], trial)
+    assert study.trial(0).state == "PRUNED"
+    assert ledger.next_trial().number == 1
+    study.close()
+
+
+def test_a_run_that_a_kill_left_half_described_is_described_at_the_resume(tmp_path):
+    sweep = make_sweep(tmp_path, "sweep")
+    study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+    described = []
+    for is_whole in (False, True, True):
+        tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
+        tracker.open_sweep("sweep", {}, {}, "")
+
+        def describe(trial, config, tracker=tracker, is_whole=is_whole):
+            described.append(trial.number)
+            tracker.log_text(trial.number, "...", "config.yaml")
+            if is_whole:
+                tracker.log_dataset(trial.number, "faces", "d" * 64, "drawn", {}, "training")
+
+        ledger = Ledger(sweep, study, tracker, 1, on_new_trial=describe)
+        ledger.start(ledger.next_trial().number)
+        tracker.close(0)
+    assert described == [0, 0]
+    study.close()

@@ -1,9 +1,12 @@
 """A trial whose checkpoint a power cut spoiled begins anew, says so, and ends as if nothing had been."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ferhpo.composing import compose
+from ferhpo.errors import StorageError
 from ferhpo.ledger import Ledger
 from ferhpo.study import SweepStudy
 from ferhpo.targets import instantiate
@@ -61,6 +64,7 @@ def test_a_trial_that_began_again_says_so(tmp_path, caplog):
     tracker.open_sweep("sweep", {}, {}, "")
     ledger = Ledger(sweep, study, tracker, 2)
     ledger.start(ledger.next_trial().number)
+    ledger.report_facts(0, {"macs": 5})  # of the worker before
     ledger.report_facts(0, {"macs": 5, "restarted": "begun again: last.ckpt is damaged (no zip)"})
     ledger.ended(0, "COMPLETE")
     tracker.close(0)
@@ -70,3 +74,21 @@ def test_a_trial_that_began_again_says_so(tmp_path, caplog):
     assert '"ferhpo.restarted": "begun again: last.ckpt is damaged (no zip)"' in (
         (sweep.folder / "spool.jsonl").read_text().replace('":"', '": "')
     )
+
+
+def test_a_disk_that_does_not_answer_makes_no_trial_begin_again(config, data, tmp_path, monkeypatch):
+    """As a shared folder may, for a moment: the sweep ends, and its resume goes on from the checkpoint."""
+    assert run_trial(config, data, tmp_path / "trial", 7, lambda epoch, row: None).state == "COMPLETE"
+    before = (tmp_path / "trial" / "last.ckpt").read_bytes()
+
+    def stale(path):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", stale)
+        with pytest.raises(StorageError, match=r"last\.ckpt cannot be read: Stale file handle"):
+            run_trial(config, data, tmp_path / "trial", 7, lambda epoch, row: None)
+    assert (tmp_path / "trial" / "last.ckpt").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/trial cannot be made: Not a directory"):
+        run_trial(config, data, tmp_path / "file" / "trial", 7, lambda epoch, row: None)

@@ -95,3 +95,10 @@ def test_a_training_ends_its_epoch_before_it_stops(tiny, tmp_path, monkeypatch, 
     (after,) = again.sweep.trials()
     assert (again.finished, after.state, len(after.epochs)) == (True, "COMPLETE", 3)
     assert after.epochs[: len(trial.epochs)] == trial.epochs
+
+
+def test_a_notice_during_the_probe_lets_the_first_epoch_end(tiny, monkeypatch):
+    monkeypatch.setattr("ferhpo.training.epoch_end.probe", lambda *arguments, **settings: send())
+    result = ferhpo.train("demo", [*tiny, "tracking=none"])
+    (trial,) = result.sweep.trials()
+    assert (result.finished, trial.state, len(trial.epochs)) == (False, "RUNNING", 1)

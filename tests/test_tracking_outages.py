@@ -259,11 +259,16 @@ def test_a_run_that_the_server_makes_too_late_is_deleted(proxy, tmp_path, monkey
     assert tracker.flush(30) == 0
     experiment_id = client.get_experiment_by_name("late").experiment_id
     wait_until(lambda: len(client.search_runs([experiment_id])) == 3)  # the sweep's, and two of trial 0
+    held = iter([4.0])
+    tracker.log_fold(0, 0, [{"epoch": 1, "val_acc": 0.5}], {"fold_val_acc": 0.5}, None)
+    assert tracker.flush(30) == 0
+    wait_until(lambda: len(client.search_runs([experiment_id])) == 5)
     tracker.close_trial(0, "COMPLETE")
     tracker.close_sweep("COMPLETE", "")
     assert tracker.close(30) == 0
     runs = runs_in(client, "late")
-    assert {name: run.info.status for name, run in runs.items()} == {"demo": "FINISHED", "demo-000": "FINISHED"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert sorted(runs) == ["demo", "demo-000", "demo-000-fold0"]
     assert runs["demo-000"].data.metrics == {"val_acc": 0.5}
 
 

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -256,3 +257,15 @@ def test_a_sqlite_store_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; correct tracking.uri"):
         check_store(TrackingSettings(output_dir=tmp_path / "file" / "out"))
     assert check_store(TrackingSettings(output_dir=tmp_path / "new")) is None
+
+
+def test_records_are_on_disk_before_the_store_has_them(tmp_path, monkeypatch):
+    """Else a loss of power leaves the store ahead of the file, and a resume records the epochs once more."""
+    tracker = Tracker(tmp_path, TrackingSettings(output_dir=tmp_path))
+    tracker.open_sweep("demo", {}, {}, "")
+    order = []
+    shipper = tracker._shipper
+    monkeypatch.setattr(shipper.spool, "sync_to_disk", lambda: order.append("disk"))
+    shipper._writer = SimpleNamespace(write=lambda records, is_over: order.append("store") or True)
+    shipper.ship()
+    assert order == ["disk", "store"]

@@ -82,7 +82,7 @@ def _knock(address: str) -> None:
     if colon and port.isdigit() and "/" not in host:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
 
 

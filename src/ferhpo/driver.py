@@ -163,7 +163,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._outcomes: dict[int, tuple[str, str]] = {}
-        self._fault: StorageError | None = None
+        self.fault: Exception | None = None  # of ours, in a callback
         self._running: dict[int, Trial] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -176,7 +176,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
         for number in self.ledger.hanging():
             actor = self._running[number].temporary_state.ray_actor
             if number not in self._outcomes and actor is not None:
-                self._outcomes[number] = "FAILED", self._why_hanging(number)
+                if not self.ledger.is_over(number):
+                    self._outcomes[number] = "FAILED", self._why_hanging(number)
                 ray.kill(actor)  # Tune then calls on_trial_error
 
     def _why_hanging(self, number: int) -> str:
@@ -189,7 +190,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     ) -> None:
         number = trial.config["number"]
         if result.get("outcome") == DISK_REFUSED:
-            raise StorageError(f"trial {number}: {result['reason']}; free some space and resume")
+            raise StorageError(f"trial {number}: {result['reason']}; mend that and resume")
         if "outcome" in result:
             self._outcomes[number] = (result["outcome"], result.get("reason", ""))
 
@@ -202,14 +203,14 @@ class LedgerCallback(_Unsaved, tune.Callback):
                 self.ledger.left(number)
             else:
                 self.ledger.stopped(number)
-        except StorageError as error:  # Tune takes it for the trial's, and calls on_trial_error next
-            self._fault = error
+        except Exception as error:  # Tune takes it for the trial's, and calls on_trial_error next
+            self.fault = error
             raise
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
         if number in self._outcomes:
             self.ledger.ended(number, *self._outcomes.pop(number))
         elif self.ledger.is_stopping:  # a cluster may send its notice to the workers too
@@ -235,15 +236,13 @@ def worker_trial(
     config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None
 ) -> None:
     """What a worker runs: one trial after the other in a warm process."""
-    import traceback
-
     facts: dict[str, Any] = {}
     unit = report_unit(config["config"])
     watch = Watch(Path(config["folder"]), timeout_seconds)
     watch.start()
 
     from ferhpo.cross_validation import runner_of
-    from ferhpo.trial import release_memory
+    from ferhpo.trial import failure, release_memory
 
     def tell(result: dict[str, Any]) -> None:
         watch.stop()  # it may wait long for the driver
@@ -271,9 +270,7 @@ def worker_trial(
         raise
     except Exception as error:
         # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
-        notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
-        reason = f"{notes}{type(error).__name__}: {error}\n{traceback.format_exc()}"
-        tell({"outcome": "FAILED", "reason": reason})
+        tell({"outcome": "FAILED", "reason": failure(error)})
         raise
     finally:
         watch.close()
@@ -292,7 +289,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     if not section["_target_"].endswith("FIFOScheduler"):
         extra = {"metric": objective.metric, "mode": objective.mode}
     stock = instantiate(section, allowed=config["allowed_targets"], **extra)
-    searcher = StudySearcher(ledger)
+    searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
     scratch = ledger.sweep.folder / "ray"
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -315,7 +312,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),
-            callbacks=[LedgerCallback(ledger)],
+            callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
         ),
@@ -324,7 +321,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
         try:
             tuner.fit()
         except tune.TuneError as error:
-            raise _storage_error(error) or error from None
+            raise callback.fault or _storage_error(error) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
 

@@ -15,6 +15,8 @@ FerhpoError
 
 from collections.abc import Sequence
 
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 class FerhpoError(Exception):
     """Base of every error that ferhpo raises on purpose."""
@@ -84,3 +86,10 @@ def first_line(text: object) -> str:
     """The first line of a reason or an exception; of an exception without words its type."""
     words = str(text).strip() or (type(text).__name__ if isinstance(text, BaseException) else "no reason was recorded")
     return words.splitlines()[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a device or the host had no memory left."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)

@@ -9,6 +9,7 @@ so one that is not among the best will never be.
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,11 @@ class Keeper:
 
     def measure(self, number: int) -> None:
         """Learn from an ended trial what the next may need."""
-        files = self.record.trial_folder(number).rglob("*")
-        self._largest_bytes = max(self._largest_bytes, sum(path.stat().st_size for path in files if path.is_file()))
+        num_bytes = 0
+        for path in self.record.trial_folder(number).rglob("*"):
+            with suppress(FileNotFoundError):  # renamed just now, by the drawing of figures
+                num_bytes += path.stat().st_size if path.is_file() else 0
+        self._largest_bytes = max(self._largest_bytes, num_bytes)
 
     def check_space(self, num_slots: int) -> None:
         """Warn, once, where little space is left; raise StorageError where the next trials could fill the disk.

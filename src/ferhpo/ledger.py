@@ -77,7 +77,7 @@ class Ledger:
         for number in study.interrupted():
             trial = study.trial(number)
             self._seconds_before[number] = self._epoch_seconds(number)
-            if self._is_over(trial):
+            if self.is_over(number):
                 self._end(number, self._state_after_stop(trial))
             else:
                 self._waiting.append(number)
@@ -93,9 +93,9 @@ class Ledger:
 
     @property
     def is_finished(self) -> bool:
-        """Nothing runs, and nothing is left to start."""
+        """Every trial was asked, and has ended: one that a stop left in the middle has not."""
         asked_all = self.num_trials is not None and self.study.num_asked >= self.num_trials
-        return asked_all and not self._waiting and not self.running
+        return asked_all and not self.study.interrupted()
 
     def start(self, number: int) -> None:
         """A trial was handed to a worker."""
@@ -108,10 +108,11 @@ class Ledger:
 
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
         """What a worker knows of its trial before the first epoch."""
-        if number in self._facts or not facts:
+        known = self._facts.get(number, {})
+        if not facts or known == facts:
             return
         self._facts[number] = dict(facts)
-        if "restarted" in facts:
+        if facts.get("restarted") != known.get("restarted"):
             log.warning("trial %d: %s", number, facts["restarted"])
         self.runs.log_facts(number, facts)
 
@@ -167,14 +168,14 @@ class Ledger:
 
     def left(self, number: int) -> None:
         """A trial's run ended between two reports because the sweep stops: it stays open, and a resume goes on."""
-        trial = self.study.trial(number)
-        if self._is_over(trial):
+        if self.is_over(number):
             self.stopped(number)
         else:
             self.running.pop(number, None)
 
-    def _is_over(self, trial: TrialRecord) -> bool:
+    def is_over(self, number: int) -> bool:
         """Whether a trial has no report left to make."""
+        trial = self.study.trial(number)
         return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
 
     def ended(self, number: int, state: str, reason: str = "") -> None:
@@ -183,7 +184,13 @@ class Ledger:
 
     def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
         """The worker or its node died: the trial goes on from its checkpoint, compute.max_retries times without a new
-        report in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE."""
+        report in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE.
+
+        Of one that had made its last report nothing was lost.
+        """
+        if self.is_over(number):
+            self.stopped(number)
+            return
         num_reports = len(self.study.trial(number).reports)
         reports_before, num_losses = self._losses.get(number, (num_reports, 0))
         num_losses = num_losses + 1 if num_reports == reports_before else 1

@@ -81,7 +81,7 @@ def register(
     model_id = None if best is None or settings.off else tracker.model_id(best.number)
     if best is None or model_id is None:
         return None
-    name = settings.registered_model_name or f"ferhpo-{record.name}"
+    name = settings.registered_name(record.name)
     tags = {
         "ferhpo.sweep": record.name,
         "ferhpo.trial": str(best.number),

@@ -127,10 +127,26 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
         meta["listed"] = list(listed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / META, meta)
+        _publish(folder / META, meta)
+    except FileExistsError:  # by another driver, just now
+        raise exists_error(folder) from None
     except OSError as error:
         raise _refused(folder, error) from None
     return Sweep(folder, meta["id"], composed, meta)
+
+
+def _publish(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that must be new. FileExistsError where it is not."""
+    own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_json(own, content)
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        own.replace(path)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def save_config(sweep: Sweep) -> None:

@@ -17,7 +17,7 @@ from ferhpo.config import Composed, ComputeSettings
 from ferhpo.cross_validation import runner_of
 from ferhpo.data.dataset import FaceData
 from ferhpo.drawing import Drawing
-from ferhpo.errors import FerhpoError, StorageError, TrackingError
+from ferhpo.errors import FerhpoError, StorageError, TrackingError, first_line
 from ferhpo.keeping import Keeper, has_checkpoint
 from ferhpo.ledger import CONTINUE, Ledger
 from ferhpo.record import (
@@ -41,6 +41,7 @@ from ferhpo.starting import (
 from ferhpo.stopping import StopNotice
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
+from ferhpo.trial import failure
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
 ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
@@ -176,7 +177,7 @@ def _recording(
     num_trials: int | None,
     listener: Listener,
 ) -> Iterator[tuple[Ledger, Drawing, Keeper]]:
-    """Open a sweep in tracking; let go of tracking and study at the end. An error of ours ends it as FAILED there."""
+    """Open a sweep in tracking; let go of tracking and study at the end. An error ends it there too, as FAILED."""
     tracker = drawing = ledger = None
     try:
         record.meta.setdefault("data", {"digest": data.digest, "split_name": data.split_name})
@@ -195,24 +196,32 @@ def _recording(
                 keeper.check_space(num_slots=len(ledger.running) + 1)
 
         ledger = Ledger(record, study, tracker, num_trials, listener, _opener(record, tracker, data), trial_ended)
-        try:
-            for trial in study.trials():
-                keeper.measure(trial.number)
-            if not ledger.is_finished:
-                keeper.check_space(num_slots=1)
-            yield ledger, drawing, keeper
-        except FerhpoError as error:
+        for trial in study.trials():
+            keeper.measure(trial.number)
+        if not ledger.is_finished:
+            keeper.check_space(num_slots=1)
+        yield ledger, drawing, keeper
+    except BaseException as error:
+        if tracker is not None and tracker.is_open:
             with suppress(StorageError):
-                ledger.interrupt("FAILED", str(error))
-                tracker.close_sweep("FAILED", f"**{record.name}** ended before its trials: {error}")
-                tracker.flush(ERROR_SHIP_SECONDS)
-            raise
+                _end_early(record, tracker, ledger, error)
+        raise
     finally:
         if drawing is not None:
             drawing.close()
         if tracker is not None:
             tracker.close(1.0)
         study.close()
+
+
+def _end_early(record: Sweep, tracker: Tracker, ledger: Ledger | None, error: BaseException) -> None:
+    """End the runs in tracking that are open, because of an error or of a person."""
+    is_error = isinstance(error, Exception)
+    state, why = ("FAILED", first_line(error)) if is_error else ("STOPPED", "stopped by a person; resume goes on")
+    if ledger is not None:
+        ledger.interrupt(state, str(error) if is_error else why)
+    tracker.close_sweep(state, f"**{record.name}** ended before its trials: {why}")
+    tracker.flush(ERROR_SHIP_SECONDS)
 
 
 def train(
@@ -271,6 +280,10 @@ def train(
             except KeyboardInterrupt:
                 finished = False
                 ledger.interrupt()
+            except FerhpoError:  # of disk or checkpoint: once it is mended, a resume goes on
+                raise
+            except Exception as error:
+                ledger.ended(number, "FAILED", failure(error))
         return finish(record, ledger.tracker, drawing, keeper, settings, data.digest, finished, warnings)
 
 

@@ -16,7 +16,7 @@ from ferhpo.config import Composed, ComputeSettings
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features import with_hog
-from ferhpo.errors import ConfigError, FerhpoError, SweepError
+from ferhpo.errors import ConfigError, SweepError
 from ferhpo.folds import num_folds
 from ferhpo.journal import FolderLock
 from ferhpo.model_section import shared_hog
@@ -62,11 +62,11 @@ class RayStart:
     def _work(self, compute: ComputeSettings) -> None:
         if compute.address is None:  # read at Ray's import: its servers of this machine then listen on 127.0.0.1 only
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        from ferhpo import cluster
-
         try:
+            from ferhpo import cluster
+
             self.is_ours = cluster.start_ray(compute)
-        except FerhpoError as error:
+        except Exception as error:  # `result` raises it
             self.error = error
         finally:
             self.done.set()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import Diverged, Infeasible, first_line
+from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
 from ferhpo.model_section import given_features, is_estimator
 from ferhpo.targets import instantiate
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ferhpo.training.fit import FitResult
 
 Report = Callable[[int, dict[str, float]], None]
-OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,6 @@ def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int
             raise Infeasible(f"out of memory while building the network: {first_line(error)}") from None
         raise Infeasible(f"the network cannot be built: {first_line(error)}") from None
     return network  # type: ignore[no-any-return]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that a device or the host had no memory left."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS)
 
 
 def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
@@ -114,7 +106,10 @@ def run_trial(
     from ferhpo.training.checkpoint import set_aside_damaged
     from ferhpo.training.fit import fit
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}") from error
     if num_threads:
         torch.set_num_threads(num_threads)
     allowed = config.get("allowed_targets") or ()
@@ -166,6 +161,13 @@ def run_trial(
     finally:
         release_memory()
     return Outcome("COMPLETE", result=result)
+
+
+def failure(error: Exception) -> str:
+    """The reason of a FAILED trial: what was raised, in which fold, and its traceback."""
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
+    text = "".join(traceback.format_exception(error))
+    return f"{notes}{type(error).__name__}: {error}\n{text}"
 
 
 def release_memory() -> None:

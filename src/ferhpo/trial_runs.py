@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ferhpo.errors import SweepError
+from ferhpo.errors import StorageError, SweepError
 from ferhpo.folds import EPOCH, fold_folder, report_unit
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
@@ -26,7 +26,7 @@ BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
 class TrialRuns:
     """The runs of a sweep's trials in tracking.
 
-    on_new_trial: called with a trial and its configuration when its run was opened for the first time
+    on_new_trial: called with a trial and its configuration when its run was opened; describes it, its data set last
     """
 
     def __init__(
@@ -41,10 +41,9 @@ class TrialRuns:
 
     def open(self, trial: TrialRecord) -> None:
         """Open a trial's run, or open it again."""
-        is_new = not self.tracker.was_opened(trial.number)
         config = self.space.apply(trial.sample)
         self.tracker.open_trial(trial.number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
-        if is_new:
+        if not self.tracker.was_described(trial.number):
             self.on_new_trial(trial, config)
 
     def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
@@ -128,7 +127,7 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
 
     try:
         kept = [read(path) for path in checkpoints]
-    except SweepError:
+    except (SweepError, StorageError):
         return None  # a damaged one is told where its network is wanted
     confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
     return {"class_names": kept[0]["class_names"], "confusion": confusion}

@@ -56,7 +56,7 @@ def promote(name: str, alias: str = "champion", version: int | None = None, outp
 
     record = load_sweep(name, output_dir)
     settings = tracking_settings(record.config)
-    return registry.promote(settings, settings.registered_model_name or f"ferhpo-{record.name}", version, alias)
+    return registry.promote(settings, settings.registered_name(record.name), version, alias)
 
 
 def store_of(name: str, output_dir: str = "mlruns") -> str:

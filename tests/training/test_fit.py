@@ -329,7 +329,7 @@ def test_shared_images_stay_as_they_are(run_fit: RunFit, data: FaceData) -> None
 
 
 def test_full_disk_is_named(run_fit: RunFit, tmp_path: Path) -> None:
-    (tmp_path / "next_best.tmp").symlink_to("/dev/full")
+    (tmp_path / "half_next_best.ckpt").symlink_to("/dev/full")
     message = f"{tmp_path / 'next_best.ckpt'} cannot be written: No space left on device"
     with pytest.raises(StorageError, match=f"^{re.escape(message)}$"):
         run_fit()

@@ -88,7 +88,8 @@ class RunWriter:
         elif op == "close":
             self._flush(run)
             self.client.set_terminated(self.shipped.runs[run], _STATUS.get(record["state"], "FAILED"), time_ms)
-            self._remove_twins(run)
+            for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
+                self._remove_twins(in_doubt)
         elif op == "fold":
             self._write_fold(f"{run}/fold{record['fold']}", record)
         elif op == "dataset":
@@ -134,11 +135,10 @@ class RunWriter:
 
     def _remove_twins(self, run: str) -> None:
         """Delete runs that the store made after all, long after it was asked to: ours has the records."""
-        if run in self.shipped.in_doubt:
-            for twin in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
-                if twin.info.run_id != self.shipped.runs[run]:
-                    self.client.delete_run(twin.info.run_id)
-            self.shipped.in_doubt.remove(run)
+        for twin in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
+            if twin.info.run_id != self.shipped.runs[run]:
+                self.client.delete_run(twin.info.run_id)
+        self.shipped.in_doubt.remove(run)
 
     def _write_fold(self, run: str, record: Record) -> None:
         """A fold that has ended, from its one record to a run that has ended.

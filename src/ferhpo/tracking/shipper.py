@@ -98,6 +98,7 @@ class Shipper:
             if not records:
                 return
             began = time.monotonic()
+            self.spool.sync_to_disk()  # before the store has them: a loss of power never leaves it ahead of the file
             try:
                 if not self._writer.write(records, self._stop.is_set):
                     return
@@ -110,7 +111,6 @@ class Shipper:
             self._suit_pace(time.monotonic() - began)
 
     def _note(self, records: Sequence[Record], offset: int) -> None:
-        self.spool.sync_to_disk()
         self.last_error, self._num_failures = None, 0
         self.shipped.offset, self.shipped.seq = offset, records[-1]["seq"]
         self.shipped.save()

@@ -34,6 +34,7 @@ class Tracker:
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._recorded_folds: set[tuple[int, int]] = set()
         self._recorded_models: set[int] = set()
+        self._recorded_datasets: set[int | None] = set()
         self._recorded_values: dict[tuple[object, str], float] = {}  # (number, metric) of what a run has once
         self._last_seqs: dict[object, int] = {}  # of each run's last record
         self._spool = None if settings.off else Spool(folder)
@@ -94,6 +95,7 @@ class Tracker:
             "profile": json.dumps({"digest": digest, **profile}),
         }
         self._append("dataset", number=number, dataset=dataset, context=context)
+        self._recorded_datasets.add(number)
 
     def log_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch; an epoch that stands there already is left as it is."""
@@ -210,9 +212,18 @@ class Tracker:
         """MLflow's id of a run, once it was shipped."""
         return None if self._shipper is None else self._shipper.shipped.runs.get("" if number is None else str(number))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the sweep's run was opened, and not closed since."""
+        return self._states.get(None) == "RUNNING"
+
     def was_opened(self, number: int) -> bool:
         """Whether a trial's run was opened, by this process or an earlier one."""
         return number in self._states
+
+    def was_described(self, number: int) -> bool:
+        """Whether it was recorded what a trial's run read: the last of what describes it."""
+        return number in self._recorded_datasets
 
     def was_closed(self, number: int) -> bool:
         """Whether a trial's run was closed since it was last opened, and not only stopped."""
@@ -252,6 +263,8 @@ class Tracker:
                     self._sweep_params = {**record["params"], **self._sweep_params}
                 elif record["op"] == "fold":
                     self._recorded_folds.add((record["number"], record["fold"]))
+                elif record["op"] == "dataset":
+                    self._recorded_datasets.add(record.get("number"))
                 elif record["op"] == "model":
                     self._recorded_models.add(record["number"])
                 elif "epoch" in record:

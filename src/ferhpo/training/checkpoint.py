@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ferhpo.data.files import UNPACKING_ERRORS
-from ferhpo.errors import StorageError, SweepError, first_line
+from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
 FORMAT = 1
@@ -84,24 +84,29 @@ def set_aside_damaged(folder: Path) -> str:
 
 def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     """Return a checkpoint, on the CPU. SweepError where it is missing or of another format, DamagedError where it is
-    damaged or lacks one of the keys.
+    damaged or lacks one of the keys; StorageError where the disk does not give it now.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+        content = io.BytesIO(path.read_bytes())
+    except FileNotFoundError:
+        raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
         # torch takes flipped bits for weights: it does not look at the checksums that it wrote.
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             broken = archive.testzip()
         if broken is not None:
             raise ValueError(f"{broken} is not what was written")
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content.seek(0)
+        checkpoint: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         if checkpoint["format"] != FORMAT:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
         if missing := [key for key in keys if key not in checkpoint]:
             raise ValueError(f"it holds no {missing[0]}")
-    except FileNotFoundError:
-        raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
     except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
+        if is_out_of_memory(error):
+            raise
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     return checkpoint
 
@@ -127,7 +132,7 @@ def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> Non
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"half_{path.name}")  # a kill may leave it; keeping.py knows it by its suffix
     written = io.BytesIO()  # writing to a full disk itself, torch.save raises now an OSError, now a RuntimeError
     torch.save(content, written)
     try:

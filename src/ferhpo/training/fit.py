@@ -201,7 +201,7 @@ def _train(
         precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
         max_epochs=settings.max_epochs - len(progress.history),
         gradient_clip_val=settings.gradient_clip_norm,
-        callbacks=[epoch_end, _OwnSigterm()],
+        callbacks=[_OwnSigterm(), epoch_end],
         plugins=[LightningEnvironment()],  # a job of Slurm's is not Lightning's to requeue
         default_root_dir=folder,
         barebones=True,  # no logger, progress bar, checkpoints or summary: epoch_end does what we need of them
