@@ -13,15 +13,16 @@ from ferhpo.targets import instantiate
 from tests.test_kill import start, wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
-NUM_TRIALS, FOLDS, EPOCHS = 3, 3, 3
+NUM_TRIALS, FOLDS, EPOCHS = 2, 3, 3
 OVERRIDES = [
     "name=hurt",
     f"num_trials={NUM_TRIALS}",
     f"data.folds={FOLDS}",
     f"trainer.max_epochs={EPOCHS}",
-    "data.num_train=1400",
+    "data.num_train=700",
     "data.num_val=140",
     "data.num_test=14",
+    "tracking.report=false",
     "compute.num_cpus=2",
     "compute.gpus_per_trial=0",
 ]

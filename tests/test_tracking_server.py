@@ -66,7 +66,9 @@ def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
     server.start()
     assert tracker.flush(60) == 0
     assert tracker.last_error is None
-    assert sum("answers again" in message for message in caplog.messages) == 1
+    wait_until(
+        lambda: sum("answers again" in message for message in caplog.messages) == 1
+    )  # said after the last record
     tracker.close_trial(4, "STOPPED")
     tracker.close_sweep("COMPLETE", "done")
     assert tracker.close(60) == 0
