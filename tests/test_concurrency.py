@@ -19,6 +19,7 @@ from ferhpo.record import load_sweep
 from ferhpo.study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
 from tests.conftest import TINY
+from tests.reports.made_sweeps import made_sweep
 from tests.simulated_sweep import make_sweep, told
 
 
@@ -62,6 +63,16 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
         status, _, message = answer(capsys, *verb)
         assert (status, message.partition(" on ")[0]) == (2, f"sweep busy is being run by process {os.getpid()}")
     assert {path: path.read_bytes() for path in before} == before
+    assert "interrupted" not in answer(capsys, "runs", "busy", *folder)[1]
+    assert answer(capsys, "runs", *folder)[1].endswith("1 complete, 1 running")
+
+
+def test_a_sweep_that_nobody_runs_any_more_is_said_to_be_interrupted(tmp_path, capsys):
+    made_sweep(tmp_path, ["COMPLETE", "RUNNING", "RUNNING"])
+    assert answer(capsys, "runs", "made", "--output-dir", tmp_path)[1].endswith(
+        "No driver runs it: 2 trials were interrupted. ferhpo sweep --resume made goes on."
+    )
+    assert answer(capsys, "runs", "--output-dir", tmp_path)[1].endswith("1 complete, 2 interrupted")
 
 
 @pytest.mark.full

@@ -78,8 +78,7 @@ def _print_result(result: "SweepResult") -> None:
     for sentence in outcomes.told(record.trials()):
         console.print(sentence, markup=False, soft_wrap=True)
     if not result.finished:
-        verb = "train" if record.meta["kind"] == "train" else "sweep"
-        console.print(f"Stopped. ferhpo {verb} --resume {record.name} goes on.")
+        console.print(f"Stopped. {record.resume_command} goes on.")
     if result.registered:
         console.print(_registered(result.registered, record.name))
     if result.unshipped:
@@ -138,7 +137,7 @@ def confirm(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({**_result_dict(result), "found": result.found}))
     elif result.found is None:
-        console.print(f"Stopped. ferhpo confirm --resume {result.sweep.name} goes on.")
+        console.print(f"Stopped. {result.sweep.resume_command} goes on.")
     else:
         console.print()
         for part in confirmation_tables(result.found):
@@ -243,7 +242,9 @@ def runs(args: argparse.Namespace) -> None:
             if "error" in row:
                 table.add_row(row["name"], "", "", "", "", row["error"])
                 continue
-            states = ", ".join(f"{count} {state.lower()}" for state, count in row["counts"].items())
+            running = "running" if row["runs"] else "interrupted"
+            counts = {running if state == "RUNNING" else state.lower(): n for state, n in row["counts"].items()}
+            states = ", ".join(f"{count} {state}" for state, count in counts.items())
             value = "" if row["best"] is None else f"{row['best']:.4f}"
             unshipped = str(row["unshipped"] or "")
             table.add_row(row["name"], row["created"], str(row["num_trials"]), value, unshipped, states)
@@ -259,6 +260,10 @@ def runs(args: argparse.Namespace) -> None:
     else:
         console.print(leaderboard(trials, record.objective.metric, args.rows))
         waiting_records, runs = verbs.unshipped(record)
+        interrupted = sum(trial.state == "RUNNING" for trial in trials)
+        if interrupted and not runs:
+            of_them = "1 trial was" if interrupted == 1 else f"{interrupted} trials were"
+            console.print(f"\nNo driver runs it: {of_them} interrupted. {record.resume_command} goes on.")
         if waiting_records and not runs:
             console.print(_waiting(waiting_records, record.name))
 

@@ -53,6 +53,12 @@ class Sweep:
         return self.composed.config
 
     @property
+    def resume_command(self) -> str:
+        """What goes on with it: it may be a training or a confirmation."""
+        verb = self.meta["kind"] if self.meta["kind"] in ("train", "confirm") else "sweep"
+        return f"ferhpo {verb} --resume {self.name}"
+
+    @property
     def objective(self) -> Objective:
         return Objective(**self.config["objective"])
 

@@ -152,9 +152,10 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
 
 def unshipped(record: Sweep) -> tuple[int, bool]:
     """How many records of a sweep are not in MLflow yet, and whether a driver runs it, and ships them itself."""
+    from ferhpo.journal import LOCK
     from ferhpo.tracking import is_held, num_unshipped
 
-    return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder)
+    return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder, LOCK)
 
 
 def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> int:

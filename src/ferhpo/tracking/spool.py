@@ -99,9 +99,9 @@ def last_seq(folder: Path) -> int:
         return _last_record(file.fileno(), path)[1]
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep."""
-    path = folder / LOCK
+def is_held(folder: Path, lock: str = LOCK) -> bool:
+    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep, or who locks another file of its folder."""
+    path = folder / lock
     if not path.exists():
         return False
     with path.open("rb") as file:
