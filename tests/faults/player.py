@@ -129,8 +129,8 @@ class Player:
             self._wait_for_end((0,))
             return
         allowed = {0, -sent} if sent == signal.SIGKILL else {0, STOPPED}
-        if sent == signal.SIGTERM and not self._held_by_driver():
-            allowed.add(-sent)  # before it has a handler
+        if sent == signal.SIGTERM and (self._is_closing() or not self._held_by_driver()):
+            allowed.add(-sent)  # before it has a handler, or as the interpreter ends
         self._wait_for_end(allowed)
 
     def _held_by_driver(self):
