@@ -289,8 +289,11 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
         raise raised
 
     monkeypatch.setattr("ferhpo.publishing.export", broken)
-    with pytest.raises(raised):
+    with pytest.raises(raised) as caught:
         ferhpo.train("demo", [*tiny, "name=early"])
+    assert getattr(caught.value, "__notes__", []) == (
+        ["ferhpo train --resume early goes on"] if state == "STOPPED" else []
+    )
     sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
     client = connect(tracking_settings(sweep.config))
     runs = {run.info.run_name: run for run in client.search_runs(["1"])}

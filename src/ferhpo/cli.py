@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
         print(error, file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, as `head`, has gone
         sys.stderr.close()

@@ -202,6 +202,8 @@ def _recording(
             keeper.check_space(num_slots=1)
         yield ledger, drawing, keeper
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"{record.resume_command} goes on")
         if tracker is not None and tracker.is_open:
             with suppress(StorageError):
                 _end_early(record, tracker, ledger, error)
