@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,17 @@ def test_little_space_is_a_warning_and_less_is_the_end(ended, caplog):
 
 
 @pytest.mark.full
+def test_a_file_that_is_renamed_while_it_is_measured_costs_nothing(ended, monkeypatch):
+    """The figures of a trial are drawn in a thread, half beside their names."""
+    sweep, _ = ended[:2]
+    keeper = Keeper(sweep, lambda trial: True, free_bytes=lambda folder: 0)
+    folder = sweep.trial_folder(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".curves.png.half").symlink_to(folder / "gone")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    keeper.measure(0)
+
+
 def test_a_checkpoint_stays_until_the_store_has_it(ended):
     """A real store on SQLite."""
     sweep, trials = ended

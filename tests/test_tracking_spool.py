@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferhpo.errors import ConfigError, StorageError, TrackingError
-from ferhpo.tracking import Tracker, TrackingSettings, check_store, log10_params, param_text, redact
+from ferhpo.tracking import Tracker, TrackingSettings, check_store, param_text, redact
 from ferhpo.tracking.spool import Shipped, Spool
 
 VALUES = st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.dictionaries(st.text(), st.text()))
@@ -210,9 +210,6 @@ def test_parameters_read_well():
     assert [param_text(v) for v in (0.123456, 1e-7 / 3, 5, True, None, "a b", [1, 2])] == [
         "0.1235", "3.333e-08", "5", "true", "null", "a b", "[1, 2]",
     ]  # fmt: skip
-    assert log10_params({"optim.lr": 0.01, "optim.name": "sgd"}, ["optim.lr", "optim.name", "no"]) == {
-        "log10.optim.lr": -2
-    }
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path):

@@ -77,7 +77,7 @@ def start_ray(compute: ComputeSettings) -> bool:
 
 
 def _knock(address: str) -> None:
-    """FerhpoError where nobody listens at HOST:PORT: Ray would try for eight minutes before it says so."""
+    """FerhpoError where nobody listens at HOST:PORT: Ray tries for more than ten minutes before it says so."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "/" not in host:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.folds import EPOCH, fold_folder, report_unit
+from ferhpo.keeping import BEST
 from ferhpo.model_section import is_estimator
 from ferhpo.record import Sweep
 from ferhpo.reports.collapse import collapse
@@ -20,7 +21,6 @@ from ferhpo.tracking import Tracker
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
-BEST = "best.ckpt"  # as in training/checkpoint.py, which imports torch
 
 
 class TrialRuns:
@@ -115,7 +115,7 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
 
     num_folds: of a cross-validated trial; the matrix is then their sum, in which each image was judged by the network
         that had not seen it
-    None where there is no checkpoint, not of every fold, or a damaged one.
+    None where there is no checkpoint, not of every fold, or one that cannot be read.
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
     checkpoints = [path / BEST for path in folders]

@@ -18,7 +18,7 @@ from ferhpo.tracking.secrets import hide_all, redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import is_held, num_rejected, num_unshipped, run_of
 from ferhpo.tracking.store import check_store
-from ferhpo.tracking.tracker import Tracker, add_to_run, log10_params, param_text, sync
+from ferhpo.tracking.tracker import Tracker, add_to_run, param_text, sync
 from ferhpo.tracking.view import view_url
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "check_store",
     "hide_all",
     "is_held",
-    "log10_params",
     "num_rejected",
     "num_unshipped",
     "param_text",

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -331,16 +330,6 @@ def param_text(value: object) -> str:
     if isinstance(value, str):
         return redact(value)
     return redact(json.dumps(value, default=str))
-
-
-def log10_params(params: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
-    """`log10.<name>` of the named parameters: the UI's charts have no logarithmic axis for parameters."""
-    values = {name: params.get(name) for name in names}
-    return {
-        f"log10.{name}": math.log10(value)
-        for name, value in values.items()
-        if isinstance(value, int | float) and value > 0
-    }
 
 
 def _params(params: Mapping[str, object]) -> dict[str, str]:

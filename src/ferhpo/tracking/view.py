@@ -32,8 +32,7 @@ def view_state(
     columns = [best, beside, *curves[1:]]
     section = _id(sweep_id, "section")
     parallel = _chart(sweep_id, "PARALLEL", section, "Parameters and result")
-    axes = [name for name in params if f"log10.{name}" not in params]
-    parallel |= {"selectedParams": axes, "selectedMetrics": [best], "showAllRuns": True}
+    parallel |= {"selectedParams": params, "selectedMetrics": [best], "showAllRuns": True}
     return {
         "searchFilter": f"tags.`ferhpo.sweep_id` = '{sweep_id}'",
         "orderByKey": f"metrics.`{best}`",
