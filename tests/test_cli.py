@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -243,3 +244,21 @@ def test_a_reader_that_goes_away_is_no_error(arguments):
     done = subprocess.run([FERHPO, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     os.close(writer)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_after_the_end_changes_nothing(sent):
+    """What torch and others do at the end of their process takes a moment."""
+    program = (
+        "import atexit, sys, time; from ferhpo.cli import command\n"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(60)))\n"
+        "sys.argv = ['ferhpo', 'list']; command()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while process.stdout.readline() != "ending\n":
+            assert process.poll() is None
+        process.send_signal(sent)
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""

@@ -8,6 +8,7 @@ import argparse
 import atexit
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -52,15 +53,21 @@ def command() -> NoReturn:
     """The `ferhpo` command: `main` in a process of its own, which then ends at once.
 
     Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
-    the end is done.
+    the end is done. A signal that comes by then changes nothing any more.
     """
     hide_command_line()
     status = main()
+
+    def end(*_: object) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # its reader has gone
+                stream.flush()
+        os._exit(status)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # its reader has gone
-            stream.flush()
-    os._exit(status)
+    end()
 
 
 def _parser() -> argparse.ArgumentParser:
