@@ -5,7 +5,10 @@ import threading
 import mlflow.pyfunc
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
+import ferhpo
+from ferhpo.drawing import Drawing
 from ferhpo.errors import TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.registry import check_alias, download, promote, register, versions
@@ -88,6 +91,25 @@ def test_two_at_once_make_one_version(recorded):
         thread.join()
     assert numbers == [1, 1, 1]
     assert len(versions(config, "twice")) == 1
+
+
+def test_a_model_that_the_store_gets_late_is_registered_by_the_sweep_itself(tiny, monkeypatch):
+    """The store is slow while the models are shipped, and has caught up when the page is drawn."""
+    flush, calls = Tracker.flush, []
+
+    def slow_at_first(tracker, seconds):
+        calls.append(seconds)
+        return 7 if len(calls) == 1 else flush(tracker, seconds)
+
+    held = threading.Event()
+    log_model = MlflowClient.create_logged_model
+    monkeypatch.setattr(Tracker, "flush", slow_at_first)
+    monkeypatch.setattr(MlflowClient, "create_logged_model", lambda *a, **k: (held.wait(60), log_model(*a, **k))[1])
+    wait = Drawing.wait
+    monkeypatch.setattr(Drawing, "wait", lambda drawing: (held.set(), wait(drawing))[1])
+    result = ferhpo.train("demo", [*tiny, "trainer.max_epochs=1"])
+    assert result.registered == ("ferhpo-demo", 1)
+    assert len(calls) == 2
 
 
 def test_what_cannot_be_promoted_is_named(recorded):

@@ -324,18 +324,27 @@ def finish(
     note = sweep_note(record, board, counts)
     tracker.close_sweep("COMPLETE" if finished else "STOPPED", note)
     drawing.sweep_ended()  # while the models are shipped
-    unshipped = tracker.flush(SHIP_SECONDS)
-    registered = None
-    try:
-        registered = publishing.register(record, best, tracker, settings) if finished and not unshipped else None
-    except TrackingError as error:  # the store went away just now: no reason to call the sweep failed
-        warnings = [*warnings, f"{error}; ferhpo sync {record.name} registers it later"]
+    tracker.flush(SHIP_SECONDS)
+    registered, failed = _register(record, best if finished else None, tracker, settings)
     view = publishing.view_address(tracker, settings)
     warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
     unshipped = tracker.flush(SHIP_SECONDS)
+    if registered is None and finished:  # the store was slow, or away, and has the model now
+        registered, failed = _register(record, best, tracker, settings)
+    warnings += failed
     keeper.tidy(trials, lambda trial: not finished and _is_exported(trial, settings))
     tracker.close(1.0)
     if rejected := num_rejected(record.folder):
         path = record.folder / "rejected.jsonl"
         warnings.append(f"MLflow refused {rejected} values or files; they are kept in {path}")
     return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)
+
+
+def _register(
+    record: Sweep, best: TrialRecord | None, tracker: Tracker, settings: TrackingSettings
+) -> tuple[tuple[str, int] | None, list[str]]:
+    """The version that the best trial's model has now, None where the store does not have the model; and warnings."""
+    try:
+        return publishing.register(record, best, tracker, settings), []
+    except TrackingError as error:  # the store went away just now: no reason to call the sweep failed
+        return None, [f"{error}; ferhpo sync {record.name} registers it later"]
