@@ -49,6 +49,24 @@ def pytest_terminal_summary(terminalreporter, config):
             terminalreporter.line(line)
 
 
+@pytest.fixture(scope="session")
+def interpreter():
+    from tests.processes import Interpreter
+
+    interpreter = Interpreter()
+    yield interpreter
+    interpreter.close()
+
+
+@pytest.fixture(scope="module")
+def warm(interpreter):
+    """Starts `ferhpo` commands without the ten seconds of imports; a test file's Ray workers start so too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in interpreter.environment.items():
+            patch.setenv(name, value)
+        yield interpreter
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Overrides that make any sweep on drawn faces take seconds, with everything it writes under tmp_path."""

@@ -160,15 +160,12 @@ def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatc
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_two_sweeps_at_once_into_one_store_both_end_whole(tmp_path):
+def test_two_sweeps_at_once_into_one_store_both_end_whole(warm, tmp_path):
     """Also the making of the store: it is not there when both begin."""
-    command = [sys.executable, "-m", "ferhpo.cli", "sweep", "demo", *TINY, f"output_dir={tmp_path}"]
+    command = ["sweep", "demo", *TINY, f"output_dir={tmp_path}"]
     command += ["num_trials=3", "scheduler=none", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
-    names, logs = ("one", "two"), {}
-    drivers = []
-    for name in names:
-        logs[name] = (tmp_path / f"{name}.txt").open("w")
-        drivers.append(subprocess.Popen([*command, f"name={name}"], stdout=logs[name], stderr=logs[name]))
+    names = ("one", "two")
+    drivers = [warm.start(*command, f"name={name}", log=tmp_path / f"{name}.txt") for name in names]
     began = time.monotonic()
     for name, driver in zip(names, drivers, strict=True):
         assert driver.wait(580 - (time.monotonic() - began)) == 0, (tmp_path / f"{name}.txt").read_text()

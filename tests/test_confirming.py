@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from functools import cache
@@ -135,7 +133,7 @@ SMALL = [*TINY, "compute.gpus_per_trial=0", "trainer.max_epochs=2"]
 
 
 @pytest.fixture(scope="module")
-def confirmed(tmp_path_factory):
+def confirmed(warm, tmp_path_factory):
     """A sweep of three trials, and the confirmation of its best two on three seeds."""
     folder = tmp_path_factory.mktemp("confirmed") / "mlruns"
     sweep = ferhpo.sweep("demo", [*SMALL, f"output_dir={folder}", "num_trials=3", "scheduler=none"])
@@ -285,12 +283,11 @@ def test_other_settings_give_no_luck_and_say_why(confirmed, capsys):
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(confirmed, tmp_path):
+def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, confirmed, tmp_path):
     folder, _, _ = confirmed
     log = tmp_path / "log.txt"
-    command = [sys.executable, "-m", "ferhpo.cli", "confirm", "demo", "--top", "2", "--seeds", "3", "name=hurt"]
-    command += ["compute.gpus_per_trial=0", "--output-dir", str(folder)]
-    driver = subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, start_new_session=True)
+    command = ["confirm", "demo", "--top", "2", "--seeds", "3", "name=hurt", "compute.gpus_per_trial=0"]
+    driver = warm.start(*command, "--output-dir", folder, log=log)
     try:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:

@@ -54,7 +54,7 @@ def test_the_registered_model_scores_on_raw_images_what_its_trial_did(overrides,
 
 @pytest.mark.full
 @pytest.mark.timeout(300)
-def test_estimators_beside_networks_are_complete_also_where_the_scheduler_stops_them(tmp_path):
+def test_estimators_beside_networks_are_complete_also_where_the_scheduler_stops_them(warm, tmp_path):
     result = ferhpo.sweep(
         "demo",
         [

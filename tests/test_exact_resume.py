@@ -8,8 +8,6 @@ import itertools
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
@@ -160,11 +158,11 @@ def test_a_journal_cut_at_any_byte_goes_on_to_the_same_end(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path):
+def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(warm, tmp_path):
     """Ray, networks in training, one slot of one thread: values too are equal to the bit."""
     options = [*TINY, f"output_dir={tmp_path}", "num_trials=6", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
     options += ["compute.max_concurrent=1", "tracking=none", "trainer.max_epochs=4", *CONDITIONAL]
-    command = [sys.executable, "-m", "ferhpo.cli", "sweep"]
+    log = tmp_path / "log.txt"
     timings = ("epoch_seconds", "images_per_second", "device_memory_mb")
 
     def came_to(name):
@@ -179,16 +177,14 @@ def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(tmp_path
         trials = load_sweep("cut", tmp_path).trials() if (tmp_path / "cut" / META).exists() else []
         return any(t.state == "RUNNING" and t.number > 2 and t.decisions[-1:] == ["CONTINUE"] for t in trials)
 
-    assert subprocess.run([*command, "demo", "name=whole", *options], capture_output=True).returncode == 0
-    with (tmp_path / "log.txt").open("w") as log:
-        driver = subprocess.Popen([*command, "demo", "name=cut", *options], stdout=log, stderr=log)
-        while not is_worth_killing():
-            assert driver.poll() is None, (tmp_path / "log.txt").read_text()
-            time.sleep(0.02)
-        driver.kill()
-        driver.wait()
+    assert warm.run("sweep", "demo", "name=whole", *options, log=log) == 0, log.read_text()
+    driver = warm.start("sweep", "demo", "name=cut", *options, log=log)
+    while not is_worth_killing():
+        assert driver.poll() is None, log.read_text()
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
     assert any(row[1] == "RUNNING" and row[-1] for row in came_to("cut")), "a trial was in the middle of its epochs"
-    resumed = [*command, "--resume", "cut", f"output_dir={tmp_path}"]
-    assert subprocess.run(resumed, capture_output=True).returncode == 0
+    assert warm.run("sweep", "--resume", "cut", f"output_dir={tmp_path}", log=log) == 0, log.read_text()
     assert came_to("cut") == came_to("whole")
     assert "PRUNED" in {row[1] for row in came_to("whole")}

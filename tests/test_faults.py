@@ -86,7 +86,7 @@ def test_a_store_that_cannot_be_reached_at_start(verb, capsys, tiny, tmp_path, c
 
 
 @pytest.mark.full
-def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(tiny, tmp_path, closed_port):
+def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm, tiny, tmp_path, closed_port):
     """The sweep ends as ever; once there is a store, `ferhpo sync` ships everything."""
     uri = f"http://127.0.0.1:{closed_port}"
     options = [f"tracking.uri={uri}", "tracking.required=false", "name=away", "trainer.max_epochs=1"]
@@ -167,27 +167,27 @@ def test_a_disk_that_fills_up_in_a_training_ends_it_and_resume_goes_on(capsys, t
 
 
 @pytest.mark.full
-def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(tmp_path):
+def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(warm, tmp_path):
     with small_disk(tmp_path / "disk", 3 * 2**20) as disk:
-        command = [sys.executable, "-m", "ferhpo.cli", "sweep"]
+        first, second = tmp_path / "first.txt", tmp_path / "second.txt"
         options = [*TINY, f"output_dir={disk}", "num_trials=12", "scheduler=none", "trainer.max_epochs=2"]
         options += ["compute.num_cpus=2", "compute.gpus_per_trial=0", "tracking=none", "model.width_multiplier=1"]
-        full = subprocess.run([*command, "demo", *options], capture_output=True, text=True, timeout=250)
-        assert full.returncode == 2, full.stderr
-        assert "Traceback" not in full.stderr
+        assert warm.run("sweep", "demo", *options, log=first) == 2, first.read_text()
+        assert "Traceback" not in first.read_text()
         assert re.fullmatch(
             rf"((trial \d+: )?{disk}/demo/.* cannot be written.*(No space left on device|disk full).*|"
             rf"{disk}/demo has [\d.]+ MB of free space, and the next trials may need [\d.]+ MB)"
             r"; free some space and resume",
-            full.stderr.strip().splitlines()[-1],  # a warning stands before it, where there was a little space first
+            first.read_text()
+            .strip()
+            .splitlines()[-1],  # a warning stands before it, where there was a little space first
         )
         before = ferhpo.load_sweep("demo", disk).trials()
         # How many trials end before the disk is full depends on which two run at once.
         assert {"RUNNING"} <= {trial.state for trial in before} <= {"COMPLETE", "RUNNING"}
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-        command += ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
-        resumed = subprocess.run(command, capture_output=True, text=True, timeout=250)
-        assert resumed.returncode == 0, resumed.stderr
+        resume = ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
+        assert warm.run("sweep", *resume, log=second) == 0, second.read_text()
         after = ferhpo.load_sweep("demo", disk).trials()
         assert {trial.state for trial in after} == {"COMPLETE"}
         assert len(after) == len(before) + 1

@@ -146,7 +146,7 @@ def test_a_checkpoint_stays_until_the_store_has_it(ended):
 
 
 @pytest.mark.full
-def test_a_sweep_leaves_the_checkpoints_of_its_best_and_sends_all(tiny, tmp_path):
+def test_a_sweep_leaves_the_checkpoints_of_its_best_and_sends_all(warm, tiny, tmp_path):
     from ferhpo import cluster
 
     options = [*tiny, "num_trials=5", "keep_checkpoints=2", "scheduler=none", "trainer.max_epochs=2"]

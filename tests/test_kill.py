@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 import torch
 
 import ferhpo
 from ferhpo.errors import FerhpoError
+from tests.processes import end
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
 NUM_TRIALS, NUM_EPOCHS = 4, 5
 OVERRIDES = [
     "name=hurt",
@@ -23,25 +23,13 @@ OVERRIDES = [
     f"trainer.max_epochs={NUM_EPOCHS}",
     "scheduler=none",  # which might stop just the trial that is to be interrupted
     "tracking.report=false",
-    "data.num_train=1400",  # an epoch takes about a second
+    "data.num_train=700",  # an epoch takes about half a second
     "data.num_val=140",
     "data.num_test=14",
     "compute.num_cpus=2",
     "compute.gpus_per_trial=0",
 ]
 STOP_SECONDS = 60  # how long a driver may take to end after SIGINT or SIGTERM
-
-
-def start(*arguments, log, verb="sweep"):
-    command = [sys.executable, "-m", "ferhpo.cli", verb, *arguments]
-    # Where the tests themselves run in the background of a shell, SIGINT is ignored, and a child would inherit that.
-    return subprocess.Popen(
-        command,
-        stdout=log.open("a"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
 
 
 def wait_for(holds, driver, folder, log):
@@ -65,11 +53,11 @@ def is_worth_killing(trials):
     return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 2 for t in going_on)
 
 
-def refuse_second_driver(driver, folder, log):
+def refuse_second_driver(warm, driver, folder, log):
     wait_for(bool, driver, folder, log)
     before = (folder / "hurt" / "sweep.json").read_bytes()
     second_log = log.with_name("second.txt")
-    second = start("--resume", "hurt", f"output_dir={folder}", "num_trials=99", log=second_log)
+    second = warm.start("sweep", "--resume", "hurt", f"output_dir={folder}", "num_trials=99", log=second_log)
     assert second.wait(60) == 2, second_log.read_text()
     refusal = f"sweep hurt is being run by process {driver.pid} on {socket.gethostname()} since "
     assert second_log.read_text().startswith(refusal)
@@ -99,12 +87,12 @@ def runs_by_trial(folder):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
-def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_path, sent):
+def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(warm, tmp_path, sent):
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
-    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
         if sent == signal.SIGKILL:
-            refuse_second_driver(driver, folder, log)
+            refuse_second_driver(warm, driver, folder, log)
         wait_for(is_worth_killing, driver, folder, log)
         if sent == signal.SIGINT:
             os.killpg(driver.pid, sent)  # as a terminal sends it: to the workers too
@@ -129,7 +117,7 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
         assert not [run for runs in children.values() for run in runs if run.info.status == "RUNNING"]
     saved = {number: checkpointed_epochs(folder, number) for number in interrupted}
 
-    resumed = start("--resume", "hurt", f"output_dir={folder}", log=log)
+    resumed = warm.start("sweep", "--resume", "hurt", f"output_dir={folder}", log=log)
     assert resumed.wait(400) == 0, log.read_text()
 
     after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
@@ -147,9 +135,9 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(tmp_p
     assert re.search(r"Registered ferhpo-hurt version 1", log.read_text())
 
 
-def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_running(tmp_path):
+def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_running(warm, tmp_path):
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
-    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
         wait_for(bool, driver, folder, log)  # a trial was asked; its worker takes seconds to start
         driver.send_signal(signal.SIGTERM)
@@ -167,9 +155,9 @@ def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_r
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
-def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(tmp_path, sent):
+def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(warm, tmp_path, sent):
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
-    training = start("demo", f"output_dir={folder}", *OVERRIDES, log=log, verb="train")
+    training = warm.start("train", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
         wait_for(lambda trials: bool(trials and trials[0].epochs), training, folder, log)
         training.send_signal(sent)
@@ -182,7 +170,7 @@ def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(tmp_path
         assert "Stopped. ferhpo train --resume hurt goes on." in log.read_text()
         _, parents, children = runs_by_trial(folder)
         assert [run.info.status for run in (*parents, *children[0])] == ["KILLED", "KILLED"]
-    assert start("--resume", "hurt", f"output_dir={folder}", log=log, verb="train").wait(200) == 0, log.read_text()
+    assert warm.run("train", "--resume", "hurt", f"output_dir={folder}", log=log) == 0, log.read_text()
     (after,) = ferhpo.load_sweep("hurt", folder).trials()
     assert (after.state, len(after.epochs)) == ("COMPLETE", NUM_EPOCHS)
     assert after.epochs[: len(before.epochs)] == before.epochs
@@ -212,17 +200,15 @@ def assert_whole(folder):
             assert [(point.step, point.value) for point in points] == [(row["epoch"], row[key]) for row in trial.epochs]
 
 
-def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(tmp_path):
+def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(warm, tmp_path):
     """The driver lives: it runs them again under their numbers, and the sweep ends as ever."""
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
-    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
         wait_for(is_worth_killing, driver, folder, log)
-        children = psutil.Process(driver.pid).children(recursive=True)
-        workers = [process for process in children if process.name().startswith("ray::ImplicitFu")]
+        workers = warm.workers()
         assert workers
-        for worker in workers:
-            worker.kill()
+        end(workers)
         before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
         assert driver.wait(400) == 0, log.read_text()
     finally:

@@ -19,7 +19,7 @@ SMALL = ["trainer.max_epochs=1", "trainer.batch_size=32", "tracking=none"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_for_all():
+def ray_for_all(warm):
     """One Ray for the file: each sweep would start its own."""
     yield
     from ferhpo import cluster

@@ -13,7 +13,7 @@ from ferhpo.errors import ConfigError, SweepError
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_with_two_logical_gpus():
+def ray_with_two_logical_gpus(warm):
     """One Ray for the file: two CPUs, and two GPUs by Ray's own counting, without hardware."""
     from ferhpo import cluster
 

@@ -10,16 +10,16 @@ import ferhpo
 from ferhpo.folds import fold_folder
 from ferhpo.reports.subject import load_subject
 from ferhpo.targets import instantiate
-from tests.test_kill import start, wait_for
+from tests.test_kill import wait_for
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]
 NUM_TRIALS, FOLDS, EPOCHS = 2, 3, 3
 OVERRIDES = [
     "name=hurt",
     f"num_trials={NUM_TRIALS}",
     f"data.folds={FOLDS}",
     f"trainer.max_epochs={EPOCHS}",
-    "data.num_train=700",
+    "data.num_train=420",
     "data.num_val=140",
     "data.num_test=14",
     "tracking.report=false",
@@ -70,7 +70,7 @@ def assert_whole(folder):
             assert trial.folds[fold]["val_acc"] == pytest.approx(sum(best) / len(best))
 
 
-def test_a_killed_driver_is_resumed_by_folds(tmp_path):
+def test_a_killed_driver_is_resumed_by_folds(warm, tmp_path):
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
 
     def in_a_later_fold(trials):
@@ -82,7 +82,7 @@ def test_a_killed_driver_is_resumed_by_folds(tmp_path):
                     return True
         return False
 
-    driver = start("demo", f"output_dir={folder}", *OVERRIDES, log=log)
+    driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
         wait_for(in_a_later_fold, driver, folder, log)
         driver.send_signal(signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_a_killed_driver_is_resumed_by_folds(tmp_path):
     assert ended
     assert going
 
-    resumed = start("--resume", "hurt", f"output_dir={folder}", log=log)
+    resumed = warm.start("sweep", "--resume", "hurt", f"output_dir={folder}", log=log)
     assert resumed.wait(600) == 0, log.read_text()
 
     for path, written in ended.items():

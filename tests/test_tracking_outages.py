@@ -4,8 +4,6 @@ import json
 import random
 import re
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 
 import pytest
@@ -53,12 +51,6 @@ def proxy(server):
         yield proxy
 
 
-def start(*arguments, log):
-    command = [sys.executable, "-m", "ferhpo.cli", *arguments]
-    with log.open("a") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
-
-
 def trials_of(folder):
     try:
         return ferhpo.load_sweep("troubled", folder).trials()
@@ -72,14 +64,14 @@ def wait_for_epochs(number, driver, folder, log):
     assert driver.poll() is None, log.read_text()
 
 
-def test_a_sweep_whose_store_fails_in_every_way_is_whole_in_the_end(postgres, server, proxy, tmp_path):
+def test_a_sweep_whose_store_fails_in_every_way_is_whole_in_the_end(warm, postgres, server, proxy, tmp_path):
     """PostgreSQL goes and comes under a living server, the server is killed and started again, it answers 500, it loses
     answers to what it did, and it refuses the metrics of trial 1: only these are set aside."""
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
     proxy.refuse_trial = 1
     proxy.lose = ["runs/create", "runs/create", "runs/log-batch", "runs/update", "config.yaml"]
     options = [*SWEEP, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=fails"]
-    driver = start("sweep", "demo", *options, "num_trials=8", "trainer.max_epochs=5", log=log)
+    driver = warm.start("sweep", "demo", *options, "num_trials=8", "trainer.max_epochs=5", log=log)
     try:
         wait_for_epochs(2, driver, folder, log)
         postgres.stop()
@@ -113,12 +105,12 @@ def test_a_sweep_whose_store_fails_in_every_way_is_whole_in_the_end(postgres, se
     assert f"MLflow refused {len(refused)} values or files; they are kept in" in told.replace("\n", " ")
 
 
-def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(proxy, tmp_path, capsys):
+def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(warm, proxy, tmp_path, capsys):
     """Two seconds an answer; the driver is killed with records on their way."""
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
     proxy.delay_seconds = 2.0
     options = [*SWEEP, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=slow"]
-    driver = start("sweep", "demo", *options, "num_trials=9", "trainer.max_epochs=4", log=log)
+    driver = warm.start("sweep", "demo", *options, "num_trials=9", "trainer.max_epochs=4", log=log)
     try:
         wait_until(lambda: driver.poll() is not None or sum(t.state != "RUNNING" for t in trials_of(folder)) >= 4, 200)
         assert driver.poll() is None, log.read_text()

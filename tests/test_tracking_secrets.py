@@ -218,7 +218,7 @@ def refused(capsys, *arguments):
 
 @pytest.mark.full
 @pytest.mark.timeout(1500)
-def test_no_password_is_left_anywhere_by_real_sweeps(tmp_path, capsys):
+def test_no_password_is_left_anywhere_by_real_sweeps(warm, tmp_path, capsys):
     """A server behind basic authentication, over PostgreSQL with a password; then that PostgreSQL without a server."""
     folder = tmp_path / "mlruns"
     (tmp_path / "server").mkdir()

@@ -16,8 +16,8 @@ import psutil
 import ferhpo
 from ferhpo.errors import FerhpoError
 from ferhpo.study import TrialRecord
-from tests.faults.place import end
 from tests.faults.rounds import write_config
+from tests.processes import end
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 STOPPED = 130

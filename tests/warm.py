@@ -1,12 +1,13 @@
 """An interpreter that has imported torch, Lightning and MLflow, and forks: a driver or a worker starts in no time.
 
-A round of random kills starts a dozen processes, each of which would import for ten seconds. What runs in a fork is
+A sweep and its resume start half a dozen processes, each of which would import for ten seconds. What runs in a fork is
 what would run in a fresh process, argument by argument. What a reader would get wrong: Ray is not among the imports,
 because it reads the environment while it is imported; and this program has no threads and has initialised nothing, or
 a fork of it would be no clean start. So each request gets a process of its own that waits for the fork's end.
 """
 
 import array
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 
 ADDRESS = "FERHPO_WARM_INTERPRETER"  # the path of the socket, in the environment of drivers and of the cluster
-HOOK = "tests.faults.warm.warm_workers"  # for RAY_RUNTIME_ENV_HOOK
+HOOK = "tests.warm.warm_workers"  # for RAY_RUNTIME_ENV_HOOK
 IMPORTS = ("ferhpo.checking", "ferhpo.console", "ferhpo.running", "ferhpo.tracking.runs", "ferhpo.training.fit",
            "optuna.samplers", "cmaes", "pandas", "pyarrow.fs", "pyarrow.parquet", "requests", "aiohttp")  # fmt: skip
 
@@ -116,6 +117,14 @@ class Fork:
             return self.wait(0)
         except subprocess.TimeoutExpired:
             return None
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
 
 
 def warm_workers(runtime_env):
