@@ -158,6 +158,21 @@ def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatc
         FolderLock(tmp_path)
 
 
+def test_who_only_looks_whether_a_sweep_runs_keeps_no_driver_out(tmp_path):
+    lock = FolderLock(tmp_path)
+    threading.Timer(0.2, lock.release).start()
+    FolderLock(tmp_path).release()
+
+
+def test_a_sweep_that_cannot_be_read_hides_none_of_the_others_in_the_list(running, capsys):
+    other = make_sweep(running.folder.parent, "odd")
+    (other.folder / "spool.jsonl").write_text("no record\n")
+    assert cli.main(["runs", "--output-dir", str(running.folder.parent), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {"busy", "odd"}
+    assert "error" in rows["odd"]
+
+
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_two_sweeps_at_once_into_one_store_both_end_whole(warm, tmp_path):

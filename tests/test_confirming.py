@@ -20,6 +20,7 @@ from ferhpo.journal import FolderLock
 from ferhpo.record import create_sweep
 from ferhpo.starting import tracking_settings
 from ferhpo.study import SweepStudy
+from ferhpo.tracking import Tracker
 from tests.conftest import TINY
 
 
@@ -283,7 +284,7 @@ def test_other_settings_give_no_luck_and_say_why(confirmed, capsys):
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, confirmed, tmp_path):
+def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, confirmed, tmp_path, monkeypatch):
     folder, _, _ = confirmed
     log = tmp_path / "log.txt"
     command = ["confirm", "demo", "--top", "2", "--seeds", "3", "name=hurt", "compute.gpus_per_trial=0"]
@@ -321,3 +322,14 @@ def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, co
     assert again.found["test"] == resumed.found["test"]
     assert again.registered == resumed.registered
     assert len(readings.read_all(folder / "demo")) == num_read + 1
+    flush, calls = Tracker.flush, []
+
+    def slow_at_first(tracker, seconds):
+        calls.append(seconds)
+        return 7 if len(calls) == 1 else flush(tracker, seconds)
+
+    monkeypatch.setattr(Tracker, "flush", slow_at_first)
+    (folder / "hurt" / "confirm.json").unlink()
+    assert ferhpo.confirm("hurt", output_dir=folder).registered == resumed.registered, (
+        "the store was slow, and then not"
+    )

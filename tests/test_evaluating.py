@@ -8,7 +8,7 @@ from PIL import Image
 
 import ferhpo
 from ferhpo import cli, readings
-from ferhpo.errors import ConfigError, DataError, FerhpoError, SweepError
+from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
 from ferhpo.journal import FolderLock
 from tests.conftest import TINY
 
@@ -99,6 +99,19 @@ def test_each_reading_of_test_images_is_noted_and_the_second_is_told(place, eval
     assert one["scores"]["one_view"]["clean"]["acc"] == first.scores.clean.acc
     assert one["scores"]["ten_crop"]["published"]["acc"] == first.ten_crop.published.acc
     assert two["scores"]["ten_crop"] is None
+
+
+def test_a_reading_is_told_also_while_a_sync_holds_the_records(place, evaluate, monkeypatch):
+    def held(*arguments):
+        raise StillRunning("a running sweep, or ferhpo sync, holds these records")
+
+    monkeypatch.setattr("ferhpo.evaluating.add_to_run", held)
+    before = len(readings.read_all(place / "mlruns" / "once"))
+    found = evaluate("once", split="test")
+    assert found.num_readings == before + 1
+    assert found.warnings[-1] == (
+        "MLflow is not told of this reading: a running sweep, or ferhpo sync, holds these records"
+    )
 
 
 def test_test_images_are_not_read_while_a_driver_runs_the_sweep(place, evaluate):

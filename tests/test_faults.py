@@ -206,6 +206,13 @@ def test_a_name_that_exists_offers_resume(capsys, existing, no_ray):
         )
 
 
+def test_a_training_that_exists_is_gone_on_with_by_train(capsys, existing, no_ray):
+    meta = json.loads((existing.folder / META).read_text())
+    (existing.folder / META).write_text(json.dumps({**meta, "kind": "train"}))
+    message = refused(capsys, "train", "demo", "name=mine", f"output_dir={existing.folder.parent}")
+    assert "; ferhpo train --resume mine goes on with it" in message
+
+
 def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     message = refused(capsys, "train", "--resume", "mine", f"output_dir={existing.folder.parent}")
     assert message == "mine is a sweep; ferhpo sweep --resume mine goes on"

@@ -213,6 +213,11 @@ def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(warm, tmp_
         assert driver.wait(400) == 0, log.read_text()
     finally:
         driver.kill()
+    said = log.read_text()
+    assert re.search(
+        r"^trial \d: its worker process has died; it (goes on after epoch \d|begins again)$", said, re.MULTILINE
+    )
+    assert "raylet" not in said, "Ray's own paragraph about it"
     after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
     for number, trial in before.items():
         assert after[number].epochs[: len(trial.epochs)] == trial.epochs

@@ -9,6 +9,7 @@ from ferhpo.config import Objective
 from ferhpo.driver import LedgerCallback, RecordingScheduler
 from ferhpo.ledger import STOP, Ledger
 from ferhpo.record import load_sweep
+from ferhpo.running import _end_early
 from ferhpo.starting import tracking_settings
 from ferhpo.study import SweepStudy
 from ferhpo.targets import instantiate
@@ -17,6 +18,26 @@ from ferhpo.tracking.store import connect
 from ferhpo.verbs import sync
 from tests.servers import assert_whole_in_mlflow
 from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
+
+
+@pytest.fixture
+def ledger_of_one(tmp_path):
+    """Makes the ledger of a sweep of one trial, which runs; and the sweep."""
+    closed = []
+
+    def make(*choice, uri="none"):
+        sweep = make_sweep(tmp_path, "sweep", *choice)
+        study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
+        tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri=uri))
+        tracker.open_sweep("sweep", {}, {}, "")
+        ledger = Ledger(sweep, study, tracker, 1)
+        ledger.start(ledger.next_trial().number)
+        closed.extend([lambda: tracker.close(0), study.close])
+        return ledger, sweep
+
+    yield make
+    for close in closed:
+        close()
 
 
 def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
@@ -273,3 +294,79 @@ def test_a_run_that_a_kill_left_half_described_is_described_at_the_resume(tmp_pa
         tracker.close(0)
     assert described == [0, 0]
     study.close()
+
+
+def test_a_trial_that_began_anew_and_then_lost_its_worker_goes_on(ledger_of_one):
+    """The second worker finds nothing damaged; what the first one said stays known."""
+    ledger, _ = ledger_of_one()
+    ledger.report_facts(0, {"pid": 1, "restarted": "begun again: last.ckpt is damaged"})
+    ledger.lost(0, "killed")
+    ledger.start(ledger.next_trial().number)
+    ledger.report_facts(0, {"pid": 2})
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
+    ledger.stopped(0)
+    extra = ledger.study.trial(0).extra
+    assert (extra["pid"], extra["restarted"]) == (2, "begun again: last.ckpt is damaged")
+
+
+def test_a_worker_that_is_lost_between_epochs_of_a_fold_is_no_loss_without_an_epoch(ledger_of_one):
+    ledger, _ = ledger_of_one("data.folds=2", "compute.max_retries=1")
+    for epochs_done in (3, 7, 9):
+        ledger.heard_of(0, epochs_done)
+        ledger.heard_of(0, 2)  # one that a resume trains again
+        ledger.lost(0, "killed")
+        assert ledger.study.trial(0).state == "RUNNING"
+        ledger.start(ledger.next_trial().number)
+    ledger.lost(0, "killed")
+    assert ledger.study.trial(0).reason == "worker lost 2 times: killed"
+
+
+def test_a_lost_worker_is_told_in_a_line(ledger_of_one, caplog):
+    ledger, _ = ledger_of_one()
+    ledger.lost(0, "its worker process has died. Worker exit type: SYSTEM_ERROR")
+    ledger.start(ledger.next_trial().number)
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "CONTINUE")
+    ledger.lost(0, "the node has died.")
+    assert [record.message for record in caplog.records] == [
+        "trial 0: its worker process has died; it begins again",
+        "trial 0: the node has died; it goes on after epoch 1",
+    ]
+
+
+def test_a_sweep_whose_trials_all_failed_has_ended(ledger_of_one):
+    """There is nothing to mend and go on with."""
+    ledger, _ = ledger_of_one("compute.stop_after_failures=1", "compute.max_retries=0")
+    ledger.lost(0, "killed")
+    ledger.check_first_failures()
+    assert ledger.is_finished
+
+
+@pytest.mark.parametrize("way", ["by the ledger", "before there is one"])
+def test_an_end_that_was_cut_off_on_its_way_to_tracking_is_told_by_the_interruption(ledger_of_one, monkeypatch, way):
+    """Ctrl-C while best.ckpt is read: the study has the end, tracking has not."""
+    ledger, record = ledger_of_one(uri=None)
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger.runs, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.stopped(0)
+    assert ledger.study.trial(0).state == "PRUNED"
+    if way == "by the ledger":
+        ledger.interrupt()
+    else:
+        _end_early(record, ledger.tracker, None, KeyboardInterrupt())
+    assert ledger.tracker.was_closed(0, "PRUNED")
+
+
+def test_a_trial_that_was_closed_as_something_else_is_closed_again(ledger_of_one):
+    """A disk that was full in the middle of its end: tracking says FAILED, the study then COMPLETE."""
+    ledger, _ = ledger_of_one(uri=None)
+    ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
+    ledger.interrupt("FAILED", "disk full")
+    ledger.study.finish(0, "PRUNED", "", 1.0, {})
+    ledger.runs.catch_up(ledger.study.trials(), lambda trial: None)
+    assert ledger.tracker.was_closed(0, "PRUNED")

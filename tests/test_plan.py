@@ -8,6 +8,7 @@ import yaml
 import ferhpo
 from ferhpo import planning
 from ferhpo.console import plan_table
+from ferhpo.errors import ConfigError
 from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
 from ferhpo.study import derive_seed, random_sample
 from ferhpo.trial import build_network
@@ -129,11 +130,44 @@ def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, m
     from ferhpo.config import ComputeSettings
 
     settings = ComputeSettings(**{key: yaml.safe_load(value) for key, value in (text.split("=") for text in compute)})
-    resources = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: resources)
+    node = {"Alive": True, "Resources": {"CPU": settings.num_cpus, "GPU": settings.num_gpus}}
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node])
     found = planning._slots(settings)
     assert found[0] == num_slots == cluster.find_slots(settings).num_slots
     assert found[1].startswith(where)
+
+
+HEAD, GPU_NODE, TWO = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "slots"),
+    [
+        ([HEAD, GPU_NODE], {}, (1, 8, 1)),  # 16 CPUs in all, and no node has them
+        ([HEAD, *[GPU_NODE] * 3], {}, (3, 8, 1)),
+        ([GPU_NODE] * 2, {"max_concurrent": 1}, (1, 8, 1)),
+        ([GPU_NODE, TWO], {"gpus_per_trial": 0.5}, (6, 2, 0.5)),
+        ([HEAD, HEAD], {"cpus_per_trial": 3}, (4, 3, 0)),
+        ([HEAD, HEAD], {"max_concurrent": 3}, (3, 4, 0)),
+        ([TWO], {"cpus_per_trial": 0.5}, (2, 0.5, 1)),
+    ],
+)
+def test_a_trial_fits_on_one_node(nodes, compute, slots):
+    from ferhpo.cluster import share_out
+    from ferhpo.config import ComputeSettings
+
+    found = share_out(nodes, ComputeSettings(**compute))
+    assert (found.num_slots, found.cpus, found.gpus) == slots
+
+
+def test_what_fits_on_no_node_is_refused():
+    from ferhpo.cluster import share_out
+    from ferhpo.config import ComputeSettings
+
+    with pytest.raises(
+        ConfigError, match="a trial wants 9 CPUs and 1 GPUs, and a node has 8 CPUs and 0 GPUs, or 8 CPU"
+    ):
+        share_out([HEAD, GPU_NODE], ComputeSettings(cpus_per_trial=9))
 
 
 def test_samples_that_make_no_network_are_counted():

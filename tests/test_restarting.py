@@ -92,3 +92,19 @@ def test_a_disk_that_does_not_answer_makes_no_trial_begin_again(config, data, tm
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file/trial cannot be made: Not a directory"):
         run_trial(config, data, tmp_path / "file" / "trial", 7, lambda epoch, row: None)
+
+
+@pytest.mark.parametrize("way", ["replace", "exists"])
+def test_a_disk_that_refuses_at_a_rename_ends_the_sweep_and_not_the_trial(config, data, tmp_path, monkeypatch, way):
+    true = getattr(Path, way)
+
+    def stale(path, *arguments):
+        if path.name == ("next_best.ckpt" if way == "replace" else "last.ckpt"):
+            raise OSError(116, "Stale file handle")
+        return true(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, way, stale)
+        with pytest.raises(StorageError, match=r"t\.ckpt cannot be reached: Stale file handle"):
+            run_trial(config, data, tmp_path, 7, lambda epoch, row: None)
+    assert run_trial(config, data, tmp_path, 7, lambda epoch, row: None).state == "COMPLETE"

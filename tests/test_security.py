@@ -442,9 +442,10 @@ def test_a_ray_that_ferhpo_starts_listens_on_this_machine_only():
 
 @pytest.mark.full
 def test_the_ui_listens_on_this_machine_only(tmp_path):
-    from ferhpo.tracking import TrackingSettings, check_store
+    from ferhpo.tracking import TrackingSettings
+    from ferhpo.tracking.store import connect
 
-    assert check_store(TrackingSettings(output_dir=tmp_path)) is None  # makes the store
+    connect(TrackingSettings(output_dir=tmp_path)).search_experiments()  # makes the store
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "ferhpo", "ui", "--output-dir", str(tmp_path), "--port", str(port)]
@@ -460,3 +461,19 @@ def test_the_ui_listens_on_this_machine_only(tmp_path):
         finally:
             process.terminate()
     assert [place for place in found if not LOOPBACK.fullmatch(place)] == []
+
+
+@pytest.mark.full
+def test_a_port_that_is_taken_is_said(tmp_path):
+    from ferhpo.tracking import TrackingSettings
+    from ferhpo.tracking.store import connect
+
+    connect(TrackingSettings(output_dir=tmp_path)).search_experiments()  # makes the store
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "ferhpo", "ui", "--output-dir", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == f"the server ended by itself; where port {port} is taken, --port names another"
+    assert "psutil" not in done.stderr

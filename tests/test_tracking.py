@@ -326,7 +326,7 @@ def test_more_than_one_batch_holds(tmp_path, config):
 
 def test_sync_is_refused_while_a_sweep_runs(tmp_path, config):
     tracker = record_sweep(tmp_path / "demo", config, range(1))
-    with pytest.raises(TrackingError, match="a running sweep holds these records and ships them itself"):
+    with pytest.raises(TrackingError, match="a running sweep, or ferhpo sync, holds these records"):
         sync(tmp_path / "demo", config)
     tracker.close(0)
 

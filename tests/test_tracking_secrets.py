@@ -18,6 +18,7 @@ from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.record import META, create_sweep
 from ferhpo.starting import resumed
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, secrets, sync
+from ferhpo.tracking.secrets import _masked
 from tests.conftest import TINY
 from tests.servers import PASSWORD, Postgres, Proxy, Server, assert_whole_in_mlflow, running
 
@@ -115,6 +116,21 @@ def test_no_message_about_a_wrong_command_shows_it(verb, override, capsys, tmp_p
     assert err
     assert PASSWORD not in out + err
     assert files_that_tell(tmp_path) == []
+
+
+@pytest.mark.parametrize("quotes", ["{}", '"{}"', "'{}'"])
+@pytest.mark.parametrize("odd", [" ", "'", '"', "<"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
+def test_an_address_with_spaces_or_quotes_is_refused_and_not_shown(scheme, odd, quotes, capsys, tmp_path):
+    given = quotes.format(f"{scheme}://ann:open{odd}{PASSWORD}@h/db")
+    assert cli.main(["sweep", "demo", f"output_dir={tmp_path}", f"tracking.uri={given}"]) == 2
+    said = "".join(capsys.readouterr())
+    assert "tracking.uri" in said
+    assert PASSWORD not in said
+    assert "open" not in said.replace("openssl", "")
+    assert files_that_tell(tmp_path) == []
+    assert PASSWORD not in _masked(f"tracking.uri={given}")
+    assert len(_masked(f"tracking.uri={given}")) == len(f"tracking.uri={given}")
 
 
 @pytest.mark.parametrize("uri", ADDRESSES[:2])

@@ -70,7 +70,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_torn_line(tmp_path, monkey
 
 def test_a_second_writer_is_refused(tmp_path):
     spool = Spool(tmp_path)
-    with pytest.raises(TrackingError, match="a running sweep holds these records"):
+    with pytest.raises(TrackingError, match="a running sweep, or ferhpo sync, holds these records"):
         Spool(tmp_path)
     spool.close()
     Spool(tmp_path).close()

@@ -7,6 +7,7 @@ allocated and no rule stands in two places.
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -280,6 +281,16 @@ def _sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], li
         why = "" if folds is None else f" where data.folds is {folds} and data.fold is null"
         attr = scheduler.get("time_attr")
         faults.append(f"scheduler.time_attr is {attr}; ferhpo reports {unit}s{why}: set scheduler.time_attr={unit}")
+    if scheduler["_target_"].endswith("MedianStoppingRule"):
+        # Either would let it pause trials, as Ray does by default for the second.
+        if not scheduler.get("hard_stop", True):
+            faults.append("scheduler.hard_stop is false: trials would pause, and do not here; set it to true")
+        if scheduler.get("min_time_slice", 0) != math.inf:
+            given = scheduler.get("min_time_slice", "not set, which is 0")
+            faults.append(
+                f"scheduler.min_time_slice is {given}: trials would pause, and do not here; "
+                "set it to .inf (inf on the command line)"
+            )
     name = config["sampler"]["_target_"].rpartition(".")[2]
     size, num_continuous = space.size() if space.draws else (0, 0)
     if name == "GridSampler" and num_continuous:

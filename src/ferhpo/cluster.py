@@ -7,6 +7,7 @@ nothing else of ferhpo may import Ray before it.
 import logging
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ def start_ray(compute: ComputeSettings) -> bool:
     """
     if ray.is_initialized():
         return False
+    _say_losses_once()
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
@@ -74,6 +76,20 @@ def start_ray(compute: ComputeSettings) -> bool:
             if attempt == NUM_START_ATTEMPTS:
                 raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
     raise AssertionError  # the last attempt returns or raises
+
+
+def _say_losses_once() -> None:
+    """Keep Ray from printing each lost worker as a paragraph of identifiers: the ledger says it in a line."""
+    from ray._private import worker
+
+    shown = worker.print_to_stdstream
+    if shown.__module__ == worker.__name__:  # not ours yet
+
+        def show(data: dict[str, Any], ignore_prefix: bool) -> None:
+            if not str(data["lines"][0]).startswith("A worker died or was killed while executing a task"):
+                shown(data, ignore_prefix)
+
+        worker.print_to_stdstream = show
 
 
 def _knock(address: str) -> None:
@@ -108,20 +124,37 @@ def worker_environment() -> dict[str, str]:
 
 def find_slots(compute: ComputeSettings) -> Slots:
     """Share the cluster's CPUs and GPUs out to trials. Raises ConfigError where not one trial fits."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    num_cpus, num_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    return share_out([node["Resources"] for node in ray.nodes() if node["Alive"]], compute)  # type: ignore[no-untyped-call]
+
+
+def share_out(nodes: Sequence[Mapping[str, float]], compute: ComputeSettings) -> Slots:
+    """Slots on nodes of so many "CPU" and "GPU" each. A trial runs on one node: what is left on two is no slot."""
+    num_cpus, num_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
-    limits = [compute.max_concurrent] if compute.max_concurrent is not None else []
-    limits += [int(num_gpus / gpus + 1e-9)] if gpus else []
-    limits += [int(num_cpus / compute.cpus_per_trial + 1e-9)] if compute.cpus_per_trial else []
-    num_slots = max(min([*limits, int(num_cpus)]), 0)
+
+    def fitting(cpus: float) -> int:
+        """How many trials of so many CPUs run at a time."""
+        limits = [int(num_cpus), *([compute.max_concurrent] if compute.max_concurrent is not None else [])]
+        wants = [(kind, amount) for kind, amount in (("CPU", cpus), ("GPU", gpus)) if amount]
+        if wants:
+            limits.append(
+                sum(min(int(node.get(kind, 0.0) / amount + 1e-9) for kind, amount in wants) for node in nodes)
+            )
+        return max(min(limits), 0)
+
+    fewest = 1.0 if compute.cpus_per_trial is None else compute.cpus_per_trial
+    num_slots = fitting(fewest)
     if num_slots < 1:
+        have = sorted({f"{node.get('CPU', 0.0):g} CPUs and {node.get('GPU', 0.0):g} GPUs" for node in nodes})
+        there_are = f"there are {have[0]}" if len(nodes) == 1 else f"a node has {', or '.join(have)}"
         raise ConfigError(
             "compute",
             [
-                f"no trial fits: a trial wants {compute.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, and there are "
-                f"{num_cpus:g} CPUs and {num_gpus:g} GPUs; lower compute.cpus_per_trial or compute.gpus_per_trial"
+                f"no trial fits: a trial wants {fewest:g} CPUs and {gpus:g} GPUs, and {there_are}; "
+                "lower compute.cpus_per_trial or compute.gpus_per_trial"
             ],
         )
-    cpus = compute.cpus_per_trial if compute.cpus_per_trial is not None else float(max(num_cpus // num_slots, 1))
-    return Slots(num_slots, cpus, gpus)
+    if compute.cpus_per_trial is not None:
+        return Slots(num_slots, compute.cpus_per_trial, gpus)
+    most = int(max(node.get("CPU", 0.0) for node in nodes))
+    return Slots(num_slots, float(next(n for n in range(most, 0, -1) if fitting(n) == num_slots)), gpus)

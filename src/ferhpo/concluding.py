@@ -6,6 +6,7 @@ validation, so that what is registered is what the mean speaks of.
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +65,13 @@ def conclude(
         tracker.set_tags(None, {"ferhpo.confirms_run": found["sweep_run"]})
         tracker.close_sweep("COMPLETE", confirmation_note(found))
     unshipped = tracker.flush(SHIP_SECONDS)
+    if (
+        found is not None and registered_trial is not None and found["registered"] is None
+    ):  # the store was slow, or away
+        with suppress(TrackingError):
+            found["registered"] = _make_version(sweep, record, registered_trial, tracker, settings, data, found)
+        if found["registered"] is None and not settings.off and settings.models != "none":
+            warnings = [*warnings, f"its network is not registered yet; {record.resume_command} registers it"]
     view = publishing.view_address(tracker, settings)
     tracker.close(1.0)
     if found is not None:
@@ -196,12 +204,25 @@ def _register(
     """Make the network of `trial` a new version of the sweep's registered model; None where there is no store."""
     if settings.off or settings.models == "none":
         return None
-    name, objective = settings.registered_name(sweep.name), record.objective
-    first = found["candidates"][0]
-    score = first["score"]
     publishing.export(record, trial, tracker, data.digest)
     if tracker.flush(SHIP_SECONDS):
         return None
+    return _make_version(sweep, record, trial, tracker, settings, data, found)
+
+
+def _make_version(
+    sweep: Sweep,
+    record: Sweep,
+    trial: TrialRecord,
+    tracker: Tracker,
+    settings: TrackingSettings,
+    data: FaceData,
+    found: dict[str, Any],
+) -> dict[str, Any] | None:
+    """The version of an exported network; None where the store does not have it."""
+    name, objective = settings.registered_name(sweep.name), record.objective
+    first = found["candidates"][0]
+    score = first["score"]
     model_id = tracker.model_id(trial.number)
     if model_id is None:
         return None

@@ -4,6 +4,7 @@ What a reader would get wrong: a composed configuration is a plain dictionary, r
 OmegaConf. checking.py says whether it can run.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -49,18 +50,22 @@ class ComputeSettings:
     def __post_init__(self) -> None:
         for key in ("num_cpus", "max_concurrent", "stop_after_failures"):
             value = getattr(self, key)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{key} is {value}; it must be 1 or more, or null")
         for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries", "stop_grace_seconds"):
             value = getattr(self, key)
-            if value is not None and (isinstance(value, str) or value < 0):
+            if value is not None and not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{key} is {value}; it must be 0 or more")
-        if self.trial_timeout is not None and (isinstance(self.trial_timeout, str) or self.trial_timeout <= 0):
+        if self.trial_timeout is not None and not (_is_finite(self.trial_timeout) and self.trial_timeout > 0):
             raise ValueError(
                 f"trial_timeout is {self.trial_timeout}; it must be more than 0 seconds, or null for never"
             )
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

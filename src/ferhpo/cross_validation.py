@@ -7,6 +7,7 @@ from its last.ckpt. What a reader would get wrong: pruning comes as SystemExit o
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +32,27 @@ def cross_validate(
     report: FoldReport,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
     num_threads: int | None = None,
-    on_epoch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
     """Train a network on each fold of a data set that was read without one; goes on where an earlier call was stopped.
 
     folder: the trial's; each fold has a folder of its own in it
     report: called after each fold with (folds done, the means over these, the epochs of the last); also for folds that
         an earlier call has trained; may raise SystemExit to stop
-    on_epoch: called after each epoch of a fold
+    on_epoch: called after each epoch of a fold with the number of epochs done in all folds
     The outcome of the first fold that does not come to its end is the trial's, its reason begins with the fold.
     """
     folds, objective = num_folds(config), Objective(**config["objective"])
     assert folds is not None
     best_rows: list[Mapping[str, float]] = []
+    num_before = 0
     for fold in range(folds):
         place = fold_folder(folder, fold)
         done = _read_result(place)
         if done is None:
             with _named(fold):
-                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, on_epoch)
+                count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
+                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, count)
             if outcome.state != "COMPLETE":
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
@@ -57,6 +60,7 @@ def cross_validate(
         best = objective.best_row(done["epochs"])
         assert best is not None, "a training that came to its end has an epoch"
         best_rows.append(best)
+        num_before += len(done["epochs"])
         report(fold + 1, running_means(best_rows, objective.metric), done["epochs"])
     return Outcome("COMPLETE")
 
@@ -85,7 +89,7 @@ def _train_fold(
     seed: int,
     on_start: Callable[[dict[str, Any]], None],
     num_threads: int | None,
-    on_epoch: Callable[[], None],
+    on_epoch: Callable[[int], None],
 ) -> tuple[dict[str, Any], Outcome]:
     facts: dict[str, Any] = {}
     epochs: list[dict[str, float]] = []
@@ -96,7 +100,7 @@ def _train_fold(
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         epochs.append({"epoch": epoch, **metrics})
-        on_epoch()
+        on_epoch(len(epochs))
 
     outcome = run_trial(
         config,
@@ -122,6 +126,8 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
         result: dict[str, Any] = json.loads((folder / FOLD_RESULT).read_text())
     except (FileNotFoundError, ValueError):
         return None
+    except OSError as error:
+        raise StorageError(f"{folder / FOLD_RESULT} cannot be read: {error.strerror or error}") from error
     return result
 
 

@@ -106,7 +106,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
-        self.ledger.heard_of(number)
+        self.ledger.heard_of(number, result.get("epochs_done"))
         facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
         self.ledger.report_facts(number, facts)
         if self.ledger.unit not in result:
@@ -252,7 +252,7 @@ def worker_trial(
     def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
         tell({**metrics, unit: count, "fold_epochs": fold_epochs})
 
-    of_folds = {} if unit == EPOCH else {"on_epoch": lambda: tell({})}
+    of_folds = {} if unit == EPOCH else {"on_epoch": lambda count: tell({"epochs_done": count})}
     try:
         outcome = runner_of(config["config"])(
             config["config"],

@@ -19,7 +19,7 @@ from ferhpo.config import Composed
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.class_names import with_classes
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
-from ferhpo.errors import ConfigError, DataError
+from ferhpo.errors import ConfigError, DataError, TrackingError
 from ferhpo.folds import KEPT_FOLD, num_folds
 from ferhpo.journal import FolderLock
 from ferhpo.starting import load_data
@@ -223,9 +223,13 @@ def _noted(found: ModelScores, trained: TrainedModel, data: FaceData, training: 
     noted = readings.note(trained.chooser.folder, reading)
     told = [*found.warnings, *readings.repeated(trained.chooser.name, noted)]
     tags, record = readings.tags(reading, len(noted)), trained.record
-    left = add_to_run(record.folder, trained.settings, trained.number, tags, metrics, SHIP_SECONDS)
-    if left:
-        told.append(f"{left} records wait for MLflow; ferhpo sync {record.name} ships them")
+    try:
+        left = add_to_run(record.folder, trained.settings, trained.number, tags, metrics, SHIP_SECONDS)
+    except TrackingError as error:  # the reading counts all the same
+        told.append(f"MLflow is not told of this reading: {error}")
+    else:
+        if left:
+            told.append(f"{left} records wait for MLflow; ferhpo sync {record.name} ships them")
     return replace(found, num_readings=len(noted), warnings=told)
 
 

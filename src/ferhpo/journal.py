@@ -4,7 +4,6 @@ What a reader would get wrong: a journal has no lock of its own. The driver's fl
 readers need none: they see whole lines.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.storages.journal._storage import JournalStorageReplayResult
 
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.tracking.spool import flock_soon
 
 JOURNAL = "study.jsonl"
 LOCK = "driver.lock"
@@ -64,7 +64,7 @@ class FolderLock:
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written ({error.strerror}); make it a file of yours") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock_soon(self._file.fileno())
         except BlockingIOError:
             self._file.seek(0)
             holder = _as_object(self._file.read())  # empty where it has just taken the lock

@@ -67,7 +67,8 @@ class Ledger:
         self.is_stopping = False  # no trial starts, and those that run are left after their next report
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
-        self._losses: dict[int, tuple[int, int]] = {}  # number -> reports at the last loss of its worker, losses since
+        self._losses: dict[int, tuple[int, int]] = {}  # number -> epochs at the last loss of its worker, losses since
+        self._epochs_done: dict[int, int] = {}  # of cross-validated trials, in all folds
         self._first_failures: list[TrialRecord] | None = []  # None: a trial ended otherwise
         self._heard: dict[int, float] = {}
         self._facts: dict[int, dict[str, Any]] = {}
@@ -109,10 +110,10 @@ class Ledger:
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
         """What a worker knows of its trial before the first epoch."""
         known = self._facts.get(number, {})
-        if not facts or known == facts:
+        if known == {**known, **facts}:
             return
-        self._facts[number] = dict(facts)
-        if facts.get("restarted") != known.get("restarted"):
+        self._facts[number] = {**known, **facts}
+        if facts.get("restarted") not in (None, known.get("restarted")):
             log.warning("trial %d: %s", number, facts["restarted"])
         self.runs.log_facts(number, facts)
 
@@ -184,7 +185,7 @@ class Ledger:
 
     def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
         """The worker or its node died: the trial goes on from its checkpoint, compute.max_retries times without a new
-        report in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE.
+        epoch in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE.
 
         Of one that had made its last report nothing was lost.
         """
@@ -192,10 +193,13 @@ class Ledger:
             self.stopped(number)
             return
         num_reports = len(self.study.trial(number).reports)
-        reports_before, num_losses = self._losses.get(number, (num_reports, 0))
-        num_losses = num_losses + 1 if num_reports == reports_before else 1
-        self._losses[number] = num_reports, num_losses
+        num_epochs = self._epochs_done.get(number, num_reports)
+        epochs_before, num_losses = self._losses.get(number, (num_epochs, 0))
+        num_losses = num_losses + 1 if num_epochs == epochs_before else 1
+        self._losses[number] = num_epochs, num_losses
         if num_losses <= self.compute.max_retries:
+            goes_on = f"goes on after {self.unit} {num_reports}" if num_reports else "begins again"
+            log.warning("trial %d: %s; it %s", number, redact(reason).partition(". ")[0].rstrip("."), goes_on)
             self.running.pop(number, None)
             self._waiting.appendleft(number)
         elif out_of_memory:
@@ -203,9 +207,11 @@ class Ledger:
         else:
             self._end(number, "FAILED", f"worker lost {num_losses} times: {reason}")
 
-    def heard_of(self, number: int) -> None:
-        """A sign of life of a trial's worker: an epoch, also one of a fold."""
+    def heard_of(self, number: int, epochs_done: int | None = None) -> None:
+        """A sign of life of a trial's worker: an epoch, or one of a fold; then `epochs_done` are those of all folds."""
         self._heard[number] = time.monotonic()
+        if epochs_done is not None:
+            self._epochs_done[number] = max(epochs_done, self._epochs_done.get(number, 0))
 
     def hanging(self) -> list[int]:
         """The trials that run and have not been heard of for compute.trial_timeout."""
@@ -217,13 +223,13 @@ class Ledger:
     def check_first_failures(self) -> None:
         """FailuresError where the first trials that this driver ran all failed for one reason."""
         wanted, failed = self.compute.stop_after_failures, self._first_failures
-        if not wanted or not failed or len(failed) < wanted:
+        if not wanted or not failed or len(failed) < wanted or self.is_finished:
             return
         reasons = {re.sub(r"\d+", "", first_line(trial.reason)) for trial in failed}
         if len(reasons) == 1:
             raise FailuresError(
                 f"the first {len(failed)} trials all failed: {first_line(failed[0].reason)}; mend that and go on with "
-                f"`ferhpo sweep --resume {self.sweep.name}` (compute.stop_after_failures=null goes on regardless)"
+                f"`{self.sweep.resume_command}` (compute.stop_after_failures=null goes on regardless)"
             )
 
     def _end(self, number: int, state: str, reason: str = "") -> None:
@@ -265,7 +271,5 @@ class Ledger:
 
         state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
         """
-        for number in self.study.interrupted():
-            if self.tracker.was_opened(number):  # not asked a moment ago, its worker still starting
-                self.tracker.close_trial(number, state, {"ferhpo.reason": reason})
+        self.runs.interrupt(self.study.trials(), state, reason)
         self.running.clear()

@@ -6,7 +6,7 @@ Heavy packages are imported inside the functions: `ferhpo --help` loads none of 
 import argparse
 import json
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ferhpo.errors import StillRunning
 
@@ -145,6 +145,8 @@ def confirm(args: argparse.Namespace) -> int:
             console.print()
         if result.registered and result.confirmed is not None:
             console.print(f"ferhpo promote {result.confirmed.name} makes it the champion.")
+    if result.unshipped and not args.json:
+        console.print(_waiting(result.unshipped, result.sweep.name))
     return _exit_status(result)
 
 
@@ -268,10 +270,10 @@ def runs(args: argparse.Namespace) -> None:
             console.print(_waiting(waiting_records, record.name))
 
 
-def ui(args: argparse.Namespace) -> int:
+def ui(args: argparse.Namespace) -> NoReturn:
     from ferhpo import verbs
 
-    return verbs.ui(args.output_dir, args.host, args.port)
+    verbs.ui(args.output_dir, args.host, args.port)
 
 
 def promote(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""A sweep on disk: its folder, what it was started with, and its trials. Read by everything, written once.
+"""A sweep on disk: its folder, what it was started with, and its trials. Read by everything.
 
 <output_dir>/<name>/
     sweep.json      the composed configuration, id, versions, git state
@@ -55,8 +55,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """What goes on with it: it may be a training or a confirmation."""
-        verb = self.meta["kind"] if self.meta["kind"] in ("train", "confirm") else "sweep"
-        return f"ferhpo {verb} --resume {self.name}"
+        return _resume_command(self.meta["kind"], self.name)
 
     @property
     def objective(self) -> Objective:
@@ -236,10 +235,18 @@ def _is_listed(trial: Any) -> bool:
 def exists_error(folder: Path) -> SweepError:
     """What to say of a sweep's name that is taken."""
     name = folder.name
+    try:
+        kind = json.loads((folder / META).read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = "sweep"
     return SweepError(
-        f"sweep {name} exists in {folder.parent.resolve()}; ferhpo sweep --resume {name} goes on with it, "
+        f"sweep {name} exists in {folder.parent.resolve()}; {_resume_command(kind, name)} goes on with it, "
         f"--new starts {free_name(folder)}, name=... starts one by that name"
     )
+
+
+def _resume_command(kind: str, name: str) -> str:
+    return f"ferhpo {kind if kind in ('train', 'confirm') else 'sweep'} --resume {name}"
 
 
 def free_name(folder: Path) -> str:

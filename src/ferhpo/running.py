@@ -42,6 +42,7 @@ from ferhpo.stopping import StopNotice
 from ferhpo.study import SweepStudy, TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
 from ferhpo.trial import failure
+from ferhpo.trial_runs import TrialRuns
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
 ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
@@ -220,8 +221,8 @@ def _end_early(record: Sweep, tracker: Tracker, ledger: Ledger | None, error: Ba
     """End the runs in tracking that are open, because of an error or of a person."""
     is_error = isinstance(error, Exception)
     state, why = ("FAILED", first_line(error)) if is_error else ("STOPPED", "stopped by a person; resume goes on")
-    if ledger is not None:
-        ledger.interrupt(state, str(error) if is_error else why)
+    runs = TrialRuns(record, record.space(), tracker) if ledger is None else ledger.runs
+    runs.interrupt(record.trials(), state, str(error) if is_error else why)
     tracker.close_sweep(state, f"**{record.name}** ended before its trials: {why}")
     tracker.flush(ERROR_SHIP_SECONDS)
 

@@ -1,6 +1,6 @@
 """What stands between a configuration and its run: names, paths, the disk, the store, the data, Ray.
 
-Nothing here makes anything on disk: whatever can be refused is refused first.
+Nothing here makes a sweep: whatever can be refused is refused first.
 """
 
 import os

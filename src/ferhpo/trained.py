@@ -126,7 +126,8 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
     if record is not None and number is not None:
         config: Mapping[str, Any] = record.trial_config(_trial(record, number))
     elif version.run_id is not None:
-        config = registry.run_config(settings, version.run_id)
+        # What it was trained on may be read; what else it would allow to be called is not the store's to say.
+        config = {**registry.run_config(settings, version.run_id), "allowed_targets": []}
     else:
         raise SweepError(f"{name} belongs to no run of MLflow, so nobody knows what it was trained on")
     return TrainedModel(

@@ -105,9 +105,25 @@ class TrialRuns:
                 self.tracker.log_epoch(trial.number, int(row[self.unit]), metrics)
             for fold, epochs in enumerate(trial.fold_epochs):
                 self.log_fold(trial.number, fold, epochs)
-            if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number):
+            if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number, trial.state):
                 self.close(trial)
                 on_close(trial)
+
+    def interrupt(self, trials: Iterable[TrialRecord], state: str, reason: str) -> None:
+        """Close each run that is open: the sweep ends before its trials.
+
+        state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
+        """
+        for trial in trials:
+            if not self.tracker.was_opened(trial.number) or self.tracker.was_closed(trial.number):
+                continue
+            if trial.state == "RUNNING":
+                self.tracker.close_trial(trial.number, state, {"ferhpo.reason": reason})
+                continue
+            try:  # an end that the study has, and that was cut off on its way here
+                self.close(trial)
+            except (SweepError, StorageError, OSError):
+                self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})
 
 
 def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
@@ -119,15 +135,15 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
     checkpoints = [path / BEST for path in folders]
-    if not all(path.exists() for path in checkpoints):
-        return None
     import torch
 
     from ferhpo.training.checkpoint import read
 
     try:
+        if not all(path.exists() for path in checkpoints):
+            return None
         kept = [read(path) for path in checkpoints]
-    except (SweepError, StorageError):
+    except (SweepError, StorageError, OSError):
         return None  # a damaged one is told where its network is wanted
     confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
     return {"class_names": kept[0]["class_names"], "confusion": confusion}

@@ -10,15 +10,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
 from ferhpo.composing import compose, hide_password
 from ferhpo.cross_validation import fold_data
 from ferhpo.data.dataset import TRAIN
-from ferhpo.errors import SweepError
+from ferhpo.errors import FerhpoError, SweepError
 from ferhpo.folds import num_folds
 from ferhpo.record import META, Sweep, load_sweep, save_config
 from ferhpo.starting import load_data, tracking_settings
@@ -133,7 +134,7 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
             record = load_sweep(path.parent)
             trials, best = record.trials(), record.best()
             num_records, is_running = unshipped(record)
-        except SweepError as error:
+        except FerhpoError as error:
             rows.append({"name": path.parent.name, "error": str(error)})
             continue
         rows.append(
@@ -158,12 +159,15 @@ def unshipped(record: Sweep) -> tuple[int, bool]:
     return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder, LOCK)
 
 
-def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> int:
-    """Serve the MLflow UI of the default store until it is interrupted; returns the server's exit status."""
+def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> NoReturn:
+    """Serve the MLflow UI of the default store until it is interrupted.
+
+    Raises KeyboardInterrupt then, and SweepError where there is no store or the server ends by itself.
+    """
     from ferhpo.tracking import TrackingSettings
 
     settings = TrackingSettings(output_dir=Path(output_dir))
-    if settings.sqlite_path is None or not settings.sqlite_path.exists():
+    if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
         raise SweepError(f"there is no store at {settings.shown_uri}; run a sweep first, or name its --output-dir")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
@@ -173,10 +177,12 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     server = subprocess.Popen(command, env={**os.environ, **quiet})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return server.wait()
+        server.wait()
+        raise SweepError(f"the server ended by itself; where port {port} is taken, --port names another")
     finally:  # MLflow's command starts the server as a child and does not take it along when it is ended
-        for child in psutil.Process(server.pid).children(recursive=True):
-            child.terminate()
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(server.pid).children(recursive=True):
+                child.terminate()
         server.terminate()
         server.wait()
 

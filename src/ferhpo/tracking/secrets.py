@@ -7,7 +7,7 @@ new process, as that of a resume, knows nothing of it and looks into the environ
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,7 @@ NOT_KNOWN = (
     "or set MLFLOW_TRACKING_URI to it"
 )
 _USER = re.compile(r"""(?<=://)(?:[^\s"'<>]*@|[^\s/]*@)""")  # to the last @: a password may hold / and @ by mistake
+_WHOLE_USER = re.compile(r"(?<=://).*@", re.DOTALL)  # of an address alone, with what it may not hold
 _PARAMETER = re.compile(
     r"(?i)([?&;](?:\w*password|passwd|pwd|\w*token|\w*secret|\w*api_?key|sslkey|odbc_connect)=)[^&;\s'\")]+"
 )
@@ -30,6 +31,11 @@ _given: dict[str, str] = {}  # by the address without secrets: as it was given i
 def redact(text: str) -> str:
     """`text` with user names, passwords and tokens of any address in it replaced by ***."""
     return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
+
+
+def redact_address(uri: str) -> str:
+    """`redact` for a text that is one address, whatever stands in it."""
+    return redact(_WHOLE_USER.sub(f"{HIDDEN}@", uri))
 
 
 def redact_error(text: str) -> str:
@@ -43,7 +49,7 @@ def redact_error(text: str) -> str:
 
 def hide(uri: str) -> str:
     """The address without its secrets, which this process remembers; one that has none stays as it is."""
-    shown = redact(uri).rstrip("/")
+    shown = redact_address(uri).rstrip("/")
     if shown == uri.rstrip("/") or not _has_secret(uri):
         return uri
     _given[shown] = uri.rstrip("/")
@@ -52,7 +58,15 @@ def hide(uri: str) -> str:
 
 def hide_all(texts: Sequence[str]) -> list[str]:
     """Overrides as a person typed them, with every address in them hidden."""
-    return [_ADDRESS.sub(lambda found: hide(found[0]), text) for text in texts]
+    return [_in_addresses(hide, text) for text in texts]
+
+
+def _in_addresses(change: Callable[[str], str], text: str) -> str:
+    """An override with its addresses changed: what follows tracking.uri= is one, also with spaces or quotes in it."""
+    found = re.fullmatch(r"""([+~]*tracking\.uri=(["']?))(.*?)(\2)""", text, re.DOTALL)
+    if found is not None and "://" in found[3]:
+        return f"{found[1]}{change(found[3])}{found[4]}"
+    return _ADDRESS.sub(lambda address: change(address[0]), text)
 
 
 def hide_command_line() -> None:
@@ -69,6 +83,7 @@ def hide_command_line() -> None:
 
 def _masked(text: str) -> str:
     """`redact` that keeps the length."""
+    text = _in_addresses(lambda uri: _WHOLE_USER.sub(lambda found: "*" * (len(found[0]) - 1) + "@", uri), text)
     text = _USER.sub(lambda found: "*" * (len(found[0]) - 1) + "@", text)
     return _PARAMETER.sub(lambda found: found[1] + "*" * (len(found[0]) - len(found[1])), text)
 
@@ -107,6 +122,6 @@ def as_given(shown: str) -> str:
 
 def _has_secret(uri: str) -> bool:
     """Whether an address that `redact` changes holds more than the name of a database's user."""
-    user = _USER.search(uri)
+    user = _WHOLE_USER.search(uri)
     is_web = uri.startswith(("http://", "https://"))  # where the user's name may be a token
     return user is None or is_web or ":" in user[0] or _PARAMETER.search(uri) is not None

@@ -3,13 +3,14 @@
 What a reader would get wrong: `uri` never holds a password (secrets.py); `store_uri` may, and is for MLflow alone.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ferhpo.errors import ConfigError
-from ferhpo.tracking.secrets import as_given, hide, is_known, redact, whole
+from ferhpo.tracking.secrets import as_given, hide, is_known, redact, redact_address, whole
 
 OFF = "none"
 MODEL_CHOICES = ("all", "best", "none")
@@ -116,13 +117,15 @@ class TrackingSettings:
 def _uri_faults(uri: str) -> list[str]:
     address = urlsplit(uri)
     scheme = address.scheme.split("+")[0]
-    shown = f"tracking.uri is {redact(uri)}"
+    shown = f"tracking.uri is {redact_address(uri)}"
     if scheme in ("", "file") or len(scheme) == 1:  # one letter: a Windows drive
         return [f"{shown}; MLflow refuses plain file stores since 3.13; use sqlite:///<absolute path>/mlflow.db"]
     if scheme not in _SCHEMES:
         return [f"{shown}; its scheme must be one of {', '.join(_SCHEMES)}, or null for the default store"]
     if scheme == "sqlite" and (not uri.startswith("sqlite:///") or uri.removeprefix("sqlite:///") in ("", ":memory:")):
         return [f"{shown}; a database in memory keeps nothing; use sqlite:///<absolute path>/mlflow.db"]
+    if scheme != "sqlite" and re.search(r"[\s\"'<>]", uri):
+        return [f"{shown}; special characters must be escaped: %20 for a space, %22 for \", %27 for '"]
     if scheme != "sqlite" and "@" in address.path + address.fragment:
         return [f"{shown}; a password's special characters must be escaped: %2F for /, %40 for @, %3F for ?, %23 for #"]
     if scheme in ("http", "https") and not address.hostname:

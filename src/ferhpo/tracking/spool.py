@@ -191,18 +191,26 @@ def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str 
     return shipped.runs.get("" if number is None else str(number))
 
 
-def _hold(path: Path) -> int:
-    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def flock_soon(descriptor: int) -> None:
+    """Lock a file for this process alone. BlockingIOError where another one holds it for longer than _HOLD_SECONDS."""
     deadline = time.monotonic() + _HOLD_SECONDS
     while True:
         try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock_fd
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _hold(path: Path) -> int:
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        flock_soon(lock_fd)
+    except BlockingIOError:
         os.close(lock_fd)
         raise StillRunning(
-            f"{path.parent}: a running sweep holds these records and ships them itself; wait until it ends"
-        )
+            f"{path.parent}: a running sweep, or ferhpo sync, holds these records and ships them; wait until it ends"
+        ) from None
+    return lock_fd

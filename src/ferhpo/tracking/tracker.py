@@ -224,9 +224,10 @@ class Tracker:
         """Whether it was recorded what a trial's run read: the last of what describes it."""
         return number in self._recorded_datasets
 
-    def was_closed(self, number: int) -> bool:
-        """Whether a trial's run was closed since it was last opened, and not only stopped."""
-        return self._states.get(number, "RUNNING") not in ("RUNNING", "STOPPED")
+    def was_closed(self, number: int, state: str | None = None) -> bool:
+        """Whether a trial's run was closed since it was last opened, and not only stopped; `state`: as this."""
+        last = self._states.get(number, "RUNNING")
+        return last not in ("RUNNING", "STOPPED") if state is None else last == state
 
     def is_shipped(self, number: int) -> bool:
         """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""

@@ -9,7 +9,8 @@ network of an epoch is there before last.ckpt knows the epoch; a resume then wri
 import io
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def save_checkpoints(
         _write(folder / NEXT_BEST, best)
     _write(folder / LAST, last)
     if best is not None:
-        (folder / NEXT_BEST).replace(folder / BEST)
+        with _reaching(folder / BEST):
+            (folder / NEXT_BEST).replace(folder / BEST)
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
@@ -56,29 +58,32 @@ def kept_epochs(folder: Path) -> list[int]:
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """Return last.ckpt, or None where training has not begun. DamagedError where the file is."""
-    if not (folder / LAST).exists():
-        (folder / NEXT_BEST).unlink(missing_ok=True)
-        return None
-    last = read(folder / LAST, LAST_KEYS)
-    if (folder / NEXT_BEST).exists():
-        # The kill came between two renames: last.ckpt knows whether this best belongs to it.
-        if read(folder / NEXT_BEST)["epoch"] == last["best_epoch"]:
-            (folder / NEXT_BEST).replace(folder / BEST)
-        else:
-            (folder / NEXT_BEST).unlink()
-    return last
+    """Return last.ckpt, or None where training has not begun. DamagedError where the file is, StorageError where the
+    disk does not answer."""
+    with _reaching(folder / LAST):
+        if not (folder / LAST).exists():
+            (folder / NEXT_BEST).unlink(missing_ok=True)
+            return None
+        last = read(folder / LAST, LAST_KEYS)
+        if (folder / NEXT_BEST).exists():
+            # The kill came between two renames: last.ckpt knows whether this best belongs to it.
+            if read(folder / NEXT_BEST)["epoch"] == last["best_epoch"]:
+                (folder / NEXT_BEST).replace(folder / BEST)
+            else:
+                (folder / NEXT_BEST).unlink()
+        return last
 
 
 def set_aside_damaged(folder: Path) -> str:
     """Where last.ckpt or best.ckpt is damaged, as after a power cut, rename last.ckpt to damaged.ckpt, so that training
     begins anew; return why, or ""."""
-    try:
-        if load_last(folder) is not None and (folder / BEST).exists():
-            read(folder / BEST)
-    except DamagedError as error:
-        (folder / LAST).replace(folder / DAMAGED)
-        return f"begun again: {error}"
+    with _reaching(folder / LAST):
+        try:
+            if load_last(folder) is not None and (folder / BEST).exists():
+                read(folder / BEST)
+        except DamagedError as error:
+            (folder / LAST).replace(folder / DAMAGED)
+            return f"begun again: {error}"
     return ""
 
 
@@ -129,6 +134,15 @@ def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> Non
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise SweepError(f"{path} holds the weights of another network: {reason}") from None
+
+
+@contextmanager
+def _reaching(path: Path) -> Iterator[None]:
+    """StorageError where the disk refuses: it ends the sweep, not the trial, which goes on at the resume."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be reached: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
