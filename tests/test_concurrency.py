@@ -165,12 +165,14 @@ def test_who_only_looks_whether_a_sweep_runs_keeps_no_driver_out(tmp_path):
 
 
 def test_a_sweep_that_cannot_be_read_hides_none_of_the_others_in_the_list(running, capsys):
-    other = make_sweep(running.folder.parent, "odd")
-    (other.folder / "spool.jsonl").write_text("no record\n")
+    odd, odder = (make_sweep(running.folder.parent, name).folder for name in ("odd", "odder"))
+    (odd / "spool.jsonl").write_text("no record\n")
+    os.mkfifo(odder / LOCK)
     assert cli.main(["runs", "--output-dir", str(running.folder.parent), "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert set(rows) == {"busy", "odd"}
+    assert set(rows) == {"busy", "odd", "odder"}
     assert "error" in rows["odd"]
+    assert rows["odder"]["runs"] is False
 
 
 @pytest.mark.full

@@ -100,15 +100,23 @@ def last_seq(folder: Path) -> int:
 
 
 def is_held(folder: Path, lock: str = LOCK) -> bool:
-    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep, or who locks another file of its folder."""
+    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep, or who locks another file of its folder.
+
+    Raises TrackingError where the file cannot be opened.
+    """
     path = folder / lock
     if not path.exists():
         return False
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError as error:
+        raise TrackingError(f"{path} cannot be read ({error.strerror}); make it a file of yours") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
     return False
 
 

@@ -92,6 +92,8 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     damaged or lacks one of the keys; StorageError where the disk does not give it now.
     """
     try:
+        if path.is_fifo():
+            raise OSError("it is a pipe")
         content = io.BytesIO(path.read_bytes())
     except FileNotFoundError:
         raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
