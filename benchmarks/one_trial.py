@@ -25,9 +25,9 @@ from ferhpo.data.dataset import TRAIN, VAL, FaceData, face_data
 from ferhpo.models.cnn import CNN
 from ferhpo.models.count import count_macs
 from ferhpo.models.resnet import ResNet
+from ferhpo.scoring.device_data import default_device
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
-from ferhpo.training.device import default_device
 from ferhpo.training.fit import fit
 from ferhpo.training.settings import TrainerSettings
 

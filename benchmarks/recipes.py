@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from ferhpo.composing import compose
-from ferhpo.config import sweep_files
-from ferhpo.record import META, Sweep, load_sweep
+from ferhpo.config.compose import compose
+from ferhpo.config.files import sweep_files
+from ferhpo.storage.sweep import META, Sweep, load_sweep
 
 MERGED = "mammadov2022_merged"
 

@@ -25,12 +25,12 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
 
     import numpy as np
 
-    from ferhpo.composing import compose
-    from ferhpo.driver import RecordingScheduler
-    from ferhpo.ledger import METRICS, STOP, Ledger
-    from ferhpo.record import create_sweep
-    from ferhpo.study import SweepStudy
-    from ferhpo.targets import instantiate
+    from ferhpo.config.compose import compose
+    from ferhpo.config.targets import instantiate
+    from ferhpo.driver.ledger import METRICS, STOP, Ledger
+    from ferhpo.driver.ray_hooks import RecordingScheduler
+    from ferhpo.storage.study import SweepStudy
+    from ferhpo.storage.sweep import create_sweep
     from ferhpo.tracking import Tracker, TrackingSettings
     from ferhpo.tracking.spool import Shipped
 
@@ -80,24 +80,26 @@ def resume(folder: Path, num_trials: int) -> None:
         seconds[name] = now[0] - began[0], now[1] - began[1]
         began = time.perf_counter(), time.process_time()
 
-    from ferhpo import cluster, driver, running
-    from ferhpo.composing import compose
     from ferhpo.config import ComputeSettings
-    from ferhpo.targets import instantiate
+    from ferhpo.config.compose import compose
+    from ferhpo.config.targets import instantiate
+    from ferhpo.config.validate import check_composed
+    from ferhpo.driver import ray_cluster, ray_hooks
 
-    running.checking.check(compose("demo"))  # imports what the components of a configuration are made of
+    check_composed(compose("demo"))  # imports what the components of a configuration are made of
     phase("imports")
-    cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
+    ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
     phase("Ray")
-    from ferhpo.keeping import Keeper
-    from ferhpo.ledger import Ledger
-    from ferhpo.starting import resumed, tracking_settings
-    from ferhpo.study import SweepStudy
+    from ferhpo.driver.ledger import Ledger
+    from ferhpo.driver.retention import Keeper
+    from ferhpo.storage.study import SweepStudy
+    from ferhpo.storage.sweep import tracking_settings
     from ferhpo.tracking import Tracker
+    from ferhpo.tuning.preflight import resumed
 
     sweep = resumed("big", [f"output_dir={folder}", f"num_trials={num_trials}"], "sweep")
     config = sweep.config
-    running.checking.check(sweep.composed)
+    check_composed(sweep.composed)
     phase("check")
     study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], sweep.objective, sweep.listed)
     phase("study")
@@ -112,7 +114,7 @@ def resume(folder: Path, num_trials: int) -> None:
     keeper.tidy(study.trials())
     phase("checkpoints")
     stock: Any = instantiate(config["scheduler"], metric="val_acc", mode="max")
-    driver.RecordingScheduler(stock, ledger, config["seed"])
+    ray_hooks.RecordingScheduler(stock, ledger, config["seed"])
     phase("scheduler")
     asked = ledger.next_trial()
     assert asked is not None
@@ -120,7 +122,7 @@ def resume(folder: Path, num_trials: int) -> None:
     ledger.start(asked.number)
     assert ledger.next_trial() is not None
     phase("second ask")
-    cluster.stop_ray()
+    ray_cluster.stop_ray()
     print(json.dumps(seconds))
 
 

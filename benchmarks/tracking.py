@@ -85,8 +85,9 @@ class Server:
 
 def epoch_seconds(folder: Path, name: str, uri: str, num_epochs: int, num_train: int) -> float:
     """Train one network with tracking at `uri`; the median time between two of its reports."""
-    from ferhpo import running
-    from ferhpo.ledger import Ledger
+    from ferhpo.driver.ledger import Ledger
+    from ferhpo.tuning import finish
+    from ferhpo.tuning.train import train
 
     seen: list[float] = []
 
@@ -94,10 +95,10 @@ def epoch_seconds(folder: Path, name: str, uri: str, num_epochs: int, num_train:
         if ledger.running.get(0, 0) > len(seen):
             seen.append(time.perf_counter())
 
-    running.SHIP_SECONDS = 0.5  # what is shipped after the training is not measured
+    finish.SHIP_SECONDS = 0.5  # what is shipped after the training is not measured
     options = [f"output_dir={folder}", f"name={name}", f"tracking.uri={uri}", "tracking.required=false"]
     options += ["tracking.report=false", "tracking.models=none", f"data.num_train={num_train}", "data.num_val=350"]
-    running.train("demo", [*options, f"trainer.max_epochs={num_epochs}"], listener=listener)
+    train("demo", [*options, f"trainer.max_epochs={num_epochs}"], listener=listener)
     assert len(seen) == num_epochs
     return statistics.median(after - before for before, after in itertools.pairwise(seen))
 

@@ -12,14 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ferhpo.composing import compose
 from ferhpo.config import Composed, Objective
-from ferhpo.driver import RecordingScheduler
-from ferhpo.journal import JOURNAL
-from ferhpo.ledger import CONTINUE, STOP, Ledger
-from ferhpo.record import Sweep, create_sweep, load_sweep
-from ferhpo.study import SweepStudy, TrialRecord
-from ferhpo.targets import instantiate
+from ferhpo.config.compose import compose
+from ferhpo.config.targets import instantiate
+from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
+from ferhpo.driver.ray_hooks import RecordingScheduler
+from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import Sweep, create_sweep, load_sweep
+from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 
 NUM_TRIALS = 9

@@ -15,6 +15,7 @@ import pytest
 
 import ferhpo
 from ferhpo import cli
+from ferhpo.cli.parser import make_parser
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ FERHPO = Path(sys.executable).with_name("ferhpo")
 
 
 def subparsers():
-    actions = cli._parser()._actions
+    actions = make_parser()._actions
     return next(action for action in actions if isinstance(action, argparse._SubParsersAction)).choices
 
 
@@ -62,7 +63,7 @@ def test_every_verb_has_help_with_examples_and_exit_codes(verb, capsys):
     assert examples(verb)
     for action in subparsers()[verb]._actions:
         assert action.help, f"{verb}: {action.option_strings or action.dest} has no help"
-    assert re.search(rf"^    {verb} +\S", cli._parser().format_help(), re.MULTILINE), "the first page tells of it"
+    assert re.search(rf"^    {verb} +\S", make_parser().format_help(), re.MULTILINE), "the first page tells of it"
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -70,7 +71,7 @@ def test_every_example_is_understood(verb):
     for example in examples(verb):
         _, *arguments = shlex.split(example)
         assert arguments[0] == verb
-        args = cli._parser().parse_args(arguments)
+        args = make_parser().parse_args(arguments)
         if verb in ("sweep", "train", "plan", "check", "show") and not getattr(args, "resume", False):
             ferhpo.compose(args.name, args.overrides)
 
@@ -114,7 +115,7 @@ def test_json_of_show_says_where_each_value_came_from(capsys):
 
 
 def test_json_of_plan(capsys, monkeypatch):
-    monkeypatch.setattr("ferhpo.planning.NUM_SAMPLES", 10)
+    monkeypatch.setattr("ferhpo.tuning.plan.NUM_SAMPLES", 10)
     plan = answer(capsys, "plan", "demo", "data.num_train=70", "data.num_val=14", "data.num_test=7")
     assert plan["num_trials"] == 8
     assert 0 < plan["parameters"]["low"] <= plan["parameters"]["median"] <= plan["parameters"]["high"]

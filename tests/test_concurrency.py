@@ -14,9 +14,9 @@ import pytest
 
 from ferhpo import cli
 from ferhpo.errors import StorageError, SweepError
-from ferhpo.journal import LOCK, FolderLock
-from ferhpo.record import load_sweep
-from ferhpo.study import SweepStudy
+from ferhpo.storage.lock import LOCK, FolderLock
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
 from tests.conftest import TINY
 from tests.reports.made_sweeps import made_sweep
@@ -124,7 +124,7 @@ def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
 def test_the_lock_of_a_dead_driver_is_free(tmp_path):
     """The kernel frees it with the process; what its text says of the dead one does not count."""
     program = (
-        "import sys, os, signal; from pathlib import Path; from ferhpo.journal import FolderLock\n"
+        "import sys, os, signal; from pathlib import Path; from ferhpo.storage.lock import FolderLock\n"
         "from ferhpo.tracking.spool import Spool\n"
         "folder = Path(sys.argv[1]); lock, spool = FolderLock(folder), Spool(folder)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

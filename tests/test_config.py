@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ferhpo import checking, verbs
-from ferhpo.composing import compose
-from ferhpo.config import GROUPS, group_files, headline, sweep_files
+from ferhpo.config import GROUPS, validate
+from ferhpo.config.compose import compose
+from ferhpo.config.files import group_files, headline, sweep_files
+from ferhpo.config.model_section import is_estimator
+from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import ConfigError
-from ferhpo.model_section import is_estimator
-from ferhpo.space import leaves, set_path
-from ferhpo.starting import make_paths_absolute
-from ferhpo.targets import instantiate, locate
+from ferhpo.keys import leaves, set_path
+from ferhpo.tuning.preflight import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
@@ -20,7 +20,7 @@ OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
 
 def faults(name, *overrides):
     with pytest.raises(ConfigError) as caught:
-        checking.check(compose(name, overrides))
+        validate.check_composed(compose(name, overrides))
     return list(caught.value.faults)
 
 
@@ -42,7 +42,7 @@ def test_every_option_composes_and_passes_check(group, option):
     more = missing_paths(composed)
     if is_estimator(composed.config["model"]):
         more += ["trainer.max_epochs=1", "scheduler=none", "~space.optim"]  # it is fitted once
-    checking.check(compose("demo", [*overrides, *more]) if more else composed)
+    validate.check_composed(compose("demo", [*overrides, *more]) if more else composed)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_every_sweep_composes_passes_check_and_has_its_header(name):
     for key in ("source:", "command:", "hardware:", "time:", "result:"):
         assert f"# {key}" in text, f"{name} does not say its {key}"
     composed = compose(name, needed(name))
-    checking.check(composed, for_sweep=bool(composed.config["space"]))
+    validate.check_composed(composed, for_sweep=bool(composed.config["space"]))
 
 
 @pytest.mark.full
@@ -79,7 +79,7 @@ def test_the_reduced_form_of_every_recipe_passes_check(name, tmp_path, monkeypat
     composed = compose(name, reduced)
     for path in missing_paths(composed):
         set_path(composed.config, *path.split("="))
-    checking.check(composed, for_sweep=bool(composed.config["space"]))
+    validate.check_composed(composed, for_sweep=bool(composed.config["space"]))
 
 
 def test_a_misspelled_sweep_names_the_nearest():
@@ -206,12 +206,12 @@ def test_origins_name_file_or_override():
 
 def test_a_space_may_choose_among_options_of_a_group():
     composed = compose("demo", ["space.optim={options: [sgd, adam]}"])
-    checking.check(composed)
+    validate.check_composed(composed)
     space = composed.space()
     assert {draw.path for draw in space.draws} >= {"optim", "optim.lr", "optim.momentum"}
 
 
 def test_check_verb_returns_warnings():
-    warnings = verbs.check("demo", ["sampler=cmaes"])
+    warnings = validate.check("demo", ["sampler=cmaes"])
     assert len(warnings) == 1
     assert warnings[0].startswith("sampler is CmaEsSampler, which does not know conditions (space.model.block_channels")

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ferhpo.cli.tables import confirmation_tables
 from ferhpo.config import Objective
-from ferhpo.confirmation import fresh_seeds, mean_of, means_of_lines, median_trial, rank_candidates, told_apart
-from ferhpo.reports.confirmed import candidates_csv, confirmation_note, sentences
-from ferhpo.score_tables import confirmation_tables
-from ferhpo.study import TrialRecord, derive_seed
+from ferhpo.confirmation.statistics import mean_of, means_of_lines, median_trial, rank_candidates, told_apart
+from ferhpo.confirmation.text import candidates_csv, confirmation_note, sentences
+from ferhpo.seeds import derive_seed, fresh_seeds
+from ferhpo.storage.trial_record import TrialRecord
 
 MAX, MIN = Objective(), Objective("val_loss", "min")
 

@@ -10,16 +10,16 @@ from functools import cache
 import pytest
 
 import ferhpo
-from ferhpo import cli, readings
-from ferhpo.composing import compose
+from ferhpo import cli
 from ferhpo.config import Objective
-from ferhpo.confirmation import fresh_seeds
-from ferhpo.confirming import changes
+from ferhpo.config.compose import compose
+from ferhpo.confirmation.plan import changes
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
-from ferhpo.journal import FolderLock
-from ferhpo.record import create_sweep
-from ferhpo.starting import tracking_settings
-from ferhpo.study import SweepStudy
+from ferhpo.seeds import fresh_seeds
+from ferhpo.storage import test_log
+from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import create_sweep, tracking_settings
 from ferhpo.tracking import Tracker
 from tests.conftest import TINY
 
@@ -182,12 +182,12 @@ def test_what_was_found_follows_from_the_trials(confirmed):
 @pytest.mark.full
 def test_test_images_are_read_once_for_the_chosen_candidate(confirmed):
     folder, _, result = confirmed
-    (reading,) = readings.read_all(folder / "demo")
+    (reading,) = test_log.read_all(folder / "demo")
     assert (reading["verb"], reading["scores"]) == ("confirm", result.found["test"])
-    assert not (folder / "demo-confirm" / readings.FILE).exists()
+    assert not (folder / "demo-confirm" / test_log.FILE).exists()
     again = ferhpo.confirm("demo", output_dir=folder)
     assert (again.found, again.registered) == (result.found, result.registered)
-    assert readings.read_all(folder / "demo") == [reading], "asked again, it tells what it found"
+    assert test_log.read_all(folder / "demo") == [reading], "asked again, it tells what it found"
     for way in ("one_view", "ten_crop"):
         assert result.found["test"][way]["published"]["n"] == 14
         assert len(result.found["test"][way]["clean"]["acc"]["values"]) == 3
@@ -235,7 +235,7 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(
         FerhpoError, match="ferhpo-demo has no version or alias 9; it has versions 1, 2 and aliases champion"
     ):
         ferhpo.evaluate("models:/ferhpo-demo/9", output_dir=folder)
-    before = readings.read_all(folder / "demo")
+    before = test_log.read_all(folder / "demo")
     found = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
     assert found.num_readings == len(before) + 1
     assert "test has been read" in found.warnings[0]
@@ -260,7 +260,7 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(
         "no folder here holds the sweep of this model; the reading is noted in its MLflow run alone",
         "test has been read 3 times for this sweep, as the MLflow run of its model says",
     ]
-    readings_file = folder / "demo" / readings.FILE
+    readings_file = folder / "demo" / test_log.FILE
     readings_file.write_text("".join(json.dumps(reading) + "\n" for reading in before))
 
 
@@ -306,7 +306,7 @@ def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, co
         driver.kill()
     before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials() if trial.state == "COMPLETE"}
     assert 0 < len(before) < 6
-    num_read = len(readings.read_all(folder / "demo"))
+    num_read = len(test_log.read_all(folder / "demo"))
     resumed = ferhpo.confirm("hurt", resume=True, output_dir=folder)
     assert resumed.finished
     trials = resumed.sweep.trials()
@@ -316,12 +316,12 @@ def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, co
     assert len(set(pairs)) == 6
     whole = ferhpo.load_sweep("demo-confirm", folder).trials()
     assert [t.value for t in trials] == [t.value for t in whole], "as if it had not been killed"
-    assert len(readings.read_all(folder / "demo")) == num_read + 1
+    assert len(test_log.read_all(folder / "demo")) == num_read + 1
     (folder / "hurt" / "confirm.json").unlink()  # as a kill after the reading leaves it
     again = ferhpo.confirm("hurt", output_dir=folder)
     assert again.found["test"] == resumed.found["test"]
     assert again.registered == resumed.registered
-    assert len(readings.read_all(folder / "demo")) == num_read + 1
+    assert len(test_log.read_all(folder / "demo")) == num_read + 1
     flush, calls = Tracker.flush, []
 
     def slow_at_first(tracker, seconds):

@@ -6,14 +6,14 @@ import shutil
 import pytest
 import torch
 
-from ferhpo import cross_validation
-from ferhpo.composing import compose
-from ferhpo.cross_validation import FOLD_RESULT, cross_validate
+from ferhpo.config.compose import compose
+from ferhpo.config.folds import fold_folder
+from ferhpo.config.targets import instantiate
 from ferhpo.errors import SweepError
-from ferhpo.folds import fold_folder, running_means
-from ferhpo.study import derive_seed
-from ferhpo.targets import instantiate
-from ferhpo.trial import run_trial
+from ferhpo.seeds import derive_seed
+from ferhpo.trial import cross_validation
+from ferhpo.trial.cross_validation import FOLD_RESULT, cross_validate, running_means
+from ferhpo.trial.run import run_trial
 
 FOLDS, EPOCHS, SEED = 3, 2, 7
 TIMINGS = ("epoch_seconds", "images_per_second", "device_memory_mb")

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import ferhpo
-from ferhpo import registry
 from ferhpo.data.dataset import VAL
-from ferhpo.starting import load_data, tracking_settings
+from ferhpo.storage.sweep import tracking_settings
+from ferhpo.tracking import registry
+from ferhpo.trial.load_data import load_data
 
 DATA = ["data.num_train=140", "data.num_val=70", "data.num_test=14"]
 SMALL = [
@@ -83,7 +84,7 @@ def test_estimators_beside_networks_are_complete_also_where_the_scheduler_stops_
 @pytest.mark.full
 def test_a_fit_that_was_kept_and_not_recorded_is_not_made_again(tmp_path, monkeypatch):
     """A kill between best.ckpt and the study: the resume tells the study what the checkpoint holds."""
-    from ferhpo.ledger import Ledger
+    from ferhpo.driver.ledger import Ledger
     from ferhpo.models.estimators import Estimator
 
     overrides = [*DATA, "model=lda", "trainer.max_epochs=1", "tracking=none", f"output_dir={tmp_path}", "name=kept"]

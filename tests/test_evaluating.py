@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import ferhpo
-from ferhpo import cli, readings
+from ferhpo import cli
 from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
-from ferhpo.journal import FolderLock
+from ferhpo.storage import test_log
+from ferhpo.storage.lock import FolderLock
 from tests.conftest import TINY
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -69,19 +70,19 @@ def test_validation_is_what_the_trial_had_in_both_lines(place, evaluate):
     assert (found.split, found.num_readings, found.warnings, found.ten_crop) == ("val", 0, [], None)
     assert evaluate("once/0").scores == found.scores
     assert evaluate(str(place / "mlruns" / "once")).scores == found.scores
-    assert not (place / "mlruns" / "once" / readings.FILE).exists(), "validation images may be looked at"
+    assert not (place / "mlruns" / "once" / test_log.FILE).exists(), "validation images may be looked at"
 
 
 def test_the_leaderboard_has_the_second_line(place):
     record = ferhpo.load_sweep("once", place / "mlruns")
-    from ferhpo.reports.leaderboard import leaderboard_csv
+    from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 
     heading, row = (line.split(",") for line in leaderboard_csv(record.trials(), "val_acc").splitlines())
     assert float(row[heading.index("val_acc_clean")]) == record.trials()[0].clean_acc
 
 
 def test_each_reading_of_test_images_is_noted_and_the_second_is_told(place, evaluate, capsys):
-    path = place / "mlruns" / "once" / readings.FILE
+    path = place / "mlruns" / "once" / test_log.FILE
     path.unlink(missing_ok=True)
     first = evaluate("once", split="test", ten_crop=True)
     assert (first.scores.published.n, first.scores.clean.n) == (21, 19)
@@ -93,7 +94,7 @@ def test_each_reading_of_test_images_is_noted_and_the_second_is_told(place, eval
     assert "warning: test has been read 2 times for this sweep, once: " in out
     assert "without overlap" in out
     assert "surprise" in out
-    one, two = readings.read_all(path.parent)
+    one, two = test_log.read_all(path.parent)
     assert (one["verb"], one["model"], one["split"], one["split_name"]) == ("evaluate", "once/0", "test", "published")
     assert one["data_digest"] == first.data_digest
     assert one["scores"]["one_view"]["clean"]["acc"] == first.scores.clean.acc
@@ -105,8 +106,8 @@ def test_a_reading_is_told_also_while_a_sync_holds_the_records(place, evaluate, 
     def held(*arguments):
         raise StillRunning("a running sweep, or ferhpo sync, holds these records")
 
-    monkeypatch.setattr("ferhpo.evaluating.add_to_run", held)
-    before = len(readings.read_all(place / "mlruns" / "once"))
+    monkeypatch.setattr("ferhpo.evaluation.evaluate.add_to_run", held)
+    before = len(test_log.read_all(place / "mlruns" / "once"))
     found = evaluate("once", split="test")
     assert found.num_readings == before + 1
     assert found.warnings[-1] == (
@@ -117,10 +118,10 @@ def test_a_reading_is_told_also_while_a_sync_holds_the_records(place, evaluate, 
 def test_test_images_are_not_read_while_a_driver_runs_the_sweep(place, evaluate):
     lock = FolderLock(place / "mlruns" / "once")
     try:
-        before = readings.read_all(place / "mlruns" / "once")
+        before = test_log.read_all(place / "mlruns" / "once")
         with pytest.raises(SweepError, match="sweep once is being run by process"):
             evaluate("once", split="test")
-        assert readings.read_all(place / "mlruns" / "once") == before
+        assert test_log.read_all(place / "mlruns" / "once") == before
         evaluate("once")
     finally:
         lock.release()
@@ -172,7 +173,7 @@ def test_a_random_splits_own_test_images_are_read_and_never_the_published_ones(p
         evaluate("once", "data.split=random", split="test")
     with pytest.raises(ConfigError, match=r"data\.split is random, and mixed/0 was trained under data\.split=random"):
         evaluate("mixed", "data.split_seed=1", split="test")
-    assert len(readings.read_all(place / "mlruns" / "mixed")) == 1
+    assert len(test_log.read_all(place / "mlruns" / "mixed")) == 1
     clean = evaluate("mixed", "data.split=published").scores.clean
     assert clean is None or clean.n < 28, "validation images that it was trained on are left out of the second line"
 
@@ -185,8 +186,8 @@ def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
             for path in (place / "faces" / "test" / name).iterdir():
                 (tmp_path / "copy" / split / name / path.name).write_bytes(path.read_bytes())
     from ferhpo.data import image_folder, synthetic
-    from ferhpo.evaluating import _may_have_seen
-    from ferhpo.trained import find_model
+    from ferhpo.evaluation.evaluate import _may_have_seen
+    from ferhpo.evaluation.load import find_model
 
     options = {"cache_dir": str(place / "cache")}
     training = image_folder.load(place / "faces", split="random", **options)
@@ -244,7 +245,7 @@ def test_json_of_evaluate(place, capsys):
 def test_a_sweep_without_a_complete_trial_names_none(place):
     from dataclasses import replace
 
-    from ferhpo.record import create_sweep
+    from ferhpo.storage.sweep import create_sweep
 
     composed = ferhpo.load_sweep("once", place / "mlruns").composed
     create_sweep(replace(composed, config={**composed.config, "name": "empty"}))

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from ferhpo.journal import JOURNAL
-from ferhpo.record import META, load_sweep
+from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.sweep import META, load_sweep
 from tests.conftest import TINY
 from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, told
 

@@ -16,9 +16,10 @@ import torch
 import ferhpo
 from ferhpo import cli
 from ferhpo.config import ComputeSettings
+from ferhpo.disk import check_disk
+from ferhpo.driver.ray_start import RayStart
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
-from ferhpo.record import META, check_disk, create_sweep, save_config
-from ferhpo.starting import RayStart, tracking_settings
+from ferhpo.storage.sweep import META, create_sweep, save_config, tracking_settings
 from ferhpo.tracking.store import connect
 from tests.conftest import TINY
 from tests.servers import assert_whole_in_mlflow
@@ -59,12 +60,12 @@ def existing(composed, tmp_path):
 @pytest.fixture
 def no_ray(monkeypatch):
     """Whatever is refused is refused before Ray starts."""
-    from ferhpo import running
+    from ferhpo.tuning import sweep
 
     def start(compute):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(running, "RayStart", start)
+    monkeypatch.setattr(sweep, "RayStart", start)
 
 
 def refused(capsys, *arguments):
@@ -243,7 +244,7 @@ def test_a_resume_that_is_refused_changes_nothing(override, message, existing, n
 
 def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys, existing, no_ray):
     program = (
-        "import sys; from pathlib import Path; from ferhpo.journal import FolderLock\n"
+        "import sys; from pathlib import Path; from ferhpo.storage.lock import FolderLock\n"
         "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program, str(existing.folder)]
@@ -265,11 +266,11 @@ def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, 
     config = {**composed.config, "output_dir": str(tmp_path), "name": "one"}
 
     def state():
-        monkeypatch.setattr("ferhpo.record.git_state", dict)
+        monkeypatch.setattr("ferhpo.storage.sweep.git_state", dict)
         create_sweep(replace(composed, config={**config, "seed": 77}))
         return {}
 
-    monkeypatch.setattr("ferhpo.record.git_state", state)
+    monkeypatch.setattr("ferhpo.storage.sweep.git_state", state)
     with pytest.raises(SweepError, match="sweep one exists"):
         create_sweep(replace(composed, config=config))
     assert ferhpo.load_sweep("one", tmp_path).config["seed"] == 77
@@ -295,7 +296,7 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
     def broken(*arguments):
         raise raised
 
-    monkeypatch.setattr("ferhpo.publishing.export", broken)
+    monkeypatch.setattr("ferhpo.tuning.finish.export", broken)
     with pytest.raises(raised) as caught:
         ferhpo.train("demo", [*tiny, "name=early"])
     assert getattr(caught.value, "__notes__", []) == (
@@ -312,7 +313,7 @@ def test_a_ray_that_cannot_be_imported_is_told_and_hangs_nothing(monkeypatch):
     def broken(compute):
         raise ImportError("no module ray")
 
-    monkeypatch.setattr("ferhpo.cluster.start_ray", broken)
+    monkeypatch.setattr("ferhpo.driver.ray_cluster.start_ray", broken)
     with pytest.raises(ImportError, match="no module ray"), RayStart(ComputeSettings()) as start:
         start.result()
 

@@ -5,15 +5,15 @@ import statistics
 import numpy as np
 import pytest
 
-from ferhpo import checking
-from ferhpo.composing import compose
-from ferhpo.config import Objective
-from ferhpo.cross_validation import fold_data
+from ferhpo.config import Objective, validate
+from ferhpo.config.compose import compose
+from ferhpo.config.folds import num_folds
 from ferhpo.data import fer2013, synthetic
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data
 from ferhpo.data.splits import identical_groups
 from ferhpo.errors import ConfigError
-from ferhpo.folds import num_folds, running_means
+from ferhpo.trial.cross_validation import running_means
+from ferhpo.trial.load_data import fold_data
 
 NUM_FOLDS = 5
 
@@ -47,19 +47,21 @@ def test_a_scheduler_counts_epochs_where_one_fold_is_chosen():
 )  # fmt: skip
 def test_check_explains_a_scheduler_that_does_not_fit_the_folds(overrides, fault):
     with pytest.raises(ConfigError) as caught:
-        checking.check(compose("demo", [f"data.folds={NUM_FOLDS}", "trainer.max_epochs=40", *overrides]))
+        validate.check_composed(compose("demo", [f"data.folds={NUM_FOLDS}", "trainer.max_epochs=40", *overrides]))
     assert fault in caught.value.faults
 
 
 def test_the_fold_is_no_hyperparameter():
     fault = "space.data.fold varies, and data are read once for all trials; set data.fold instead"
     with pytest.raises(ConfigError) as caught:
-        checking.check(compose("demo", ["space.data={fold: {choices: [0, 1]}}", "data.folds=2", "data.fold=0"]))
+        validate.check_composed(
+            compose("demo", ["space.data={fold: {choices: [0, 1]}}", "data.folds=2", "data.fold=0"])
+        )
     assert list(caught.value.faults) == [fault]
 
 
 def test_a_scheduler_may_last_as_long_as_the_folds_however_few_the_epochs():
-    checking.check(compose("demo", ["data.folds=9", "trainer.max_epochs=1", "scheduler.grace_period=9"]))
+    validate.check_composed(compose("demo", ["data.folds=9", "trainer.max_epochs=1", "scheduler.grace_period=9"]))
 
 
 def test_running_means_are_those_of_the_folds_so_far():

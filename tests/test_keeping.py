@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import ferhpo
+from ferhpo.driver.retention import Keeper
 from ferhpo.errors import ConfigError, StorageError, SweepError
-from ferhpo.keeping import Keeper, best_checkpoint
-from ferhpo.study import SweepStudy
+from ferhpo.evaluation.load import find_model
+from ferhpo.storage.checkpoints import best_checkpoint
+from ferhpo.storage.study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings
-from ferhpo.trained import find_model
 from tests.simulated_sweep import make_sweep
 
 VALUES = (0.3, 0.9, 0.5, 0.7, 0.8, 0.1)
@@ -147,13 +148,13 @@ def test_a_checkpoint_stays_until_the_store_has_it(ended):
 
 @pytest.mark.full
 def test_a_sweep_leaves_the_checkpoints_of_its_best_and_sends_all(warm, tiny, tmp_path):
-    from ferhpo import cluster
+    from ferhpo.driver import ray_cluster
 
     options = [*tiny, "num_trials=5", "keep_checkpoints=2", "scheduler=none", "trainer.max_epochs=2"]
     options += ["compute.num_cpus=2", "compute.gpus_per_trial=0", "tracking.models=all"]
     result = ferhpo.sweep("demo", options)
     sweep = result.sweep
-    assert not cluster.ray.is_initialized(), "the next sweep of this process may want other resources"
+    assert not ray_cluster.ray.is_initialized(), "the next sweep of this process may want other resources"
     assert (result.counts, result.unshipped) == ({"COMPLETE": 5}, 0)
     board = [trial.number for trial in sweep.leaderboard()]
     assert [files(sweep, number) for number in board] == [["best.ckpt", "last.ckpt"]] * 2 + [[]] * 3

@@ -6,16 +6,15 @@ from types import SimpleNamespace
 import pytest
 
 from ferhpo.config import Objective
-from ferhpo.driver import LedgerCallback, RecordingScheduler
-from ferhpo.ledger import STOP, Ledger
-from ferhpo.record import load_sweep
-from ferhpo.running import _end_early
-from ferhpo.starting import tracking_settings
-from ferhpo.study import SweepStudy
-from ferhpo.targets import instantiate
+from ferhpo.config.targets import instantiate
+from ferhpo.driver.ledger import STOP, Ledger
+from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler
+from ferhpo.publish.sync import sync
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import load_sweep, tracking_settings
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.tracking.store import connect
-from ferhpo.verbs import sync
+from ferhpo.tuning.session import end_early
 from tests.servers import assert_whole_in_mlflow
 from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
 
@@ -121,10 +120,10 @@ def test_a_sweep_begun_without_tracking_is_told_whole_to_a_store_at_its_resume(t
 
 @pytest.mark.parametrize("way", ["lost", "resumed", "over"])
 def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_runs(tmp_path, monkeypatch, way):
-    from ferhpo import ledger as module
+    from ferhpo.driver import ledger
 
     clock = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: clock[0])
     sweep = make_sweep(tmp_path, "slow")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
 
@@ -358,7 +357,7 @@ def test_an_end_that_was_cut_off_on_its_way_to_tracking_is_told_by_the_interrupt
     if way == "by the ledger":
         ledger.interrupt()
     else:
-        _end_early(record, ledger.tracker, None, KeyboardInterrupt())
+        end_early(record, ledger.tracker, None, KeyboardInterrupt())
     assert ledger.tracker.was_closed(0, "PRUNED")
 
 

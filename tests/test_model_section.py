@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from ferhpo import checking, planning
-from ferhpo.composing import compose
-from ferhpo.data.hog import Hog
+from ferhpo.config import validate
+from ferhpo.config.compose import compose
+from ferhpo.config.model_section import find_faults, shared_hog
+from ferhpo.data.features.hog import Hog
 from ferhpo.errors import ConfigError
-from ferhpo.model_section import find_faults, shared_hog
-from ferhpo.starting import load_data
-from ferhpo.study import derive_seed, random_sample
-from ferhpo.trial import build_network
+from ferhpo.seeds import derive_seed
+from ferhpo.storage.study import random_sample
+from ferhpo.trial.load_data import load_data
+from ferhpo.trial.run import build_network
+from ferhpo.tuning import plan as planning
+from ferhpo.tuning.plan import make_plan
 
 HOG = "model.hog={pixels_per_cell: 12}"
 SMALL = ["data.num_train=14", "data.num_val=7", "data.num_test=7"]
@@ -104,7 +107,7 @@ def test_an_estimator_beside_networks_is_told_as_a_warning():
 
 def test_check_tells_all_of_it():
     with pytest.raises(ConfigError) as caught:
-        checking.check(compose("demo", ["model=lda", "scheduler=none", "space.model.shrinkage.high=1.5"]))
+        validate.check_composed(compose("demo", ["model=lda", "scheduler=none", "space.model.shrinkage.high=1.5"]))
     assert list(caught.value.faults) == [
         "trainer.max_epochs is 6, and lda is fitted once; set trainer.max_epochs=1",
         "space.optim.lr is drawn, and lda has no use for it; take it out with ~space.optim.lr",
@@ -112,7 +115,7 @@ def test_check_tells_all_of_it():
         "null",
     ]
     with pytest.raises(ConfigError) as caught:
-        checking.check(compose("demo", ["model=linear_svm", "model.C=-1"]), for_sweep=False)
+        validate.check_composed(compose("demo", ["model=linear_svm", "model.C=-1"]), for_sweep=False)
     assert list(caught.value.faults) == [
         "model.C is -1; it must be above 0",
         "trainer.max_epochs is 6, and linear_svm is fitted once; set trainer.max_epochs=1",
@@ -124,7 +127,7 @@ def test_a_plan_leaves_estimators_out_and_says_so(models, monkeypatch):
     monkeypatch.setattr(planning, "measure_macs_per_second", lambda seconds=0.5: 1e9)
     monkeypatch.setattr(planning, "NUM_SAMPLES", 12)
     composed = compose("demo", [f"+space.model.options={models}"])
-    plan = planning.make_plan(composed, 28_709, 48, 1, 7)
+    plan = make_plan(composed, 28_709, 48, 1, 7)
     samples = [random_sample(composed.space(), derive_seed(0, number, "plan")) for number in range(12)]
     count = sum(sample["model"] != "cnn" for sample in samples)
     assert plan.warnings == [

@@ -12,8 +12,8 @@ import pytest
 import ferhpo
 from ferhpo.cli import main
 from ferhpo.errors import FailuresError, SweepError
-from ferhpo.reports import outcomes
-from ferhpo.study import SweepStudy
+from ferhpo.reports.sweep import outcomes
+from ferhpo.storage.study import SweepStudy
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600), pytest.mark.usefixtures("warm")]
 

@@ -6,12 +6,14 @@ import pytest
 import yaml
 
 import ferhpo
-from ferhpo import planning
-from ferhpo.console import plan_table
+from ferhpo.cli.tables import plan_table
 from ferhpo.errors import ConfigError
 from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
-from ferhpo.study import derive_seed, random_sample
-from ferhpo.trial import build_network
+from ferhpo.seeds import derive_seed
+from ferhpo.storage.study import random_sample
+from ferhpo.trial.run import build_network
+from ferhpo.tuning import plan as planning
+from ferhpo.tuning.plan import PASSES, SHARE_OF_RATE, Spread, _slots, make_plan
 from tests.test_faults import small_disk
 
 NUM_TRAIN, IMAGE = 28_709, (48, 1, 7)  # pixels a side, channels, classes
@@ -25,7 +27,7 @@ def few_samples(monkeypatch):
 
 def plan_of(name, *overrides):
     composed = ferhpo.compose(name, overrides)
-    return composed, planning.make_plan(composed, NUM_TRAIN, *IMAGE)
+    return composed, make_plan(composed, NUM_TRAIN, *IMAGE)
 
 
 def samples_of(composed):
@@ -64,9 +66,9 @@ def test_plan_of_vulpe2021_is_what_its_networks_cost_by_hand():
     samples = samples_of(composed)
     macs = [vulpe_macs(sample) for sample in samples]
     parameters = [vulpe_parameters(sample) for sample in samples]
-    assert plan.macs == planning.Spread(min(macs), statistics.median(macs), max(macs))
+    assert plan.macs == Spread(min(macs), statistics.median(macs), max(macs))
     assert plan.mean_macs == pytest.approx(statistics.fmean(macs))
-    assert plan.parameters == planning.Spread(min(parameters), statistics.median(parameters), max(parameters))
+    assert plan.parameters == Spread(min(parameters), statistics.median(parameters), max(parameters))
     assert vulpe_parameters(plan.largest) == plan.parameters.high
     assert plan.num_infeasible == 0
 
@@ -99,16 +101,16 @@ def test_plan_of_demo_is_what_its_networks_have():
         memory = training_memory_bytes(network, (1, 48, 48), config["trainer"]["batch_size"], 2)
         rows.append((count_parameters(network), count_macs(network, (1, 48, 48)), memory))
     parameters, macs, memory = ([row[i] for row in rows] for i in range(3))
-    assert plan.parameters == planning.Spread.of(parameters)
-    assert plan.macs == planning.Spread.of(macs)
-    assert plan.memory_bytes == planning.Spread.of(memory)
+    assert plan.parameters == Spread.of(parameters)
+    assert plan.macs == Spread.of(macs)
+    assert plan.memory_bytes == Spread.of(memory)
     # By hand: best.ckpt has the weights, last.ckpt those and Adam's two numbers for each, MLflow a copy of the best.
     weights = 4 * statistics.fmean(parameters)
     assert plan.checkpoint_bytes == pytest.approx(4 * weights)
     assert plan.disk_bytes == pytest.approx(8 * 5 * weights)
     epochs = composed.config["trainer"]["max_epochs"]
-    macs_in_all = 8 * epochs * NUM_TRAIN * statistics.fmean(macs) * planning.PASSES
-    assert plan.seconds == pytest.approx(macs_in_all / (plan.macs_per_second * planning.SHARE_OF_RATE))
+    macs_in_all = 8 * epochs * NUM_TRAIN * statistics.fmean(macs) * PASSES
+    assert plan.seconds == pytest.approx(macs_in_all / (plan.macs_per_second * SHARE_OF_RATE))
     assert (plan.num_trials, plan.num_slots, plan.where) == (8, 2, "CPU: 2 cores, 1 a trial")
     assert plan.warnings == []
 
@@ -126,14 +128,14 @@ def test_plan_of_demo_is_what_its_networks_have():
 )
 def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, monkeypatch):
     """Against the driver's own count, in a Ray that says it has these resources."""
-    from ferhpo import cluster
     from ferhpo.config import ComputeSettings
+    from ferhpo.driver import ray_cluster
 
     settings = ComputeSettings(**{key: yaml.safe_load(value) for key, value in (text.split("=") for text in compute)})
     node = {"Alive": True, "Resources": {"CPU": settings.num_cpus, "GPU": settings.num_gpus}}
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [node])
-    found = planning._slots(settings)
-    assert found[0] == num_slots == cluster.find_slots(settings).num_slots
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: [node])
+    found = _slots(settings)
+    assert found[0] == num_slots == ray_cluster.find_slots(settings).num_slots
     assert found[1].startswith(where)
 
 
@@ -153,16 +155,16 @@ HEAD, GPU_NODE, TWO = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU"
     ],
 )
 def test_a_trial_fits_on_one_node(nodes, compute, slots):
-    from ferhpo.cluster import share_out
     from ferhpo.config import ComputeSettings
+    from ferhpo.driver.ray_cluster import share_out
 
     found = share_out(nodes, ComputeSettings(**compute))
     assert (found.num_slots, found.cpus, found.gpus) == slots
 
 
 def test_what_fits_on_no_node_is_refused():
-    from ferhpo.cluster import share_out
     from ferhpo.config import ComputeSettings
+    from ferhpo.driver.ray_cluster import share_out
 
     with pytest.raises(
         ConfigError, match="a trial wants 9 CPUs and 1 GPUs, and a node has 8 CPUs and 0 GPUs, or 8 CPU"

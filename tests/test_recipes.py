@@ -7,11 +7,12 @@ from PIL import Image
 from torchvision.models import get_model
 
 import ferhpo
-from ferhpo.composing import compose
-from ferhpo.config import ComputeSettings, sweep_files
-from ferhpo.folds import num_reports
+from ferhpo.config import ComputeSettings
+from ferhpo.config.compose import compose
+from ferhpo.config.files import sweep_files
+from ferhpo.config.folds import num_reports
 from ferhpo.models.count import count_keras_parameters, count_macs, count_parameters
-from ferhpo.trial import build_network
+from ferhpo.trial.run import build_network
 
 RECIPES = [name for name in sweep_files() if name != "demo"]
 COUNTS = {"Training": 70, "PublicTest": 14, "PrivateTest": 14}
@@ -22,9 +23,9 @@ SMALL = ["trainer.max_epochs=1", "trainer.batch_size=32", "tracking=none"]
 def ray_for_all(warm):
     """One Ray for the file: each sweep would start its own."""
     yield
-    from ferhpo import cluster
+    from ferhpo.driver import ray_cluster
 
-    cluster.stop_ray()
+    ray_cluster.stop_ray()
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,9 @@ def test_every_recipe_runs_small_to_its_end(name, csv, folders, tmp_path):
     if composed.config["space"]:
         last = num_reports(compose(name, overrides).config)  # so that none is stopped early
         grace = [f"scheduler.grace_period={last}"] if "grace_period" in composed.config["scheduler"] else []
-        from ferhpo import cluster
+        from ferhpo.driver import ray_cluster
 
-        cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
+        ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
         few = [] if composed.config["num_trials"] is None else ["num_trials=2"]
         result = ferhpo.sweep(name, [*overrides, *grace, *few, "compute.num_cpus=2", "compute.gpus_per_trial=0"])
     else:

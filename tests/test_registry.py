@@ -8,11 +8,11 @@ import pytest
 from mlflow import MlflowClient
 
 import ferhpo
-from ferhpo.drawing import Drawing
 from ferhpo.errors import TrackingError
 from ferhpo.inference.export import export_model
-from ferhpo.registry import check_alias, download, promote, register, versions
+from ferhpo.reports.live import Drawing
 from ferhpo.tracking import Tracker, TrackingSettings, sync
+from ferhpo.tracking.registry import check_alias, download, promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
 

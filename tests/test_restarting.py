@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ferhpo.composing import compose
+from ferhpo.config.compose import compose
+from ferhpo.config.targets import instantiate
+from ferhpo.driver.ledger import Ledger
 from ferhpo.errors import StorageError
-from ferhpo.ledger import Ledger
-from ferhpo.study import SweepStudy
-from ferhpo.targets import instantiate
+from ferhpo.storage.study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings
-from ferhpo.trial import run_trial
+from ferhpo.trial.run import run_trial
 from tests.simulated_sweep import make_sweep
 
 SMALL = ["data.num_train=35", "data.num_val=14", "data.num_test=0", "data.image_size=24", "model.num_blocks=2"]

@@ -20,15 +20,16 @@ import pytest
 import torch
 import yaml
 
-from ferhpo import checking, cli
-from ferhpo.composing import compose
-from ferhpo.data import cache
+from ferhpo import cli
+from ferhpo.config import validate
+from ferhpo.config.compose import compose
+from ferhpo.config.targets import instantiate, locate
+from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, SweepError, TrackingError
-from ferhpo.journal import JOURNAL
 from ferhpo.models.backbone import Backbone
 from ferhpo.models.estimators import DecisionTree
-from ferhpo.record import META, load_sweep
-from ferhpo.targets import instantiate, locate
+from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.sweep import META, load_sweep
 from ferhpo.training import checkpoint
 from tests.reports.made_sweeps import demo, made_sweep
 
@@ -121,7 +122,7 @@ def test_weights_with_code_are_refused(tmp_path, marker, form, name):
     composed = copy.deepcopy(demo(("model=torchvision",)))
     composed.config["model"]["weights"] = str(tmp_path / name)
     with pytest.raises(ConfigError, match=rf"weights is .*{name}, which"):
-        checking.check_weights(composed.config, composed.space())
+        validate.check_weights(composed.config, composed.space())
 
 
 def skops_file(type_name: str, module: str) -> bytes:
@@ -168,7 +169,7 @@ def test_a_cached_array_is_never_a_pickle(tmp_path, marker, caplog):
 
 @pytest.mark.full
 def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, monkeypatch):
-    from ferhpo import registry
+    from ferhpo.tracking import registry
 
     folder = tmp_path / "model"
     folder.mkdir()
@@ -191,7 +192,7 @@ def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, mon
 def test_the_journal_of_another_user_is_not_opened(tmp_path):
     record = made_sweep(tmp_path, ["COMPLETE"])
     os.chown(record.folder / JOURNAL, 65534, 65534)
-    from ferhpo.study import SweepStudy
+    from ferhpo.storage.study import SweepStudy
 
     with pytest.raises(SweepError, match=r"study\.jsonl belongs to another user, and a study is read from one's own"):
         SweepStudy(record.folder, record.space(), record.config["sampler"], 0, record.objective)
@@ -208,7 +209,7 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, marker, tag):
     with pytest.raises(ConfigError, match=r"mine\.yaml"):
         compose("mine", config_dir=own)
     made_sweep(tmp_path, ["RUNNING"])
-    from ferhpo.starting import resumed
+    from ferhpo.tuning.preflight import resumed
 
     with pytest.raises(ConfigError, match=r"num_trials is .* not understood"):
         resumed("made", [f"num_trials={tag.format(marker)}", f"output_dir={tmp_path}"], "sweep")
@@ -222,9 +223,9 @@ OUTSIDE = [
     "torch.nnx.Module",
     "ferhpo_evil.run",
     "subprocess.run",
-    "ferhpo.targets.instantiate",  # would take a list of allowed targets from whoever asks
-    "ferhpo.registry.load",  # a registered model is code
-    "ferhpo.verbs.ui",
+    "ferhpo.config.targets.instantiate",  # would take a list of allowed targets from whoever asks
+    "ferhpo.tracking.registry.load",  # a registered model is code
+    "ferhpo.cli.ui.ui",
     "ferhpo.driver.os.kill",
 ]
 THROUGH = [
@@ -233,8 +234,8 @@ THROUGH = [
     "torch.nn.modules.module.torch.serialization.load",
     "torchvision.models._api.load_state_dict_from_url",
     "torchvision.models.resnet.partial",
-    "ferhpo.data.cache.os.system",
-    "ferhpo.data.files.zipfile.ZipFile",
+    "ferhpo.data.io.cache.os.system",
+    "ferhpo.data.io.files.zipfile.ZipFile",
     "ferhpo.training.checkpoint.torch.load",
     "ferhpo.training.checkpoint.pickle.loads",
     "optuna.samplers._cmaes.pickle.loads",
@@ -245,7 +246,7 @@ NO_NAMES = [
     "torch.nn.Module.__subclasses__",
     "torch.nn.modules:torch.load",
     "torch.nn.functional",
-    "ferhpo.data.emotions.EMOTIONS",
+    "ferhpo.data.labels.emotions.EMOTIONS",
     "torch.nn.",
     "",
     "torch..nn",
@@ -275,20 +276,20 @@ def test_a_refused_target_says_how_to_allow_it():
 
 
 @pytest.mark.parametrize("target", ["os.system", "torch.nn.functional.torch.hub.load"])
-@pytest.mark.parametrize("section", checking.TARGET_SECTIONS)
+@pytest.mark.parametrize("section", validate.TARGET_SECTIONS)
 def test_check_refuses_a_target_in_every_section(section, target):
     composed = copy.deepcopy(demo(()))
     composed.config[section]["_target_"] = target
     with pytest.raises(ConfigError, match=rf"{section}\._target_ is {target}"):
-        checking.check(composed)
+        validate.check_composed(composed)
 
 
 def test_check_refuses_nested_targets():
     evil = "{_target_: os.mkdir, path: /tmp/x}"
     with pytest.raises(ConfigError, match=r"data\.merge\.more\._target_ is os\.mkdir"):
-        checking.check(compose("demo", ["data=merged", "data.main.path=x", f"+data.merge.more={evil}"]))
+        validate.check_composed(compose("demo", ["data=merged", "data.main.path=x", f"+data.merge.more={evil}"]))
     with pytest.raises(ConfigError, match=r"model\.hog\._target_ is os\.mkdir"):
-        checking.check(compose("demo", [f"model.hog={evil}"]))
+        validate.check_composed(compose("demo", [f"model.hog={evil}"]))
 
 
 def test_a_users_own_options_are_held_to_the_rule(tmp_path):
@@ -296,9 +297,9 @@ def test_a_users_own_options_are_held_to_the_rule(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# a network of mine\n_target_: os.mkdir\npath: x\n")
     with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; only names under"):
-        checking.check(compose("demo", ["model=mine"], tmp_path))
+        validate.check_composed(compose("demo", ["model=mine"], tmp_path))
     with pytest.raises(ConfigError, match=r"space\.model\.options has mine: model\._target_ is os\.mkdir"):
-        checking.check(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
+        validate.check_composed(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
 
 
 @pytest.mark.parametrize("allowed", ["os", 5, [5], {"a": 1}])
@@ -306,7 +307,7 @@ def test_allowed_targets_are_a_list_of_names(allowed):
     composed = copy.deepcopy(demo(()))
     composed.config["allowed_targets"] = allowed
     with pytest.raises(ConfigError, match=r"allowed_targets is .*; it must be a list of Python modules"):
-        checking.check(composed)
+        validate.check_composed(composed)
 
 
 @pytest.mark.full
@@ -334,7 +335,7 @@ def test_a_sweeps_name_is_one_folder(name):
     composed = copy.deepcopy(demo(()))
     composed.config["name"] = name
     with pytest.raises(ConfigError, match=r"name is (?s:.*); it becomes a folder"):
-        checking.check(composed)
+        validate.check_composed(composed)
 
 
 @pytest.mark.parametrize("verb", ["sweep", pytest.param("train", marks=pytest.mark.full)])
@@ -418,7 +419,7 @@ LOOPBACK = re.compile(r"(127\.0\.0\.1|::ffff:127\.0\.0\.1|::1) \d+")
 START_RAY = """
 import sys
 from ferhpo.config import ComputeSettings
-from ferhpo.starting import RayStart
+from ferhpo.driver.ray_start import RayStart
 with RayStart(ComputeSettings(num_cpus=1)) as started:
     started.result()
     import ray

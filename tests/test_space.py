@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferhpo import space_lint
-from ferhpo.space import Space
+from ferhpo.space import Space, lint
 
 CONFIG = {
     "model": {"width": 8, "depth": 2, "dropout": 0.1, "norm": "batch", "num_blocks": 2, "block_channels": [8, 8, 8, 8]},
@@ -33,7 +32,7 @@ VULPE_CONFIG = {
 
 
 def read(space: dict, **kwargs) -> tuple[Space, list[str]]:
-    return space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS, **kwargs)
+    return lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS, **kwargs)
 
 
 def draw(space: Space, seed: int = 0) -> dict:
@@ -42,13 +41,13 @@ def draw(space: Space, seed: int = 0) -> dict:
 
 
 def test_vulpe_space_has_exactly_599040_points():
-    space, faults = space_lint.read(VULPE, VULPE_CONFIG)
+    space, faults = lint.read(VULPE, VULPE_CONFIG)
     assert faults == []
     assert space.size() == (599_040, 0)
 
 
 def test_vulpe_winner_lies_inside_the_space():
-    space, _ = space_lint.read(VULPE, VULPE_CONFIG)
+    space, _ = lint.read(VULPE, VULPE_CONFIG)
     winner = {"model.stem_channels": 256, "model.num_blocks": 4, "model.conv_dropout": 0.4, "model.dense_dropout": 0.3}
     winner |= {f"model.block_channels.{i}": width for i, width in enumerate([512, 384, 192, 384])}
     sample = space.suggest(optuna.trial.FixedTrial(winner))
@@ -79,7 +78,7 @@ def test_values_are_read_as_people_write_them():
 
 def test_when_on_a_group_that_stands_elsewhere_takes_no_part():
     entry = {"optim": {"momentum": {"low": 0.8, "high": 0.99, "when": {"optim": "sgd"}}}}
-    space, faults = space_lint.read(entry, {"optim": {"lr": 0.1}}, {"optim": "adam"}, GROUP_OPTIONS)
+    space, faults = lint.read(entry, {"optim": {"lr": 0.1}}, {"optim": "adam"}, GROUP_OPTIONS)
     assert (faults, space.draws) == ([], ())
     space, faults = read(entry)
     assert faults == []

@@ -8,8 +8,8 @@ import optuna
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ferhpo import space_lint
-from ferhpo.space import Space
+from ferhpo.keys import get_path
+from ferhpo.space import Space, lint
 
 CONFIG = {
     "model": {"width": 8, "depth": 2, "dropout": 0.1, "norm": "batch", "num_blocks": 2, "block_channels": [8, 8]},
@@ -132,7 +132,7 @@ def check_samples(space: Space) -> None:
             parent, _, index = name.rpartition(".")
             if name in space.options:
                 continue
-            found = space_lint.get_path(config, parent if parent in repeated else name)
+            found = get_path(config, parent if parent in repeated else name)
             assert (found[int(index)] if parent in repeated else found) == value
     if num_continuous == 0:
         assert len(seen) <= num_points
@@ -141,7 +141,7 @@ def check_samples(space: Space) -> None:
 @examples(150)
 @given(space=st.dictionaries(words | st.text(max_size=3) | st.integers(), anything, max_size=5))
 def test_any_yaml_reads_or_every_fault_is_told(space):
-    read, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
+    read, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
     assert all(fault.startswith("space") for fault in faults)
     if not faults:
         check_samples(read)
@@ -150,7 +150,7 @@ def test_any_yaml_reads_or_every_fault_is_told(space):
 @examples(200)
 @given(space=spaces(draws))
 def test_any_draws_read_or_every_fault_is_told(space):
-    read, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
+    read, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
     assert all(fault.startswith("space") for fault in faults)
     if not faults:
         check_samples(read)
@@ -161,7 +161,7 @@ def test_any_draws_read_or_every_fault_is_told(space):
 def test_options_of_a_group_read_or_every_fault_is_told(space, cnn, resnet):
     slices = {"model": {"cnn": {"width": cnn}, "resnet": {"width": resnet}}}
     space = {**{key: value for key, value in space.items() if key != "model"}, "model": {"options": ["cnn", "resnet"]}}
-    read, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS, OPTIONS, slices)
+    read, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS, OPTIONS, slices)
     if not faults:
         check_samples(read)
 
@@ -169,7 +169,7 @@ def test_options_of_a_group_read_or_every_fault_is_told(space, cnn, resnet):
 @examples(40)
 @given(space=spaces(likely))
 def test_the_size_of_a_finite_space_is_the_number_of_its_samples(space):
-    read, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
+    read, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
     if faults or read.size()[0] > 60:
         return
     seen = set()
@@ -204,7 +204,7 @@ def test_what_would_take_for_ever_is_refused():
             "729,000,000 combinations",
         ),
     ):
-        _, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
+        _, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
         assert len(faults) == 1
         assert message in faults[0]
 
@@ -216,13 +216,13 @@ def test_a_condition_on_one_of_very_many_values_is_counted():
             "norm": {"choices": ["a", "b", "c"], "when": {"model.depth": [5, 7]}},
         }
     }
-    read, faults = space_lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
+    read, faults = lint.read(space, CONFIG, GROUPS, GROUP_OPTIONS)
     assert faults == []
     assert read.size() == (10**9 - 2 + 2 * 3, 0)
 
 
 def test_a_tiny_value_is_no_zero():
-    read, faults = space_lint.read({"optim": {"lr": {"low": 1e-15, "high": 1e-13, "log": True}}}, CONFIG)
+    read, faults = lint.read({"optim": {"lr": {"low": 1e-15, "high": 1e-13, "log": True}}}, CONFIG)
     assert faults == []
     for seed in range(20):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))

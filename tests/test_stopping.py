@@ -8,7 +8,7 @@ import time
 import pytest
 
 import ferhpo
-from ferhpo.stopping import SIGNALS, StopNotice
+from ferhpo.driver.signals import SIGNALS, StopNotice
 
 
 class AtOnce(Exception):  # noqa: N818

@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from ferhpo import space_lint
 from ferhpo.config import Objective
 from ferhpo.errors import SweepError
-from ferhpo.journal import JOURNAL
-from ferhpo.study import SweepStudy, read_trials
+from ferhpo.space import lint
+from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.trial_record import read_trials
 
 OBJECTIVE = Objective("val_acc", "max")
 CONFIG = {"model": {"a": 1, "b": 0.5, "c": "x", "n": 1, "widths": [1, 2, 3]}}
@@ -38,7 +39,7 @@ SAMPLERS = {
 
 def open_study(folder, name, seed=3):
     sampler, entries = SAMPLERS[name]
-    space, faults = space_lint.read(entries, CONFIG)
+    space, faults = lint.read(entries, CONFIG)
     assert faults == []
     folder.mkdir(exist_ok=True)
     return SweepStudy(folder, space, sampler, seed, OBJECTIVE)

@@ -15,11 +15,11 @@ from ferhpo.errors import ConfigError, SweepError
 @pytest.fixture(scope="module", autouse=True)
 def ray_with_two_logical_gpus(warm):
     """One Ray for the file: two CPUs, and two GPUs by Ray's own counting, without hardware."""
-    from ferhpo import cluster
+    from ferhpo.driver import ray_cluster
 
-    cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
+    ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
     yield
-    cluster.stop_ray()
+    ray_cluster.stop_ray()
 
 
 CPU = "compute.gpus_per_trial=0"

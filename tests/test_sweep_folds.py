@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import ferhpo
-from ferhpo.folds import fold_folder
-from ferhpo.reports.subject import load_subject
-from ferhpo.targets import instantiate
+from ferhpo.config.folds import fold_folder
+from ferhpo.config.targets import instantiate
+from ferhpo.evaluation.load import load_subject
 from tests.test_kill import wait_for
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900), pytest.mark.usefixtures("warm")]

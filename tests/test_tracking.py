@@ -70,7 +70,7 @@ def runs_of(config, tracker=None):
 
 
 def test_importing_costs_no_mlflow():
-    code = "import sys, ferhpo.tracking, ferhpo.registry; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
+    code = "import sys, ferhpo.tracking, ferhpo.tracking.registry; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

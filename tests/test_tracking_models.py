@@ -13,17 +13,17 @@ import skops.io
 import torch
 from sklearn.preprocessing import FunctionTransformer
 
+from ferhpo.config.model_section import given_features, hog_of
 from ferhpo.data.dataset import TEST, face_data
-from ferhpo.data.features import with_hog
+from ferhpo.data.features.cached import with_hog
 from ferhpo.inference.bundle import bundle
 from ferhpo.inference.export import export_model
-from ferhpo.model_section import given_features, hog_of
 from ferhpo.models.cnn import CNN
 from ferhpo.models.estimators import DecisionTree, Estimator, LinearSVM
 from ferhpo.models.layers import num_image_features
 from ferhpo.models.resnet import ResNet
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import Preprocess
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import Preprocess
 
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "stem_channels": 4, "num_blocks": 2, "block_channels": [4, 6],

@@ -147,7 +147,7 @@ def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(wa
 
 def test_an_end_with_a_slow_store_says_what_is_left_and_sync_registers_the_model(proxy, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "mlruns"
-    monkeypatch.setattr("ferhpo.running.SHIP_SECONDS", 2.0)
+    monkeypatch.setattr("ferhpo.tuning.finish.SHIP_SECONDS", 2.0)
     options = [*TINY, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=end", "name=ended"]
     proxy.delay_seconds = 2.0
     assert cli.main(["train", "demo", *options, "trainer.max_epochs=1"]) == 0

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import ferhpo
-from ferhpo import cli, registry
-from ferhpo.composing import set_values
+from ferhpo import cli
+from ferhpo.config.compose import set_values
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
-from ferhpo.record import META, create_sweep
-from ferhpo.starting import resumed
-from ferhpo.tracking import Tracker, TrackingSettings, check_store, secrets, sync
+from ferhpo.storage.sweep import META, create_sweep
+from ferhpo.tracking import Tracker, TrackingSettings, check_store, registry, secrets, sync
 from ferhpo.tracking.secrets import _masked
+from ferhpo.tuning.preflight import resumed
 from tests.conftest import TINY
 from tests.servers import PASSWORD, Postgres, Proxy, Server, assert_whole_in_mlflow, running
 

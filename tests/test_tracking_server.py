@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ferhpo.inference.export import export_model
-from ferhpo.registry import download, promote, register, versions
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
+from ferhpo.tracking.registry import download, promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.servers import Server, wait_until
 from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint

@@ -9,20 +9,20 @@ from typing import Any
 
 __version__ = "0.1.0"
 _WHERE = {
-    "check": "verbs",
-    "compose": "composing",
-    "confirm": "confirming",
-    "describe_data": "verbs",
-    "doctor": "verbs",
-    "evaluate": "evaluating",
-    "list_sweeps": "verbs",
-    "load_sweep": "record",
-    "plan": "verbs",
-    "promote": "verbs",
-    "report": "verbs",
-    "sweep": "running",
-    "sync": "verbs",
-    "train": "running",
+    "check": "config.validate",
+    "compose": "config.compose",
+    "confirm": "confirmation.confirm",
+    "describe_data": "trial.load_data",
+    "doctor": "cli.doctor",
+    "evaluate": "evaluation.evaluate",
+    "list_sweeps": "storage.listing",
+    "load_sweep": "storage.sweep",
+    "plan": "tuning.plan",
+    "promote": "publish.sync",
+    "report": "reports.report",
+    "sweep": "tuning.sweep",
+    "sync": "publish.sync",
+    "train": "tuning.train",
 }
 __all__ = list(_WHERE)
 

@@ -10,7 +10,7 @@ from tiny_faces import draw_files, zip_folder
 
 from ferhpo.data import affectnet, image_folder
 from ferhpo.data.dataset import TRAIN, VAL
-from ferhpo.data.emotions import EMOTIONS
+from ferhpo.data.labels.emotions import EMOTIONS
 from ferhpo.errors import DataError
 
 NUMBERED = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from tiny_faces import EMOTIONS, draw_files, png, zip_folder
 
-from ferhpo.data import emotions, fer2013, fer2013_csv, image_folder, synthetic
+from ferhpo.data import fer2013, image_folder, synthetic
+from ferhpo.data.io import fer2013_csv
+from ferhpo.data.labels import emotions
 from ferhpo.errors import ConfigError, DataError
 
 WriteCsv = Callable[..., Path]

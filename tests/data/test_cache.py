@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from tiny_faces import EMOTIONS
 
-from ferhpo.data import cache, fer2013
+from ferhpo.data import fer2013
 from ferhpo.data.dataset import FaceData
+from ferhpo.data.io import cache
 from ferhpo.errors import DataError
 
 WriteCsv = Callable[..., Path]

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from tiny_faces import draw_files, zip_folder
 
-from ferhpo.data import ckplus, ckplus_original
+from ferhpo.data import ckplus
 from ferhpo.data.dataset import TEST, TRAIN, VAL
 from ferhpo.data.describe import describe
+from ferhpo.data.io import ckplus_original
 from ferhpo.errors import ConfigError, DataError
 
 FOLDERS = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")

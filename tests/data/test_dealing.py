@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferhpo.data.dealing import deal
+from ferhpo.data.splits.dealing import deal
 
 
 def drawn_subjects(seed: int, num_images: int = 900, num_subjects: int = 110) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from tiny_faces import UNPACK
 
 from ferhpo.data import fer2013
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, face_data
-from ferhpo.data.describe import describe, overlap_mask
+from ferhpo.data.describe import describe
+from ferhpo.data.splits import overlap_mask
 
 
 def test_describe_counts_every_defect() -> None:

@@ -9,8 +9,8 @@ import pytest
 from skimage.feature import hog as skimage_hog
 
 from ferhpo.data.dataset import TEST, UNUSED, FaceData
-from ferhpo.data.features import with_hog
-from ferhpo.data.hog import Hog
+from ferhpo.data.features.cached import with_hog
+from ferhpo.data.features.hog import Hog
 from ferhpo.data.synthetic import load
 
 
@@ -72,7 +72,7 @@ def test_another_version_of_scikit_image_computes_anew(
     data: FaceData, computed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_hog(data, Hog())
-    monkeypatch.setattr("ferhpo.data.features.version", lambda name: version(name) + ".post1")
+    monkeypatch.setattr("ferhpo.data.features.cached.version", lambda name: version(name) + ".post1")
     with_hog(data, Hog())
     assert computed == [40, 40]
 

@@ -11,7 +11,7 @@ from tiny_faces import csv_row, zip_folder
 
 from ferhpo.data import fer2013
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData
-from ferhpo.data.fer2013_csv import VOTE_COLUMNS
+from ferhpo.data.io.fer2013_csv import VOTE_COLUMNS
 
 WriteCsv = Callable[..., Path]
 

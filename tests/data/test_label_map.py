@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferhpo.data.emotions import CLASS_NAMES, EMOTIONS, emotion_of, spelled
-from ferhpo.data.label_map import DROP, label_faults, mapped
+from ferhpo.data.labels.emotions import CLASS_NAMES, EMOTIONS, emotion_of, spelled
+from ferhpo.data.labels.label_map import DROP, label_faults, mapped
 
 SPELLINGS = {
     "Anger": "angry", "ANGRY": "angry", "disgusted": "disgust", "Fearful": "fear", "afraid": "fear",

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_faces import zip_folder
 
-from ferhpo.data.emotions import EMOTIONS, emotion_of
-from ferhpo.data.pseudo_labels import agreement
+from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
+from ferhpo.data.labels.pseudo_labels import agreement
 from ferhpo.errors import DataError
 
 NAMES = ("train/anger/1.png", "train/anger/2.png", "train/happy/1.png", "val/happy/9.png")

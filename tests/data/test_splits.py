@@ -6,15 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, Part, face_data
-from ferhpo.data.splits import (
-    balanced_class_weights,
-    identical_groups,
-    image_groups,
-    k_fold,
-    keep_subset,
-    random_split,
-    with_fold,
-)
+from ferhpo.data.splits import identical_groups, with_fold
+from ferhpo.data.splits.assign import balanced_class_weights, keep_subset
+from ferhpo.data.splits.draw import k_fold, random_split
+from ferhpo.data.splits.groups import image_groups
 from ferhpo.errors import ConfigError
 
 NUM_CLASSES = 4

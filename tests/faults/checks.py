@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 import ferhpo
-from ferhpo.starting import tracking_settings
+from ferhpo.storage.sweep import tracking_settings
 from ferhpo.tracking import num_unshipped
 from ferhpo.tracking.store import connect
 

@@ -15,7 +15,7 @@ import psutil
 
 import ferhpo
 from ferhpo.errors import FerhpoError
-from ferhpo.study import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord
 from tests.faults.rounds import write_config
 from tests.processes import end
 

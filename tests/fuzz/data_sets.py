@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ferhpo.data import affectnet, ckplus, fer2013, image_folder, merged, sfew, synthetic
-from ferhpo.data.ckplus_original import CODES
-from ferhpo.data.emotions import CLASS_NAMES
-from ferhpo.data.fer2013_csv import VOTE_COLUMNS
+from ferhpo.data.io.ckplus_original import CODES
+from ferhpo.data.io.fer2013_csv import VOTE_COLUMNS
+from ferhpo.data.labels.emotions import CLASS_NAMES
 from tests.fuzz.fuzzing import Target
 
 USAGES = ("Training", "Training", "PublicTest", "PrivateTest")

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from ferhpo import checking
-from ferhpo.composing import compose
-from ferhpo.config import headline, sweep_files
+from ferhpo.config import validate
+from ferhpo.config.compose import compose
+from ferhpo.config.files import headline, sweep_files
 from ferhpo.data.synthetic import load as draw_faces
 from ferhpo.models.cnn import CNN
-from ferhpo.record import load_sweep
-from ferhpo.study import SweepStudy
+from ferhpo.storage.listing import list_sweeps
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import BEST, load_network
 from ferhpo.training.fit import fit
 from ferhpo.training.settings import TrainerSettings
-from ferhpo.verbs import list_sweeps
 from tests.fuzz.fuzzing import Target
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, made_sweep
 
@@ -155,7 +155,7 @@ def _read_configs(folder: Path) -> Any:
     """What `ferhpo list` and `ferhpo check` do."""
     headlines = [headline(path) for path in sweep_files(folder).values()]
     composed = compose("mine", config_dir=folder)
-    checking.check(composed)
+    validate.check_composed(composed)
     return headlines, composed.config
 
 

@@ -3,9 +3,9 @@
 import copy
 from functools import cache
 
-from ferhpo.composing import compose
-from ferhpo.record import create_sweep
-from ferhpo.study import SweepStudy
+from ferhpo.config.compose import compose
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import create_sweep
 
 SMALL_SPACE = {
     "optim": {"lr": {"low": 1.0e-4, "high": 0.1, "log": True}},

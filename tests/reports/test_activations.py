@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ferhpo.reports import activations, looking
+from ferhpo.reports.network import activations, looking
 from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
 from tests.reports.tiny_subject import build, make_subject, train
 

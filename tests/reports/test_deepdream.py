@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ferhpo.reports import deepdream
-from ferhpo.reports.deepdream import DreamSettings
-from ferhpo.reports.looking import logits_of
+from ferhpo.reports.network import deepdream
+from ferhpo.reports.network.deepdream import DreamSettings
+from ferhpo.reports.network.looking import logits_of
 from tests.reports.tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject, train
 
 TARGETS = torch.arange(NUM_CLASSES)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ferhpo.reports import filters
+from ferhpo.reports.network import filters
 from tests.reports.tiny_subject import SIZE, build, linear_subject, make_data, make_subject
 
 

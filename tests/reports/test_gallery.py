@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferhpo.reports import gallery
-from ferhpo.reports.subject import Subject
+from ferhpo.evaluation.load import Subject
+from ferhpo.reports.trial import gallery
 from tests.reports.tiny_subject import NUM_CLASSES, build, make_subject
 
 

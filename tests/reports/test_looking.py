@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ferhpo.data.dataset import TRAIN, array_digest
-from ferhpo.reports import activations, deepdream, filters, gallery, looking, saliency, sparsity
+from ferhpo.reports.network import activations, deepdream, filters, looking, saliency, sparsity
+from ferhpo.reports.trial import gallery
 from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
 from tests.reports.tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject
 

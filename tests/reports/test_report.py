@@ -11,7 +11,9 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.errors import SweepError
 from ferhpo.reports import page, report
-from ferhpo.reports.panel import Panel, join, plural, write_table
+from ferhpo.reports.panel import Panel, write_table
+from ferhpo.reports.report import OF_A_SWEEP, OF_A_TRIAL, OF_DATA, sweep_report, trial_report
+from ferhpo.text import join, plural
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep
 
 REPORTS = Path(report.__file__).parent
@@ -73,7 +75,7 @@ MORE_SWEEPS = {
 def test_any_sweep_gives_a_page(tmp_path, case):
     states, space = (SWEEPS | MORE_SWEEPS)[case]
     record = made_sweep(tmp_path, states, space, overrides=GONE)
-    path = report.sweep_report(record)
+    path = sweep_report(record)
     assert path == record.folder / "report" / "index.html"
     words = " ".join(read(path).words)
     assert plural(len(states), "trial") in words
@@ -83,7 +85,7 @@ def test_any_sweep_gives_a_page(tmp_path, case):
 
 
 def test_a_sweep_ends_with_a_page_also_without_checkpoints(tmp_path):
-    path = report.sweep_report(made_sweep(tmp_path, ["COMPLETE"], {}, overrides=GONE), is_quick=True)
+    path = sweep_report(made_sweep(tmp_path, ["COMPLETE"], {}, overrides=GONE), is_quick=True)
     words = " ".join(read(path).words)
     assert "best.ckpt does not exist" in words
     assert "ferhpo report made makes the whole page" in words
@@ -93,20 +95,20 @@ def test_what_users_wrote_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>&\"<img src=x>"
     record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
     record.config["data"]["path"] = f"/nowhere/{evil}"
-    words = "".join(read(report.sweep_report(record)).words)
+    words = "".join(read(sweep_report(record)).words)
     assert words.count(evil) >= 2
 
 
 def test_a_trials_page_tells_of_it_alone(tmp_path):
     record = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
-    path = report.trial_report(record, 1)
+    path = trial_report(record, 1)
     assert path == record.folder / "report" / "trial-1" / "index.html"
     words = " ".join(read(path).words)
     assert "Diverged after 3 epochs." in words
     assert "val_loss is nan at epoch 3" in words
     assert "best.ckpt does not exist" in words
     with pytest.raises(SweepError, match=r"^--trial is 7, which sweep made does not have; it has 0 to 1$"):
-        report.trial_report(record, 7)
+        trial_report(record, 7)
 
 
 def test_the_verb_prints_the_path(tmp_path, capsys):
@@ -121,10 +123,10 @@ def test_the_verb_prints_the_path(tmp_path, capsys):
 
 def test_every_panel_is_on_a_page():
     """A module with a function `panel` belongs to one of the lists, or nobody would ever see it."""
-    listed = {*report.OF_A_SWEEP, *report.OF_A_TRIAL, *report.OF_DATA}
+    listed = {*OF_A_SWEEP, *OF_A_TRIAL, *OF_DATA}
     with_panel = {
-        path.stem
-        for path in REPORTS.glob("*.py")
+        f"{path.parent.name}.{path.stem}"
+        for path in REPORTS.glob("*/*.py")
         if any(isinstance(node, ast.FunctionDef) and node.name == "panel" for node in ast.parse(path.read_text()).body)
     }
     assert with_panel == listed

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ferhpo.reports import looking, saliency
-from ferhpo.reports.subject import Subject
+from ferhpo.evaluation.load import Subject
+from ferhpo.reports.network import looking, saliency
 from tests.reports.tiny_subject import NUM_CLASSES, SIZE, build, linear_subject, make_subject, train
 
 

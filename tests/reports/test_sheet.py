@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ferhpo.reports.sheet import LINE, MOST_OPAQUE, WIDTH, Sheet, heat, marked, photograph, shortened
+from ferhpo.reports.network.sheet import LINE, MOST_OPAQUE, WIDTH, Sheet, heat, marked, photograph, shortened
 
 
 def read(path: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ferhpo.reports import sparsity
+from ferhpo.reports.network import sparsity
 from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
 from tests.reports.tiny_subject import build, make_subject
 

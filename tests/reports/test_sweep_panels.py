@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferhpo.config import Objective
-from ferhpo.reports import (
+from ferhpo.reports.sweep import (
     axes,
     history,
     importance,
@@ -22,7 +22,7 @@ from ferhpo.reports import (
     ranking,
     slices,
 )
-from ferhpo.study import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.training.checkpoint import BEST_KEYS, FORMAT
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep, score
 

@@ -15,8 +15,11 @@ from ferhpo.data.synthetic import load
 from ferhpo.models.cnn import CNN
 from ferhpo.models.count import count_macs, count_parameters
 from ferhpo.models.vit import ViT
-from ferhpo.reports import classes, collapse, confusion, curves, layers
-from ferhpo.study import TrialRecord
+from ferhpo.reports.network import layers
+from ferhpo.reports.trial import classes, collapse, confusion, curves
+from ferhpo.scoring.collapse import collapse as collapse_text
+from ferhpo.scoring.collapse import most_answered
+from ferhpo.storage.trial_record import TrialRecord
 
 NAMES = ("angry", "happy", "sad")
 ACCURACY = Objective("val_acc", "max")
@@ -60,7 +63,7 @@ def test_a_confusion_is_told_in_words(tmp_path):
     ],
 )
 def test_a_collapse_is_named(matrix, expected):
-    assert collapse.collapse(collapse.most_answered(matrix, NAMES)) == expected
+    assert collapse_text(most_answered(matrix, NAMES)) == expected
     panel = collapse.of_confusion(matrix, NAMES)
     assert (panel is not None) == bool(expected)
     if panel is not None:
@@ -69,7 +72,7 @@ def test_a_collapse_is_named(matrix, expected):
 
 
 def test_the_warning_of_a_sweep_names_the_best_first():
-    found = collapse.most_answered([[0, 10, 0], [0, 10, 0], [0, 10, 0]], NAMES)
+    found = most_answered([[0, 10, 0], [0, 10, 0], [0, 10, 0]], NAMES)
     trials = [TrialRecord(n, "COMPLETE", {}, 0, extra={"most_answered": found} if n else {}) for n in range(3)]
     assert collapse.collapse_warnings(trials, trials[2]) == [
         "2 trials collapsed, the best among them: trial 2 answers happy 100.0 % of the time; "

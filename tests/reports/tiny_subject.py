@@ -13,12 +13,12 @@ from torch import nn
 
 from ferhpo.config import Composed
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
-from ferhpo.record import Sweep
-from ferhpo.reports.looking import pixels_of
-from ferhpo.reports.subject import Subject
-from ferhpo.study import TrialRecord
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import preprocess_of
+from ferhpo.evaluation.load import Subject
+from ferhpo.reports.network.looking import pixels_of
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import preprocess_of
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 SIZE = 32  # VGG needs so many

@@ -13,9 +13,10 @@ import torch.nn.functional as F  # noqa: N812
 from tiny_training import SIZE, make_data, make_network
 
 from ferhpo.data.dataset import TRAIN, UNUSED, VAL, FaceData, array_digest, face_data
+from ferhpo.scoring.device_data import eval_batches, indices_of, to_device
+from ferhpo.scoring.preprocess import Preprocess, pixel_statistics, preprocess_of
 from ferhpo.training.augment import Augment
-from ferhpo.training.batches import TrainBatches, class_weights, eval_batches, indices_of, to_device
-from ferhpo.training.preprocess import Preprocess, pixel_statistics, preprocess_of
+from ferhpo.training.batches import TrainBatches, class_weights
 
 CPU = torch.device("cpu")
 

@@ -11,13 +11,13 @@ import torch
 from tiny_training import SIZE, make_data
 
 from ferhpo.data.dataset import TRAIN, VAL, FaceData
-from ferhpo.data.hog import Hog
+from ferhpo.data.features.hog import Hog
 from ferhpo.errors import SweepError
 from ferhpo.models.estimators import DecisionTree, Estimator, LinearDiscriminants
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.checkpoint import load_network
 from ferhpo.training.estimator import fit_estimator
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import Preprocess
 from ferhpo.training.settings import TrainerSettings
 
 SHAPE: dict[str, Any] = {"in_channels": 1, "num_classes": 3, "image_size": SIZE}

@@ -6,9 +6,9 @@ import torch
 from tiny_training import make_data, make_network
 
 from ferhpo.data.dataset import TEST, FaceData
-from ferhpo.training.batches import to_device
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import preprocess_of
+from ferhpo.scoring.device_data import to_device
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import preprocess_of
 
 
 def test_scores_are_scikit_learns(data: FaceData) -> None:

@@ -19,12 +19,12 @@ from tiny_training import make_data, make_network
 
 from ferhpo.data.dataset import VAL, FaceData, array_digest
 from ferhpo.errors import Diverged, StorageError, SweepError
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
-from ferhpo.training.evaluation import evaluate
 from ferhpo.training.fit import parameter_groups
-from ferhpo.training.preprocess import Preprocess
 
 METRICS = [
     "train_loss",
@@ -140,8 +140,9 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others(run_fit: RunFi
 
 
 def test_first_epoch_is_a_hand_written_loop(run_fit: RunFit, data: FaceData, tmp_path: Path) -> None:
-    from ferhpo.training.batches import TrainBatches, to_device
-    from ferhpo.training.preprocess import preprocess_of
+    from ferhpo.scoring.device_data import to_device
+    from ferhpo.scoring.preprocess import preprocess_of
+    from ferhpo.training.batches import TrainBatches
 
     augment, cpu = Augment(flip=0.5, rotation=10, mixup=0.3), torch.device("cpu")
     network = make_network(conv_dropout=0.0, dense_dropout=0.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tiny_training import make_data, make_network
 
-from ferhpo.data.class_names import with_classes
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
+from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import DataError
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import preprocess_of
-from ferhpo.training.scores import class_scores, score_lines, seen_in_training
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import preprocess_of
+from ferhpo.scoring.scores import class_scores, score_lines, seen_in_training
 
 PLANTED = {VAL: 4, TEST: 3}
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from tiny_training import SIZE, make_data, make_network
 from torchvision.transforms.functional import ten_crop
 
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.preprocess import Preprocess, preprocess_of
-from ferhpo.training.ten_crop import border, evaluate_ten_crop, views
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import Preprocess, preprocess_of
+from ferhpo.scoring.ten_crop import border, evaluate_ten_crop, views
 
 
 def in_any_order(crops: list[torch.Tensor]) -> set[bytes]:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-LIGHT = ["augment", "batches", "preprocess", "schedules", "averaging", "checkpoint", "device", "settings"]
+LIGHT = ["augment", "batches", "schedules", "averaging", "checkpoint", "device", "settings"]
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,13 @@ LIGHT = ["augment", "batches", "preprocess", "schedules", "averaging", "checkpoi
         (["ferhpo.training.settings"], ["torch", "numpy"]),
         (
             [f"ferhpo.training.{name}" for name in LIGHT]
-            + ["ferhpo.models.cnn", "ferhpo.models.resnet", "ferhpo.models.count"],
+            + [
+                "ferhpo.scoring.preprocess",
+                "ferhpo.scoring.device_data",
+                "ferhpo.models.cnn",
+                "ferhpo.models.resnet",
+                "ferhpo.models.count",
+            ],
             ["pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision"],
         ),
     ],

@@ -1,0 +1,11 @@
+"""Data sets. Each reader returns a FaceData.
+
+dataset.py    FaceData
+describe.py   what the verb `data` reports
+fer2013.py ckplus.py affectnet.py sfew.py merged.py image_folder.py synthetic.py
+              the readers, one per data set
+io/           files, archives, decoding, the cache
+labels/       class names, label maps, votes, pseudo-labels
+splits/       train, val, test and folds
+features/     HOG features
+"""

@@ -7,13 +7,13 @@ the folders tell the labels. Source: Mollahosseini et al. 2017 (arXiv 1708.03985
 
 from pathlib import Path
 
-from ferhpo.data.cache import read_cached
 from ferhpo.data.dataset import FaceData
-from ferhpo.data.emotion_folders import read_emotion_folders
-from ferhpo.data.emotions import emotion_of
-from ferhpo.data.faults import existing_path
-from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select, split_of_folders
+from ferhpo.data.io.cache import read_cached
+from ferhpo.data.io.emotion_folders import read_emotion_folders
+from ferhpo.data.io.faults import existing_path
+from ferhpo.data.labels.emotions import emotion_of
+from ferhpo.data.labels.label_map import LabelMap
+from ferhpo.data.labels.selection import key_faults, select, split_of_folders
 from ferhpo.data.splits import SplitOptions
 from ferhpo.errors import ConfigError
 

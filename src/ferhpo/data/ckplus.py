@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ferhpo.data import ckplus_original
-from ferhpo.data.cache import Entry, read_cached
 from ferhpo.data.dataset import FaceData
-from ferhpo.data.emotion_folders import find_emotion_folders
-from ferhpo.data.emotions import EMOTIONS
-from ferhpo.data.faults import Faults, existing_path, is_whole, one_of
-from ferhpo.data.files import Tree, decode_images, open_tree
-from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select
+from ferhpo.data.io import ckplus_original
+from ferhpo.data.io.cache import Entry, read_cached
+from ferhpo.data.io.emotion_folders import find_emotion_folders
+from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of
+from ferhpo.data.io.files import Tree, decode_images, open_tree
+from ferhpo.data.labels.emotions import EMOTIONS
+from ferhpo.data.labels.label_map import LabelMap
+from ferhpo.data.labels.selection import key_faults, select
 from ferhpo.data.splits import SplitOptions
 from ferhpo.errors import ConfigError
 

@@ -6,10 +6,10 @@ Two images are identical when every pixel is; images that a person would call th
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.splits import identical_groups
+from ferhpo.data.splits.groups import also_in
 
 
 def describe(data: FaceData) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def describe(data: FaceData) -> dict[str, Any]:
         "blank_images": {"one_value": int((low == high).sum()), "all_black": int((high == 0).sum())},
         "parts": [_part(data, number) for number in range(len(data.parts))],
         "overlap": {
-            "val_in_train": int(_also_in(data.split, groups, VAL, TRAIN).sum()),
-            "test_in_train": int(_also_in(data.split, groups, TEST, TRAIN).sum()),
-            "test_in_val": int(_also_in(data.split, groups, TEST, VAL).sum()),
+            "val_in_train": int(also_in(data.split, groups, VAL, TRAIN).sum()),
+            "test_in_train": int(also_in(data.split, groups, TEST, TRAIN).sum()),
+            "test_in_val": int(also_in(data.split, groups, TEST, VAL).sum()),
         },
     }
 
@@ -57,19 +57,6 @@ def _part(data: FaceData, number: int) -> dict[str, Any]:
         "counts": dict(zip(SPLIT_NAMES, counts.tolist(), strict=True)),
         "dropped": dict(part.dropped),
     }
-
-
-def overlap_mask(data: FaceData) -> NDArray[np.bool_]:
-    """True for images of val and test whose pixels also stand in train; bool [N]."""
-    groups = identical_groups(data.images)
-    return _also_in(data.split, groups, VAL, TRAIN) | _also_in(data.split, groups, TEST, TRAIN)
-
-
-def _also_in(split: NDArray[np.uint8], groups: NDArray[np.int64], code: int, other: int) -> NDArray[np.bool_]:
-    in_other = np.zeros(int(groups.max()) + 1, np.bool_)
-    in_other[groups[split == other]] = True
-    also: NDArray[np.bool_] = (split == code) & in_other[groups]
-    return also
 
 
 def _counts(data: FaceData, code: int) -> list[int]:

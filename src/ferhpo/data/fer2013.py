@@ -10,15 +10,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data import fer2013_csv
-from ferhpo.data.cache import Entry, read_cached
-from ferhpo.data.class_folders import find_class_folders
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
-from ferhpo.data.emotions import CLASS_NAMES, emotion_of
-from ferhpo.data.faults import Faults, existing_path, is_whole, nearest, one_of
-from ferhpo.data.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
-from ferhpo.data.ferplus import targets_from_votes
-from ferhpo.data.files import MAX_SIDE, UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
+from ferhpo.data.io import fer2013_csv
+from ferhpo.data.io.cache import Entry, read_cached
+from ferhpo.data.io.class_folders import find_class_folders
+from ferhpo.data.io.faults import Faults, existing_path, is_whole, nearest, one_of
+from ferhpo.data.io.files import MAX_SIDE, UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
+from ferhpo.data.labels.emotions import CLASS_NAMES, emotion_of
+from ferhpo.data.labels.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
+from ferhpo.data.labels.ferplus import targets_from_votes
 from ferhpo.data.splits import SplitOptions, assign_splits
 from ferhpo.errors import ConfigError, DataError
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data.cache import Entry, read_cached
-from ferhpo.data.class_folders import find_class_folders
 from ferhpo.data.dataset import TRAIN, FaceData
-from ferhpo.data.faults import Faults, existing_path
-from ferhpo.data.files import decode_images, open_tree
-from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select, split_of_folders
+from ferhpo.data.io.cache import Entry, read_cached
+from ferhpo.data.io.class_folders import find_class_folders
+from ferhpo.data.io.faults import Faults, existing_path
+from ferhpo.data.io.files import decode_images, open_tree
+from ferhpo.data.labels.label_map import LabelMap
+from ferhpo.data.labels.selection import key_faults, select, split_of_folders
 from ferhpo.data.splits import SplitOptions
 from ferhpo.errors import ConfigError
 

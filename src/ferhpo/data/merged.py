@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, Part, face_data
-from ferhpo.data.emotions import emotion_of, spelled
-from ferhpo.data.faults import nearest, one_of
-from ferhpo.data.files import resize_images
-from ferhpo.data.label_map import DROP
+from ferhpo.data.io.faults import nearest, one_of
+from ferhpo.data.io.files import resize_images
+from ferhpo.data.labels.emotions import emotion_of, spelled
+from ferhpo.data.labels.label_map import DROP
 from ferhpo.data.splits import SplitOptions, identical_groups, with_fold
 from ferhpo.errors import ConfigError, DataError
 

@@ -7,12 +7,12 @@ keeps the stills of a film together. Source: Dhall et al. 2011, "Static facial e
 import re
 from pathlib import Path, PurePosixPath
 
-from ferhpo.data.cache import read_cached
 from ferhpo.data.dataset import FaceData
-from ferhpo.data.emotion_folders import read_emotion_folders
-from ferhpo.data.faults import existing_path
-from ferhpo.data.label_map import LabelMap
-from ferhpo.data.selection import key_faults, select
+from ferhpo.data.io.cache import read_cached
+from ferhpo.data.io.emotion_folders import read_emotion_folders
+from ferhpo.data.io.faults import existing_path
+from ferhpo.data.labels.label_map import LabelMap
+from ferhpo.data.labels.selection import key_faults, select
 from ferhpo.data.splits import SplitOptions
 from ferhpo.errors import ConfigError, DataError
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, face_data
-from ferhpo.data.faults import is_number, is_whole
-from ferhpo.data.files import MAX_SIDE
-from ferhpo.data.splits import fold_faults, with_fold
+from ferhpo.data.io.faults import is_number, is_whole
+from ferhpo.data.io.files import MAX_SIDE
+from ferhpo.data.splits import with_fold
+from ferhpo.data.splits.options import fold_faults
 from ferhpo.errors import ConfigError
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

@@ -16,8 +16,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from ferhpo.config.model_section import given_features, hog_of, is_estimator
 from ferhpo.inference.bundle import bundle
-from ferhpo.model_section import given_features, hog_of, is_estimator
 from ferhpo.training.checkpoint import read
 
 WEIGHTS, FITTED = "network.safetensors", "estimator.skops"
@@ -77,7 +77,9 @@ def export_model(
         else:
             tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
             save_file(tensors, str(made / WEIGHTS))
-        (made / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.hog"]), WRAPPER)))
+        (made / "model.py").write_text(
+            bundle((module, *([] if hog is None else ["ferhpo.data.features.hog"]), WRAPPER))
+        )
         (made / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         for file in (WEIGHTS, FITTED, "model.py", "model.json"):
             if (made / file).exists():

@@ -14,7 +14,7 @@ from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from ferhpo.training.preprocess import Preprocess
+from ferhpo.scoring.preprocess import Preprocess
 
 BATCH_SIZE = 256
 

@@ -34,13 +34,3 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
-
-
-def join(words: Sequence[str]) -> str:
-    """Words as a sentence lists them: a, b and c."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: 1 trial, 1,200 trials."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

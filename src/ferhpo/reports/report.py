@@ -1,9 +1,6 @@
-"""`ferhpo report`: gathers the panels of a sweep, or of a trial, on one page in <sweep>/report/.
+"""The verbs that answer and return, as Python functions; sweep and train are in running.py.
 
-A report is a module here with `panel(...) -> Panel | None`. Those of a sweep read the study alone, so they work while
-it runs and when its data have gone; those of a trial look at a Subject. A new one is added to one of the two lists.
-What a reader would get wrong: files are drawn in a folder of their own and moved into place, the page last, so that
-whoever reads meanwhile sees an old page or a new one.
+Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
 """
 
 import tempfile
@@ -13,27 +10,41 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
-from ferhpo.console import duration, number
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
-from ferhpo.keeping import best_checkpoint
-from ferhpo.record import Sweep
-from ferhpo.reports import classes, collapse, confusion, curves
-from ferhpo.reports.leaderboard import findings
 from ferhpo.reports.page import Page, Part, render
-from ferhpo.reports.panel import Panel, plural, write_table
-from ferhpo.study import TrialRecord
+from ferhpo.reports.panel import Panel, write_table
+from ferhpo.reports.sweep.leaderboard import findings
+from ferhpo.reports.trial import classes, collapse, confusion, curves
+from ferhpo.storage.checkpoints import best_checkpoint
+from ferhpo.storage.sweep import Sweep, load_sweep
+from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import duration, number, plural
 from ferhpo.training.checkpoint import read
+from ferhpo.trial.load_data import load_data
 
+
+def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:
+    """Write the page of a sweep, or of one of its trials, and return its path.
+
+    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
+    Raises SweepError where there is no such sweep or trial, StorageError where the disk refuses.
+    """
+    record = load_sweep(name, output_dir)
+    return sweep_report(record, out) if trial is None else trial_report(record, trial, out)
+
+
+# Modules of reports/, in the order of the page
 OF_A_SWEEP = (
-    "leaderboard", "history", "importance", "parallel", "slices", "pareto", "optimisers", "ranking", "outcomes",
+    "sweep.leaderboard", "sweep.history", "sweep.importance", "sweep.parallel", "sweep.slices", "sweep.pareto",
+    "sweep.optimisers", "sweep.ranking", "sweep.outcomes",
 )  # fmt: skip
-NOT_QUICK = ("importance", "slices", "optimisers")
+NOT_QUICK = ("sweep.importance", "sweep.slices", "sweep.optimisers")
 OF_A_TRIAL = (
-    "collapse", "curves", "confusion", "gallery", "saliency",
-    "layers", "activations", "sparsity", "filters", "deepdream",
+    "trial.collapse", "trial.curves", "trial.confusion", "trial.gallery", "network.saliency",
+    "network.layers", "network.activations", "network.sparsity", "network.filters", "network.deepdream",
 )  # fmt: skip
-OF_DATA = ("classes",)  # of a sweep and of a trial
+OF_DATA = ("trial.classes",)  # of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
 
 
@@ -108,7 +119,7 @@ def _trial_panels(
     record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str], is_quick: bool = False
 ) -> list[Panel]:
     """A trial's panels: all of them where the data are at hand, else what its record and checkpoint hold."""
-    from ferhpo.reports.subject import load_subject
+    from ferhpo.evaluation.load import load_subject
 
     try:
         if is_quick:
@@ -131,9 +142,9 @@ def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel
 
 
 def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
-    from ferhpo.reports import layers
-    from ferhpo.training.preprocess import Preprocess
-    from ferhpo.trial import build_network
+    from ferhpo.reports.network import layers
+    from ferhpo.scoring.preprocess import Preprocess
+    from ferhpo.trial.run import build_network
 
     kept = read(best_checkpoint(record, trial))
     preprocess = Preprocess.from_dict(kept["preprocess"])
@@ -153,7 +164,6 @@ def _made(folder: Path) -> Path:
 
 
 def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
-    from ferhpo.starting import load_data
 
     try:
         return load_data(record.composed)

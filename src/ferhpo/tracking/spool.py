@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ferhpo.disk import flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
 from ferhpo.tracking.settings import TrackingSettings
 
 Record = dict[str, Any]
 SPOOL, LOCK, REJECTED = "spool.jsonl", "spool.lock", "rejected.jsonl"
-_HOLD_SECONDS = 1.0  # somebody who only asks whether a folder is held lets go at once
 
 
 class Spool:
@@ -197,19 +197,6 @@ def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str 
     """MLflow's id of a run of the sweep in `folder` (number None: of the parent), None where it was not shipped."""
     shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
     return shipped.runs.get("" if number is None else str(number))
-
-
-def flock_soon(descriptor: int) -> None:
-    """Lock a file for this process alone. BlockingIOError where another one holds it for longer than _HOLD_SECONDS."""
-    deadline = time.monotonic() + _HOLD_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(0.05)
 
 
 def _hold(path: Path) -> int:

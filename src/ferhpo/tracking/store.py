@@ -1,6 +1,7 @@
 """Reaching the MLflow store. Everything here that needs MLflow imports it when called: the import costs seconds."""
 
 import fcntl
+import getpass
 import logging
 import os
 import re
@@ -186,3 +187,11 @@ def _sqlite_fault(path: Path) -> str | None:
     except (OSError, sqlite3.Error) as error:
         return f"the database cannot be written ({reason_of(error)})"
     return None
+
+
+def user_name() -> str:
+    """Return the name of this process's user."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

@@ -1,9 +1,8 @@
 """What a driver calls to record a sweep. Every call appends to the spool and returns; none touches the network."""
 
-import getpass
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.shipper import Shipper, ship_now
 from ferhpo.tracking.spool import Spool
-from ferhpo.tracking.view import encode, view_state
+from ferhpo.tracking.store import user_name
+from ferhpo.tracking.view import encode, param_text, view_state
 
 _DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
 
@@ -58,13 +58,13 @@ class Tracker:
             name=name,
             params={key: text for key, text in texts.items() if key not in changed},
             tags=_tags(tags),
-            user=_user(),
+            user=user_name(),
         )
 
     def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the run of a trial, or open it again in a resumed sweep."""
         tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": "RUNNING"}
-        self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=_user())
+        self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=user_name())
 
     def set_view(
         self,
@@ -117,7 +117,7 @@ class Tracker:
         if (number, fold) not in self._recorded_folds:
             rows = [_floats(row) for row in epochs]
             path = None if checkpoint is None else self._stored_path(checkpoint)
-            self._append("fold", number=number, fold=fold, epochs=rows, once=_floats(once), path=path, user=_user())
+            self._append("fold", number=number, fold=fold, epochs=rows, once=_floats(once), path=path, user=user_name())
             self._recorded_folds.add((number, fold))
 
     def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
@@ -284,55 +284,6 @@ class Tracker:
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def sync(folder: Path, settings: TrackingSettings, catch_up: Callable[["Tracker"], None] = lambda tracker: None) -> int:
-    """Ship what a sweep left in its folder and return the number of records.
-
-    catch_up: records what a driver that was killed had no time to record
-    No driver runs it, so runs that are still open after that are ended first; a resume opens them again.
-    Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
-    """
-    tracker = Tracker(folder, settings)
-    try:
-        catch_up(tracker)
-        tracker.close_left_open()
-        return tracker.ship_now()
-    finally:
-        tracker.close(0)
-
-
-def add_to_run(
-    folder: Path,
-    settings: TrackingSettings,
-    number: int | None,
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float],
-    timeout_seconds: float,
-) -> int:
-    """Set tags and values of a run of the sweep in `folder` after its end; returns the records that are left to ship.
-
-    Does nothing for a run that was never opened. Raises TrackingError if a running sweep holds the folder.
-    """
-    tracker = Tracker(folder, settings)
-    try:
-        if tracker.sweep_id is not None and (number is None or tracker.was_opened(number)):
-            tracker.set_tags(number, tags)
-            tracker.log_metrics(number, metrics)
-            tracker.start()
-        return tracker.flush(timeout_seconds)
-    finally:
-        tracker.close(1.0)
-
-
-def param_text(value: object) -> str:
-    """A hyperparameter as MLflow shows it: floats with four significant digits, so that its columns can be read.
-    The exact value stands in the study and in config.yaml."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, str):
-        return redact(value)
-    return redact(json.dumps(value, default=str))
-
-
 def _params(params: Mapping[str, object]) -> dict[str, str]:
     return {key: param_text(value) for key, value in params.items()}
 
@@ -343,10 +294,3 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _floats(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key: float(value) for key, value in metrics.items()}
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from ferhpo.tracking.secrets import redact
+
 TAG_PREFIX = "mlflow.sharedViewState."
 _MAX_COLUMNS = 14
 
@@ -100,3 +102,13 @@ def _curve(sweep_id: str, section: str, metric: str) -> dict[str, Any]:
 
 def _id(sweep_id: str, part: str) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{sweep_id} {part}").hex
+
+
+def param_text(value: object) -> str:
+    """A hyperparameter as MLflow shows it: floats with four significant digits, so that its columns can be read.
+    The exact value stands in the study and in config.yaml."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str):
+        return redact(value)
+    return redact(json.dumps(value, default=str))

@@ -4,20 +4,18 @@ On a CPU the device tensor is the very memory that all trials share, so nothing 
 and draws are a function of (seed, epoch) alone: a resumed training needs no random state to go on exactly.
 """
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from ferhpo.data.dataset import SPLIT_NAMES, TRAIN, FaceData
-from ferhpo.models.layers import num_image_features
+from ferhpo.data.dataset import TRAIN, FaceData
+from ferhpo.scoring.device_data import DeviceData, indices_of
+from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.augment import Augment
-from ferhpo.training.preprocess import Preprocess
 
 ORDER, DRAWS, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
 
@@ -25,52 +23,6 @@ ORDER, DRAWS, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
 def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
     """Return the random numbers of one use in one epoch."""
     return np.random.default_rng([seed, epoch, stream])
-
-
-@dataclass(frozen=True)
-class DeviceData:
-    """A data set on a device: images uint8 [N, C, H, W], labels int64 [N], targets float32 [N, classes] or None.
-
-    features: float32 [N, F], or None for a network that takes images alone
-    """
-
-    images: Tensor
-    labels: Tensor
-    targets: Tensor | None
-    num_classes: int
-    features: Tensor | None = None
-
-    def features_of(self, chosen: Tensor) -> tuple[Tensor, ...]:
-        """Return what a network takes beside the images at `chosen`: their features, or nothing."""
-        return () if self.features is None else (self.features[chosen],)
-
-
-def to_device(data: FaceData, device: torch.device, network: nn.Module | None = None) -> DeviceData:
-    """Move all images once, and their features if `network` takes them. On a CPU nothing is copied.
-
-    ValueError where the data lacks the features that the network takes.
-    """
-    num_features = 0 if network is None else num_image_features(network)
-    if num_features and (data.features is None or data.features.shape[1] != num_features):
-        has = "none" if data.features is None else data.features.shape[1]
-        raise ValueError(f"the network takes {num_features} features of an image beside its pixels; the data has {has}")
-    with warnings.catch_warnings():
-        # torch warns that the array is read-only and that writing through the tensor is undefined: we only read.
-        warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
-        images = torch.from_numpy(data.images).to(device)
-        labels = torch.from_numpy(data.labels).to(device)
-        targets = None if data.targets is None else torch.from_numpy(data.targets).to(device)
-        features = torch.from_numpy(data.features).to(device) if num_features else None
-    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return DeviceData(images, labels, targets, data.num_classes, features)
-
-
-def indices_of(data: FaceData, split: int) -> NDArray[np.intp]:
-    """Return the positions of a split's images. ValueError where it has none."""
-    indices = np.flatnonzero(data.split == split)
-    if not len(indices):
-        raise ValueError(f"the {SPLIT_NAMES[split]} split of {data.source} has no images")
-    return indices
 
 
 def class_weights(data: FaceData) -> NDArray[np.float32]:
@@ -150,16 +102,3 @@ class TrainBatches:
         if self._probabilities is None:
             return rng.permutation(self._indices)
         return rng.choice(self._indices, len(self._indices), p=self._probabilities)
-
-
-def eval_batches(
-    on_device: DeviceData, indices: NDArray[np.intp], preprocess: Preprocess, batch_size: int
-) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
-    """Yield inputs (images, or images and features), labels and soft targets (or None) of the images at `indices`, in
-    their order, none left out."""
-    positions = torch.from_numpy(indices).to(on_device.images.device)
-    for start in range(0, len(positions), batch_size):
-        chosen = positions[start : start + batch_size]
-        soft = None if on_device.targets is None else on_device.targets[chosen]
-        inputs = (preprocess(on_device.images[chosen]), *on_device.features_of(chosen))
-        yield inputs, on_device.labels[chosen], soft

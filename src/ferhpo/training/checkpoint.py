@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ferhpo.data.files import UNPACKING_ERRORS
+from ferhpo.data.io.files import UNPACKING_ERRORS
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"

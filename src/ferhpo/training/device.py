@@ -12,11 +12,6 @@ import torch
 from ferhpo.training.settings import TrainerSettings
 
 
-def default_device() -> torch.device:
-    """Return the first GPU that this process sees, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
 def precision_of(settings: TrainerSettings, device: torch.device) -> str:
     """Return "32", "bf16" or "16".
 

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged
-from ferhpo.training.batches import DeviceData
+from ferhpo.scoring.device_data import DeviceData
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import Preprocess
+from ferhpo.scoring.scores import score_lines
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
-from ferhpo.training.evaluation import evaluate
-from ferhpo.training.module import Classifier
-from ferhpo.training.preprocess import Preprocess
-from ferhpo.training.probe import probe
-from ferhpo.training.scores import score_lines
+from ferhpo.training.module import Classifier, probe
 
 MEGABYTE = 1_000_000
 Report = Callable[[int, dict[str, float]], None]

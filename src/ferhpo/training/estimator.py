@@ -15,12 +15,12 @@ import torch
 
 from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.models.estimators import Estimator
-from ferhpo.training.batches import eval_batches, indices_of, to_device
+from ferhpo.scoring.device_data import eval_batches, indices_of, to_device
+from ferhpo.scoring.predict import evaluate
+from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.checkpoint import BEST, FORMAT, load_last, load_network, save_checkpoints
 from ferhpo.training.epoch_end import Report
-from ferhpo.training.evaluation import evaluate
 from ferhpo.training.fit import FitResult
-from ferhpo.training.preprocess import preprocess_of
 from ferhpo.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")

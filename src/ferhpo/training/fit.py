@@ -27,14 +27,15 @@ from torch.optim import Optimizer
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import SweepError
+from ferhpo.scoring.device_data import default_device, to_device
+from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
-from ferhpo.training.batches import TrainBatches, class_weights, to_device
+from ferhpo.training.batches import TrainBatches, class_weights
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
-from ferhpo.training.device import default_device, memory_format_of, precision_of, torch_switches
+from ferhpo.training.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.module import Classifier, body_parameters
-from ferhpo.training.preprocess import preprocess_of
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings
 

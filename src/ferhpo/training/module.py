@@ -5,6 +5,7 @@ read would make a GPU wait.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,9 +14,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own habit
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ferhpo.data.dataset import SPLIT_NAMES, FaceData
+from ferhpo.scoring.device_data import DeviceData, eval_batches, indices_of
+from ferhpo.scoring.predict import accuracy, confusion_of
+from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.averaging import WeightAverage
 from ferhpo.training.batches import NETWORK, TrainBatches, epoch_rng
-from ferhpo.training.evaluation import accuracy, confusion_of
 from ferhpo.training.schedules import Schedule
 
 
@@ -125,3 +129,39 @@ class Classifier(pl.LightningModule):
             "train_loss": float(torch.stack(self._losses).double().mean()),
             "train_acc": accuracy(confusion_of(predicted, labels, self._num_classes)),
         }
+
+
+def probe(
+    module: Classifier,
+    data: FaceData,
+    on_device: DeviceData,
+    preprocess: Preprocess,
+    *,
+    eval_batch_size: int,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Run a training batch forward and back, and a validation batch while its gradients exist.
+
+    Too little memory shows now, not an epoch later. Note: validation uses larger batches than training, so the first
+    training step alone would not show it. The probe leaves no trace: no step is taken, buffers (the means of batch
+    norm) are restored, and every epoch seeds its own random numbers.
+
+    autocast: makes the context of the precision in which training runs
+    Raises what the device raises, as torch.OutOfMemoryError.
+    """
+    network = module.network
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    inputs, targets = next(iter(module.batches))
+    with autocast():
+        loss = module.loss(module(*inputs), targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    network.eval()
+    with torch.inference_mode():
+        indices = indices_of(data, SPLIT_NAMES.index("val"))[:eval_batch_size]
+        for val_inputs, _, _ in eval_batches(on_device, indices, preprocess, eval_batch_size):
+            network(*val_inputs)
+    network.train()
+    network.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in network.named_buffers():
+            buffer.copy_(buffers[name])

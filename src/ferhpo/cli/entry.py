@@ -1,0 +1,66 @@
+"""Run the command line: parse the arguments, call the verb, map errors to an exit status.
+
+Exit status: 0 success, 1 an internal or tracking error, 2 invalid input, 3 a sweep in which a trial failed, 130
+interrupted by the user.
+"""
+
+import atexit
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from ferhpo.cli.parser import make_parser
+from ferhpo.errors import FerhpoError
+from ferhpo.tracking.secrets import hide_command_line, redact
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = make_parser()
+    args, left = parser.parse_known_args(argv)
+    # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
+    if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {redact(' '.join(left))}")
+    if left:
+        args.overrides = [*args.overrides, *left]
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    try:
+        return int(args.run(args) or 0)
+    except FerhpoError as error:
+        if getattr(args, "json", False):
+            print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
+        print(error, file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt as error:
+        print("; ".join(["stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, as `head`, has gone
+        sys.stderr.close()
+        return 0
+
+
+def command() -> NoReturn:
+    """The `ferhpo` command: `main` in a process of its own, which then ends at once.
+
+    Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
+    the end is done. A signal that comes by then changes nothing any more.
+    """
+    hide_command_line()
+    status = main()
+
+    def end(*_: object) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # its reader has gone
+                stream.flush()
+        os._exit(status)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    atexit._run_exitfuncs()
+    end()

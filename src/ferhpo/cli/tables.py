@@ -1,0 +1,235 @@
+"""Render results as terminal tables."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ferhpo.cli.progress import STATE_STYLES
+from ferhpo.text import duration, number, sampled_columns, short, size
+
+if TYPE_CHECKING:
+    from ferhpo.storage.trial_record import TrialRecord
+    from ferhpo.tuning.plan import Plan, Spread
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ferhpo.confirmation.text import interval, sentences, spread, test_rows
+
+if TYPE_CHECKING:
+    from ferhpo.evaluation.evaluate import ModelScores
+
+
+MOST_ROWS = 20
+WIDE = 120  # columns where the output is no terminal
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console on standard output or error."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE, soft_wrap=False)
+
+
+def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_ROWS) -> Table:
+    """A sweep's trials, best first."""
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    columns = sampled_columns([trial.sample for trial in trials])
+    last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
+    is_folded = any(trial.folds for trial in trials)
+    # The line without images that also stand in training, where it says anything else than the first.
+    overlaps = metric == "val_acc" and any(trial.clean_acc not in (None, trial.value) for trial in trials)
+    counted = "folds" if is_folded else "epoch"
+    for heading in ("trial", "state", metric, *(["clean"] if overlaps else []), counted, "params"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    for (heading, _), last in zip(columns, last_parts, strict=True):
+        name = last if last_parts.count(last) == 1 else heading
+        table.add_column(name.replace("_", "_\n").replace(".", ".\n"), justify="right", overflow="fold")
+    for trial in trials[:rows]:
+        std = trial.std(metric)
+        cells: list[str | Text] = [
+            str(trial.number),
+            Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
+            "" if trial.value is None else f"{trial.value:.4f}" + (f" ±{std:.4f}" if std is not None else ""),
+            *([] if not overlaps else ["" if trial.clean_acc is None else f"{trial.clean_acc:.4f}"]),
+            _reports(trial, is_folded),
+            short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
+        ]
+        for _, paths in columns:
+            cells.append(" ".join(number(trial.sample[path]) for path in paths if path in trial.sample))
+        table.add_row(*cells)
+    if len(trials) > rows:
+        table.caption = f"{len(trials) - rows} more"
+    return table
+
+
+def _reports(trial: "TrialRecord", is_folded: bool) -> str:
+    """The best epoch and how many there were, as 7/20; or how many folds."""
+    if is_folded:
+        return str(len(trial.folds))
+    return f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
+
+
+def key_values(rows: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> Table:
+    """Two columns without lines."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows.items() if isinstance(rows, Mapping) else rows:
+        table.add_row(str(key), value if isinstance(value, Text) else str(value))
+    return table
+
+
+def plan_table(plan: "Plan") -> Table:
+    """What `ferhpo plan` shows."""
+
+    def spread(values: "Spread | None", show: Any) -> str:
+        if values is None:
+            return "no sample makes a network"
+        return f"{show(values.low)} .. {show(values.high)}, median {show(values.median)}"
+
+    points = f"{plan.num_points:,} points" if plan.num_points > 1 or not plan.num_continuous else ""
+    continuous = (
+        f"{plan.num_continuous} continuous draw{'s' * (plan.num_continuous > 1)}" if plan.num_continuous else ""
+    )
+    trials = "until the grid is done" if plan.num_trials is None else f"{plan.num_trials:,} trials"
+    trials += f" of {plan.num_folds} folds" if plan.num_folds else ""
+    largest = " ".join(f"{key}={number(value)}" for key, value in plan.largest.items())
+    rows = [
+        ("space", " and ".join(part for part in (points, continuous) if part)),
+        ("trials", f"{trials}, {plan.num_slots} at a time"),
+        ("where", plan.where),
+        ("parameters", spread(plan.parameters, short)),
+        ("MACs an image", f"{spread(plan.macs, short)}, mean {short(plan.mean_macs)}"),
+        ("memory a trial", f"{spread(plan.memory_bytes, size)} (estimate)"),
+        ("disk", f"{size(plan.disk_bytes)} at most for checkpoints, {size(plan.free_bytes)} free"),
+        ("time", f"{duration(plan.seconds)} without early stopping, at {short(plan.macs_per_second)} MAC/s (estimate)"),
+        ("largest sample", largest),
+        ("from", f"{plan.num_samples} samples of the space"),
+    ]
+    return key_values(rows)
+
+
+def _dropped(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was left out of each source and why."""
+    return [
+        f"{part['name']}: " + ", ".join(f"{number:,} {reason}" for reason, number in part["dropped"].items())
+        for part in parts
+        if part["dropped"]
+    ]
+
+
+def data_tables(description: Mapping[str, Any]) -> list[Table]:
+    """What `ferhpo data` shows: facts, then counts of classes by split."""
+    pixels, duplicates = description["pixels"], description["duplicates"]
+    conflicts, blanks, overlap = description["conflicting_labels"], description["blank_images"], description["overlap"]
+    side, channels = description["image_size"], description["channels"]
+    facts = [
+        ("source", description["source"]),
+        ("split", description["split_name"]),
+        ("images", f"{description['num_images']:,} of {side}x{side}, {'grey' if channels == 1 else 'colour'}"),
+        ("pixels", f"{pixels['min']} to {pixels['max']}, mean {pixels['mean']:.1f}"),
+        ("duplicates", f"{duplicates['redundant_images']:,} redundant images in {duplicates['groups']:,} groups"),
+        (
+            "conflicts",
+            f"{conflicts['groups']:,} groups of identical images ({conflicts['images']:,} images) with two labels",
+        ),
+        ("blank", f"{blanks['one_value']:,} images of one value, {blanks['all_black']:,} of them black"),
+        *(("dropped", text) for text in _dropped(description["parts"])),
+        ("overlap", f"{overlap['val_in_train']:,} val and {overlap['test_in_train']:,} test images stand in train too"),
+        ("digest", description["digest"]),
+    ]
+    counts = Table(box=None, header_style="bold", pad_edge=False)
+    counts.add_column("class")
+    splits = [name for name, classes in description["counts"].items() if any(classes.values())]
+    for name in splits:
+        counts.add_column(name, justify="right")
+    for label in description["class_names"]:
+        counts.add_row(label, *(f"{description['counts'][name][label]:,}" for name in splits))
+    counts.add_row("all", *(f"{sum(description['counts'][name].values()):,}" for name in splits), style="bold")
+    tables = [key_values(facts), counts]
+    if len(description["parts"]) > 1:
+        tables.append(_sources_table(description["parts"], splits))
+    return tables
+
+
+def _sources_table(parts: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Table:
+    """Images of each source by split."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("source")
+    for name in splits:
+        table.add_column(name, justify="right")
+    for part in parts:
+        table.add_row(part["name"], *(f"{part['counts'][name]:,}" for name in splits))
+    return table
+
+
+def _table(*headings: str, left: Sequence[str] = ()) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+    return table
+
+
+def evaluation_tables(found: "ModelScores") -> Iterator[Table | str]:
+    """Facts, the lines of scores, the classes, the confusion matrix."""
+    yield key_values(
+        [("model", found.model), ("data", found.source), ("split", f"{found.split} of the {found.split_name} split")]
+    )
+    table = _table("", "images", "acc", "macro F1", "loss", left=("",))
+    for lines, words in ((found.scores, ""), (found.ten_crop, ", ten-crop")):
+        if lines is None:
+            continue
+        for line, name in ((lines.published, "as published"), (lines.clean, "without overlap")):
+            if line is not None:
+                scores = (f"{value:.4f}" for value in (line.acc, line.macro_f1, line.loss))
+                table.add_row(f"{name}{words}", f"{line.n:,}", *scores)
+    yield table
+    yield f"Classes, all images as published, {'by ten-crop' if found.ten_crop else 'by one view of each'}"
+    table = _table("class", "images", "precision", "recall", "F1", left=("class",))
+    for c in found.classes:
+        table.add_row(c.name, f"{c.n:,}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
+    yield table
+    table = _table("true \\ answered", *found.class_names, left=("true \\ answered",))
+    for name, row in zip(found.class_names, found.confusion, strict=True):
+        table.add_row(name, *(f"{count:,}" for count in row))
+    yield table
+
+
+def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
+    """The candidates, the test scores, and what they say."""
+    columns = sampled_columns([candidate["sample"] for candidate in found["candidates"]])
+    yield (
+        f"{found['confirmation']}: the best {len(found['candidates'])} of sweep {found['sweep']} on "
+        f"{len(found['seeds'])} fresh seed{'s' * (len(found['seeds']) > 1)}, by {found['objective']}"
+    )
+    level = f"{100 * found['level']:.0f} %\ninterval"
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    for heading in ("rank", "trial", "in the\nsweep", "mean ±\ndeviation", level, "without\noverlap", "luck"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading, _ in columns:
+        table.add_column(heading.rpartition(".")[2].replace("_", "_\n"), justify="right", overflow="fold")
+    for c in found["candidates"]:
+        clean, luck = c["clean"], c["luck"]
+        table.add_row(
+            str(c["rank"]),
+            str(c["trial"]),
+            f"{c['sweep_value']:.4f}",
+            spread(c["score"]),
+            interval(c["score"]),
+            "" if clean is None else f"{clean['mean']:.4f}",
+            "" if luck is None else f"{luck['mean']:+.4f}",
+            *(" ".join(number(c["sample"][path]) for path in paths if path in c["sample"]) for _, paths in columns),
+        )
+    yield table
+    rows = list(test_rows(found))
+    if rows:
+        num_networks = found["candidates"][0]["score"]["n"]
+        yield f"Test images of the {found['split_name']} split, read once; mean ± deviation of {num_networks} networks"
+        table = _table("", "images", "acc", "macro F1", "loss", left=("",))
+        for name, images, *scores in rows:
+            table.add_row(name, f"{images:,}", *scores)
+        yield table
+    yield "\n".join(sentences(found))

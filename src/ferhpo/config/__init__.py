@@ -1,0 +1,18 @@
+"""Configurations: compose them, read them, check them.
+
+compose.py        files and overrides to one configuration; the only user of Hydra
+composed.py       Composed: the result
+settings.py       the sections that ferhpo itself reads: compute, objective
+files.py          where configuration files are searched for
+targets.py        what a `_target_` may name, and how it is called
+folds.py          what cross-validation changes in a configuration
+model_section.py  what a model asks of data and training
+validate.py       the verb `check`: every fault at once
+rules.py          rules between sections
+"""
+
+from ferhpo.config.composed import Composed
+from ferhpo.config.files import GROUPS
+from ferhpo.config.settings import ComputeSettings, Objective
+
+__all__ = ["GROUPS", "Composed", "ComputeSettings", "Objective"]

@@ -1,0 +1,261 @@
+"""Composes a configuration from files and overrides, by Hydra's compose. All of Hydra is here.
+
+What a reader would get wrong: settings of a sweep file for an option that the user replaced are dropped, not merged.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config.composed import Composed
+from ferhpo.config.files import GROUPS, config_roots, group_files, sweep_files
+from ferhpo.config.folds import num_reports, report_unit
+from ferhpo.errors import ConfigError
+from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
+from ferhpo.tracking.secrets import hide, hide_all
+
+# What Hydra raises, beside its own exceptions, on a file that is no configuration.
+_ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
+
+
+def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
+    """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
+
+    name: None composes config.yaml alone, from which every sweep starts
+    Raises ConfigError with every fault of the name and the overrides: unknown names come with the nearest right one.
+    """
+    import yaml
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    # What schedulers count and how far: it follows from `data` and `trainer`, whatever file sets those.
+    for resolver in (report_unit, num_reports):
+        OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
+    roots = config_roots(config_dir)
+    files = sweep_files(config_dir)
+    if name is None:
+        name = "config"
+        files = {name: next(root / "config.yaml" for root in roots if (root / "config.yaml").exists())}
+    if name not in files:
+        raise ConfigError("sweep", [f"{name} is no sweep; {nearest(name, list(files))}"])
+    # Hydra wants the primary configuration in its main folder; the roots follow in their order.
+    roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(roots[0]), version_base="1.3"):
+            return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
+    except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # of any file that it is made of
+        raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
+
+
+def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
+    """A resolver, written ${name:} in a file, that looks at the whole configuration."""
+    return lambda *, _root_: function(_root_)
+
+
+class _Composer:
+    """Composes inside an initialised Hydra, and turns its complaints into faults."""
+
+    def __init__(self, name: str, file: Path, roots: Sequence[Path], config_dir: Path | None) -> None:
+        self.name, self.file, self.roots = name, file, roots
+        self.group_options = {group: tuple(group_files(group, config_dir)) for group in GROUPS}
+        quoted = ",".join(f"'file://{root}'" for root in roots[1:])
+        self.searchpath = f"hydra.searchpath=[{quoted}]"
+        self.composed: dict[tuple[str | None, ...], tuple[Any, dict[str, str]]] = {}
+
+    def compose(self, overrides: list[str]) -> Composed:
+        values, in_groups, faults = self.sort(overrides)
+        faults += self.check_keys(self.load(in_groups)[0], values)
+        if faults:
+            raise ConfigError(self.name, faults)
+        config, groups = self.load(in_groups, values)
+        options, slices = self.offered(config, in_groups, values)
+        return Composed(self.name, config, groups, self.group_options, options, slices, self.origins(in_groups, values))
+
+    def sort(self, overrides: list[str]) -> tuple[list[Any], list[str], list[str]]:
+        """Part overrides into parsed ones of values and `group=option`; and faults of grammar and unknown options."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        parser = OverridesParser.create()
+        values: list[Any] = []
+        groups: list[str] = []
+        faults: list[str] = []
+        for text in overrides:
+            try:
+                override = parser.parse_override(text)
+            except HydraException as error:
+                first = str(error).splitlines()[0]
+                faults.append(f"override {text!r} is not understood ({first}); write key=value")
+                continue
+            key = override.key_or_group
+            if key in self.group_options and not override.is_delete() and "{" not in text:
+                option = str(override.value())
+                if option in self.group_options[key]:
+                    groups.append(f"{key}={option}")
+                else:
+                    faults.append(f"{key} is {option}; {nearest(option, self.group_options[key])}")
+            elif key.startswith("space.") and not override.is_delete():
+                # The space is open: an entry may be new.
+                values.append(parser.parse_override("++" + text.lstrip("+")))
+            else:
+                values.append(override)
+        return values, groups, faults
+
+    def check_keys(self, config: Mapping[str, Any], values: Sequence[Any]) -> list[str]:
+        keys = [value.key_or_group for value in values if not value.is_add() and not value.is_force_add()]
+        return [f"{key} matches no key; {nearest_key(config, key)}" for key in keys if not has_key(config, key)]
+
+    def load(self, in_groups: Sequence[str], values: Sequence[Any] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+        """The resolved configuration and the option of each group. `values` are parsed overrides of values."""
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            config, groups = self.compose_raw(self.name, in_groups)
+            self.drop_settings_of_other_options(config, in_groups)
+            OmegaConf.set_struct(config, True)
+            ConfigLoaderImpl._apply_overrides_to_config(list(values), config)
+            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(str(self.file), [" ".join(str(error).split())]) from None
+        assert isinstance(resolved, dict)
+        if resolved.get("name") is None:
+            resolved["name"] = self.name
+        hide_password(resolved)
+        return {str(key): value for key, value in resolved.items()}, groups
+
+    def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
+        """Hydra's configuration, not resolved, and the option of each group. Each is composed once: it takes 0.2 s."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        key = (name, *overrides)
+        if key not in self.composed:
+            try:
+                loaded = compose(name, [*overrides, self.searchpath], return_hydra_config=True)
+            except _ODD_FILES as error:
+                raise ConfigError(str(self.file), [" ".join(str(error).split()) or type(error).__name__]) from None
+            choices = {str(group): str(option) for group, option in loaded.hydra.runtime.choices.items()}
+            config = OmegaConf.masked_copy(loaded, [str(key) for key in loaded if key != "hydra"])
+            self.composed[key] = config, {group: choices[group] for group in GROUPS if group in choices}
+        config, groups = self.composed[key]
+        return copy.deepcopy(config), dict(groups)
+
+    def drop_settings_of_other_options(self, config: Any, in_groups: Sequence[str]) -> None:
+        """What a sweep's file sets for its model means nothing to another one: choosing another option of a group
+        brings that option's own section and slice of the space, and drops the file's."""
+        from omegaconf import open_dict
+
+        own = self.compose_raw(self.name, [])[1] if in_groups else {}
+        for text in in_groups:
+            group, _, option = text.partition("=")
+            if own.get(group) == option:
+                continue
+            alone, _ = self.compose_raw(None, [f"+{group}={option}"])
+            with open_dict(config):
+                config[group] = alone[group]
+                if config.space is None:  # of a single training
+                    continue
+                config.space.pop(group, None)
+                if alone.get("space") and group in alone.space:
+                    config.space[group] = alone.space[group]
+
+    def offered(
+        self, config: Mapping[str, Any], in_groups: list[str], values: Sequence[Any]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """For each `options` in the space, compose every option once: its section and its slice."""
+        options: dict[str, dict[str, Any]] = {}
+        slices: dict[str, dict[str, Any]] = {}
+        faults = []
+        space = config.get("space")
+        for group, node in space.items() if isinstance(space, Mapping) else ():  # what is none, checking.py tells
+            if not isinstance(node, Mapping) or "options" not in node:
+                continue
+            if group not in self.group_options:
+                faults.append(f"space.{group}.options: {group} is no group; {nearest(group, GROUPS)}")
+                continue
+            for option in node["options"] or []:
+                if option not in self.group_options[group]:
+                    near = nearest(str(option), self.group_options[group])
+                    faults.append(f"space.{group}.options has {option}; {near}")
+                    continue
+                chosen = [text for text in in_groups if not text.startswith(f"{group}=")] + [f"{group}={option}"]
+                base, _ = self.load(chosen)
+                whole, _ = self.load(chosen, [value for value in values if has_key(base, value.key_or_group)])
+                options.setdefault(group, {})[option] = whole[group]
+                own = whole["space"].get(group) or {}
+                slices.setdefault(group, {})[option] = {k: v for k, v in own.items() if k != "options"}
+        if faults:
+            raise ConfigError(self.name, faults)
+        return options, slices
+
+    def origins(self, in_groups: Sequence[str], values: Sequence[Any]) -> dict[str, str]:
+        """Where each leaf came from: the last file of the defaults list, or the override, that set it."""
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.types import RunMode
+        from omegaconf import OmegaConf
+
+        loader = GlobalHydra.instance().config_loader()
+        defaults = loader.compute_defaults_list(self.name, [*in_groups, self.searchpath], RunMode.RUN)
+        origins: dict[str, str] = {}
+        for entry in defaults.defaults:
+            candidates = [root / f"{entry.config_path}.yaml" for root in self.roots]
+            file = next((path for path in candidates if path.exists()), None)
+            if file is None:
+                continue
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            for path, _ in leaves(content, entry.package or ""):
+                if path.split(".")[0] != "defaults":
+                    origins[path] = f"{file.parent.name}/{file.name}"
+        for value in values:
+            key = value.key_or_group
+            origins = {path: o for path, o in origins.items() if path != key and not path.startswith(f"{key}.")}
+            if not value.is_delete():
+                origins[key] = "override"
+        return origins
+
+
+def hide_password(config: Mapping[Any, Any]) -> None:
+    """Take the password out of tracking.uri: what is written, sent or printed of a configuration has none."""
+    section = config.get("tracking")
+    if isinstance(section, dict) and isinstance(section.get("uri"), str):
+        section["uri"] = hide(section["uri"])
+
+
+def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Put overrides `key=value`, in Hydra's grammar, into a configuration that is composed; return their faults.
+
+    A key must be there already, and a group stays at its option.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    faults = []
+    for text in hide_all(overrides):
+        key, _, shown = text.partition("=")
+        try:
+            override = OverridesParser.create().parse_override(text)
+            value = override.value() if override.type is None or not override.is_sweep_override() else None
+        except HydraException:
+            faults.append(f"{key} is {shown}, which is not understood; write key=value")
+            continue
+        if not has_key(config, key):
+            faults.append(f"{key} matches no key; {nearest_key(config, key)}")
+        elif isinstance(get_path(config, key), Mapping):
+            faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]), 'key')}=...")
+        else:
+            set_path(config, key, value)
+    hide_password(config)
+    return faults
+
+
+def not_set(path: str) -> str:
+    """The fault of a key that is still `???`."""
+    leave_out = f", or {path}=null to leave it out" if re.fullmatch(r"data\.merge\.[^.]+\.path", path) else ""
+    return f"{path} is not set; add {path}=...{leave_out}"

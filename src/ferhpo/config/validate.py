@@ -1,0 +1,248 @@
+"""The verbs that answer and return, as Python functions; sweep and train are in running.py.
+
+Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
+"""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+from ferhpo.config import model_section
+from ferhpo.config.compose import compose, not_set
+from ferhpo.config.composed import Composed, config_shape
+from ferhpo.config.model_section import given_features
+from ferhpo.config.rules import sweep_rules, top_level_faults
+from ferhpo.config.settings import ComputeSettings
+from ferhpo.config.targets import instantiate, locate
+from ferhpo.errors import ConfigError, Infeasible
+from ferhpo.keys import nearest, set_path
+from ferhpo.space import Draw, Space
+from ferhpo.tracking import TrackingSettings
+
+
+def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
+    """Raise ConfigError with every fault of a configuration; return its warnings."""
+    composed = compose(name, overrides, config_dir)
+    return check_composed(composed, for_sweep=bool(composed.config["space"]))
+
+
+TOP_KEYS = {
+    "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
+    "name", "seed", "num_trials", "keep_checkpoints", "objective", "output_dir", "allowed_targets", "space",
+}  # fmt: skip
+TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
+# Arguments that the program gives, so that a configuration need not.
+GIVEN = {
+    "model": {"in_channels", "num_classes", "image_size", "num_features"},
+    "optim": {"params"},
+    "lr_schedule": {"optimizer", "num_epochs", "steps_per_epoch"},
+    "sampler": {"seed", "search_space"},
+    "scheduler": {"metric", "mode"},
+}
+# These pause trials or change a trial's hyperparameters: one sample a trial would no longer be true.
+REFUSED_SCHEDULERS = {
+    "HyperBandScheduler", "HyperBandForBOHB", "PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2",
+    "ResourceChangingScheduler",
+}  # fmt: skip
+WEIGHT_KEYS = ("model.arch", "model.weights")  # what trained weights depend on
+IMAGE_SIZE = 48  # pixels; the size of every data set here unless data.image_size says otherwise
+
+
+def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
+    """Raise ConfigError with every fault of the configuration; return its warnings.
+
+    for_sweep: false leaves out what a single training has no use for (space, sampler, scheduler)
+    """
+    faults, warnings = find_faults(composed, for_sweep)
+    if faults:
+        raise ConfigError(composed.name, faults)
+    return warnings
+
+
+def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], list[str]]:
+    """(faults, warnings) of a configuration, as sentences."""
+    config = composed.config
+    faults = [f"{key} matches no key; {nearest(str(key), TOP_KEYS)}" for key in config if key not in TOP_KEYS]
+    if shapeless := list(config_shape(config)):
+        return faults + shapeless, []
+    faults += list(top_level_faults(config, for_sweep))
+    sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
+    allowed = config.get("allowed_targets") or ()
+    broken = set()
+    for section in sections:
+        own = list(_bind(section, config[section], allowed))
+        for option, values in composed.options.get(section, {}).items():
+            own += [f"space.{section}.options has {option}: {fault}" for fault in _bind(section, values, allowed)]
+        broken |= {section} if own else set()
+        faults += own
+    faults += _bind_settings("compute", config["compute"], ComputeSettings)
+    try:
+        TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
+    except ConfigError as error:
+        faults += error.faults
+    for section in sections:
+        if section not in broken and not (section == "lr_schedule" and broken & {"optim", "trainer"}):
+            try:
+                faults += _try_build(section, config)
+            except Infeasible as error:
+                faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
+    space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
+    model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
+    faults += model_faults
+    if for_sweep:
+        faults += space_faults
+        if not space_faults and not broken:
+            faults += _try_bounds(space, config)
+        if not space_faults and not broken & {"scheduler", "sampler"}:
+            sweep_faults, sweep_warnings = sweep_rules(config, space)
+            faults += sweep_faults
+            warnings += sweep_warnings
+    return list(dict.fromkeys(faults)), warnings
+
+
+def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
+    """Faults of a section against the signature of its `_target_`."""
+    if not isinstance(values, Mapping) or "_target_" not in values:
+        yield f"{section} has no _target_"
+        return
+    try:
+        target = locate(values["_target_"], allowed)
+        parameters = inspect.signature(target).parameters
+    except ValueError as error:  # also of a function in C, which does not tell its arguments
+        yield f"{section}.{error}"
+        return
+    if section == "scheduler" and target.__name__ in REFUSED_SCHEDULERS:
+        yield (
+            f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters: a resume could not "
+            "be exact; use scheduler=asha, hyperband or median"
+        )
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    given = GIVEN.get(section, set())
+    names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
+    for key, value in values.items():
+        if key == "_target_":
+            continue
+        if key not in names and not takes_any:
+            yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
+        elif value == "???":
+            yield not_set(f"{section}.{key}")
+        elif isinstance(value, Mapping):
+            nested = {key: value} if "_target_" in value else {f"{key}.{name}": child for name, child in value.items()}
+            for path, child in nested.items():
+                if isinstance(child, Mapping) and "_target_" in child:
+                    yield from _bind(f"{section}.{path}", child, allowed)
+    for name, parameter in parameters.items():
+        missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
+        if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
+            yield f"{section}.{name} is not set, and {values['_target_']} needs it"
+
+
+def _bind_settings(section: str, values: Mapping[str, Any], settings: Callable[..., Any]) -> list[str]:
+    names = list(inspect.signature(settings).parameters)
+    faults = [f"{section}.{key} matches no key; {nearest(str(key), names)}" for key in values if key not in names]
+    if not faults:
+        try:
+            settings(**values)
+        except (TypeError, ValueError) as error:
+            faults.append(_with_section(section, error))
+    return faults
+
+
+def _with_section(section: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (
+        text if text.startswith(f"{section}.") else f"{section}.{text}" if " is " in text[:60] else f"{section}: {text}"
+    )
+
+
+def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") -> list[str]:
+    """Build a section and return what its component says against it. Raises Infeasible for a network of no pixels."""
+    import torch
+
+    allowed = config.get("allowed_targets") or ()
+    values = config[section]
+    try:
+        if section == "model":
+            data = config["data"].get("main") or config["data"]  # of merged sources, the one that the others follow
+            image_size = data.get("image_size") or IMAGE_SIZE
+            size = config["augment"].get("crop") or image_size
+            channels = data.get("channels") or 1
+            with torch.device(device):
+                given = given_features(values, image_size)
+                instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size, **given)
+        elif section in ("optim", "lr_schedule"):
+            optimizer = instantiate(config["optim"], [torch.nn.Parameter(torch.zeros(1))], allowed=allowed)
+            if section == "lr_schedule":
+                epochs = int(config["trainer"]["max_epochs"])
+                instantiate(values, optimizer, allowed=allowed, num_epochs=epochs, steps_per_epoch=10)
+        elif section in ("augment", "trainer", "scheduler"):
+            stopping = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
+            instantiate(values, allowed=allowed, **stopping)
+        elif section == "sampler" and not values["_target_"].endswith("GridSampler"):
+            with catch_warnings():
+                simplefilter("ignore")
+                instantiate(values, allowed=allowed)
+    except (ValueError, TypeError, RuntimeError, AssertionError, OverflowError) as error:
+        return [_with_section(section, error)]
+    return []
+
+
+def check_weights(config: Mapping[str, Any], space: Space) -> None:
+    """Build each network that starts from trained weights, in memory: they are downloaded, read, and fit.
+
+    Raises ConfigError where they do not: said once, before any trial could say it.
+    """
+    faults = []
+    first = {group: next(iter(sections)) for group, sections in space.options.items()}
+    for option in space.options.get("model", (None,)):
+        draws = [draw for draw in space.draws if draw.path in WEIGHT_KEYS and draw.option in (None, option)]
+        for values in itertools.product(*(draw.choices for draw in draws)):
+            tried = space.apply(first if option is None else {**first, "model": option})
+            for draw, value in zip(draws, values, strict=True):
+                set_path(tried, draw.path, value)
+            if tried["model"].get("weights", "none") != "none":
+                with suppress(Infeasible):
+                    faults += _try_build("model", tried, device="cpu")
+    if faults:
+        raise ConfigError(str(config["name"]), list(dict.fromkeys(faults)))
+
+
+def _is_stopping(section: str, values: Mapping[str, Any]) -> bool:
+    return section == "scheduler" and not values["_target_"].endswith("FIFOScheduler")
+
+
+def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
+    """Build each draw's section at the draw's ends: a value that the component refuses is a fault of the space.
+
+    A network that cannot be built is none: it depends on the other draws, and a trial will say so.
+    """
+    for draw in space.draws:
+        section = draw.path.split(".")[0]
+        if draw.path in space.options or section not in ("model", "optim", "lr_schedule", "augment", "trainer"):
+            continue
+        sample = dict(_satisfy(draw, space))
+        repeats = draw.repeat if isinstance(draw.repeat, int) else 8 if draw.repeat else None
+        for end, value in _ends(draw):
+            tried = space.apply(sample)
+            with suppress(Infeasible):
+                if _try_build(section, tried):
+                    continue  # the configuration itself is at fault, and that has been said
+                set_path(tried, draw.path, value if repeats is None else [value] * repeats)
+                for fault in _try_build(section, tried):
+                    yield f"space.{draw.path}.{end} is {value}, which {section} refuses: {fault}"
+
+
+def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:
+    for key, allowed in draw.when:
+        if key in space.options or any(other.path == key for other in space.draws):
+            yield key, allowed[0]
+
+
+def _ends(draw: Draw) -> list[tuple[str, Any]]:
+    if draw.choices:
+        return [("choices", choice) for choice in draw.choices]
+    return [("low", draw.low), ("high", draw.high)]

@@ -1,0 +1,196 @@
+"""Decoded arrays on disk, found again by the content of the file or folder they came from.
+
+An entry is looked up by the sha256 of its source, never by name or time. Time is only used to skip hashing: the hash
+of a file is remembered together with its size, inode, mtime and ctime, and only if the file was old enough then that
+a later write must change one of them (the rule that git calls "racily clean").
+Entries are written to a temporary name and renamed, and are checked against their own digests when read: two processes
+may write the same one at once, and a damaged one is built again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import array_digest
+from ferhpo.data.io.files import tree_names
+from ferhpo.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 3  # raise it when a reader changes what it makes of the same bytes, or this file how it keeps them
+SETTLED_SECONDS = 2.0  # coarser than the clock of any file system in use
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a reader made of a source: arrays, words about them, and the digest of each array."""
+
+    arrays: dict[str, NDArray[Any]]
+    meta: dict[str, Any]
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """The folder given, or $FERHPO_CACHE_DIR, or ~/.cache/ferhpo."""
+    if not isinstance(cache_dir, str | Path | None) or "\0" in str(cache_dir):
+        raise ConfigError("data", [f"data.cache_dir is {cache_dir!r:.60}; it must be the name of a folder, or null"])
+    return Path(cache_dir or os.environ.get("FERHPO_CACHE_DIR") or "~/.cache/ferhpo").expanduser()
+
+
+def read_cached(
+    where: str, path: Path, recipe: Mapping[str, Any], cache_dir: str | Path | None, read: Callable[[], Entry]
+) -> Entry:
+    """Return the entry for the content of `path` under `recipe`, calling `read` only if there is none.
+
+    where: the start of an error message, as "data.path is fer2013.csv"
+    recipe: everything besides the content that changes what `read` returns; plain JSON values
+    Raises DataError if the source changes while it is read. A cache that cannot be written costs a warning.
+    """
+    folder = cache_folder(cache_dir)
+    with _readable(where):
+        before, changed_at = _state(path)
+        settled = changed_at < time.time() - SETTLED_SECONDS
+        content = _content_hash(path, before, settled, folder)
+
+    def read_unchanged() -> Entry:
+        with _readable(where):
+            entry = read()
+            after = _state(path)[0]
+        if after != before:
+            raise DataError(where, ["it changed while it was read; start again when nothing writes to it"])
+        return entry
+
+    return cached([content, recipe], cache_dir, read_unchanged)
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name = "it" if error.filename is None else error.filename
+        raise DataError(where, [f"{name} cannot be read ({error.strerror or error}); see to it that it can"]) from None
+
+
+def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) -> Entry:
+    """Return the entry under `key`, calling `make` only if there is none.
+
+    key: plain JSON values that say everything on which the arrays depend
+    """
+    digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()
+    file = cache_folder(cache_dir) / f"{digest}.arrays"
+    entry = _load(file)
+    if entry is None:
+        entry = make()
+        entry = Entry(entry.arrays, entry.meta, {name: array_digest(array) for name, array in entry.arrays.items()})
+        _write_whole(file, lambda out: _save(out, entry))
+    return entry
+
+
+def _state(path: Path) -> tuple[str, float]:
+    """A text that changes when the file, or any file of the folder, is written, replaced, added or taken away; and
+    the time of the newest such change, in seconds since 1970."""
+    digest, newest = hashlib.sha256(), 0.0
+    for name in tree_names(path)[0] if path.is_dir() else [""]:
+        stat = (path / name).stat()
+        digest.update(
+            os.fsencode(f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n")
+        )  # a name need not be UTF-8
+        newest = max(newest, stat.st_mtime, stat.st_ctime)
+    return digest.hexdigest(), newest
+
+
+def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
+    """The sha256 of a file, or over the names and contents of a folder; remembered while a settled state stays."""
+    memory = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
+    try:
+        remembered = json.loads(memory.read_text())
+        if remembered["state"] == state:
+            return str(remembered["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # never seen, or damaged: hash
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for name in tree_names(path)[0]:
+            digest.update(os.fsencode(f"{name}\0{_file_hash(path / name)}\n"))
+        content = digest.hexdigest()
+    else:
+        content = _file_hash(path)
+    if settled:
+        note = json.dumps({"path": str(path.resolve()), "state": state, "sha256": content})
+        _write_whole(memory, lambda out: out.write(note.encode()))
+    return content
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save(out: IO[bytes], entry: Entry) -> None:
+    """A line of JSON (type, shape and digest of each array, words) after its own sha256, then the arrays' bytes."""
+    arrays = {
+        name: {"dtype": array.dtype.str, "shape": array.shape, "digest": entry.digests[name]}
+        for name, array in entry.arrays.items()
+    }
+    header = json.dumps({"arrays": arrays, "meta": entry.meta}).encode()
+    out.write(hashlib.sha256(header).hexdigest().encode() + b" " + header + b"\n")
+    for array in entry.arrays.values():
+        out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _load(file: Path) -> Entry | None:
+    """The entry in the file, or None if there is none or it is damaged."""
+    try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
+        with file.open("rb") as data:
+            digest, _, line = data.readline().removesuffix(b"\n").partition(b" ")
+            if hashlib.sha256(line).hexdigest().encode() != digest:
+                raise ValueError("its first line does not match its digest")
+            header = json.loads(line)
+            arrays, digests = {}, {}
+            left = file.stat().st_size - data.tell()
+            for name, spec in header["arrays"].items():
+                dtype, count = np.dtype(spec["dtype"]), int(np.prod(spec["shape"], dtype=np.int64))
+                left -= dtype.itemsize * count
+                if left < 0:
+                    raise ValueError("file too short")
+                arrays[name] = np.fromfile(data, dtype, count).reshape(spec["shape"])
+                digests[name] = str(spec["digest"])
+                if array_digest(arrays[name]) != digests[name]:
+                    raise ValueError(f"{name} does not match its digest")
+            return Entry(arrays, header["meta"], digests)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # with a right digest, what the first line says is what was written
+        log.warning("%s is damaged (%s) and is built again", file, error)
+        return None
+
+
+def _write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write under another name and rename, so that nobody ever sees half a file."""
+    temporary: str | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as out:
+            temporary = out.name
+            write(out)
+        Path(temporary).replace(file)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        log.warning(
+            "data.cache_dir is %s: cannot write it (%s); going on without", file.parent, error.strerror or error
+        )

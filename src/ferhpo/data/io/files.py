@@ -1,0 +1,206 @@
+"""A folder or a zip as a list of files that can be opened by name, and images decoded from it.
+
+Nothing is ever extracted to disk: members of a zip are read into memory one by one. A zip with a path that climbs out
+of its folder is refused all the same, because somebody will unpack it with another tool.
+"""
+
+import io
+import lzma
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ferhpo.data.io.faults import Faults, raise_faults
+from ferhpo.errors import DataError
+
+MAX_DEPTH = 5  # folders below the root; also ends a walk through links that form a ring
+MAX_FILE_BYTES = 64 * 2**20  # one image, compressed
+MAX_PIXELS = 40_000_000  # one image, decoded
+# RuntimeError is how zipfile asks for a password, NotImplementedError a compression that it does not know; an OSError
+# also says that a file of a folder may not be read.
+UNPACKING_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
+    ValueError, OverflowError,
+)  # fmt: skip
+MAX_SIDE = 4096  # pixels, of the squares that images are resized to
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+# Of a file's name and its image's width and height: left, top, right and bottom of what to keep.
+Crop = Callable[[str, int, int], tuple[int, int, int, int]]
+_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files and folders under a folder or inside a zip; names are relative, with "/", sorted."""
+
+    names: tuple[str, ...]
+    folders: tuple[str, ...]
+    open_file: Callable[[str], IO[bytes]]
+
+
+def tree_names(root: Path) -> tuple[list[str], list[str]]:
+    """Names of all files and of all folders below a folder, without what operating systems leave there."""
+    names: list[str] = []
+    folders: list[str] = []
+
+    def walk(folder: str, depth: int) -> None:
+        with _readable(root / folder), os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if _is_left_by_system(entry.name):
+                    continue
+                if _is_there(entry.is_file):  # not a dead link, and nothing that would block when it is opened
+                    names.append(name)
+                elif _is_there(entry.is_dir) and depth < MAX_DEPTH:
+                    folders.append(name)
+                    walk(name, depth + 1)
+
+    walk("", 0)
+    return sorted(names), sorted(folders)
+
+
+def _is_there(test: Callable[[], bool]) -> bool:
+    """False also for a link that leads to itself."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        rule = f"the folder cannot be read ({error.strerror}); ask for the permission"
+        raise DataError(str(folder), [rule]) from None
+
+
+@contextmanager
+def open_tree(where: str, path: Path) -> Iterator[Tree]:
+    """Open a folder or a zip. Raises DataError for a zip that cannot be read or that climbs out of its folder."""
+    if path.is_dir():
+        names, folders = tree_names(path)
+        yield Tree(tuple(names), tuple(folders), lambda name: (path / name).open("rb"))
+        return
+    try:
+        archive = zipfile.ZipFile(path)
+    except UNPACKING_ERRORS as error:
+        raise DataError(where, [f"it is not a readable zip ({error}); get the file again"]) from error
+    with archive:
+        members = [info.filename for info in archive.infolist()]
+        climbing = Faults("path")
+        for name in members:
+            if _climbs(name):
+                climbing.add("climbs", f"the zip holds {name}, a path outside its own folder; nothing was read", name)
+        raise_faults(where, climbing)
+        seen = [name for name in members if not any(map(_is_left_by_system, PurePosixPath(name).parts))]
+        files = tuple(sorted(name for name in seen if not name.endswith("/")))
+        parents = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
+        folders_in_zip = tuple(sorted(parents | {name.rstrip("/") for name in seen if name.endswith("/")}))
+        yield Tree(files, folders_in_zip, archive.open)
+
+
+def _climbs(name: str) -> bool:
+    parts = name.replace("\\", "/").split("/")
+    return ".." in parts or parts[0] == "" or parts[0].endswith(":")
+
+
+def _is_left_by_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def decode_images(
+    where: str,
+    earlier: Faults,
+    tree: Tree,
+    names: Sequence[str],
+    channels: int,
+    image_size: int | None,
+    only_size: int | None = None,
+    crop: Crop | None = None,
+) -> NDArray[np.uint8]:
+    """Decode files into uint8 [N, S, S] (channels=1) or [N, S, S, 3].
+
+    earlier: faults of the source that are known already, to be told together with those found here
+    image_size: side of the square that each image is resized to, without regard to its proportions; None leaves
+        images as they are, and then all must be squares of one size
+    only_size: refuse images that are not squares of this side, before any resizing
+    crop: cuts each image before all else
+    Raises DataError that names every file that is no image, is truncated or has a wrong size.
+    """
+    faults = Faults("file")
+    shape = () if channels == 1 else (3,)
+    out: NDArray[np.uint8] | None = None
+    for index, name in enumerate(names):
+        try:
+            image = _decode(tree, name, channels)
+        except _Unreadable as error:
+            faults.add(str(error), f"{name} {error}", name)
+            continue
+        if crop is not None:
+            image = image.crop(crop(name, image.width, image.height))
+        wanted = only_size or (None if image_size or out is None else out.shape[1])
+        if (wanted and image.size != (wanted, wanted)) or (not image_size and image.width != image.height):
+            rule = f"images here are {wanted}x{wanted}" if wanted else "images are squares"
+            remedy = "data=image_folder with data.image_size resizes" if only_size else "set data.image_size"
+            faults.add("size", f"{name} is {image.width}x{image.height}, and {rule}; {remedy}", name)
+            continue
+        if image_size and image.size != (image_size, image_size):
+            image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        if out is None:
+            try:
+                out = np.zeros((len(names), image.height, image.width, *shape), np.uint8)
+            except MemoryError:
+                rule = f"{len(names):,} images of {image.width}x{image.height} do not fit into memory"
+                raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
+        out[index] = np.asarray(image)
+    raise_faults(where, earlier, faults)
+    assert out is not None, "no file at all is an earlier fault"
+    return out
+
+
+def resize_images(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+    """Resize uint8 [N, H, W] to squares as decode_images would have done."""
+    side = (image_size, image_size)
+    return np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR)) for image in images])
+
+
+class _Unreadable(Exception):  # noqa: N818 - said of a file
+    """Why one file gives no image."""
+
+
+def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
+    try:
+        with tree.open_file(name) as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except PermissionError:
+        raise _Unreadable("may not be read; ask for the permission, or copy it") from None
+    except UNPACKING_ERRORS as error:
+        raise _Unreadable(f"cannot be unpacked ({error}); get the zip again") from error
+    if not data:
+        raise _Unreadable("is empty; remove it or get it again")
+    if len(data) > MAX_FILE_BYTES:
+        raise _Unreadable(f"is larger than {MAX_FILE_BYTES // 2**20} MB; no face needs that")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise _Unreadable(f"is {image.width}x{image.height}; no face needs more than {MAX_PIXELS:,} pixels")
+            if image.mode[0] in "IF":
+                raise _Unreadable("has pixels of more than 8 bits; convert it to 8 bits")
+            image.load()
+            return ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        raise _Unreadable("is not an image; remove it") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise _Unreadable(f"cannot be decoded ({error}); remove it or get it again") from error

@@ -1,0 +1,157 @@
+"""What a reader keeps of the faces that it decoded: classes by `labels`, images by `clean`, then the split.
+
+The cache holds all that was decoded; what is dropped here is counted in the data set's `parts` and dropped anew each
+time.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import TRAIN, VAL, FaceData, Part, face_data
+from ferhpo.data.io.cache import Entry
+from ferhpo.data.io.faults import is_whole
+from ferhpo.data.io.files import MAX_SIDE
+from ferhpo.data.labels.emotions import CLASS_NAMES, EMOTIONS, spelled
+from ferhpo.data.labels.label_map import LabelMap, label_faults, mapped
+from ferhpo.data.labels.pseudo_labels import agreement
+from ferhpo.data.splits import SplitOptions, assign_splits
+from ferhpo.data.splits.draw import random_split
+from ferhpo.data.splits.groups import image_groups
+from ferhpo.errors import ConfigError, DataError
+
+DIFFERS, NO_PSEUDO_LABEL = "whose label and pseudo-label differ", "without a pseudo-label"
+
+_ClassOf = Callable[[str], str | None]
+
+
+def key_faults(
+    options: SplitOptions,
+    splits: tuple[str, ...],
+    image_size: int | None,
+    channels: int,
+    labels: LabelMap | None,
+    classes: tuple[str, ...] | None = EMOTIONS,
+) -> list[str]:
+    """One sentence for each setting that cannot be.
+
+    splits: what options.split may be
+    classes: those of the source; None where only its folders tell
+    """
+    faults = options.faults(splits) + (label_faults(labels, classes, classes) if classes else [])
+    if channels not in (1, 3) or not is_whole(channels):
+        faults.append(f"data.channels is {channels}, and it is 1 (grey) or 3 (colour)")
+    if image_size is not None and not is_whole(image_size, 1):
+        faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave images as they are")
+    elif image_size is not None and image_size > MAX_SIDE:
+        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
+    return faults
+
+
+def split_of_folders(where: str, entry: Entry, options: SplitOptions, asked: str | None) -> SplitOptions:
+    """Return the options, with a random split where there are classes alone; DataError if another was `asked` for."""
+    if "published" in entry.arrays:
+        return options
+    if asked in ("published", "folder"):
+        rule = f"data.split={asked} needs folders train and val or test, and it has classes only"
+        raise DataError(where, [f"{rule}; set data.split=random"])
+    return replace(options, split="random")
+
+
+def select(
+    reader: str,
+    where: str,
+    source: Path,
+    entry: Entry,
+    options: SplitOptions,
+    labels: LabelMap | None,
+    clean: str | Path | None,
+    class_of: _ClassOf | None = None,
+    subject_of: Callable[[str], str] | None = None,
+) -> FaceData:
+    """Build the data set from a reader's cache entry.
+
+    reader: its name in conf/data
+    where: start of a DataError, as "data.path is CK48"
+    entry: arrays images, labels (indices into meta classes) and, where the source has splits, published; meta names
+        (of the files), form (in words), classes, and dropped (reasons and numbers) where the reader left out some
+    options: a split of "published" without VAL images takes val_fraction of TRAIN for them
+    class_of: the class that a text of the pseudo-label CSV means; by default one of meta classes in any spelling
+    subject_of: names the subject of a file, whose images stay together
+    Raises ConfigError for `labels` that name no class or leave fewer than two, DataError for the rest.
+    """
+    given = tuple(entry.meta["classes"])
+    is_emotions = given == EMOTIONS  # never of any other folders, whose classes are sorted
+    if not is_emotions and (faults := label_faults(labels, given, None)):
+        raise ConfigError(f"data={reader}", faults)
+    becomes = mapped(labels, given, EMOTIONS if is_emotions else None)
+    images, codes, names = entry.arrays["images"], entry.arrays["labels"], entry.meta["names"]
+    dropped = [(str(reason), int(number)) for reason, number in entry.meta.get("dropped", ())]
+    keep = np.array([becomes[given[code]] is not None for code in codes])
+    for code, name in enumerate(given):
+        if becomes[name] is None and (number := int((codes == code).sum())):
+            dropped.append((f"of class {name}", number))
+    if clean is not None:
+        agrees, has_row = agreement(
+            clean, source, names, [given[code] for code in codes], class_of or (lambda text: spelled(text, given))
+        )
+        for reason, mask in ((DIFFERS, has_row & ~agrees), (NO_PSEUDO_LABEL, ~has_row)):
+            if number := int((keep & mask).sum()):
+                dropped.append((reason, number))
+        keep &= agrees
+    if not keep.any():
+        told = ", ".join(f"{number:,} {reason}" for reason, number in dropped)
+        raise DataError(where, [f"no image is left (dropped: {told}); change data.labels or data.clean"])
+    kept_names = [str(becomes[given[code]]) for code in codes[keep]]
+    class_names = _class_names(set(kept_names), is_emotions)
+    if len(set(kept_names)) < 2 and not labels:
+        raise DataError(where, [f"it has one class only, {kept_names[0]}; a classifier needs two or more"])
+    if len(set(kept_names)) < 2:
+        raise ConfigError(f"data={reader}", [f"data.labels leaves one class, {kept_names[0]}; a classifier needs two"])
+
+    images_digest = entry.digests.get("images") if keep.all() else None
+    images = images if keep.all() else images[keep]
+    new_labels = np.array([class_names.index(name) for name in kept_names], np.int64)
+    published = entry.arrays["published"][keep] if "published" in entry.arrays else None
+    kept_files = [name for name, kept in zip(names, keep, strict=True) if kept]
+    subjects = None if subject_of is None else _numbers([subject_of(name) for name in kept_files])
+    if options.split == "published" and published is not None and not (published == VAL).any():
+        train, groups, by_subject = published == TRAIN, image_groups(images, subjects), subjects is not None
+        drawn = random_split(new_labels, groups, options.val_fraction, 0.0, options.split_seed, train, by_subject)
+        published = np.where(train, drawn, published)
+    split, split_name = assign_splits(
+        where, f"data={reader}", options, published, images, new_labels, subjects=subjects
+    )
+    words = f"{source.name} ({', '.join([entry.meta['form'], *_words(becomes, clean)])})"
+    part = Part(reader, words, len(images), tuple(dropped))
+    return face_data(
+        images,
+        new_labels,
+        split,
+        class_names,
+        words,
+        split_name,
+        images_digest=images_digest,
+        groups=subjects,
+        parts=(part,),
+    )
+
+
+def _class_names(present: set[str], is_emotions: bool) -> tuple[str, ...]:
+    """Emotions keep the numbers of FER2013, whether there are images of all seven or not; other classes are sorted."""
+    if not is_emotions:
+        return tuple(sorted(present))
+    return EMOTIONS if present - set(CLASS_NAMES) else CLASS_NAMES
+
+
+def _words(becomes: dict[str, str | None], clean: str | Path | None) -> list[str]:
+    words = [f"without {name}" if to is None else f"{name} as {to}" for name, to in becomes.items() if to != name]
+    return words if clean is None else [*words, f"cleaned by {Path(clean).name}"]
+
+
+def _numbers(names: list[str]) -> NDArray[np.int64]:
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)

@@ -1,0 +1,13 @@
+"""The driver: hands trials to workers and records what they report.
+
+ledger.py       what happens at each event of a sweep; knows nothing of Ray
+ray_start.py    starts Ray in a thread; does not import it
+ray_cluster.py  the Ray cluster: start, join, slots
+ray_tune.py     the Ray Tune run
+ray_hooks.py    searcher, scheduler and callback that connect Tune to the ledger
+ray_worker.py   what a worker runs
+local.py        runs trials in this process, without Ray
+signals.py      Ctrl-C and SIGTERM
+watchdog.py     stack traces of trials that hang
+retention.py    which checkpoints stay on disk
+"""

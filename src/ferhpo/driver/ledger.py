@@ -1,0 +1,277 @@
+"""What a driver does at each event of a sweep: tells the study, hands records to tracking. It knows nothing of Ray.
+
+What a reader would get wrong: an epoch, or fold, that was recorded before a crash comes again after the resume, from
+the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
+"""
+
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ferhpo.config import ComputeSettings
+from ferhpo.config.folds import EPOCH, num_reports, report_unit
+from ferhpo.config.model_section import is_estimator
+from ferhpo.errors import FailuresError, first_line
+from ferhpo.publish.trial_runs import TrialRuns
+from ferhpo.scoring.collapse import most_answered
+from ferhpo.storage.checkpoints import kept_confusion
+from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.tracking import redact
+
+log = logging.getLogger("ferhpo.sweep")
+
+CONTINUE, STOP = "CONTINUE", "STOP"
+TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
+METRICS = (
+    "train_loss",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "val_acc_clean",
+    "val_macro_f1",
+    "lr",
+    "epoch_seconds",
+    "images_per_second",
+    "device_memory_mb",
+)
+
+
+class Ledger:
+    """The driver's books of one sweep."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        study: SweepStudy,
+        tracker: Any,
+        num_trials: int | None,
+        on_event: Callable[["Ledger"], None] = lambda ledger: None,
+        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_end: Callable[[TrialRecord], None] = lambda trial: None,
+    ) -> None:
+        self.sweep, self.study, self.tracker = sweep, study, tracker
+        self.compute = ComputeSettings(**sweep.config["compute"])
+        self.on_event, self.on_end = on_event, on_end
+        self.space = study.space
+        self.runs = TrialRuns(sweep, study.space, tracker, on_new_trial)
+        self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
+        size, num_continuous = self.space.size()
+        is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
+        limits = [num_trials] if num_trials is not None else []
+        limits += [size] if is_grid and not num_continuous else []
+        self.num_trials = min(limits) if limits else None
+        self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
+        self.is_stopping = False  # no trial starts, and those that run are left after their next report
+        self.started_seconds = time.monotonic()
+        self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
+        self._losses: dict[int, tuple[int, int]] = {}  # number -> epochs at the last loss of its worker, losses since
+        self._epochs_done: dict[int, int] = {}  # of cross-validated trials, in all folds
+        self._first_failures: list[TrialRecord] | None = []  # None: a trial ended otherwise
+        self._heard: dict[int, float] = {}
+        self._facts: dict[int, dict[str, Any]] = {}
+        self._began: dict[int, float] = {}
+        self._seconds_before: dict[int, float] = {}  # of runs that were interrupted
+        self._waiting: deque[int] = deque()
+        for number in study.interrupted():
+            trial = study.trial(number)
+            self._seconds_before[number] = self._epoch_seconds(number)
+            if self.is_over(number):
+                self._end(number, self._state_after_stop(trial))
+            else:
+                self._waiting.append(number)
+        self.runs.catch_up(study.trials(), on_end)
+
+    def next_trial(self) -> TrialRecord | None:
+        """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
+        if self._waiting:
+            return self.study.trial(self._waiting.popleft())
+        if self.num_trials is not None and self.study.num_asked >= self.num_trials:
+            return None
+        return self.study.ask()
+
+    @property
+    def is_finished(self) -> bool:
+        """Every trial was asked, and has ended: one that a stop left in the middle has not."""
+        asked_all = self.num_trials is not None and self.study.num_asked >= self.num_trials
+        return asked_all and not self.study.interrupted()
+
+    def start(self, number: int) -> None:
+        """A trial was handed to a worker."""
+        trial = self.study.trial(number)
+        self.running[number] = len(trial.reports)
+        self._began[number] = self._heard[number] = time.monotonic()
+        self._seconds_before[number] = self._epoch_seconds(number)
+        self.runs.open(trial)
+        self.on_event(self)
+
+    def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
+        """What a worker knows of its trial before the first epoch."""
+        known = self._facts.get(number, {})
+        if known == {**known, **facts}:
+            return
+        self._facts[number] = {**known, **facts}
+        if facts.get("restarted") not in (None, known.get("restarted")):
+            log.warning("trial %d: %s", number, facts["restarted"])
+        self.runs.log_facts(number, facts)
+
+    def report(
+        self,
+        number: int,
+        count: int,
+        metrics: Mapping[str, float],
+        decide: Callable[[], str],
+        fold_epochs: Sequence[Mapping[str, float]] | None = None,
+    ) -> str:
+        """Record an epoch, or a fold of a cross-validated trial, and return what is to happen next.
+
+        count: of epochs, or folds, that are done; one recorded before is ignored
+        fold_epochs: the metrics of each epoch of the fold; `metrics` are then the means over all folds so far
+        """
+        self.running[number] = max(count, self.running.get(number, 0))
+        known = self.study.trial(number).reports
+        if known and count <= known[-1][self.unit]:
+            return CONTINUE
+        decision = decide()
+        kept = self._kept(metrics)
+        if fold_epochs is None:
+            self.study.record_epoch(number, count, kept, decision)
+            self.tracker.log_epoch(number, count, kept)
+        else:
+            epochs = [{EPOCH: row[EPOCH], **self._kept(row)} for row in fold_epochs]
+            self.study.record_fold(number, count, kept, epochs, decision)
+            self.tracker.log_epoch(number, count, kept)
+            self.runs.log_fold(number, count - 1, epochs)
+        self.on_event(self)
+        return decision
+
+    def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        names = (*METRICS, f"{self.study.objective.metric}_std")
+        return {key: float(metrics[key]) for key in names if key in metrics}
+
+    def _has_all(self, trial: TrialRecord) -> bool:
+        return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports
+
+    def stopped(self, number: int) -> None:
+        """The scheduler's stop has been carried out, or the last epoch (or fold) has been recorded."""
+        self._end(number, self._state_after_stop(self.study.trial(number)))
+
+    def _state_after_stop(self, trial: TrialRecord) -> str:
+        # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
+        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
+        return "COMPLETE" if is_whole or self._has_all(trial) else "PRUNED"
+
+    def notice(self) -> None:
+        """A person, or a cluster, wants the sweep to stop."""
+        self.is_stopping = True
+
+    def left(self, number: int) -> None:
+        """A trial's run ended between two reports because the sweep stops: it stays open, and a resume goes on."""
+        if self.is_over(number):
+            self.stopped(number)
+        else:
+            self.running.pop(number, None)
+
+    def is_over(self, number: int) -> bool:
+        """Whether a trial has no report left to make."""
+        trial = self.study.trial(number)
+        return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
+
+    def ended(self, number: int, state: str, reason: str = "") -> None:
+        """A worker told how its trial ended."""
+        self._end(number, state, reason)
+
+    def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
+        """The worker or its node died: the trial goes on from its checkpoint, compute.max_retries times without a new
+        epoch in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE.
+
+        Of one that had made its last report nothing was lost.
+        """
+        if self.is_over(number):
+            self.stopped(number)
+            return
+        num_reports = len(self.study.trial(number).reports)
+        num_epochs = self._epochs_done.get(number, num_reports)
+        epochs_before, num_losses = self._losses.get(number, (num_epochs, 0))
+        num_losses = num_losses + 1 if num_epochs == epochs_before else 1
+        self._losses[number] = num_epochs, num_losses
+        if num_losses <= self.compute.max_retries:
+            goes_on = f"goes on after {self.unit} {num_reports}" if num_reports else "begins again"
+            log.warning("trial %d: %s; it %s", number, redact(reason).partition(". ")[0].rstrip("."), goes_on)
+            self.running.pop(number, None)
+            self._waiting.appendleft(number)
+        elif out_of_memory:
+            self._end(number, "INFEASIBLE", f"out of host memory {num_losses} times: {reason}")
+        else:
+            self._end(number, "FAILED", f"worker lost {num_losses} times: {reason}")
+
+    def heard_of(self, number: int, epochs_done: int | None = None) -> None:
+        """A sign of life of a trial's worker: an epoch, or one of a fold; then `epochs_done` are those of all folds."""
+        self._heard[number] = time.monotonic()
+        if epochs_done is not None:
+            self._epochs_done[number] = max(epochs_done, self._epochs_done.get(number, 0))
+
+    def hanging(self) -> list[int]:
+        """The trials that run and have not been heard of for compute.trial_timeout."""
+        if self.compute.trial_timeout is None:
+            return []
+        latest = time.monotonic() - self.compute.trial_timeout - TRACE_SECONDS
+        return [number for number in self.running if self._heard.get(number, latest) < latest]
+
+    def check_first_failures(self) -> None:
+        """FailuresError where the first trials that this driver ran all failed for one reason."""
+        wanted, failed = self.compute.stop_after_failures, self._first_failures
+        if not wanted or not failed or len(failed) < wanted or self.is_finished:
+            return
+        reasons = {re.sub(r"\d+", "", first_line(trial.reason)) for trial in failed}
+        if len(reasons) == 1:
+            raise FailuresError(
+                f"the first {len(failed)} trials all failed: {first_line(failed[0].reason)}; mend that and go on with "
+                f"`{self.sweep.resume_command}` (compute.stop_after_failures=null goes on regardless)"
+            )
+
+    def _end(self, number: int, state: str, reason: str = "") -> None:
+        trial = self.study.finish(number, state, redact(reason), self._seconds(number), self._extra(number))
+        self.running.pop(number, None)
+        if trial.state != "FAILED":
+            self._first_failures = None
+        elif self._first_failures is not None:
+            self._first_failures.append(trial)
+        if not self.tracker.was_opened(number):  # its workers died while they started
+            self.runs.open(trial)
+        self.runs.close(trial)
+        self.on_end(trial)
+        self.on_event(self)
+
+    def _seconds(self, number: int) -> float:
+        """How long a trial took: its last run as the clock has it, and of the runs before it the epochs that count.
+
+        What a run lost (its start, the epoch that a kill cut off) nobody knows after a resume.
+        """
+        began = self._began.get(number)
+        last = 0.0 if began is None else time.monotonic() - began
+        return self._seconds_before.get(number, 0.0) + last
+
+    def _epoch_seconds(self, number: int) -> float:
+        """The seconds of a trial's recorded epochs, those of all its folds."""
+        trial = self.study.trial(number)
+        rows = [row for epochs in trial.fold_epochs for row in epochs] or trial.epochs
+        return sum(row.get("epoch_seconds", 0.0) for row in rows)
+
+    def _extra(self, number: int) -> dict[str, Any]:
+        """What else the study keeps of a trial: its facts, and which class its best network answers most."""
+        kept = kept_confusion(self.sweep.trial_folder(number), len(self.study.trial(number).folds))
+        answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
+        return {**self._facts.get(number, {}), **answers}
+
+    def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
+        """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
+
+        state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
+        """
+        self.runs.interrupt(self.study.trials(), state, reason)
+        self.running.clear()

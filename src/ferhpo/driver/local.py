@@ -1,0 +1,48 @@
+"""Run trials in this process, one after the other, without Ray."""
+
+from ferhpo.data.dataset import FaceData
+from ferhpo.driver.ledger import CONTINUE, Ledger
+from ferhpo.driver.signals import StopNotice
+from ferhpo.errors import FerhpoError
+from ferhpo.trial.cross_validation import runner_of
+from ferhpo.trial.run import failure
+
+
+def run(ledger: Ledger, data: FaceData) -> bool:
+    """Run every trial of a sweep. Returns False if the user interrupted it.
+
+    Raises FerhpoError if the disk or a checkpoint cannot be used; what was recorded until then stays.
+    """
+    try:
+        while (trial := ledger.next_trial()) is not None:
+            _run_trial(ledger, trial.number, data)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
+    ledger.start(number)
+    trial = ledger.study.trial(number)
+    config = ledger.space.apply(trial.sample)
+
+    def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
+        ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
+        if notice.is_given and count < ledger.num_reports:
+            raise KeyboardInterrupt
+
+    try:
+        with StopNotice(ledger.compute.stop_grace_seconds) as notice:
+            outcome = runner_of(config)(
+                config,
+                data,
+                ledger.sweep.trial_folder(number),
+                trial.seed,
+                report,
+                on_start=lambda facts: ledger.report_facts(number, facts),
+            )
+        ledger.ended(number, outcome.state, outcome.reason)
+    except FerhpoError:
+        raise
+    except Exception as error:  # the trial's boundary
+        ledger.ended(number, "FAILED", failure(error))

@@ -1,0 +1,218 @@
+"""Connect Ray Tune to the ledger: a searcher, a scheduler in front of the stock one, a callback."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferhpo.driver import ray_cluster  # noqa: F401
+from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
+from ferhpo.driver.ray_worker import DISK_REFUSED
+from ferhpo.driver.watchdog import trace_of
+from ferhpo.errors import StorageError
+from ferhpo.seeds import derive_seed
+
+# isort: split
+# After ray_cluster, which sets what Ray reads while it is imported
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+
+class _Stub:
+    """Stands for a trial before the stock scheduler, named by its study number: Tune's ids are random."""
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = f"{number:06d}"
+
+    def __hash__(self) -> int:
+        return hash(self.trial_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Stub) and other.trial_id == self.trial_id
+
+
+class _Unsaved:
+    """Tune pickles searcher, scheduler and callback for a restore that ferhpo does not use: give it nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class RecordingScheduler(_Unsaved, FIFOScheduler):
+    """Stands before a stock scheduler: feeds it the recorded history on resume, and records each decision."""
+
+    def __init__(self, stock: Any, ledger: Ledger, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.stock, self.ledger, self.seed = stock, ledger, seed
+        self._complete: set[int] = set()
+        self._added: set[int] = set()
+        self._replay()
+
+    def _replay(self) -> None:
+        rows = [
+            (sequence, trial.number, report, decision)
+            for trial in self.ledger.study.trials()
+            for sequence, report, decision in zip(trial.sequences, trial.reports, trial.decisions, strict=True)
+        ]
+        for _, number, report, decision in sorted(rows, key=lambda row: row[0]):
+            self._decide(number, report)
+            if decision == STOP:
+                self._finish(number, report)
+
+    def _add(self, number: int) -> None:
+        if number in self._added:
+            return
+        self._added.add(number)
+        # Ray draws a trial's bracket from numpy's global state.
+        state = np.random.get_state()
+        np.random.seed(derive_seed(self.seed, number, "bracket"))
+        self.stock.on_trial_add(None, _Stub(number))
+        np.random.set_state(state)
+
+    def _decide(self, number: int, metrics: Mapping[str, float]) -> str:
+        self._add(number)
+        decision: str = self.stock.on_trial_result(None, _Stub(number), dict(metrics))
+        assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} answered {decision}"
+        if metrics[self.ledger.unit] >= self.ledger.num_reports:
+            self._finish(number, metrics)
+        return decision
+
+    def _finish(self, number: int, metrics: Mapping[str, float]) -> None:
+        if number not in self._complete:
+            self._complete.add(number)
+            self.stock.on_trial_complete(None, _Stub(number), dict(metrics))
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._add(trial.config["number"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        number = trial.config["number"]
+        self.ledger.heard_of(number, result.get("epochs_done"))
+        facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
+        self.ledger.report_facts(number, facts)
+        if self.ledger.unit not in result:
+            return CONTINUE
+        count, fold_epochs = int(result[self.ledger.unit]), result.get("fold_epochs")
+        decision = self.ledger.report(number, count, result, lambda: self._decide(number, result), fold_epochs)
+        if decision == STOP:
+            self._finish(number, result)
+        return STOP if self.ledger.is_stopping else decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        pass
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        pass
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        pass
+
+
+class StudySearcher(_Unsaved, Searcher):
+    """Gives Tune the ledger's next trial."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def suggest(self, trial_id: str) -> Any:
+        is_stopping = self.ledger.is_stopping
+        trial = None if is_stopping else self.ledger.next_trial()
+        if trial is None:
+            return Searcher.FINISHED if is_stopping or self.ledger.is_finished else None
+        self.ledger.running[trial.number] = len(trial.reports)
+        return {
+            "number": trial.number,
+            "seed": trial.seed,
+            "config": self.ledger.space.apply(trial.sample),
+            "folder": str(self.ledger.sweep.trial_folder(trial.number)),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        pass
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).write_text("{}")  # Tune insists on a file; the study is the truth
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass
+
+
+class LedgerCallback(_Unsaved, tune.Callback):
+    """Hands the starts and ends of trials to the ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._outcomes: dict[int, tuple[str, str]] = {}
+        self.fault: Exception | None = None  # of ours, in a callback
+        self._running: dict[int, Trial] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        self.ledger.start(number)
+        self._running[number] = trial
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.ledger.check_first_failures()
+        for number in self.ledger.hanging():
+            actor = self._running[number].temporary_state.ray_actor
+            if number not in self._outcomes and actor is not None:
+                if not self.ledger.is_over(number):
+                    self._outcomes[number] = "FAILED", self._why_hanging(number)
+                ray.kill(actor)  # Tune then calls on_trial_error
+
+    def _why_hanging(self, number: int) -> str:
+        seconds = self.ledger.compute.trial_timeout
+        where = trace_of(self.ledger.sweep.trial_folder(number))
+        return f"no epoch for {seconds:g} s (compute.trial_timeout)" + (f"; it stood at\n{where}" if where else "")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        number = trial.config["number"]
+        if result.get("outcome") == DISK_REFUSED:
+            raise StorageError(f"trial {number}: {result['reason']}; mend that and resume")
+        if "outcome" in result:
+            self._outcomes[number] = (result["outcome"], result.get("reason", ""))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        try:
+            if number in self._outcomes:
+                self.ledger.ended(number, *self._outcomes.pop(number))
+            elif self.ledger.is_stopping:
+                self.ledger.left(number)
+            else:
+                self.ledger.stopped(number)
+        except Exception as error:  # Tune takes it for the trial's, and calls on_trial_error next
+            self.fault = error
+            raise
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        number = trial.config["number"]
+        if self.fault is not None:
+            raise self.fault
+        if number in self._outcomes:
+            self.ledger.ended(number, *self._outcomes.pop(number))
+        elif self.ledger.is_stopping:  # a cluster may send its notice to the workers too
+            self.ledger.left(number)
+        else:
+            self.ledger.lost(number, *why_lost(trial))
+
+
+def why_lost(trial: Trial) -> tuple[str, bool]:
+    """How a trial's worker died, in a sentence, and whether the machine killed it for its memory.
+
+    Ray's whole text names the command lines of other processes, with whatever passwords stand in them.
+    """
+    # trial.get_error() reads the copy in storage, which Tune makes later.
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    if found := re.search(r"low on memory.* was (.+? limit)", text):
+        return f"the node ran low on memory ({found.group(1)})", True
+    found = re.search(r"The actor is dead because (.+?)(?: Some common causes|$)", text, re.MULTILINE)
+    return (found.group(1) if found else "no reason was given"), False

@@ -1,0 +1,91 @@
+"""Run the trials of a sweep in Ray Tune.
+
+Ray moves work; the ledger keeps the truth.
+"""
+
+import logging
+import os
+import shutil
+import signal
+from typing import Any
+
+from ferhpo.config import ComputeSettings, Objective
+from ferhpo.config.targets import instantiate
+from ferhpo.data.dataset import FaceData
+from ferhpo.driver.ledger import Ledger
+from ferhpo.driver.ray_cluster import Slots
+from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher
+from ferhpo.driver.ray_worker import worker_trial
+from ferhpo.driver.signals import StopNotice
+from ferhpo.errors import StorageError
+
+# isort: split
+# After ray_cluster, which sets what Ray reads while it is imported
+from ray import tune
+from ray.tune.experiment import Trial
+
+
+def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
+    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if a person stopped it.
+
+    Raises StorageError where a disk refuses; what was recorded until then stays, and a resume goes on.
+    """
+    config = ledger.sweep.config
+    section = dict(config["scheduler"])
+    extra: dict[str, Any] = {}
+    if not section["_target_"].endswith("FIFOScheduler"):
+        extra = {"metric": objective.metric, "mode": objective.mode}
+    stock = instantiate(section, allowed=config["allowed_targets"], **extra)
+    searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
+    scratch = ledger.sweep.folder / "ray"
+    for name in ("ray.tune", "ray.train", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    num_threads = max(int(slots.cpus), 1)
+    trainable = tune.with_resources(
+        tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
+        {"CPU": slots.cpus, "GPU": slots.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=RecordingScheduler(stock, ledger, int(config["seed"])),
+            num_samples=-1,
+            max_concurrent_trials=slots.num_slots,
+            reuse_actors=not compute.isolate_trials,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scratch),
+            callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=0),
+            verbose=0,
+        ),
+    )
+    with StopNotice(compute.stop_grace_seconds, ledger.notice, _stop_tune):
+        try:
+            tuner.fit()
+        except tune.TuneError as error:
+            raise callback.fault or _storage_error(error) or error from None
+    shutil.rmtree(scratch, ignore_errors=True)
+    return ledger.is_finished
+
+
+def _storage_error(error: BaseException | None) -> StorageError | None:
+    """The StorageError of ours that Tune wrapped, if that is what happened."""
+    while error is not None and not isinstance(error, StorageError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"{trial.config['number']:04d}"
+
+
+def _stop_tune() -> None:
+    """Let `fit` return now: while it runs, Tune takes SIGUSR1 as a wish to end."""
+    if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, signal.SIG_IGN):  # it does not run yet
+        raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGUSR1)

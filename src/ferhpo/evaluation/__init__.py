@@ -1,0 +1,5 @@
+"""Evaluate trained networks.
+
+evaluate.py  the verb `evaluate`
+load.py      trained networks by name
+"""

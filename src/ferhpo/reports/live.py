@@ -1,0 +1,87 @@
+"""Draws the figures of a running sweep in a thread of the driver and hands them to tracking: curves and confusion
+matrix of each complete trial, at the end the sweep's page.
+
+What a reader would get wrong: matplotlib's settings belong to the whole process, so all drawing of a driver is done in
+this one thread. A trial that ended before a crash and has no figures yet gets them at the end of the resumed sweep.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import FerhpoError
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.tracking import Tracker
+
+CURVES, CONFUSION = "curves.png", "confusion.png"
+
+
+class Drawing:
+    """The figures of one sweep; does nothing where `is_on` is false."""
+
+    def __init__(self, record: Sweep, tracker: Tracker, data: FaceData, is_on: bool) -> None:
+        self.record, self.tracker, self.data, self.is_on = record, tracker, data, is_on
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
+        self._jobs: list[Future[None]] = []
+        self._submitted: dict[int, Future[None]] = {}
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """Have a trial's figures drawn, if it is complete."""
+        if self.is_on and trial.state == "COMPLETE":
+            self._submitted[trial.number] = self._thread.submit(self._draw_trial, trial)
+            self._jobs.append(self._submitted[trial.number])
+
+    def is_drawn(self, trial: TrialRecord) -> bool:
+        """Whether a trial has all figures that it gets."""
+        if not self.is_on or trial.state != "COMPLETE":
+            return True
+        job = self._submitted.get(trial.number)
+        return (self._folder(trial) / CURVES).exists() if job is None else job.done()
+
+    def sweep_ended(self) -> None:
+        """Have the page drawn, and before it what an earlier driver left out."""
+        if not self.is_on:
+            return
+        for trial in self.record.trials():
+            if trial.number not in self._submitted and not (self._folder(trial) / CURVES).exists():
+                self.trial_ended(trial)
+        self._jobs.append(self._thread.submit(self._draw_page))
+
+    def wait(self) -> list[str]:
+        """Wait for all of it; a warning where something stood in the way."""
+        warnings: list[str] = []
+        for job in self._jobs:
+            try:
+                job.result()
+            except (OSError, FerhpoError) as error:
+                warnings = [f"figures are missing: {error}; ferhpo report {self.record.name} draws them"]
+        return warnings
+
+    def close(self) -> None:
+        """Draw nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _folder(self, trial: TrialRecord) -> Path:
+        return self.record.trial_folder(trial.number)
+
+    def _draw_trial(self, trial: TrialRecord) -> None:
+        import numpy as np
+
+        from ferhpo.reports.trial import confusion, curves
+        from ferhpo.storage.checkpoints import kept_confusion
+
+        folder = self._folder(trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = kept_confusion(folder, len(trial.folds))
+        if kept is not None:
+            matrix = np.asarray(kept["confusion"])
+            drawn = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
+            self.tracker.log_artifact(trial.number, drawn)
+        # Last: a resumed sweep takes a trial that has its curves for drawn.
+        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
+
+    def _draw_page(self) -> None:
+        from ferhpo.reports.report import sweep_report
+
+        self.tracker.log_artifact(None, sweep_report(self.record, data=self.data, is_quick=True), "report")

@@ -1,0 +1,239 @@
+"""What each layer makes of an image, from the first to the last, and how that came over training.
+
+A layer's row shows the channels that differ most over the images, all at one contrast: a dark tile is
+a channel that says nothing here. Rows cannot be compared, each has a contrast of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F  # noqa: N812 - torch's own habit
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ferhpo.evaluation.load import Subject
+from ferhpo.reports.network.looking import (
+    ACTIVATION_LAYERS,
+    BATCH_SIZE,
+    as_maps,
+    by_epoch,
+    check_images,
+    evenly_spread,
+    is_network,
+    pixels_of,
+    probabilities_of,
+    short_name,
+    stages,
+    surest,
+    watch,
+)
+from ferhpo.reports.network.sheet import LINE, WIDTH, Sheet, heat, photograph, shortened
+from ferhpo.reports.panel import Panel
+
+GAP = 4
+MARGIN = 200  # pixels at the left, for the names of layers
+NUM_CHANNELS = 10
+SIDE = (WIDTH - MARGIN - NUM_CHANNELS * GAP) // NUM_CHANNELS
+SMALL_SIDE, GROUP_GAP = 56, 12  # over epochs
+STRIP_WIDTH, STRIP = WIDTH - MARGIN - GAP, LINE + 4  # of a layer without maps
+PHOTO = 2 * SIDE + GAP
+MOST_ROWS = 24
+FEW_IMAGES = 16  # are enough to choose channels by
+QUANTILE = 0.995  # the lightest colour: with the largest value a single hot pixel would leave all else dark
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer that is shown: shape of its output for one image, and the channels chosen, all where it has no maps."""
+
+    name: str
+    title: str
+    shape: tuple[int, ...]
+    channels: list[int]
+
+    @property
+    def has_maps(self) -> bool:
+        return len(self.shape) == 3
+
+
+def panel(
+    subject: Subject, folder: Path, images: Sequence[int] | None = None, num_over_epochs: int = 1
+) -> Panel | None:
+    """Draw the maps of every layer for some images, and of the first num_over_epochs over the epochs that were kept.
+
+    images: indices in the data set; by default the surest right answer of validation for each class. None for an
+    estimator and where no image is given or answered rightly.
+    """
+    if not is_network(subject.network):
+        return None
+    chosen = surest(subject, right=True) if images is None else check_images(subject, images)
+    if not chosen:
+        return None
+    rows, num_left_out = choose_rows(subject, chosen[:FEW_IMAGES])
+    outputs = outputs_of(subject, rows, chosen)
+    probabilities = probabilities_of(subject, chosen)
+    names, photographs = subject.data.class_names, pixels_of(subject, chosen).cpu().numpy()
+    titles = [
+        f"label {names[subject.data.labels[index]]}, answer {names[answers.argmax()]} {float(answers.max()):.0%}"
+        for index, answers in zip(chosen, probabilities, strict=True)
+    ]
+    paths = []
+    for i, index in enumerate(chosen):
+        paths.append(folder / f"activations_{index}.png")
+        layers = {row.name: outputs[row.name][i] for row in rows}
+        _draw(paths[-1], photograph(photographs[i]), titles[i], rows, layers, names)
+    text = (
+        f"What every layer makes of an image, the first on top: the {NUM_CHANNELS} channels of each that differ most "
+        "over the images, light is strong; a layer without maps is a strip of all its values."
+    )
+    if num_left_out:
+        text += f" {num_left_out} layers between these are not shown."
+
+    over_epochs = chosen[:num_over_epochs]
+    by_then = {epoch: outputs_of(then, rows, over_epochs) for epoch, then in by_epoch(subject, most=NUM_CHANNELS)}
+    if len(by_then) > 1:
+        for i, index in enumerate(over_epochs):
+            paths.append(folder / f"activations_{index}_epochs.png")
+            then = {epoch: {row.name: layers[row.name][i] for row in rows} for epoch, layers in by_then.items()}
+            _draw_epochs(paths[-1], photograph(photographs[i]), f"{titles[i]}, over training", rows, then)
+        epochs = ", ".join(map(str, by_then))
+        text += (
+            f" The last shows some of these channels at the epochs {epochs}, side by side, and strips in this order."
+        )
+    return Panel("Activation maps", text, tuple(paths))
+
+
+def choose_rows(subject: Subject, images: Sequence[int]) -> tuple[list[Row], int]:
+    """Return the layers to show, in the order of the forward pass, and how many are left out for want of space.
+
+    Of many layers convolutions and dense layers go first, of whose output an activation follows; then every so many.
+    """
+    layers = stages(subject.network)
+    outputs: dict[str, Tensor] = {}
+    watch(subject, layers, images, lambda name, output: outputs.update({name: as_maps(output).cpu().clone()}))
+    names = list(outputs)
+    if len(names) > MOST_ROWS:
+        follows = dict(zip(names, [*names[1:], names[-1]], strict=True))
+        weighs = {name for name in names if isinstance(layers[name], nn.Conv2d | nn.Linear)}
+        names = [n for n in names if n not in weighs or not isinstance(layers[follows[n]], ACTIVATION_LAYERS)]
+    names = evenly_spread(names, MOST_ROWS)
+    return [_row(name, layers[name], outputs[name]) for name in names], len(outputs) - len(names)
+
+
+def _row(name: str, layer: nn.Module, output: Tensor) -> Row:
+    channels = list(range(output.shape[1]))
+    if output.ndim == 4:
+        channels = output.std((0, 2, 3)).argsort(descending=True)[:NUM_CHANNELS].tolist()
+    return Row(name, short_name(name, layer), tuple(output.shape[1:]), channels)
+
+
+def outputs_of(subject: Subject, rows: Sequence[Row], images: Sequence[int]) -> dict[str, list[NDArray[np.float32]]]:
+    """Return for each row's layer, image by image, what is shown of it: maps [channels, h, w] or values [D]."""
+    layers, known = stages(subject.network), {row.name: row for row in rows}
+    shown: dict[str, list[NDArray[np.float32]]] = {row.name: [] for row in rows}
+    for start in range(0, len(images), BATCH_SIZE):
+        batch: dict[str, Tensor] = {}
+
+        def seen(name: str, output: Tensor, batch: dict[str, Tensor] = batch) -> None:
+            maps = as_maps(output)[:, known[name].channels]
+            if maps.ndim == 4 and maps.shape[2] > SIDE:
+                maps = F.adaptive_avg_pool2d(maps, SIDE)  # no more than is seen
+            batch[name] = maps.cpu().clone()
+
+        watch(subject, {name: layers[name] for name in known}, images[start : start + BATCH_SIZE], seen)
+        for name, maps in batch.items():
+            shown[name] += list(maps.numpy())
+    return shown
+
+
+def _draw(
+    path: Path,
+    photo: NDArray[np.uint8],
+    title: str,
+    rows: Sequence[Row],
+    layers: Mapping[str, NDArray[np.float32]],
+    class_names: Sequence[str],
+) -> None:
+    top = PHOTO + 2 * GAP
+    sheet = Sheet(top + sum((SIDE if row.has_maps else STRIP) + GAP for row in rows))
+    sheet.picture(photo, MARGIN, GAP, PHOTO)
+    sheet.words(title, MARGIN + PHOTO + 16, GAP, bold=True)
+    for row in rows:
+        _name_row(sheet, row, top)
+        low, high = _contrast([layers[row.name]])
+        if row.has_maps:
+            for column, values in enumerate(layers[row.name]):
+                sheet.picture(heat(values, low, high), MARGIN + column * (SIDE + GAP), top, SIDE)
+            top += SIDE + GAP
+        else:
+            strip = layers[row.name]
+            sheet.picture(heat(strip[None], low, high), MARGIN, top, STRIP_WIDTH, STRIP)
+            if row is rows[-1] and len(strip) == len(class_names):
+                _name_classes(sheet, strip, low, high, class_names, top)
+            top += STRIP + GAP
+    sheet.write(path)
+
+
+def _draw_epochs(
+    path: Path,
+    photo: NDArray[np.uint8],
+    title: str,
+    rows: Sequence[Row],
+    by_then: Mapping[int, Mapping[str, NDArray[np.float32]]],
+) -> None:
+    """Channel by channel its maps over the epochs, side by side; strips of values one below the other."""
+    num_groups = (WIDTH - MARGIN) // (len(by_then) * (SMALL_SIDE + GAP) + GROUP_GAP)
+    num_groups = min(max(num_groups, 1), NUM_CHANNELS)
+    group = (WIDTH - MARGIN) // num_groups
+    side = min((group - GROUP_GAP) // len(by_then) - GAP, SIDE)
+    thin = STRIP // 2
+    heights = [(side if row.has_maps else len(by_then) * (thin + 2)) + GAP for row in rows]
+    top = PHOTO + 2 * GAP + LINE
+    sheet = Sheet(top + sum(heights))
+    sheet.picture(photo, MARGIN, GAP, PHOTO)
+    sheet.words(title, MARGIN + PHOTO + 16, GAP, bold=True)
+    for i in range(num_groups):
+        for column, epoch in enumerate(by_then):
+            middle = MARGIN + i * group + column * (side + GAP) + side / 2
+            sheet.words(str(epoch), middle, top - LINE, align="center")
+    sheet.words("epoch", GAP, top - LINE)
+    for row, height in zip(rows, heights, strict=True):
+        _name_row(sheet, row, top)
+        low, high = _contrast(
+            [layers[row.name][:num_groups] if row.has_maps else layers[row.name] for layers in by_then.values()]
+        )
+        for column, layers in enumerate(by_then.values()):
+            if row.has_maps:
+                for i, values in enumerate(layers[row.name][:num_groups]):
+                    left = MARGIN + i * group + column * (side + GAP)
+                    sheet.picture(heat(values, low, high), left, top, side)
+            else:
+                strip = heat(layers[row.name][None], low, high)
+                sheet.picture(strip, MARGIN, top + column * (thin + 2), STRIP_WIDTH, thin)
+        top += height
+    sheet.write(path)
+
+
+def _contrast(values: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
+    """The values that are darkest and lightest."""
+    low, high = np.quantile(np.concatenate([part.ravel() for part in values]), [1 - QUANTILE, QUANTILE]).tolist()
+    return low, high
+
+
+def _name_row(sheet: Sheet, row: Row, top: int) -> None:
+    if row.has_maps:
+        channels, height, width = row.shape
+        sheet.words(f"{shortened(row.title, MARGIN - 3 * GAP)}\n{channels} × {height}×{width}", GAP, top)
+    else:
+        sheet.words(shortened(row.title, MARGIN - 3 * GAP, suffix=f"  {row.shape[0]}"), GAP, top)
+
+
+def _name_classes(
+    sheet: Sheet, strip: NDArray[np.float32], low: float, high: float, class_names: Sequence[str], top: int
+) -> None:
+    width = STRIP_WIDTH / len(strip)
+    for i, (value, name) in enumerate(zip(strip, class_names, strict=True)):
+        colour = "black" if value > (low + high) / 2 else "white"
+        sheet.words(shortened(name, int(width)), MARGIN + (i + 0.5) * width, top, align="center", colour=colour)

@@ -1,0 +1,1 @@
+"""Panels of a sweep, one a file; axes.py turns hyperparameters into figure axes."""

@@ -1,0 +1,162 @@
+"""The hyperparameters of a sweep as axes of figures: bounds, logarithms, categories, from the space.
+
+What a reader would get wrong: an entry of a repeated draw (`model.block_channels.3`) and a draw under a condition are
+axes that only some trials have a place on.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ferhpo.space import Draw
+from ferhpo.space.draw import choice_key
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import number
+
+NEAR_EDGE = 0.02  # of an axis
+MOST_TICKS = 5
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One hyperparameter.
+
+    low, high: of the space; where categories are given their first and last index
+    categories: the ticks of a draw with choices, in the order of the space
+    """
+
+    path: str
+    low: float
+    high: float
+    log: bool = False
+    is_int: bool = False
+    categories: tuple[str, ...] = ()
+
+    def position(self, value: Any) -> float:
+        """Where a value stands, in the axis's own unit."""
+        return float(self.categories.index(tick_text(value))) if self.categories else float(value)
+
+    def fraction(self, value: Any) -> float:
+        """Where a value stands between low, 0, and high, 1; logarithmic on a logarithmic axis."""
+        if self.high == self.low:
+            return 0.5
+        low, high, place = self.low, self.high, self.position(value)
+        if self.log:
+            low, high, place = math.log(low), math.log(high), math.log(place)
+        return (place - low) / (high - low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """(fraction, text) of a few places worth naming."""
+        if self.categories:
+            return [(self.fraction_of_index(index), text) for index, text in enumerate(self.categories)]
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+            values = [10.0**power for power in powers]
+            values = [value for value in values if 0.12 < self.fraction(value) < 0.88]
+            return [(self.fraction(value), short_number(value)) for value in [self.low, *values, self.high]]
+        middle = (self.low + self.high) / 2
+        middle = round(middle) if self.is_int else middle
+        values = [self.low, middle, self.high] if self.low < middle < self.high else [self.low, self.high]
+        return [(self.fraction(value), short_number(value)) for value in values]
+
+    def fraction_of_index(self, index: int) -> float:
+        return index / (len(self.categories) - 1) if len(self.categories) > 1 else 0.5
+
+    def edge(self, value: Any) -> str:
+        """ "lowest" or "highest" where a number stands at an end of the space, else nothing."""
+        if self.categories or self.high == self.low:
+            return ""
+        place = self.fraction(value)
+        return "lowest" if place < NEAR_EDGE else "highest" if place > 1 - NEAR_EDGE else ""
+
+    def apply_to_x(self, axes: Axes, values: Sequence[Any]) -> None:
+        """Give a drawing's x axis these bounds and this name; ticks stand at `values` where they are few."""
+        axes.set_xlabel(self.path)
+        if self.categories:
+            axes.set_xticks(range(len(self.categories)), [shortened(text, 14) for text in self.categories])
+            if sum(len(shortened(text, 14)) for text in self.categories) > 26:
+                axes.tick_params("x", labelrotation=25)
+            axes.set_xlim(-0.5, len(self.categories) - 0.5)
+        elif self.log:
+            axes.set_xscale("log")
+            axes.set_xlim(self.low / 1.15, self.high * 1.15)
+        else:
+            margin = 0.06 * (self.high - self.low) or 0.5
+            axes.set_xlim(self.low - margin, self.high + margin)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=self.is_int))
+            distinct = sorted({float(value) for value in values})
+            if len(distinct) <= MOST_TICKS:
+                axes.set_xticks(distinct, [short_number(value) for value in distinct])
+
+
+def varied(record: Sweep, trials: Sequence[TrialRecord]) -> list[Axis]:
+    """An axis for every sampled hyperparameter that has more than one value among `trials`."""
+    values: dict[str, list[Any]] = {}
+    for trial in trials:
+        for path, value in trial.sample.items():
+            values.setdefault(path, []).append(value)
+    draws = record.space().draws
+    found = []
+    for path, taken in values.items():
+        if len({tick_text(value) for value in taken}) > 1:
+            found.append(_axis(path, taken, [draw for draw in draws if is_of(draw, path)]))
+    return found
+
+
+def is_of(draw: Draw, path: str) -> bool:
+    """Whether a sampled path comes from this draw, or is an entry of it where it is repeated."""
+    parent, _, last = path.rpartition(".")
+    return draw.path == path or (draw.repeat is not None and draw.path == parent and last.isdigit())
+
+
+def _axis(path: str, taken: Sequence[Any], draws: Sequence[Draw]) -> Axis:
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in taken)
+    if not are_numbers or any(draw.choices for draw in draws):
+        offered = [tick_text(value) for draw in draws for value in draw.choices]
+        texts = [text for text in dict.fromkeys(offered) if text in {tick_text(value) for value in taken}]
+        texts += sorted({tick_text(value) for value in taken} - set(texts))
+        return Axis(path, 0, len(texts) - 1, categories=tuple(texts))
+    low = min([*taken, *(draw.low for draw in draws if draw.low is not None)])
+    high = max([*taken, *(draw.high for draw in draws if draw.high is not None)])
+    log = any(draw.log for draw in draws) and low > 0
+    return Axis(path, low, high, log, all(isinstance(value, int) for value in taken))
+
+
+def value_of(trial: TrialRecord) -> float:
+    """The value of a trial that is known to have one."""
+    assert trial.value is not None
+    return trial.value
+
+
+def tick_text(value: Any) -> str:
+    """A category as it is written on an axis."""
+    return number(choice_key(value)) if value is not None else "null"
+
+
+def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers between two positive ones, for a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(ticks) <= most:
+            return ticks or [low]
+    return ticks[:: -(-len(ticks) // most)]
+
+
+def short_number(value: float) -> str:
+    """A bound in few characters: 0.0001 is 1e-4."""
+    text = number(float(value))
+    if value and not 1e-3 <= abs(value) < 1e5:
+        mantissa, _, power = f"{value:.2e}".partition("e")
+        text = f"{float(mantissa):g}e{int(power)}"
+    return text
+
+
+def shortened(text: str, length: int) -> str:
+    """A text cut to a length, with dots where something is missing."""
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,9 @@
+"""Score a network on a split.
+
+predict.py      predictions and metrics of a split
+scores.py       scores of all images and of deduplicated ones
+ten_crop.py     predictions averaged over ten crops
+preprocess.py   pixels to network input
+device_data.py  the data set on the device
+collapse.py     networks that predict one class only
+"""

@@ -1,0 +1,13 @@
+"""The search space.
+
+draw.py   Draw: the distribution of one hyperparameter
+space.py  Space: all draws of a sweep; sample and apply
+lint.py   read(): YAML to a Space, with every fault
+link.py   what `when` and `repeat` refer to
+"""
+
+from ferhpo.space.draw import Draw
+from ferhpo.space.lint import read
+from ferhpo.space.space import Sample, Space
+
+__all__ = ["Draw", "Sample", "Space", "read"]

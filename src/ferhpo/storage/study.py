@@ -1,0 +1,256 @@
+"""The Optuna study of a sweep: open, ask, record, finish, resume.
+
+One driver writes it, under a lock on the sweep's folder; anyone may read it meanwhile (trial_record.py). An ask is one
+append to the journal, so a kill in the middle leaves nothing half written: the sampler works on a copy of the study in
+memory, and its sample is then appended as one line. What is asked depends on (history, sweep seed, trial number) only,
+so a resumed sweep asks what an uninterrupted one would have asked.
+"""
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from ferhpo.config import Objective
+from ferhpo.config.folds import EPOCH, FOLD
+from ferhpo.config.targets import instantiate, locate
+from ferhpo.errors import SweepError
+from ferhpo.seeds import derive_seed
+from ferhpo.space import Sample, Space
+from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
+from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.trial_record import TrialRecord, record_of
+
+STUDY_NAME = "sweep"
+# How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
+# that is violated: measured, that halves the further infeasible asks.
+OPTUNA_STATES = {
+    "COMPLETE": TrialState.COMPLETE,
+    "PRUNED": TrialState.PRUNED,
+    "INFEASIBLE": TrialState.PRUNED,
+    "DIVERGED": TrialState.PRUNED,
+    "FAILED": TrialState.FAIL,
+}
+FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
+
+
+def random_sample(space: Space, seed: int) -> Sample:
+    """One random sample of a space, outside any sweep."""
+    return space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())
+
+
+class SweepStudy:
+    """A sweep's study, opened by its driver.
+
+    listed: the `sample` and `seed` of each trial, in their order, where they are not drawn (a confirmation)
+    Raises SweepError when another driver holds it, or when its journal belongs to another user (CMA-ES keeps a pickle
+    in it).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        sampler: Mapping[str, Any],
+        seed: int,
+        objective: Objective,
+        listed: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self.folder, self.space, self.sampler, self.seed, self.objective = folder, space, sampler, seed, objective
+        self.listed = listed
+        self.lock = FolderLock(folder)
+        path = folder / JOURNAL
+        try:
+            if path.exists() and path.stat().st_uid != os.getuid():
+                raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
+            check_is_file(path)
+            with naming_damage(path):
+                cut_torn_line(path)
+                self._open(path)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _open(self, path: Path) -> None:
+        storage, study_id = load_journal(path)
+        direction = StudyDirection.MAXIMIZE if self.objective.mode == "max" else StudyDirection.MINIMIZE
+        if study_id < 0:
+            optuna.create_study(storage=storage, study_name=STUDY_NAME, direction=direction)
+            study_id = storage.get_study_id_from_name(STUDY_NAME)
+        self._storage, self._study_id = storage, study_id
+        self._ended: dict[int, TrialRecord] = {}
+        self._memory = optuna.create_study(direction=direction)
+        for trial in storage.get_all_trials(study_id):
+            for key, value in trial.user_attrs.get("study_attrs", {}).items():
+                self._memory._storage.set_study_system_attr(self._memory._study_id, key, value)
+            self._memory.add_trial(trial)
+        self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
+        self._finish_half_told()
+
+    def close(self) -> None:
+        self.lock.release()
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials in the order of their numbers."""
+        return [self._known(trial) for trial in self._frozen()]
+
+    def trial(self, number: int) -> TrialRecord:
+        return self._known(self._frozen()[number])
+
+    def _known(self, trial: FrozenTrial) -> TrialRecord:
+        """The record of a trial; an ended one does not change, and is made once."""
+        if trial.number not in self._ended:
+            record = record_of(trial, self.objective)
+            if record.state == "RUNNING":
+                return record
+            self._ended[trial.number] = record
+        return self._ended[trial.number]
+
+    @property
+    def num_asked(self) -> int:
+        return len(self._frozen())
+
+    def interrupted(self) -> list[int]:
+        """Numbers of trials that were asked and have not ended."""
+        return [trial.number for trial in self._frozen() if trial.state == TrialState.RUNNING]
+
+    def best(self) -> TrialRecord | None:
+        """The best COMPLETE trial; the earlier one wins a tie."""
+        best: TrialRecord | None = None
+        for trial in self.trials():
+            if trial.state == "COMPLETE" and trial.value is not None:
+                better = best is None or self.objective.is_better(trial.value, best.value)
+                best = trial if better else best
+        return best
+
+    def ask(self) -> TrialRecord:
+        """Draw the next trial, or take it from the list, and append it to the journal."""
+        number = self.num_asked
+        if self.listed:
+            return self._take(number)
+        self._memory.sampler = self._make_sampler(number)
+        before = self._study_attrs()
+        trial = self._memory.ask()
+        assert trial.number == number
+        sample = self.space.suggest(trial)
+        attrs: dict[str, Any] = {"sample": sample, "seed": derive_seed(self.seed, number, "trial")}
+        changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        if changed:  # a sampler's note on the study (QMC counts its points) must stand in the same line as the ask
+            attrs["study_attrs"] = changed
+        for key, value in attrs.items():
+            trial.set_user_attr(key, value)
+        drawn = self._frozen()[number]
+        self._storage.create_new_trial(
+            self._study_id,
+            template_trial=create_trial(
+                state=TrialState.RUNNING,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs=attrs,
+                system_attrs=drawn.system_attrs,
+            ),
+        )
+        return self.trial(number)
+
+    def _take(self, number: int) -> TrialRecord:
+        """A listed trial: nothing is drawn, so Optuna learns of no parameter."""
+        attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
+        asked = create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+        self._storage.create_new_trial(self._study_id, template_trial=asked)
+        self._memory.add_trial(asked)
+        return self.trial(number)
+
+    def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:
+        """Record an epoch and what the scheduler decided on it."""
+        self._record_report(number, EPOCH, epoch, metrics, {"decision": decision})
+
+    def record_fold(
+        self,
+        number: int,
+        num_done: int,
+        metrics: Mapping[str, float],
+        epochs: Sequence[Mapping[str, float]],
+        decision: str,
+    ) -> None:
+        """Record the means over the first `num_done` folds, the epochs of the last of these, and the decision."""
+        self._record_report(number, FOLD, num_done, metrics, {"decision": decision, "epochs": list(epochs)})
+
+    def _record_report(
+        self, number: int, unit: str, count: int, metrics: Mapping[str, float], more: Mapping[str, Any]
+    ) -> None:
+        self._sequence += 1
+        row = {"sequence": self._sequence, "metrics": dict(metrics), **more}
+        for storage, trial_id in self._both(number):
+            storage.set_trial_user_attr(trial_id, f"{unit}:{count}", row)
+        self._report_value(number, count, metrics[self.objective.metric])
+
+    def _report_value(self, number: int, count: int, value: float) -> None:
+        for storage, trial_id in self._both(number):
+            storage.set_trial_intermediate_value(trial_id, count, value)
+
+    def finish(
+        self,
+        number: int,
+        state: str,
+        reason: str = "",
+        seconds: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> TrialRecord:
+        """Tell how a trial ended. `extra` is what else a reader may want of it, as its number of parameters."""
+        if state == "COMPLETE" and self.trial(number).value is None:
+            state, reason = "FAILED", "ended without a report"
+        outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
+        for storage, trial_id in self._both(number):
+            storage.set_trial_user_attr(trial_id, "outcome", outcome)
+        self._tell(number, state)
+        return self.trial(number)
+
+    def _tell(self, number: int, state: str) -> None:
+        infeasible = 1.0 if state in ("INFEASIBLE", "DIVERGED") else 0.0
+        value = self.trial(number).value
+        values = [value] if state == "COMPLETE" and value is not None else None
+        for storage, trial_id in self._both(number):
+            if state != "FAILED":
+                storage.set_trial_system_attr(trial_id, "constraints:infeasible", infeasible)
+            storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
+
+    def _finish_half_told(self) -> None:
+        """A kill between the lines of a report, or between the outcome and the tell: write what is missing.
+
+        Samplers rank a pruned trial by its last intermediate value: without it the next ask would be another one.
+        """
+        for trial in self._frozen():
+            if trial.state != TrialState.RUNNING:
+                continue
+            for report in self.trial(trial.number).reports:
+                count = int(report[FOLD if FOLD in report else EPOCH])
+                if count not in trial.intermediate_values:
+                    self._report_value(trial.number, count, report[self.objective.metric])
+            if "outcome" in trial.user_attrs:
+                self._tell(trial.number, trial.user_attrs["outcome"]["state"])
+
+    def _study_attrs(self) -> dict[str, Any]:
+        return self._memory._storage.get_study_system_attrs(self._memory._study_id)
+
+    def _frozen(self) -> list[FrozenTrial]:
+        return self._memory.get_trials(deepcopy=False)
+
+    def _both(self, number: int) -> list[tuple[optuna.storages.BaseStorage, int]]:
+        """The journal first: what it does not hold has not happened."""
+        journal_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        return [(self._storage, journal_id), (self._memory._storage, self._frozen()[number]._trial_id)]
+
+    def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        name = self.sampler["_target_"].rpartition(".")[2]
+        extra: dict[str, Any] = {}
+        if name == "GridSampler":
+            extra["search_space"] = self.space.grid()
+        if "seed" in inspect.signature(locate(self.sampler["_target_"])).parameters:
+            fixed = name in FIXED_SEED_SAMPLERS
+            extra["seed"] = self.seed if fixed else derive_seed(self.seed, number, "ask")
+        return instantiate(self.sampler, **extra)  # type: ignore[no-any-return]

@@ -1,0 +1,63 @@
+"""Format numbers, durations, sizes and lists for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def number(value: object) -> str:
+    """A value as a table shows it: four significant digits for a float."""
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest two units: 45 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    if seconds < 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    return f"{seconds // 86400:.0f} d {seconds % 86400 // 3600:.0f} h"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in the unit that fits."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def short(count: float) -> str:
+    """A count in thousands, millions or billions."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """(heading, paths) of each sampled hyperparameter, the entries of a repeated one in one column."""
+    columns: dict[str, list[str]] = {}
+    for sample in samples:
+        for path in sample:
+            parent, _, last = path.rpartition(".")
+            columns.setdefault(parent if last.isdigit() else path, [])
+            if path not in columns[parent if last.isdigit() else path]:
+                columns[parent if last.isdigit() else path].append(path)
+    return list(columns.items())
+
+
+def join(words: Sequence[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 trial, 1,200 trials."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,147 @@
+"""Cross-validates one trial: each fold is a training of its own (trial.py), one after the other in one worker.
+
+A fold that has ended leaves fold.json beside its checkpoints and is not trained again; one that was interrupted goes on
+from its last.ckpt. What a reader would get wrong: pruning comes as SystemExit out of `report`, between two folds.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Objective
+from ferhpo.config.folds import EPOCH, fold_folder, num_folds
+from ferhpo.data.dataset import FaceData
+from ferhpo.disk import write_json
+from ferhpo.errors import StorageError
+from ferhpo.seeds import derive_seed
+from ferhpo.trial.load_data import fold_data
+from ferhpo.trial.run import Outcome, run_trial
+
+FOLD_RESULT = "fold.json"  # {"facts": ..., "epochs": the metrics of each epoch}
+FoldReport = Callable[[int, dict[str, float], list[dict[str, float]]], None]
+
+
+def cross_validate(
+    config: Mapping[str, Any],
+    data: FaceData,
+    folder: Path,
+    seed: int,
+    report: FoldReport,
+    on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
+    num_threads: int | None = None,
+    on_epoch: Callable[[int], None] = lambda count: None,
+) -> Outcome:
+    """Train a network on each fold of a data set that was read without one; goes on where an earlier call was stopped.
+
+    folder: the trial's; each fold has a folder of its own in it
+    report: called after each fold with (folds done, the means over these, the epochs of the last); also for folds that
+        an earlier call has trained; may raise SystemExit to stop
+    on_epoch: called after each epoch of a fold with the number of epochs done in all folds
+    The outcome of the first fold that does not come to its end is the trial's, its reason begins with the fold.
+    """
+    folds, objective = num_folds(config), Objective(**config["objective"])
+    assert folds is not None
+    best_rows: list[Mapping[str, float]] = []
+    num_before = 0
+    for fold in range(folds):
+        place = fold_folder(folder, fold)
+        done = _read_result(place)
+        if done is None:
+            with _named(fold):
+                count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
+                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, count)
+            if outcome.state != "COMPLETE":
+                return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
+        else:
+            on_start(done["facts"])
+        best = objective.best_row(done["epochs"])
+        assert best is not None, "a training that came to its end has an epoch"
+        best_rows.append(best)
+        num_before += len(done["epochs"])
+        report(fold + 1, running_means(best_rows, objective.metric), done["epochs"])
+    return Outcome("COMPLETE")
+
+
+def runner_of(config: Mapping[str, Any]) -> Callable[..., Outcome]:
+    """What trains a trial: cross_validate where the configuration has folds, else run_trial."""
+    return run_trial if num_folds(config) is None else cross_validate
+
+
+def _train_fold(
+    config: Mapping[str, Any],
+    data: FaceData,
+    fold: int,
+    folder: Path,
+    seed: int,
+    on_start: Callable[[dict[str, Any]], None],
+    num_threads: int | None,
+    on_epoch: Callable[[int], None],
+) -> tuple[dict[str, Any], Outcome]:
+    facts: dict[str, Any] = {}
+    epochs: list[dict[str, float]] = []
+
+    def start(found: dict[str, Any]) -> None:
+        facts.update(found)
+        on_start(found)
+
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        epochs.append({"epoch": epoch, **metrics})
+        on_epoch(len(epochs))
+
+    outcome = run_trial(
+        config,
+        fold_data(data, config["data"], fold),
+        folder,
+        derive_seed(seed, fold, "fold"),
+        report,
+        start,
+        num_threads,
+    )
+    result = {"facts": facts, "epochs": epochs}
+    if outcome.state == "COMPLETE":
+        try:
+            write_json(folder / FOLD_RESULT, result)
+        except OSError as error:
+            raise StorageError(f"{folder / FOLD_RESULT} cannot be written: {error.strerror or error}") from error
+    return result, outcome
+
+
+def _read_result(folder: Path) -> dict[str, Any] | None:
+    """What an ended fold left, or None; a file that a loss of power broke is made again from last.ckpt."""
+    try:
+        result: dict[str, Any] = json.loads((folder / FOLD_RESULT).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{folder / FOLD_RESULT} cannot be read: {error.strerror or error}") from error
+    return result
+
+
+@contextmanager
+def _named(fold: int) -> Iterator[None]:
+    """Let an exception say in which fold it was raised."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"data.fold={fold}")
+        raise
+
+
+def running_means(best_rows: Sequence[Mapping[str, float]], metric: str) -> dict[str, float]:
+    """What a trial is worth after some folds: the mean of each metric over them, and `<metric>_std`.
+
+    best_rows: the metrics of each fold at its own best epoch
+    The deviation is that of a sample (n - 1), so there is none after one fold.
+    """
+    means = {
+        key: statistics.fmean(row[key] for row in best_rows)
+        for key in best_rows[0]
+        if key != EPOCH and all(key in row for row in best_rows)
+    }
+    if len(best_rows) > 1:
+        means[f"{metric}_std"] = statistics.stdev(row[metric] for row in best_rows)
+    return means

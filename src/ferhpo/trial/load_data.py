@@ -1,0 +1,60 @@
+"""Load the data set of a configuration."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Composed
+from ferhpo.config.compose import compose, not_set
+from ferhpo.config.folds import num_folds
+from ferhpo.config.model_section import shared_hog
+from ferhpo.config.targets import as_function
+from ferhpo.data.dataset import FaceData
+from ferhpo.data.features.cached import with_hog
+from ferhpo.data.splits import with_fold, with_train_subset
+from ferhpo.errors import ConfigError
+from ferhpo.keys import leaves
+
+
+def load_data(composed: Composed) -> FaceData:
+    """Read (or take from the cache) the data set of a configuration, with the features that its models take.
+
+    Raises DataError, and ConfigError where the models' features cannot be computed.
+    """
+    section = composed.config["data"]
+    missing = [path for path, value in leaves(section, "data") if value == "???"]
+    if missing:
+        raise ConfigError(composed.name, [not_set(path) for path in missing])
+    data = as_function(section, composed.config.get("allowed_targets") or ())()
+    assert isinstance(data, FaceData)
+    for fold in range(num_folds(composed.config) or 0):
+        fold_data(data, section, fold)  # so that what cannot be cut is said here, and not by every trial
+    try:
+        hog = shared_hog(composed)
+        return data if hog is None else with_hog(data, hog, section.get("cache_dir"))
+    except ValueError as error:
+        raise ConfigError(composed.name, [f"model.{error}"]) from None
+
+
+def fold_data(data: FaceData, section: Mapping[str, Any], fold: int) -> FaceData:
+    """A view of a data set in which `fold` (from 0) validates, as reading it with data.fold=<fold> gives.
+
+    section: the configuration's `data`, whose folds, split_seed and train_subset count
+    """
+    seed = int(section.get("split_seed") or 0)
+    view = with_fold(data, int(section["folds"]), fold, seed)
+    subset = section.get("train_subset")
+    return view if subset is None else with_train_subset(view, int(subset), seed)
+
+
+def describe_data(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> dict[str, Any]:
+    """Counts, size, duplicates, conflicting labels, blank images and overlap between splits of a data set.
+
+    name: an option of the group `data`, as fer2013
+    """
+    from ferhpo.data.describe import describe
+
+    overrides = [re.sub(r"^([+~]*+)(?!data\.)", r"\1data.", text) for text in overrides]
+    # Not a sweep's: what it sets for its own data set would stand beside the settings of this one.
+    return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))

@@ -1,0 +1,185 @@
+"""One trial, without Ray: build what the configuration names, fit it, say how it ended. `ferhpo train` is this alone.
+
+What a reader would get wrong: out of memory and a network that cannot be built are outcomes, not errors. Any other
+exception passes through to whoever called.
+"""
+
+import os
+import platform
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferhpo.config import Objective
+from ferhpo.config.model_section import given_features, is_estimator
+from ferhpo.config.targets import instantiate
+from ferhpo.data.dataset import FaceData
+from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from ferhpo.training.fit import FitResult
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: COMPLETE, INFEASIBLE or DIVERGED, and why; `result` of a complete one."""
+
+    state: str
+    reason: str = ""
+    result: "FitResult | None" = field(default=None, repr=False)
+
+
+def input_size(config: Mapping[str, Any], image_size: int) -> int:
+    """Height in pixels of what the network sees: the crop where there is one."""
+    return int(config["augment"].get("crop") or image_size)
+
+
+def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int, image_size: int) -> "torch.nn.Module":
+    """The network of a configuration. Raises Infeasible where its sample makes none."""
+    try:
+        network = instantiate(
+            config["model"],
+            allowed=config.get("allowed_targets") or (),
+            in_channels=num_channels,
+            num_classes=num_classes,
+            image_size=input_size(config, image_size),
+            **given_features(config["model"], image_size),
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise Infeasible(f"out of memory while building the network: {first_line(error)}") from None
+        raise Infeasible(f"the network cannot be built: {first_line(error)}") from None
+    return network  # type: ignore[no-any-return]
+
+
+def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
+    """What is known of a trial before its first report: parameters, multiply-accumulates of an image, device."""
+    import torch
+
+    cuda = torch.cuda.is_available() and not is_estimator(config["model"])
+    return {
+        **_cost(config, network, data),
+        "device": torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)",
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "node": platform.node(),
+        "pid": os.getpid(),
+    }
+
+
+def _cost(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, int]:
+    from ferhpo.models.count import count_macs, count_parameters
+
+    if is_estimator(config["model"]):
+        from ferhpo.models.estimators import Estimator
+
+        assert isinstance(network, Estimator)
+        return network.cost()
+    size = input_size(config, data.image_size)
+    return {"num_parameters": count_parameters(network), "macs": count_macs(network, (data.channels, size, size))}
+
+
+def run_trial(
+    config: Mapping[str, Any],
+    data: FaceData,
+    folder: Path,
+    seed: int,
+    report: Report,
+    on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
+    num_threads: int | None = None,
+) -> Outcome:
+    """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one,
+    and begins anew, which the facts say, where that is damaged.
+
+    report: called with (epoch from 1, metrics) as the last act of every epoch; may raise SystemExit to stop
+    on_start: called with the trial's `facts` before its first epoch; of an estimator they are known after its fit
+    """
+    import torch
+
+    from ferhpo.training.checkpoint import set_aside_damaged
+    from ferhpo.training.fit import fit
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror or error}") from error
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    allowed = config.get("allowed_targets") or ()
+    objective = Objective(**config["objective"])
+    why = set_aside_damaged(folder)
+    restarted = {"restarted": why} if why else {}
+    try:
+        torch.manual_seed(seed)
+        network = build_network(config, data.channels, data.num_classes, data.image_size)
+        if is_estimator(config["model"]):
+            from ferhpo.training.estimator import fit_estimator
+
+            fitted = fit_estimator(
+                network,  # type: ignore[arg-type]
+                data,
+                settings=instantiate(config["trainer"]),
+                input_size=input_size(config, data.image_size),
+                metric=objective.metric,
+                folder=folder,
+                seed=seed,
+                report=report,
+                on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
+            )
+            return Outcome("COMPLETE", result=fitted)
+        on_start({**facts(config, network, data), **restarted})
+        result = fit(
+            network,
+            data,
+            optimizer=partial(instantiate, config["optim"], allowed=allowed),
+            lr_schedule=partial(instantiate, config["lr_schedule"], allowed=allowed),
+            augment=instantiate(config["augment"]),
+            settings=instantiate(config["trainer"]),
+            metric=objective.metric,
+            mode=objective.mode,
+            folder=folder,
+            seed=seed,
+            report=report,
+        )
+    except Infeasible as error:
+        return Outcome("INFEASIBLE", str(error))
+    except Diverged as error:
+        return Outcome("DIVERGED", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # The traceback's frames hold the tensors: let them go before anyone asks for memory again.
+        traceback.clear_frames(error.__traceback__)
+        return Outcome("INFEASIBLE", f"out of memory: {first_line(error)}")
+    finally:
+        release_memory()
+    return Outcome("COMPLETE", result=result)
+
+
+def failure(error: Exception) -> str:
+    """The reason of a FAILED trial: what was raised, in which fold, and its traceback."""
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
+    text = "".join(traceback.format_exception(error))
+    return f"{notes}{type(error).__name__}: {error}\n{text}"
+
+
+def release_memory() -> None:
+    """Give the memory of an ended trial back before the next one starts in this process."""
+    import ctypes
+    import gc
+
+    import torch
+
+    gc.collect()
+    # Each trial is a new thread, whose freed blocks glibc keeps: a worker grew by 150 MB a trial on FER2013.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
