@@ -67,8 +67,8 @@ EXPECTED = {  # state and the beginning of the reason
     "error": ("FAILED", "KeyError: 'a mistake in user code'"),
     "killed": ("FAILED", "worker lost 2 times: its worker process has died. "),
     "killed_once": ("COMPLETE", ""),
-    "hang": ("FAILED", "no epoch for 40 s (compute.trial_timeout); it stood at"),
-    "stopped": ("FAILED", "no epoch for 40 s (compute.trial_timeout)"),
+    "hang": ("FAILED", "no epoch finished for 40 s (compute.trial_timeout); last stack trace:"),
+    "stopped": ("FAILED", "no epoch finished for 40 s (compute.trial_timeout)"),
 }
 HANGING = ("hang", "stopped")
 
@@ -173,7 +173,7 @@ def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_pa
     said = capsys.readouterr().err
     assert said.count("a mistake in user code") == 1
     assert said.startswith(
-        "the first 2 trials all failed: KeyError: 'a mistake in user code'; mend that and go on with"
+        "the first 2 trials all failed: KeyError: 'a mistake in user code'; fix the cause, then resume with"
     )
     record = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
     num_trials = len(record.trials())

@@ -249,7 +249,7 @@ def test_sync_ends_what_a_killed_driver_left_open_and_a_resume_opens_it_again(tm
     assert {name: run.info.status for name, run in runs.items()} == {
         "demo": "KILLED", "demo-000": "FINISHED", "demo-001": "KILLED",
     }  # fmt: skip
-    assert runs["demo-001"].data.tags["ferhpo.reason"] == "its driver was killed; resume goes on"
+    assert runs["demo-001"].data.tags["ferhpo.reason"] == "its driver was killed; can be resumed"
     last = json.loads((folder / "spool.jsonl").read_text().splitlines()[-3])
     assert runs["demo-001"].info.end_time == last["time_ms"], "when it was killed, not when it was shipped"
     assert sync(folder, config) == 0

@@ -142,7 +142,7 @@ def test_a_slow_store_slows_no_epoch_and_sync_ships_what_a_killed_driver_left(wa
     runs = runs_in(client, "slow")
     assert runs["troubled"].info.status == "KILLED"
     reasons = {run.data.tags["ferhpo.reason"] for run in runs.values() if run.info.status == "KILLED"}
-    assert reasons == {"its driver was killed; resume goes on"}
+    assert reasons == {"its driver was killed; can be resumed"}
 
 
 def test_an_end_with_a_slow_store_says_what_is_left_and_sync_registers_the_model(proxy, tmp_path, monkeypatch, capsys):

@@ -176,7 +176,7 @@ def list_options(args: argparse.Namespace) -> None:
 
 
 def runs(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import leaderboard, make_console
+    from ferhpo.cli.tables import leaderboard, make_console, sweeps_table
     from ferhpo.storage import listing
     from ferhpo.storage.sweep import load_sweep
 
@@ -186,22 +186,7 @@ def runs(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps(rows))
             return
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
-            table.add_column(heading)
-        for row in rows:
-            if "error" in row:
-                table.add_row(row["name"], "", "", "", "", row["error"])
-                continue
-            running = "running" if row["runs"] else "interrupted"
-            counts = {running if state == "RUNNING" else state.lower(): n for state, n in row["counts"].items()}
-            states = ", ".join(f"{count} {state}" for state, count in counts.items())
-            value = "" if row["best"] is None else f"{row['best']:.4f}"
-            unshipped = str(row["unshipped"] or "")
-            table.add_row(row["name"], row["created"], str(row["num_trials"]), value, unshipped, states)
-        console.print(table)
+        console.print(sweeps_table(rows))
         waiting = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
         if waiting:
             console.print(f"\nferhpo sync {' or '.join(waiting)} ships what is not in MLflow yet.")
@@ -213,7 +198,7 @@ def runs(args: argparse.Namespace) -> None:
     else:
         console.print(leaderboard(trials, record.objective.metric, args.rows))
         waiting_records, runs = listing.unshipped(record)
-        interrupted = sum(trial.state == "RUNNING" for trial in trials)
+        interrupted = sum(not trial.state.is_over for trial in trials)
         if interrupted and not runs:
             of_them = "1 trial was" if interrupted == 1 else f"{interrupted} trials were"
             console.print(f"\nNo driver runs it: {of_them} interrupted. {record.resume_command} goes on.")

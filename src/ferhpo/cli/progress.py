@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ferhpo.errors import first_line
+from ferhpo.states import TrialState
 from ferhpo.text import duration
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 
 STATE_STYLES = {
-    "COMPLETE": "green",
-    "PRUNED": "yellow",
-    "RUNNING": "cyan",
-    "INFEASIBLE": "magenta",
-    "DIVERGED": "magenta",
-    "FAILED": "red",
+    TrialState.COMPLETE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.RUNNING: "cyan",
+    TrialState.INFEASIBLE: "magenta",
+    TrialState.DIVERGED: "magenta",
+    TrialState.FAILED: "red",
 }
 
 
@@ -53,7 +54,7 @@ class Progress:
         for trial in trials:
             before = self.known.get(trial.number)
             self.known[trial.number] = trial.state
-            if trial.state != "RUNNING" and before in (None, "RUNNING") and (before or self.last_print_seconds):
+            if trial.state.is_over and before in (None, TrialState.RUNNING) and (before or self.last_print_seconds):
                 self._print_end(trial, ledger)
         self.last_print_seconds = time.monotonic()
         if self.live is not None:
@@ -75,16 +76,16 @@ class Progress:
         counts = Counter(trial.state for trial in trials)
         best = ledger.study.best()
         of = "" if ledger.num_trials is None else f"/{ledger.num_trials}"
-        num_ended = sum(count for state, count in counts.items() if state != "RUNNING")
+        num_ended = sum(count for state, count in counts.items() if state != TrialState.RUNNING)
         running = ", ".join(
             f"{number} ({ledger.unit} {min(done + 1, ledger.num_reports)} of {ledger.num_reports})"
             for number, done in sorted(ledger.running.items())
         )
-        failed = counts["FAILED"] + counts["INFEASIBLE"] + counts["DIVERGED"]
+        failed = counts[TrialState.FAILED] + counts[TrialState.INFEASIBLE] + counts[TrialState.DIVERGED]
         parts = [
             f"{num_ended}{of} ended",
             f"running {running}" if running else "",
-            f"{counts['PRUNED']} pruned",
+            f"{counts[TrialState.PRUNED]} pruned",
             f"{failed} failed" if failed else "",
             f"best {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else "",
             self._time_left(ledger, trials),
@@ -93,7 +94,7 @@ class Progress:
         return Text(" · ".join(part for part in parts if part))
 
     def _time_left(self, ledger: "Ledger", trials: Sequence["TrialRecord"]) -> str:
-        num_new = sum(trial.state != "RUNNING" for trial in trials) - ledger.num_ended_before
+        num_new = sum(trial.state.is_over for trial in trials) - ledger.num_ended_before
         if ledger.num_trials is None or num_new < 1:
             return ""
         took = [trial.seconds for trial in trials if trial.seconds]

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.states import TrialState
+
 if TYPE_CHECKING:
     from ferhpo.tuning.result import SweepResult
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 def exit_status(result: "SweepResult") -> int:
     if not result.finished:
         return 130
-    return 3 if result.counts.get("FAILED") else 0
+    return 3 if result.counts.get(TrialState.FAILED) else 0
 
 
 def result_dict(result: "SweepResult") -> dict[str, Any]:

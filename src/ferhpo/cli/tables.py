@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ferhpo.cli.progress import STATE_STYLES
+from ferhpo.states import TrialState
 from ferhpo.text import duration, number, sampled_columns, short, size
 
 if TYPE_CHECKING:
@@ -233,3 +234,21 @@ def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
             table.add_row(name, f"{images:,}", *scores)
         yield table
     yield "\n".join(sentences(found))
+
+
+def sweeps_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Every sweep of an output folder, as `list_sweeps` returns them."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
+        table.add_column(heading)
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["name"], "", "", "", "", row["error"])
+            continue
+        running = "running" if row["runs"] else "interrupted"
+        counts = {running if state == TrialState.RUNNING else state.lower(): n for state, n in row["counts"].items()}
+        states = ", ".join(f"{count} {state}" for state, count in counts.items())
+        value = "" if row["best"] is None else f"{row['best']:.4f}"
+        unshipped = str(row["unshipped"] or "")
+        table.add_row(row["name"], row["created"], str(row["num_trials"]), value, unshipped, states)
+    return table

@@ -19,6 +19,7 @@ from ferhpo.errors import TrackingError
 from ferhpo.publish import sweep_run
 from ferhpo.publish.models import export
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv
+from ferhpo.states import RunState, TrialState
 from ferhpo.storage import test_log
 from ferhpo.storage.sweep import Sweep, tracking_settings
 from ferhpo.storage.trial_record import TrialRecord
@@ -46,13 +47,15 @@ def conclude(
         except KeyboardInterrupt:
             finished = False
     if found is None:
-        tracker.close_sweep("STOPPED", f"**{record.name}** was stopped; ferhpo confirm --resume {record.name} goes on.")
+        tracker.close_sweep(
+            RunState.STOPPED, f"**{record.name}** was stopped; ferhpo confirm --resume {record.name} goes on."
+        )
     else:
         tracker.log_text(None, json.dumps(found, indent=1), RESULT)
         tracker.log_text(None, candidates_csv(found), "candidates.csv")
         tracker.log_metrics(None, _parent_metrics(found))
         tracker.set_tags(None, {"ferhpo.confirms_run": found["sweep_run"]})
-        tracker.close_sweep("COMPLETE", confirmation_note(found))
+        tracker.close_sweep(RunState.COMPLETE, confirmation_note(found))
     unshipped = tracker.flush(SHIP_SECONDS)
     if (
         found is not None and registered_trial is not None and found["registered"] is None
@@ -124,7 +127,7 @@ def _find(
     if first.score is None:
         found["no_test"] = "no training of a candidate came to an end"
         return json.loads(json.dumps(found)), None
-    mine = [trial for trial in trials if trial.number in first.trials and trial.state == "COMPLETE"]
+    mine = [trial for trial in trials if trial.number in first.trials and trial.state == TrialState.COMPLETE]
     if (data.split == TEST).any():
         noted = _read_test(sweep, record, mine, data)
         found["test"] = noted[-1]["scores"]

@@ -16,6 +16,7 @@ from ferhpo.confirmation.conclude import conclude
 from ferhpo.confirmation.plan import SEEDS, TOP, plan_confirmation
 from ferhpo.confirmation.result import RESULT, Confirmation
 from ferhpo.errors import ConfigError, SweepError
+from ferhpo.states import TrialState
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.sweep import KIND, META, Sweep, free_name, load_sweep, tracking_settings
 from ferhpo.tracking import hide_all, num_unshipped
@@ -93,7 +94,7 @@ def _go_on(
     if faults:
         raise ConfigError(f"confirm {sweep.name}", faults)
     warnings = []
-    complete = [trial.number for trial in sweep.leaderboard() if trial.state == "COMPLETE"]
+    complete = [trial.number for trial in sweep.leaderboard() if trial.state == TrialState.COMPLETE]
     if complete[: begun["top"]] != begun["candidates"]:
         warnings.append(
             f"sweep {sweep.name} has gone on since: its best are now trials {_listed(complete[: begun['top']])}, and "

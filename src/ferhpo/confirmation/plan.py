@@ -12,6 +12,7 @@ from ferhpo.confirmation.statistics import LEVEL
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.seeds import fresh_seeds
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 
 TOP, SEEDS = 5, 3
@@ -30,7 +31,7 @@ def plan_confirmation(
     if faults:
         raise ConfigError("confirm", faults)
     warnings = []
-    complete = [trial for trial in sweep.leaderboard() if trial.state == "COMPLETE"]
+    complete = [trial for trial in sweep.leaderboard() if trial.state == TrialState.COMPLETE]
     if not complete:
         counts = Counter(trial.state.lower() for trial in sweep.trials())
         have = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none yet"

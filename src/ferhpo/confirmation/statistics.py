@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ferhpo.config import Objective
+from ferhpo.states import TrialState
 from ferhpo.storage.trial_record import TrialRecord
 
 LEVEL = 0.95
@@ -73,7 +74,7 @@ def rank_candidates(
     found = []
     for candidate in chosen:
         mine = [trial for trial in trials if trial.sample["confirm.candidate"] == candidate.number]
-        complete = [trial for trial in mine if trial.state == "COMPLETE" and trial.value is not None]
+        complete = [trial for trial in mine if trial.state == TrialState.COMPLETE and trial.value is not None]
         values = [trial.value for trial in complete if trial.value is not None]
         cleans = [trial.clean_acc for trial in complete if trial.clean_acc is not None]
         assert candidate.value is not None

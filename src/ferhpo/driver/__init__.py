@@ -6,6 +6,7 @@ ray_cluster.py  the Ray cluster: start, join, slots
 ray_tune.py     the Ray Tune run
 ray_hooks.py    searcher, scheduler and callback that connect Tune to the ledger
 ray_worker.py   what a worker runs
+messages.py     what a worker tells the driver
 local.py        runs trials in this process, without Ray
 signals.py      Ctrl-C and SIGTERM
 watchdog.py     stack traces of trials that hang

@@ -17,6 +17,7 @@ from ferhpo.config.model_section import is_estimator
 from ferhpo.errors import FailuresError, first_line
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.scoring.collapse import most_answered
+from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import kept_confusion
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import Sweep
@@ -68,7 +69,7 @@ class Ledger:
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
         self.is_stopping = False  # no trial starts, and those that run are left after their next report
         self.started_seconds = time.monotonic()
-        self.num_ended_before = sum(trial.state != "RUNNING" for trial in study.trials())
+        self.num_ended_before = sum(trial.state.is_over for trial in study.trials())
         self._losses: dict[int, tuple[int, int]] = {}  # number -> epochs at the last loss of its worker, losses since
         self._epochs_done: dict[int, int] = {}  # of cross-validated trials, in all folds
         self._first_failures: list[TrialRecord] | None = []  # None: a trial ended otherwise
@@ -160,10 +161,10 @@ class Ledger:
         """The scheduler's stop has been carried out, or the last epoch (or fold) has been recorded."""
         self._end(number, self._state_after_stop(self.study.trial(number)))
 
-    def _state_after_stop(self, trial: TrialRecord) -> str:
+    def _state_after_stop(self, trial: TrialRecord) -> TrialState:
         # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
         is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
-        return "COMPLETE" if is_whole or self._has_all(trial) else "PRUNED"
+        return TrialState.COMPLETE if is_whole or self._has_all(trial) else TrialState.PRUNED
 
     def notice(self) -> None:
         """A person, or a cluster, wants the sweep to stop."""
@@ -181,7 +182,7 @@ class Ledger:
         trial = self.study.trial(number)
         return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
 
-    def ended(self, number: int, state: str, reason: str = "") -> None:
+    def ended(self, number: int, state: TrialState, reason: str = "") -> None:
         """A worker told how its trial ended."""
         self._end(number, state, reason)
 
@@ -205,9 +206,9 @@ class Ledger:
             self.running.pop(number, None)
             self._waiting.appendleft(number)
         elif out_of_memory:
-            self._end(number, "INFEASIBLE", f"out of host memory {num_losses} times: {reason}")
+            self._end(number, TrialState.INFEASIBLE, f"out of host memory {num_losses} times: {reason}")
         else:
-            self._end(number, "FAILED", f"worker lost {num_losses} times: {reason}")
+            self._end(number, TrialState.FAILED, f"worker lost {num_losses} times: {reason}")
 
     def heard_of(self, number: int, epochs_done: int | None = None) -> None:
         """A sign of life of a trial's worker: an epoch, or one of a fold; then `epochs_done` are those of all folds."""
@@ -230,14 +231,15 @@ class Ledger:
         reasons = {re.sub(r"\d+", "", first_line(trial.reason)) for trial in failed}
         if len(reasons) == 1:
             raise FailuresError(
-                f"the first {len(failed)} trials all failed: {first_line(failed[0].reason)}; mend that and go on with "
-                f"`{self.sweep.resume_command}` (compute.stop_after_failures=null goes on regardless)"
+                f"the first {len(failed)} trials all failed: {first_line(failed[0].reason)}; fix the cause, "
+                f"then resume with `{self.sweep.resume_command}` "
+                "(compute.stop_after_failures=null continues regardless)"
             )
 
-    def _end(self, number: int, state: str, reason: str = "") -> None:
+    def _end(self, number: int, state: TrialState, reason: str = "") -> None:
         trial = self.study.finish(number, state, redact(reason), self._seconds(number), self._extra(number))
         self.running.pop(number, None)
-        if trial.state != "FAILED":
+        if trial.state != TrialState.FAILED:
             self._first_failures = None
         elif self._first_failures is not None:
             self._first_failures.append(trial)
@@ -268,7 +270,9 @@ class Ledger:
         answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
         return {**self._facts.get(number, {}), **answers}
 
-    def interrupt(self, state: str = "STOPPED", reason: str = "stopped by a person; resume goes on") -> None:
+    def interrupt(
+        self, state: RunState = RunState.STOPPED, reason: str = "interrupted by the user; can be resumed"
+    ) -> None:
         """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
 
         state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's

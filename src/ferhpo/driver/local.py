@@ -4,6 +4,7 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import CONTINUE, Ledger
 from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import FerhpoError
+from ferhpo.states import TrialState
 from ferhpo.trial.cross_validation import runner_of
 from ferhpo.trial.run import failure
 
@@ -45,4 +46,4 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
     except FerhpoError:
         raise
     except Exception as error:  # the trial's boundary
-        ledger.ended(number, "FAILED", failure(error))
+        ledger.ended(number, TrialState.FAILED, failure(error))

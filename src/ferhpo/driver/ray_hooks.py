@@ -9,10 +9,11 @@ import numpy as np
 
 from ferhpo.driver import ray_cluster  # noqa: F401
 from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
-from ferhpo.driver.ray_worker import DISK_REFUSED
+from ferhpo.driver.messages import KEY, Alive, DiskRefused, Ended, Epoch, Fold, Message
 from ferhpo.driver.watchdog import trace_of
 from ferhpo.errors import StorageError
 from ferhpo.seeds import derive_seed
+from ferhpo.states import TrialState
 
 # isort: split
 # After ray_cluster, which sets what Ray reads while it is imported
@@ -92,15 +93,18 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         number = trial.config["number"]
-        self.ledger.heard_of(number, result.get("epochs_done"))
-        facts = {key.removeprefix("facts/"): value for key, value in result.items() if key.startswith("facts/")}
-        self.ledger.report_facts(number, facts)
-        if self.ledger.unit not in result:
+        message: Message = result[KEY]
+        self.ledger.heard_of(number, message.num_epochs if isinstance(message, Alive) else None)
+        self.ledger.report_facts(number, message.facts)
+        if not isinstance(message, Epoch | Fold):
             return CONTINUE
-        count, fold_epochs = int(result[self.ledger.unit]), result.get("fold_epochs")
-        decision = self.ledger.report(number, count, result, lambda: self._decide(number, result), fold_epochs)
+        row = {**message.metrics, self.ledger.unit: message.number}
+        fold_epochs = message.epochs if isinstance(message, Fold) else None
+        decision = self.ledger.report(
+            number, message.number, message.metrics, lambda: self._decide(number, row), fold_epochs
+        )
         if decision == STOP:
-            self._finish(number, result)
+            self._finish(number, row)
         return STOP if self.ledger.is_stopping else decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
@@ -148,7 +152,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._outcomes: dict[int, tuple[str, str]] = {}
+        self._ends: dict[int, tuple[TrialState, str]] = {}  # told by a worker, or found by the driver
         self.fault: Exception | None = None  # of ours, in a callback
         self._running: dict[int, Trial] = {}
 
@@ -161,30 +165,32 @@ class LedgerCallback(_Unsaved, tune.Callback):
         self.ledger.check_first_failures()
         for number in self.ledger.hanging():
             actor = self._running[number].temporary_state.ray_actor
-            if number not in self._outcomes and actor is not None:
+            if number not in self._ends and actor is not None:
                 if not self.ledger.is_over(number):
-                    self._outcomes[number] = "FAILED", self._why_hanging(number)
+                    self._ends[number] = TrialState.FAILED, self._why_hanging(number)
                 ray.kill(actor)  # Tune then calls on_trial_error
 
     def _why_hanging(self, number: int) -> str:
         seconds = self.ledger.compute.trial_timeout
         where = trace_of(self.ledger.sweep.trial_folder(number))
-        return f"no epoch for {seconds:g} s (compute.trial_timeout)" + (f"; it stood at\n{where}" if where else "")
+        trace = f"; last stack trace:\n{where}" if where else ""
+        return f"no epoch finished for {seconds:g} s (compute.trial_timeout)" + trace
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         number = trial.config["number"]
-        if result.get("outcome") == DISK_REFUSED:
-            raise StorageError(f"trial {number}: {result['reason']}; mend that and resume")
-        if "outcome" in result:
-            self._outcomes[number] = (result["outcome"], result.get("reason", ""))
+        message: Message = result[KEY]
+        if isinstance(message, DiskRefused):
+            raise StorageError(f"trial {number}: {message.reason}; fix the cause, then resume")
+        if isinstance(message, Ended):
+            self._ends[number] = message.state, message.reason
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         number = trial.config["number"]
         try:
-            if number in self._outcomes:
-                self.ledger.ended(number, *self._outcomes.pop(number))
+            if number in self._ends:
+                self.ledger.ended(number, *self._ends.pop(number))
             elif self.ledger.is_stopping:
                 self.ledger.left(number)
             else:
@@ -197,8 +203,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
         number = trial.config["number"]
         if self.fault is not None:
             raise self.fault
-        if number in self._outcomes:
-            self.ledger.ended(number, *self._outcomes.pop(number))
+        if number in self._ends:
+            self.ledger.ended(number, *self._ends.pop(number))
         elif self.ledger.is_stopping:  # a cluster may send its notice to the workers too
             self.ledger.left(number)
         else:

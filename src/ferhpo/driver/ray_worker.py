@@ -10,14 +10,14 @@ from typing import Any
 from ferhpo.config.folds import EPOCH, report_unit
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver import ray_cluster  # noqa: F401
+from ferhpo.driver.messages import KEY, Alive, DiskRefused, Ended, Epoch, Fold, Message
 from ferhpo.driver.watchdog import Watch
 from ferhpo.errors import StorageError
+from ferhpo.states import TrialState
 
 # isort: split
 # After ray_cluster, which sets what Ray reads while it is imported
 from ray import tune
-
-DISK_REFUSED = "DISK_REFUSED"  # a worker's word for a StorageError; no outcome of the trial
 
 
 def worker_trial(
@@ -25,22 +25,22 @@ def worker_trial(
 ) -> None:
     """What a worker runs: one trial after the other in a warm process."""
     facts: dict[str, Any] = {}
-    unit = report_unit(config["config"])
     watch = Watch(Path(config["folder"]), timeout_seconds)
     watch.start()
 
     from ferhpo.trial.cross_validation import runner_of
     from ferhpo.trial.run import failure, release_memory
 
-    def tell(result: dict[str, Any]) -> None:
-        watch.stop()  # it may wait long for the driver
-        tune.report({**result, "facts": facts})
+    def send(message: Message) -> None:
+        watch.stop()  # the driver may take long to answer
+        tune.report({KEY: message})
         watch.start()
 
-    def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
-        tell({**metrics, unit: count, "fold_epochs": fold_epochs})
+    def report(number: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
+        send(Epoch(facts, number, metrics) if fold_epochs is None else Fold(facts, number, metrics, fold_epochs))
 
-    of_folds = {} if unit == EPOCH else {"on_epoch": lambda count: tell({"epochs_done": count})}
+    is_folded = report_unit(config["config"]) != EPOCH
+    of_folds = {"on_epoch": lambda num_epochs: send(Alive(facts, num_epochs))} if is_folded else {}
     try:
         outcome = runner_of(config["config"])(
             config["config"],
@@ -54,13 +54,13 @@ def worker_trial(
         )
     except StorageError as error:
         # Not the trial's fault: the driver ends the sweep, and a resume goes on with the trial.
-        tell({"outcome": DISK_REFUSED, "reason": str(error)})
+        send(DiskRefused(facts, str(error)))
         raise
     except Exception as error:
         # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
-        tell({"outcome": "FAILED", "reason": failure(error)})
+        send(Ended(facts, TrialState.FAILED, failure(error)))
         raise
     finally:
         watch.close()
         release_memory()
-    tune.report({"outcome": outcome.state, "reason": outcome.reason, "facts": facts})
+    tune.report({KEY: Ended(facts, outcome.state, outcome.reason)})

@@ -47,7 +47,7 @@ class Keeper:
         """Remove the checkpoints of ended trials that are not among the best. wanted: those that stay nevertheless."""
         if self.num_kept is None:
             return
-        ended = [trial for trial in trials if trial.state != "RUNNING"]
+        ended = [trial for trial in trials if trial.state.is_over]
         for trial in ranked(ended, self.record.objective)[self.num_kept :]:
             if trial.number in self._done:
                 continue

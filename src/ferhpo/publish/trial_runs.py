@@ -14,6 +14,7 @@ from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.scoring.collapse import collapse
 from ferhpo.space import Space
+from ferhpo.states import RunState
 from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -95,7 +96,7 @@ class TrialRuns:
         on_close: called with each trial whose run was closed here
         """
         for trial in trials:
-            if not trial.reports and trial.state == "RUNNING":
+            if not trial.reports and not trial.state.is_over:
                 continue
             if not self.tracker.was_opened(trial.number):
                 self.open(trial)
@@ -105,11 +106,11 @@ class TrialRuns:
                 self.tracker.log_epoch(trial.number, int(row[self.unit]), metrics)
             for fold, epochs in enumerate(trial.fold_epochs):
                 self.log_fold(trial.number, fold, epochs)
-            if trial.state != "RUNNING" and not self.tracker.was_closed(trial.number, trial.state):
+            if trial.state.is_over and not self.tracker.was_closed(trial.number, trial.state):
                 self.close(trial)
                 on_close(trial)
 
-    def interrupt(self, trials: Iterable[TrialRecord], state: str, reason: str) -> None:
+    def interrupt(self, trials: Iterable[TrialRecord], state: RunState, reason: str) -> None:
         """Close each run that is open: the sweep ends before its trials.
 
         state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
@@ -117,7 +118,7 @@ class TrialRuns:
         for trial in trials:
             if not self.tracker.was_opened(trial.number) or self.tracker.was_closed(trial.number):
                 continue
-            if trial.state == "RUNNING":
+            if not trial.state.is_over:
                 self.tracker.close_trial(trial.number, state, {"ferhpo.reason": reason})
                 continue
             try:  # an end that the study has, and that was cut off on its way here

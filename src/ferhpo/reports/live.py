@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import FerhpoError
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker
@@ -28,13 +29,13 @@ class Drawing:
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Have a trial's figures drawn, if it is complete."""
-        if self.is_on and trial.state == "COMPLETE":
+        if self.is_on and trial.state == TrialState.COMPLETE:
             self._submitted[trial.number] = self._thread.submit(self._draw_trial, trial)
             self._jobs.append(self._submitted[trial.number])
 
     def is_drawn(self, trial: TrialRecord) -> bool:
         """Whether a trial has all figures that it gets."""
-        if not self.is_on or trial.state != "COMPLETE":
+        if not self.is_on or trial.state != TrialState.COMPLETE:
             return True
         job = self._submitted.get(trial.number)
         return (self._folder(trial) / CURVES).exists() if job is None else job.done()

@@ -16,6 +16,7 @@ from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.sweep.leaderboard import findings
 from ferhpo.reports.trial import classes, collapse, confusion, curves
+from ferhpo.states import TrialState
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.sweep import Sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -83,8 +84,8 @@ def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None =
         found = findings(record, record.leaderboard(), counts)
         if is_quick:
             missing.append(f"Made at the end of the sweep; ferhpo report {record.name} makes the whole page.")
-        if counts["RUNNING"]:
-            found.append(f"{plural(counts['RUNNING'], 'trial')} had not ended when this page was made.")
+        if counts[TrialState.RUNNING]:
+            found.append(f"{plural(counts[TrialState.RUNNING], 'trial')} had not ended when this page was made.")
         return Page(f"Sweep {record.name}", found, _facts(record), parts, missing)
 
     return _write(record, make, Path(FOLDER), out)

@@ -12,6 +12,8 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from ferhpo.states import TrialState
+
 # Okabe and Ito, "Color Universal Design", 2008; black last, for lines of reference
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 SEQUENTIAL = "cividis"  # for matrices and maps: even in lightness, the same to all eyes
@@ -20,12 +22,12 @@ COLUMN_INCHES = 4.1  # a figure of this width needs no scrolling on a phone, and
 SMALL_INCHES = 3.1  # two or three of these stand side by side on a desk
 # How a trial's state is drawn: colour, marker, and the marker's area in points squared
 STATE_MARKS = {
-    "COMPLETE": (COLOURS[0], "o", 30),
-    "PRUNED": (COLOURS[1], "v", 26),
-    "RUNNING": (COLOURS[4], "s", 22),
-    "INFEASIBLE": (COLOURS[3], "X", 40),
-    "DIVERGED": (COLOURS[7], "P", 40),
-    "FAILED": (COLOURS[5], "X", 40),
+    TrialState.COMPLETE: (COLOURS[0], "o", 30),
+    TrialState.PRUNED: (COLOURS[1], "v", 26),
+    TrialState.RUNNING: (COLOURS[4], "s", 22),
+    TrialState.INFEASIBLE: (COLOURS[3], "X", 40),
+    TrialState.DIVERGED: (COLOURS[7], "P", 40),
+    TrialState.FAILED: (COLOURS[5], "X", 40),
 }
 MOST_VECTOR_MARKS = 400  # above this a figure is smaller, and quicker to show, as pixels
 _SETTINGS: Any = {

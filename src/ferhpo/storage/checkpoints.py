@@ -22,7 +22,7 @@ def num_kept(config: Mapping[str, Any]) -> int | None:
 def best_checkpoint(record: Sweep, trial: TrialRecord) -> Path:
     """Where the network that stands for a trial lies. Raises SweepError where the sweep has removed it."""
     path, keep = record.kept_folder(trial.number) / BEST, num_kept(record.config)
-    if keep is not None and not path.exists() and trial.state != "RUNNING" and trial.best_epoch is not None:
+    if keep is not None and not path.exists() and trial.state.is_over and trial.best_epoch is not None:
         where = "; its MLflow run has it under checkpoint/" if record.config["tracking"]["uri"] != "none" else ""
         raise SweepError(
             f"{path} does not exist: keep_checkpoints is {keep}, and trial {trial.number} was not among the best{where}"

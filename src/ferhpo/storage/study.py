@@ -14,7 +14,8 @@ from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import TrialState as OptunaState
 
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD
@@ -22,6 +23,7 @@ from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample, Space
+from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.trial_record import TrialRecord, record_of
@@ -30,11 +32,11 @@ STUDY_NAME = "sweep"
 # How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
 # that is violated: measured, that halves the further infeasible asks.
 OPTUNA_STATES = {
-    "COMPLETE": TrialState.COMPLETE,
-    "PRUNED": TrialState.PRUNED,
-    "INFEASIBLE": TrialState.PRUNED,
-    "DIVERGED": TrialState.PRUNED,
-    "FAILED": TrialState.FAIL,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.INFEASIBLE: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
 }
 FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
 
@@ -106,7 +108,7 @@ class SweepStudy:
         """The record of a trial; an ended one does not change, and is made once."""
         if trial.number not in self._ended:
             record = record_of(trial, self.objective)
-            if record.state == "RUNNING":
+            if not record.state.is_over:
                 return record
             self._ended[trial.number] = record
         return self._ended[trial.number]
@@ -117,13 +119,13 @@ class SweepStudy:
 
     def interrupted(self) -> list[int]:
         """Numbers of trials that were asked and have not ended."""
-        return [trial.number for trial in self._frozen() if trial.state == TrialState.RUNNING]
+        return [trial.number for trial in self._frozen() if trial.state == OptunaState.RUNNING]
 
     def best(self) -> TrialRecord | None:
         """The best COMPLETE trial; the earlier one wins a tie."""
         best: TrialRecord | None = None
         for trial in self.trials():
-            if trial.state == "COMPLETE" and trial.value is not None:
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
                 better = best is None or self.objective.is_better(trial.value, best.value)
                 best = trial if better else best
         return best
@@ -148,7 +150,7 @@ class SweepStudy:
         self._storage.create_new_trial(
             self._study_id,
             template_trial=create_trial(
-                state=TrialState.RUNNING,
+                state=OptunaState.RUNNING,
                 params=drawn.params,
                 distributions=drawn.distributions,
                 user_attrs=attrs,
@@ -160,7 +162,7 @@ class SweepStudy:
     def _take(self, number: int) -> TrialRecord:
         """A listed trial: nothing is drawn, so Optuna learns of no parameter."""
         attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
-        asked = create_trial(state=TrialState.RUNNING, user_attrs=attrs)
+        asked = create_trial(state=OptunaState.RUNNING, user_attrs=attrs)
         self._storage.create_new_trial(self._study_id, template_trial=asked)
         self._memory.add_trial(asked)
         return self.trial(number)
@@ -196,26 +198,26 @@ class SweepStudy:
     def finish(
         self,
         number: int,
-        state: str,
+        state: TrialState,
         reason: str = "",
         seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> TrialRecord:
         """Tell how a trial ended. `extra` is what else a reader may want of it, as its number of parameters."""
-        if state == "COMPLETE" and self.trial(number).value is None:
-            state, reason = "FAILED", "ended without a report"
+        if state == TrialState.COMPLETE and self.trial(number).value is None:
+            state, reason = TrialState.FAILED, "ended without a report"
         outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
         for storage, trial_id in self._both(number):
             storage.set_trial_user_attr(trial_id, "outcome", outcome)
         self._tell(number, state)
         return self.trial(number)
 
-    def _tell(self, number: int, state: str) -> None:
-        infeasible = 1.0 if state in ("INFEASIBLE", "DIVERGED") else 0.0
+    def _tell(self, number: int, state: TrialState) -> None:
+        infeasible = 1.0 if state in (TrialState.INFEASIBLE, TrialState.DIVERGED) else 0.0
         value = self.trial(number).value
-        values = [value] if state == "COMPLETE" and value is not None else None
+        values = [value] if state == TrialState.COMPLETE and value is not None else None
         for storage, trial_id in self._both(number):
-            if state != "FAILED":
+            if state != TrialState.FAILED:
                 storage.set_trial_system_attr(trial_id, "constraints:infeasible", infeasible)
             storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
 
@@ -225,14 +227,14 @@ class SweepStudy:
         Samplers rank a pruned trial by its last intermediate value: without it the next ask would be another one.
         """
         for trial in self._frozen():
-            if trial.state != TrialState.RUNNING:
+            if trial.state != OptunaState.RUNNING:
                 continue
             for report in self.trial(trial.number).reports:
                 count = int(report[FOLD if FOLD in report else EPOCH])
                 if count not in trial.intermediate_values:
                     self._report_value(trial.number, count, report[self.objective.metric])
             if "outcome" in trial.user_attrs:
-                self._tell(trial.number, trial.user_attrs["outcome"]["state"])
+                self._tell(trial.number, TrialState(trial.user_attrs["outcome"]["state"]))
 
     def _study_attrs(self) -> dict[str, Any]:
         return self._memory._storage.get_study_system_attrs(self._memory._study_id)

@@ -25,6 +25,7 @@ from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
+from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.provenance import git_state, versions
 from ferhpo.storage.trial_record import TrialRecord, read_trials
@@ -84,7 +85,7 @@ class Sweep:
     def best(self) -> TrialRecord | None:
         """The best COMPLETE trial; None where there is none."""
         first = next(iter(self.leaderboard()), None)
-        return first if first is not None and first.state == "COMPLETE" else None
+        return first if first is not None and first.state == TrialState.COMPLETE else None
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
@@ -106,7 +107,7 @@ def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRec
         trials,
         key=lambda trial: (
             trial.value is None,
-            trial.state != "COMPLETE",
+            trial.state != TrialState.COMPLETE,
             sign * trial.value if trial.value is not None else 0.0,
             trial.number,
         ),

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
 
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD, KEPT_FOLD
 from ferhpo.errors import SweepError
 from ferhpo.space import Sample
+from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, load_journal, naming_damage
 
 
@@ -35,7 +37,7 @@ class TrialRecord:
     """
 
     number: int
-    state: str
+    state: TrialState
     sample: Sample
     seed: int
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -92,7 +94,9 @@ def record_of(trial: FrozenTrial, objective: Objective) -> TrialRecord:
     outcome = attrs.get("outcome", {})
     return TrialRecord(
         number=trial.number,
-        state="RUNNING" if trial.state == TrialState.RUNNING else outcome.get("state", trial.state.name),
+        state=TrialState.RUNNING
+        if trial.state == OptunaState.RUNNING
+        else TrialState(outcome.get("state", trial.state.name)),
         sample=attrs["sample"],
         seed=attrs["seed"],
         epochs=epochs,

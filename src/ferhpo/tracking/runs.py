@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from requests import HTTPError
 
 from ferhpo.errors import TrackingError
+from ferhpo.states import RunState
 from ferhpo.tracking.models import log_model
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.spool import REJECTED, Record, Shipped
@@ -35,7 +36,6 @@ MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # MLflow's limits for one lo
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _TOO_LARGE = 413  # HTTP's word for a file that a server, or a proxy before it, will never take
 _NUM_REFUSED = 8  # values of a batch refused one by one, and none taken: then the rest of it is refused too
-_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "FINISHED", "STOPPED": "KILLED"}  # every other state is FAILED
 _PARENT = ""
 
 Item = tuple[int, Metric | Param | RunTag]
@@ -87,7 +87,7 @@ class RunWriter:
             self._add(run, record, (Metric(key, value, time_ms, record["step"]) for key, value in values))
         elif op == "close":
             self._flush(run)
-            self.client.set_terminated(self.shipped.runs[run], _STATUS.get(record["state"], "FAILED"), time_ms)
+            self.client.set_terminated(self.shipped.runs[run], RunState(record["state"]).mlflow_status, time_ms)
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._remove_twins(in_doubt)
         elif op == "fold":
@@ -109,7 +109,7 @@ class RunWriter:
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
         if run_id is not None and not self._run_is_gone(run_id):
-            self.client.update_run(run_id, status="RUNNING")
+            self.client.update_run(run_id, status=RunState.RUNNING.mlflow_status)
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
             if run != _PARENT:
@@ -151,7 +151,7 @@ class RunWriter:
             time_ms -= round(1000 * row.get("epoch_seconds", 0.0))
         self._open_run(run, {**record, "time_ms": time_ms})
         # Without the tag ferhpo.sweep_id: the sweep's view shows trials.
-        tags = {"ferhpo.fold": str(record["fold"]), "ferhpo.state": "COMPLETE"}
+        tags = {"ferhpo.fold": str(record["fold"]), "ferhpo.state": RunState.COMPLETE}
         self._add(run, record, (RunTag(key, value) for key, value in tags.items()))
         for row, ended_ms in zip(record["epochs"], reversed(times_ms), strict=True):
             values = ((key, value) for key, value in row.items() if key != "epoch")

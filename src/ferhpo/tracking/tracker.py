@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import TrackingError
+from ferhpo.states import RunState, TrialState
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.shipper import Shipper, ship_now
@@ -47,7 +48,7 @@ class Tracker:
         `ferhpo.changed.<parameter>`.
         """
         self._sweep_id = self._sweep_id or uuid.uuid4().hex[:12]
-        tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": "RUNNING"}
+        tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": RunState.RUNNING}
         tags["mlflow.note.content"] = note
         texts = _params(params)
         changed = {key: text for key, text in texts.items() if self._sweep_params.setdefault(key, text) != text}
@@ -63,7 +64,7 @@ class Tracker:
 
     def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the run of a trial, or open it again in a resumed sweep."""
-        tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": "RUNNING"}
+        tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": RunState.RUNNING}
         self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=user_name())
 
     def set_view(
@@ -146,11 +147,11 @@ class Tracker:
             self._append("model", number=number, path=self._stored_path(model_dir))
             self._recorded_models.add(number)
 
-    def close_trial(self, number: int, state: str, tags: Mapping[str, str] | None = None) -> None:
+    def close_trial(self, number: int, state: RunState | TrialState, tags: Mapping[str, str] | None = None) -> None:
         """End the run: COMPLETE and PRUNED are FINISHED in MLflow, STOPPED (by a person) is KILLED, the rest FAILED."""
         self._append("close", number=number, state=state, tags=_tags({**(tags or {}), "ferhpo.state": state}))
 
-    def close_sweep(self, state: str, note: str) -> None:
+    def close_sweep(self, state: RunState, note: str) -> None:
         """End the parent run with what the sweep found, in markdown."""
         self._append("close", state=state, tags=_tags({"ferhpo.state": state, "mlflow.note.content": note}))
 
@@ -177,9 +178,9 @@ class Tracker:
     def close_left_open(self) -> None:
         """End the runs that a driver which was killed left open, as STOPPED, at the time of their last records."""
         for number, state in sorted(self._states.items(), key=lambda item: item[0] is None):  # the parent last
-            if state == "RUNNING":
-                tags = {"ferhpo.state": "STOPPED", "ferhpo.reason": "its driver was killed; resume goes on"}
-                self._append("close", number=number, state="STOPPED", tags=tags, time_ms=self._last_ms[number])
+            if state == RunState.RUNNING:
+                tags = {"ferhpo.state": RunState.STOPPED, "ferhpo.reason": "its driver was killed; can be resumed"}
+                self._append("close", number=number, state=RunState.STOPPED, tags=tags, time_ms=self._last_ms[number])
 
     def ship_now(self) -> int:
         """Ship everything in the calling thread and return the number of records. Raises TrackingError."""
@@ -214,7 +215,7 @@ class Tracker:
     @property
     def is_open(self) -> bool:
         """Whether the sweep's run was opened, and not closed since."""
-        return self._states.get(None) == "RUNNING"
+        return self._states.get(None) == RunState.RUNNING
 
     def was_opened(self, number: int) -> bool:
         """Whether a trial's run was opened, by this process or an earlier one."""
@@ -224,10 +225,10 @@ class Tracker:
         """Whether it was recorded what a trial's run read: the last of what describes it."""
         return number in self._recorded_datasets
 
-    def was_closed(self, number: int, state: str | None = None) -> bool:
+    def was_closed(self, number: int, state: RunState | TrialState | None = None) -> bool:
         """Whether a trial's run was closed since it was last opened, and not only stopped; `state`: as this."""
-        last = self._states.get(number, "RUNNING")
-        return last not in ("RUNNING", "STOPPED") if state is None else last == state
+        last = self._states.get(number, RunState.RUNNING)
+        return last not in (RunState.RUNNING, RunState.STOPPED) if state is None else last == state
 
     def is_shipped(self, number: int) -> bool:
         """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""
@@ -275,7 +276,7 @@ class Tracker:
 
     def _learn_state(self, op: str, fields: Mapping[str, Any]) -> None:
         if op in ("open_sweep", "open_trial", "close"):
-            self._states[fields.get("number")] = fields["state"] if op == "close" else "RUNNING"
+            self._states[fields.get("number")] = fields["state"] if op == "close" else RunState.RUNNING
 
     def _stored_path(self, path: Path) -> str:
         assert self._spool is not None or self.settings.off

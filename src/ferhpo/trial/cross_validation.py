@@ -18,6 +18,7 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.disk import write_json
 from ferhpo.errors import StorageError
 from ferhpo.seeds import derive_seed
+from ferhpo.states import TrialState
 from ferhpo.trial.load_data import fold_data
 from ferhpo.trial.run import Outcome, run_trial
 
@@ -54,7 +55,7 @@ def cross_validate(
             with _named(fold):
                 count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
                 done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, count)
-            if outcome.state != "COMPLETE":
+            if outcome.state != TrialState.COMPLETE:
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
             on_start(done["facts"])
@@ -63,7 +64,7 @@ def cross_validate(
         best_rows.append(best)
         num_before += len(done["epochs"])
         report(fold + 1, running_means(best_rows, objective.metric), done["epochs"])
-    return Outcome("COMPLETE")
+    return Outcome(TrialState.COMPLETE)
 
 
 def runner_of(config: Mapping[str, Any]) -> Callable[..., Outcome]:
@@ -102,7 +103,7 @@ def _train_fold(
         num_threads,
     )
     result = {"facts": facts, "epochs": epochs}
-    if outcome.state == "COMPLETE":
+    if outcome.state == TrialState.COMPLETE:
         try:
             write_json(folder / FOLD_RESULT, result)
         except OSError as error:

@@ -19,6 +19,7 @@ from ferhpo.config.model_section import given_features, is_estimator
 from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
+from ferhpo.states import TrialState
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ Report = Callable[[int, dict[str, float]], None]
 class Outcome:
     """How a trial ended: COMPLETE, INFEASIBLE or DIVERGED, and why; `result` of a complete one."""
 
-    state: str
+    state: TrialState
     reason: str = ""
     result: "FitResult | None" = field(default=None, repr=False)
 
@@ -133,7 +134,7 @@ def run_trial(
                 report=report,
                 on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
-            return Outcome("COMPLETE", result=fitted)
+            return Outcome(TrialState.COMPLETE, result=fitted)
         on_start({**facts(config, network, data), **restarted})
         result = fit(
             network,
@@ -149,18 +150,18 @@ def run_trial(
             report=report,
         )
     except Infeasible as error:
-        return Outcome("INFEASIBLE", str(error))
+        return Outcome(TrialState.INFEASIBLE, str(error))
     except Diverged as error:
-        return Outcome("DIVERGED", str(error))
+        return Outcome(TrialState.DIVERGED, str(error))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         # The traceback's frames hold the tensors: let them go before anyone asks for memory again.
         traceback.clear_frames(error.__traceback__)
-        return Outcome("INFEASIBLE", f"out of memory: {first_line(error)}")
+        return Outcome(TrialState.INFEASIBLE, f"out of memory: {first_line(error)}")
     finally:
         release_memory()
-    return Outcome("COMPLETE", result=result)
+    return Outcome(TrialState.COMPLETE, result=result)
 
 
 def failure(error: Exception) -> str:

@@ -12,6 +12,7 @@ from ferhpo.publish.models import export, register
 from ferhpo.reports.live import Drawing
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv, sweep_note
 from ferhpo.reports.trial.collapse import collapse_warnings
+from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import has_checkpoint
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -23,7 +24,7 @@ SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach ML
 
 def is_exported(trial: TrialRecord, settings: TrackingSettings) -> bool:
     """Whether the end of the sweep will make a loadable model of a trial, be it the best or not."""
-    return settings.models == "all" and trial.state == "COMPLETE"
+    return settings.models == "all" and trial.state == TrialState.COMPLETE
 
 
 def finish(
@@ -50,7 +51,7 @@ def finish(
         metrics = {f"best_{record.objective.metric}": best.value, "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
     note = sweep_note(record, board, counts)
-    tracker.close_sweep("COMPLETE" if finished else "STOPPED", note)
+    tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
     drawing.sweep_ended()  # while the models are shipped
     tracker.flush(SHIP_SECONDS)
     registered, failed = _register(record, best if finished else None, tracker, settings)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ferhpo.data.dataset import FaceData
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
@@ -21,7 +22,7 @@ class SweepResult:
     """
 
     sweep: Sweep
-    counts: dict[str, int]
+    counts: dict[TrialState, int]
     finished: bool
     best: TrialRecord | None
     registered: tuple[str, int] | None = None

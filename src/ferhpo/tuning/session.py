@@ -11,6 +11,7 @@ from ferhpo.errors import StorageError, first_line
 from ferhpo.publish import sweep_run
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.reports.live import Drawing
+from ferhpo.states import RunState
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import Sweep, save_config
 from ferhpo.storage.trial_record import TrialRecord
@@ -72,7 +73,9 @@ def recording(
 def end_early(record: Sweep, tracker: Tracker, ledger: Ledger | None, error: BaseException) -> None:
     """End the runs in tracking that are open, because of an error or of a person."""
     is_error = isinstance(error, Exception)
-    state, why = ("FAILED", first_line(error)) if is_error else ("STOPPED", "stopped by a person; resume goes on")
+    state, why = RunState.STOPPED, "interrupted by the user; can be resumed"
+    if is_error:
+        state, why = RunState.FAILED, first_line(error)
     runs = TrialRuns(record, record.space(), tracker) if ledger is None else ledger.runs
     runs.interrupt(record.trials(), state, str(error) if is_error else why)
     tracker.close_sweep(state, f"**{record.name}** ended before its trials: {why}")

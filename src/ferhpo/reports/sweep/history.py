@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import value_of
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import plural
@@ -42,7 +43,7 @@ def best_so_far(record: Sweep, trials: list[TrialRecord]) -> list[tuple[int, flo
     """(number, value) of each complete trial that was better than all complete ones before it."""
     steps: list[tuple[int, float]] = []
     for trial in trials:
-        if trial.state != "COMPLETE" or trial.value is None:
+        if trial.state != TrialState.COMPLETE or trial.value is None:
             continue
         if record.objective.is_better(trial.value, steps[-1][1] if steps else None):
             steps.append((trial.number, trial.value))
@@ -61,7 +62,7 @@ def draw_states(axes: Axes, trials: list[TrialRecord]) -> None:
             numbers, values = [trial.number for trial in placed], [value_of(trial) for trial in placed]
             axes.scatter(numbers, values, s=area, c=colour, marker=marker, label=label, zorder=2, linewidth=0)
             label = "_" + label
-        lost = [trial.number for trial in chosen if trial.value is None and state != "RUNNING"]
+        lost = [trial.number for trial in chosen if trial.value is None and state != TrialState.RUNNING]
         if lost:
             on_edge = axes.get_xaxis_transform()
             axes.scatter(
@@ -85,6 +86,6 @@ def _text(record: Sweep, trials: list[TrialRecord], steps: list[tuple[int, float
         f"the best so far changed {plural(len(steps) - 1, 'time')} after the first, and "
         f"{plural(after, 'trial')} came after the last change."
     )
-    if any(trial.value is None and trial.state != "RUNNING" for trial in trials):
+    if any(trial.value is None and trial.state.is_over for trial in trials):
         text += " Marks on the lower edge are trials without a value."
     return text

@@ -36,7 +36,7 @@ MOST_BARS = 20
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw the importances; a sentence alone for fewer than FEWEST_TRIALS trials, None where nothing varies."""
-    trials = [t for t in record.trials() if t.state in ("COMPLETE", "PRUNED") and t.value is not None]
+    trials = [t for t in record.trials() if t.state.has_result and t.value is not None]
     if len(trials) > MOST_TRIALS:
         trials = [trials[place] for place in np.linspace(0, len(trials) - 1, MOST_TRIALS).astype(int)]
     paths = [axis.path for axis in varied(record, trials)]

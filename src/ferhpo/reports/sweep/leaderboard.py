@@ -9,6 +9,7 @@ from ferhpo.errors import first_line
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.trial.collapse import collapse_warnings
 from ferhpo.scoring.collapse import collapse
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import number, plural, sampled_columns
@@ -43,16 +44,16 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     return out.getvalue()
 
 
-def findings(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, int]) -> list[str]:
+def findings(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> list[str]:
     """What the sweep found, in sentences: how many trials ended how, the best, and how far it can be believed."""
     config, metric = record.config, record.objective.metric
     shares = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
     sampler = config["sampler"]["_target_"].rpartition(".")[2]
     told = f" ({shares})" if shares else ""
     lines = [f"{plural(sum(counts.values()), 'trial')}{told}, sampled by {sampler}, seed {config['seed']}."]
-    best = board[0] if board and board[0].state == "COMPLETE" else None
+    best = board[0] if board and board[0].state == TrialState.COMPLETE else None
     if best is not None and best.value is not None:
-        others = [t.value for t in board[1:] if t.state == "COMPLETE" and t.value is not None]
+        others = [t.value for t in board[1:] if t.state == TrialState.COMPLETE and t.value is not None]
         at = f"at epoch {best.best_epoch}"
         if best.folds:
             at = f"the mean of {len(best.folds)} folds (deviation {best.std(metric):.4f})"
@@ -65,16 +66,16 @@ def findings(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, i
     return lines
 
 
-def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[str, int]) -> str:
+def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> str:
     """What the sweep found, in words (markdown)."""
     first, *rest = findings(record, board, counts)
     lines = [f"**{record.name}**: {first}", *rest]
-    best = board[0] if board and board[0].state == "COMPLETE" else None
+    best = board[0] if board and board[0].state == TrialState.COMPLETE else None
     lines += [f"Warning: {warning}." for warning in collapse_warnings(board, best)]
     if best is not None:
         lines += ["", "| hyperparameter | best |", "|---|---|"]
         lines += [f"| {path} | {value} |" for path, value in best.sample.items()]
-    failed = [t for t in board if t.state in ("INFEASIBLE", "DIVERGED", "FAILED")]
+    failed = [t for t in board if t.state.is_failure]
     if failed:
         lines += ["", "Without a result:"]
         lines += [f"- trial {t.number} {t.state.lower()}: {first_line(t.reason)}" for t in failed[:10]]

@@ -16,6 +16,7 @@ from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, su
 from ferhpo.reports.sweep.axes import Axis, short_number, shortened, tick_text, value_of, varied
 from ferhpo.reports.sweep.parallel import thinned
 from ferhpo.reports.trial import confusion
+from ferhpo.states import TrialState
 from ferhpo.storage.checkpoints import kept_confusion
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -33,7 +34,7 @@ Groups = dict[str, list[TrialRecord]]
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw the trials of each optimiser with the confusion matrix of its best, or the trials by value (or third) of its
     settings; None where none of it varies."""
-    trials = [t for t in record.trials() if t.state in ("COMPLETE", "PRUNED") and t.value is not None]
+    trials = [t for t in record.trials() if t.state.has_result and t.value is not None]
     axes_of = [axis for axis in varied(record, trials) if axis.path.partition(".")[0] == SECTION]
     options = [axis for axis in axes_of if axis.path == SECTION]
     compared = {axis.path: grouped(trials, axis) for axis in options or axes_of}
@@ -77,7 +78,7 @@ def _row(record: Sweep, path: str, name: str, chosen: list[TrialRecord]) -> dict
         "hyperparameter": path,
         "value": name,
         "trials": len(chosen),
-        "complete": sum(trial.state == "COMPLETE" for trial in chosen),
+        "complete": sum(trial.state == TrialState.COMPLETE for trial in chosen),
         f"best {record.objective.metric}": best.value,
         "its trial": best.number,
         f"median {record.objective.metric}": statistics.median(values),
@@ -87,7 +88,7 @@ def _row(record: Sweep, path: str, name: str, chosen: list[TrialRecord]) -> dict
 def best_of(record: Sweep, chosen: Sequence[TrialRecord]) -> TrialRecord:
     """The best of some trials that have values, complete ones before others."""
     sign = -1 if record.objective.mode == "max" else 1
-    return min(chosen, key=lambda trial: (trial.state != "COMPLETE", sign * (trial.value or 0.0)))
+    return min(chosen, key=lambda trial: (trial.state != TrialState.COMPLETE, sign * (trial.value or 0.0)))
 
 
 def _draw(record: Sweep, path: str, groups: Groups, folder: Path) -> Path:
@@ -97,7 +98,7 @@ def _draw(record: Sweep, path: str, groups: Groups, folder: Path) -> Path:
     with figure(file, COLUMN_INCHES, 1.3 + 0.62 * len(groups)) as drawn:
         axes = drawn.add_subplot()
         for row, chosen in enumerate(groups.values()):
-            for state in ("PRUNED", "COMPLETE"):
+            for state in (TrialState.PRUNED, TrialState.COMPLETE):
                 colour, marker, area = STATE_MARKS[state]
                 points = [value_of(t) for t in thinned(chosen, MOST_POINTS // len(groups)) if t.state == state]
                 heights = row + random.uniform(-0.16, 0.16, len(points))

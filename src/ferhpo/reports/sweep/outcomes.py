@@ -5,11 +5,12 @@ from pathlib import Path
 
 from ferhpo.errors import first_line
 from ferhpo.reports.panel import Panel, write_table
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import join, plural
 
-WITHOUT_RESULT = ("FAILED", "DIVERGED", "INFEASIBLE")
+WITHOUT_RESULT = (TrialState.FAILED, TrialState.DIVERGED, TrialState.INFEASIBLE)
 MOST_NUMBERS = 8
 
 
@@ -25,9 +26,9 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     counts = Counter(trial.state for trial in lost)
     shares = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
     text = f"{plural(len(lost), 'trial')} of {len(record.trials())} ended without a result: {shares}."
-    if counts["INFEASIBLE"]:
+    if counts[TrialState.INFEASIBLE]:
         text += " Infeasible is a sample that makes no network, or one that needs more memory than there is."
-    if counts["DIVERGED"]:
+    if counts[TrialState.DIVERGED]:
         text += " Diverged is a loss that was no longer finite; a lower learning rate is the usual cure."
     return Panel("Trials without a result", text, tables=(write_table(folder / "outcomes.csv", rows),))
 

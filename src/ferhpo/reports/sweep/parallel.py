@@ -23,7 +23,7 @@ INCHES_AN_AXIS = 0.62
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw the samples of the trials that have a value; None for fewer than two, or where nothing varies."""
-    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state != "RUNNING"]
+    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state.is_over]
     axes_of = varied(record, board)
     if len(board) < 2 or not axes_of:
         return None

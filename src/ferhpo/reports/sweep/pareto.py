@@ -6,6 +6,7 @@ from pathlib import Path
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import log_ticks, value_of
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import plural, short
@@ -16,7 +17,7 @@ COSTS = {"num_parameters": "trainable parameters", "macs": "multiply-accumulates
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw the complete trials and their Pareto fronts; None where fewer than two differ in what they cost."""
-    board = [t for t in record.leaderboard() if t.state == "COMPLETE" and t.value is not None]
+    board = [t for t in record.leaderboard() if t.state == TrialState.COMPLETE and t.value is not None]
     costs = [cost for cost in COSTS if len({t.extra[cost] for t in board if t.extra.get(cost)}) > 1]
     if not costs:
         return None
@@ -55,7 +56,7 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
     path = folder / f"pareto_{cost}{suffix(len(board))}"
     with figure(path, COLUMN_INCHES, 3.4) as drawn:
         axes = drawn.add_subplot()
-        colour, marker, area = STATE_MARKS["COMPLETE"]
+        colour, marker, area = STATE_MARKS[TrialState.COMPLETE]
         others = [trial for trial in board if trial not in best]
         axes.scatter(
             [t.extra[cost] for t in others], [value_of(t) for t in others], s=area, c=colour, marker=marker, alpha=0.6,

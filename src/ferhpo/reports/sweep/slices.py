@@ -10,10 +10,15 @@ from ferhpo.reports.style import COLOURS, SMALL_INCHES, STATE_MARKS, figure, suf
 from ferhpo.reports.sweep.axes import Axis, value_of, varied
 from ferhpo.reports.sweep.history import set_value_scale
 from ferhpo.reports.sweep.parallel import thinned
+from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import join, plural
 
+# The complete trials above the pruned ones, and what failed on top
+DRAWING_ORDER = (
+    TrialState.PRUNED, TrialState.COMPLETE, TrialState.DIVERGED, TrialState.INFEASIBLE, TrialState.FAILED,
+)  # fmt: skip
 MOST_FIGURES = 16
 MOST_POINTS = 400
 JITTER = 0.12  # of the distance between two categories
@@ -21,7 +26,7 @@ JITTER = 0.12  # of the distance between two categories
 
 def panel(record: Sweep, folder: Path) -> Panel | None:
     """Draw a slice of each hyperparameter that varies; None for fewer than two trials with a value."""
-    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state != "RUNNING"]
+    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state.is_over]
     axes_of = varied(record, board)
     if len(board) < 2 or not axes_of:
         return None
@@ -35,7 +40,7 @@ def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> 
     path = folder / f"slice_{axis.path}{suffix(len(board))}"
     with figure(path, SMALL_INCHES, 2.7) as drawn:
         axes = drawn.add_subplot()
-        for state in ("PRUNED", "COMPLETE", "DIVERGED", "INFEASIBLE", "FAILED"):
+        for state in DRAWING_ORDER:
             chosen = [trial for trial in board if trial.state == state and axis.path in trial.sample]
             if chosen:
                 colour, marker, area = STATE_MARKS[state]
@@ -45,7 +50,7 @@ def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> 
                 axes.scatter(
                     x, y, s=area * 0.8, c=colour, marker=marker, label=state.lower(), linewidth=0, alpha=0.85
                 )  # fmt: skip
-        if board[0].state == "COMPLETE" and axis.path in board[0].sample:
+        if board[0].state == TrialState.COMPLETE and axis.path in board[0].sample:
             place = axis.position(board[0].sample[axis.path])
             axes.scatter(
                 place, value_of(board[0]), s=130, facecolor="none", edgecolor=COLOURS[5], linewidth=2, label="best"
@@ -83,7 +88,7 @@ def _text(record: Sweep, board: list[TrialRecord], shown: list[TrialRecord], axe
     edges = [
         f"{axis.path} ({axis.edge(best.sample[axis.path])} value)"
         for axis in axes_of
-        if best.state == "COMPLETE" and axis.path in best.sample and axis.edge(best.sample[axis.path])
+        if best.state == TrialState.COMPLETE and axis.path in best.sample and axis.edge(best.sample[axis.path])
     ]
     if edges:
         text += f" The best trial stands at an end of the space in {join(edges)}: a wider space may hold a better one."
