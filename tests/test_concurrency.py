@@ -159,9 +159,15 @@ def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatc
 
 
 def test_who_only_looks_whether_a_sweep_runs_keeps_no_driver_out(tmp_path):
+    """A driver waits for a lock that is held for a moment, and refuses one that stays."""
     lock = FolderLock(tmp_path)
     threading.Timer(0.2, lock.release).start()
-    FolderLock(tmp_path).release()
+    begin = time.monotonic()
+    driver = FolderLock(tmp_path)
+    assert time.monotonic() - begin >= 0.15, "it waited for the lock"
+    with pytest.raises(SweepError, match="is being run by process"):
+        FolderLock(tmp_path)
+    driver.release()
 
 
 def test_a_sweep_that_cannot_be_read_hides_none_of_the_others_in_the_list(running, capsys):

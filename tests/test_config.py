@@ -96,7 +96,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; there are: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, model, name, num_trials, "
+        "  lr matches no key; there are: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, metrics, model, name, num_trials, "
         "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 

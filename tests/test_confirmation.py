@@ -57,7 +57,7 @@ def test_seeds_are_fresh_the_same_again_and_more_begin_with_the_fewer():
 
 
 def trial(number, value, candidate=None, state="COMPLETE", clean=None, metric="val_acc"):
-    row = {"epoch": 1, metric: value} | ({} if clean is None else {"val_acc_clean": clean})
+    row = {"epoch": 1, metric: value} | ({} if clean is None else {"val_acc_dedup": clean})
     sample = {"optim.lr": number} | ({} if candidate is None else {"confirm.candidate": candidate})
     return TrialRecord(number, state, sample, seed=number, epochs=[row], value=value, best_epoch=1)
 
@@ -165,7 +165,7 @@ def test_what_was_found_in_words():
         "No test images were read: there are none.",
     ]
     heading, first, second = candidates_csv(found).splitlines()
-    assert heading.startswith("rank,trial,sweep_value,n,mean,deviation,low,high,val_acc_clean,luck,lost_seeds,optim.lr")
+    assert heading.startswith("rank,trial,sweep_value,n,mean,deviation,low,high,val_acc_dedup,luck,lost_seeds,optim.lr")
     assert (first.split(",")[:4], second.split(",")[:4]) == (["1", "2", "0.79", "2"], ["2", "7", "0.8", "2"])
     assert "| 1 | 2 | 0.7900 | 0.7700 ± 0.0141 |" in confirmation_note(found)
     assert "0.7700 ± 0.0141" in shown(found)

@@ -60,7 +60,7 @@ def test_validation_is_what_the_trial_had_in_both_lines(place, evaluate):
     found = evaluate("once")
     assert (found.scores.published.n, found.scores.clean.n) == (28, 25)
     assert found.scores.published.acc == kept["val_acc"] == trial.value
-    assert found.scores.clean.acc == kept["val_acc_clean"] == trial.clean_acc
+    assert found.scores.clean.acc == kept["val_acc_dedup"] == trial.clean_acc
     assert found.scores.published.macro_f1 == pytest.approx(kept["val_macro_f1"])
     assert found.scores.published.loss == pytest.approx(kept["val_loss"], rel=1e-5)
     assert found.class_names == CLASSES
@@ -78,7 +78,7 @@ def test_the_leaderboard_has_the_second_line(place):
     from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 
     heading, row = (line.split(",") for line in leaderboard_csv(record.trials(), "val_acc").splitlines())
-    assert float(row[heading.index("val_acc_clean")]) == record.trials()[0].clean_acc
+    assert float(row[heading.index("val_acc_dedup")]) == record.trials()[0].clean_acc
 
 
 def test_each_reading_of_test_images_is_noted_and_the_second_is_told(place, evaluate, capsys):

@@ -216,7 +216,7 @@ def test_a_training_that_exists_is_gone_on_with_by_train(capsys, existing, no_ra
 
 def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     message = refused(capsys, "train", "--resume", "mine", f"output_dir={existing.folder.parent}")
-    assert message == "mine is a sweep; ferhpo sweep --resume mine goes on"
+    assert message == "mine is a sweep. Resume with: ferhpo sweep --resume mine"
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,15 @@ def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     [
         (
             "optim.lr=0.1",
-            "optim.lr cannot change in a resumed sweep, whose trials must be alike; "
-            "num_trials, keep_checkpoints, compute, tracking can",
+            "optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
+            "num_trials, keep_checkpoints, compute, tracking",
         ),
         ("num_trials=0", "num_trials is 0; it must be 1 or more"),
-        ("num_trials=[", "num_trials is [, which is not understood"),
-        ("tracking=none", "tracking is a group, and stays; set its keys, as tracking.uri=none"),
+        ("num_trials=[", "num_trials is [, which is not valid YAML"),
+        (
+            "tracking=none",
+            "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.uri=none",
+        ),
         ("compute.max_concurent=1", "compute.max_concurent matches no key; did you mean compute.max_concurrent?"),
         ("compute.max_concurrent=0", "compute.max_concurrent is 0; it must be 1 or more, or null"),
     ],

@@ -61,7 +61,12 @@ def test_the_fold_is_no_hyperparameter():
 
 
 def test_a_scheduler_may_last_as_long_as_the_folds_however_few_the_epochs():
-    validate.check_composed(compose("demo", ["data.folds=9", "trainer.max_epochs=1", "scheduler.grace_period=9"]))
+    overrides = ["trainer.max_epochs=1", "scheduler.grace_period=9"]
+    composed = compose("demo", ["data.folds=9", *overrides])
+    validate.check_composed(composed)
+    assert (composed.config["scheduler"]["time_attr"], composed.config["scheduler"]["max_t"]) == ("fold", 9)
+    with pytest.raises(ConfigError, match=r"scheduler.grace_period is 9, but trainer.max_epochs is 1"):
+        validate.check_composed(compose("demo", overrides))
 
 
 def test_running_means_are_those_of_the_folds_so_far():

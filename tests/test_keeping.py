@@ -120,10 +120,14 @@ def test_a_file_that_is_renamed_while_it_is_measured_costs_nothing(ended, monkey
     sweep, _ = ended[:2]
     keeper = Keeper(sweep, lambda trial: True, free_bytes=lambda folder: 0)
     folder = sweep.trial_folder(0)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / ".curves.png.half").symlink_to(folder / "gone")
+    (folder / "last.ckpt").write_bytes(bytes(7_000_000))
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     keeper.measure(0)
+    with pytest.raises(StorageError, match="the next trials may need 22 MB"):  # three copies, and a start
+        keeper.check_space(num_slots=1)
 
 
 def test_a_checkpoint_stays_until_the_store_has_it(ended):

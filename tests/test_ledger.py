@@ -9,6 +9,7 @@ from ferhpo.config import Objective
 from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import STOP, Ledger
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler
+from ferhpo.errors import FailuresError
 from ferhpo.publish.sync import sync
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import load_sweep, tracking_settings
@@ -282,7 +283,7 @@ def test_a_run_that_a_kill_left_half_described_is_described_at_the_resume(tmp_pa
         tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
         tracker.open_sweep("sweep", {}, {}, "")
 
-        def describe(trial, config, tracker=tracker, is_whole=is_whole):
+        def describe(trial, tracker=tracker, is_whole=is_whole):
             described.append(trial.number)
             tracker.log_text(trial.number, "...", "config.yaml")
             if is_whole:
@@ -333,11 +334,16 @@ def test_a_lost_worker_is_told_in_a_line(ledger_of_one, caplog):
 
 
 def test_a_sweep_whose_trials_all_failed_has_ended(ledger_of_one):
-    """There is nothing to mend and go on with."""
+    """The same failure stops a sweep that has trials left."""
     ledger, _ = ledger_of_one("compute.stop_after_failures=1", "compute.max_retries=0")
     ledger.lost(0, "killed")
-    ledger.check_first_failures()
     assert ledger.is_finished
+    ledger.check_first_failures()
+    ledger.num_trials = 2
+    with pytest.raises(
+        FailuresError, match="the first 1 trials all failed: worker lost 1 times: killed; fix the cause"
+    ):
+        ledger.check_first_failures()
 
 
 @pytest.mark.parametrize("way", ["by the ledger", "before there is one"])

@@ -54,9 +54,15 @@ def test_without_a_grace_the_first_signal_stops():
 
 
 def test_a_notice_that_was_in_time_leaves_no_timer():
-    with StopNotice(0.05, at_once=stop):
-        send()
-    time.sleep(0.1)  # a signal now would end this process
+    later = []
+    before = signal.signal(signal.SIGTERM, lambda *_: later.append("signal"))
+    try:
+        with StopNotice(0.05, at_once=stop) as notice:
+            send()
+        time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (notice.num_heard, later) == (1, []), "the timer of the grace was canceled"
 
 
 def test_in_a_thread_of_its_own_it_hears_nothing():

@@ -138,8 +138,8 @@ def test_resume_refuses_to_change_what_makes_trials_alike(done):
     with pytest.raises(ConfigError) as caught:
         ferhpo.sweep("tiny", [f"output_dir={done[1]}", "optim.lr=1"], resume=True)
     assert str(caught.value) == (
-        "--resume tiny: optim.lr cannot change in a resumed sweep, whose trials must be alike; "
-        "num_trials, keep_checkpoints, compute, tracking can"
+        "--resume tiny: optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
+        "num_trials, keep_checkpoints, compute, tracking"
     )
 
 

@@ -142,5 +142,5 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     assert f"{trial.value:.4f} ±{trial.std('val_acc'):.4f}" in capsys.readouterr().out
     (board,) = (tmp_path / "mlruns/artifacts").glob("*/artifacts/leaderboard.csv")
     heading, row = board.read_text().splitlines()
-    assert heading.startswith("trial,state,value,val_acc_clean,std,folds,")
+    assert heading.startswith("trial,state,value,val_acc_dedup,std,folds,")
     assert row.startswith(f"0,COMPLETE,{trial.value},{trial.clean_acc},{trial.std('val_acc')},2,")

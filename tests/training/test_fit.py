@@ -24,7 +24,7 @@ from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
-from ferhpo.training.fit import parameter_groups
+from ferhpo.training.module import parameter_groups
 
 METRICS = [
     "train_loss",
@@ -32,11 +32,11 @@ METRICS = [
     "val_loss",
     "val_acc",
     "val_macro_f1",
+    "val_acc_dedup",
     "lr",
     "epoch_seconds",
     "images_per_second",
     "device_memory_mb",
-    "val_acc_clean",
 ]
 MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
 RunFit = Callable[..., Any]

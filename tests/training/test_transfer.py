@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import make_network
 
-from ferhpo.training.fit import parameter_groups
+from ferhpo.training.module import parameter_groups
 from ferhpo.training.settings import TrainerSettings
 
 

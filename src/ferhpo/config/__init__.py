@@ -2,7 +2,8 @@
 
 compose.py        files and overrides to one configuration; the only user of Hydra
 composed.py       Composed: the result
-settings.py       the sections that ferhpo itself reads: compute, objective
+settings.py       the section `compute`
+run_config.py     RunConfig: the sections that ferhpo itself reads, typed
 files.py          where configuration files are searched for
 targets.py        what a `_target_` may name, and how it is called
 folds.py          what cross-validation changes in a configuration
@@ -13,6 +14,7 @@ rules.py          rules between sections
 
 from ferhpo.config.composed import Composed
 from ferhpo.config.files import GROUPS
-from ferhpo.config.settings import ComputeSettings, Objective
+from ferhpo.config.settings import ComputeSettings
+from ferhpo.scoring.objective import Objective
 
 __all__ = ["GROUPS", "Composed", "ComputeSettings", "Objective"]

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ferhpo.config.files import GROUPS
-from ferhpo.config.settings import Objective
 from ferhpo.errors import ConfigError
+from ferhpo.keys import nearest
+from ferhpo.scoring.metrics import objective_names
+from ferhpo.scoring.objective import Objective
 from ferhpo.space import Space, lint
 
 
@@ -49,13 +51,20 @@ def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(config.get(section), Mapping):
             shown = f"is {config[section]!r:.60}" if section in config else "is missing"
             yield f"{section} {shown}, and it is a section with keys; a file begins with `defaults: [config, _self_]`"
+    if not isinstance(config.get("metrics") or {}, Mapping):
+        shown = f"{config['metrics']!r:.60}"
+        yield f"metrics is {shown}; it must be a section, e.g. {{kappa: {{_target_: my_metrics.kappa}}}}"
+        return
     folder = config.get("output_dir")
     if not isinstance(folder, str) or not folder or "\0" in folder:
         yield f"output_dir is {folder!r:.60}; it must be the name of a folder, as mlruns"
     if not isinstance(config.get("space") or {}, Mapping):
         yield f"space is {config['space']!r:.60}; it must be a section, as {{optim: {{lr: {{low: 0.001, high: 0.1}}}}}}"
     if isinstance(config.get("objective"), Mapping):
+        names = objective_names(config.get("metrics") or ())
         try:
-            Objective(**config["objective"])
+            metric = Objective(**config["objective"]).metric
+            if metric not in names:
+                raise ValueError(f"metric is {metric}; {nearest(metric, names)}")
         except (TypeError, ValueError) as error:
             yield f"objective.{error}"

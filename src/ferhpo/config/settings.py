@@ -1,10 +1,7 @@
 """The `compute` and `objective` sections."""
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from ferhpo.keys import nearest
 
 
 @dataclass(frozen=True)
@@ -54,37 +51,3 @@ class ComputeSettings:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a sweep optimises: a metric of the epochs, and `max` or `min`."""
-
-    metric: str = "val_acc"
-    mode: str = "max"
-
-    METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1")
-
-    def __post_init__(self) -> None:
-        if self.metric not in self.METRICS:
-            raise ValueError(f"metric is {self.metric}; {nearest(self.metric, self.METRICS)}")
-        if self.mode not in ("max", "min"):
-            raise ValueError(f"mode is {self.mode}; it must be max or min")
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` beats `than`."""
-        return than is None or (value > than if self.mode == "max" else value < than)
-
-    def best_row(self, rows: Iterable[Mapping[str, float]]) -> Mapping[str, float] | None:
-        """The epoch whose checkpoint is kept: the best of some rows of metrics, the first of equal ones.
-
-        Rows without the metric, or where it is not a number, do not count; None where no row does.
-        """
-        best: Mapping[str, float] | None = None
-        for row in rows:
-            value = row.get(self.metric)
-            if value is None or value != value:
-                continue
-            if best is None or self.is_better(value, best[self.metric]):
-                best = row
-        return best

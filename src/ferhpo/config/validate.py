@@ -5,7 +5,7 @@ Heavy packages are imported inside the functions: `ferhpo --help` loads none of 
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = No
 
 TOP_KEYS = {
     "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
-    "name", "seed", "num_trials", "keep_checkpoints", "objective", "output_dir", "allowed_targets", "space",
+    "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "output_dir", "allowed_targets", "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 # Arguments that the program gives, so that a configuration need not.
@@ -79,6 +79,8 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             own += [f"space.{section}.options has {option}: {fault}" for fault in _bind(section, values, allowed)]
         broken |= {section} if own else set()
         faults += own
+    for name, section in (config.get("metrics") or {}).items():
+        faults += _bind(f"metrics.{name}", section, allowed, given={"found"})
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
@@ -104,8 +106,8 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     return list(dict.fromkeys(faults)), warnings
 
 
-def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
-    """Faults of a section against the signature of its `_target_`."""
+def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None) -> Iterator[str]:
+    """Faults of a section against the signature of its `_target_`. given: arguments that the program passes"""
     if not isinstance(values, Mapping) or "_target_" not in values:
         yield f"{section} has no _target_"
         return
@@ -121,7 +123,7 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
             "be exact; use scheduler=asha, hyperband or median"
         )
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    given = GIVEN.get(section, set())
+    given = GIVEN.get(section, set()) if given is None else given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
     for key, value in values.items():
         if key == "_target_":

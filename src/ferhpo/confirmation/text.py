@@ -81,7 +81,7 @@ def candidates_csv(found: Found) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     numbers = ["n", "mean", "deviation", "low", "high"]
-    writer.writerow(["rank", "trial", "sweep_value", *numbers, "val_acc_clean", "luck", "lost_seeds", *names])
+    writer.writerow(["rank", "trial", "sweep_value", *numbers, "val_acc_dedup", "luck", "lost_seeds", *names])
     for candidate in found["candidates"]:
         score, clean, luck = (candidate[key] or {} for key in ("score", "clean", "luck"))
         row = [candidate["rank"], candidate["trial"], candidate["sweep_value"], *(score.get(key) for key in numbers)]

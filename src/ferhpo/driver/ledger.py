@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ferhpo.config import ComputeSettings
 from ferhpo.config.folds import EPOCH, num_reports, report_unit
 from ferhpo.config.model_section import is_estimator
 from ferhpo.errors import FailuresError, first_line
@@ -28,18 +27,6 @@ log = logging.getLogger("ferhpo.sweep")
 
 CONTINUE, STOP = "CONTINUE", "STOP"
 TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "val_acc_clean",
-    "val_macro_f1",
-    "lr",
-    "epoch_seconds",
-    "images_per_second",
-    "device_memory_mb",
-)
 
 
 class Ledger:
@@ -52,14 +39,14 @@ class Ledger:
         tracker: Any,
         num_trials: int | None,
         on_event: Callable[["Ledger"], None] = lambda ledger: None,
-        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_new_trial: Callable[[TrialRecord], None] = lambda trial: None,
         on_end: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
-        self.compute = ComputeSettings(**sweep.config["compute"])
+        self.compute = sweep.run_config.compute
         self.on_event, self.on_end = on_event, on_end
         self.space = study.space
-        self.runs = TrialRuns(sweep, study.space, tracker, on_new_trial)
+        self.runs = TrialRuns(sweep, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
         is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
@@ -138,21 +125,15 @@ class Ledger:
         if known and count <= known[-1][self.unit]:
             return CONTINUE
         decision = decide()
-        kept = self._kept(metrics)
         if fold_epochs is None:
-            self.study.record_epoch(number, count, kept, decision)
-            self.tracker.log_epoch(number, count, kept)
+            self.study.record_epoch(number, count, metrics, decision)
+            self.tracker.log_epoch(number, count, metrics)
         else:
-            epochs = [{EPOCH: row[EPOCH], **self._kept(row)} for row in fold_epochs]
-            self.study.record_fold(number, count, kept, epochs, decision)
-            self.tracker.log_epoch(number, count, kept)
-            self.runs.log_fold(number, count - 1, epochs)
+            self.study.record_fold(number, count, metrics, fold_epochs, decision)
+            self.tracker.log_epoch(number, count, metrics)
+            self.runs.log_fold(number, count - 1, fold_epochs)
         self.on_event(self)
         return decision
-
-    def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        names = (*METRICS, f"{self.study.objective.metric}_std")
-        return {key: float(metrics[key]) for key in names if key in metrics}
 
     def _has_all(self, trial: TrialRecord) -> bool:
         return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports
@@ -163,7 +144,7 @@ class Ledger:
 
     def _state_after_stop(self, trial: TrialRecord) -> TrialState:
         # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
-        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
+        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(trial.config["model"])
         return TrialState.COMPLETE if is_whole or self._has_all(trial) else TrialState.PRUNED
 
     def notice(self) -> None:

@@ -133,7 +133,7 @@ class StudySearcher(_Unsaved, Searcher):
         return {
             "number": trial.number,
             "seed": trial.seed,
-            "config": self.ledger.space.apply(trial.sample),
+            "config": trial.config,
             "folder": str(self.ledger.sweep.trial_folder(trial.number)),
         }
 

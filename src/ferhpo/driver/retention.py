@@ -15,8 +15,8 @@ from pathlib import Path
 from ferhpo.disk import START_BYTES
 from ferhpo.errors import StorageError
 from ferhpo.storage.checkpoints import LAST, num_kept
-from ferhpo.storage.sweep import Sweep, ranked
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord, ranked
 
 # A running trial writes its next checkpoints beside the old ones, and its best once more into MLflow's store.
 COPIES = 3

@@ -11,7 +11,7 @@ def export(record: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str
     from ferhpo.inference.export import export_model
 
     checkpoint, folder = best_checkpoint(record, trial), record.kept_folder(trial.number)
-    config = record.trial_config(trial)
+    config = trial.config
     # Of a cross-validated trial the means over its folds: those of the kept fold alone would be luck.
     scores = trial.folds[-1] if trial.folds else next(r for r in trial.epochs if r["epoch"] == trial.best_epoch)
     out = export_model(checkpoint, config["model"], folder / "model", data_digest, scores)

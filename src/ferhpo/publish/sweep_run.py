@@ -46,11 +46,11 @@ def open_sweep(record: Sweep, tracker: Tracker, data: FaceData) -> None:
         tracker.set_view(record.name, metric, mode, names, (f"{metric}_std", *CURVES), beside="num_folds")
 
 
-def open_trial(record: Sweep, tracker: Tracker, trial: TrialRecord, config: Mapping[str, Any], data: FaceData) -> None:
+def open_trial(record: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
     """What a trial's run says before its first epoch: tags, its whole configuration, the data set."""
     tracker.set_tags(trial.number, run_tags(record, data))
-    tracker.log_text(trial.number, yaml.safe_dump(dict(config), sort_keys=False), "config.yaml")
-    log_data(tracker, trial.number, config, data)
+    tracker.log_text(trial.number, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
+    log_data(tracker, trial.number, trial.config, data)
 
 
 def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], data: FaceData) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ferhpo.config.compose import hide_password
-from ferhpo.storage.sweep import Sweep, load_sweep, save_config, tracking_settings
+from ferhpo.storage.sweep import Sweep, load_sweep, save_config
 
 if TYPE_CHECKING:
     from ferhpo.tracking import Tracker
@@ -15,13 +15,12 @@ def promote(name: str, alias: str = "champion", version: int | None = None, outp
     from ferhpo.tracking import registry
 
     record = load_sweep(name, output_dir)
-    settings = tracking_settings(record.config)
-    return registry.promote(settings, settings.registered_name(record.name), version, alias)
+    return registry.promote(record.tracking, record.tracking.registered_name(record.name), version, alias)
 
 
 def store_of(name: str, output_dir: str = "mlruns") -> str:
     """The address of the MLflow store of a sweep, without a password."""
-    return tracking_settings(load_sweep(name, output_dir).config).shown_uri
+    return load_sweep(name, output_dir).tracking.shown_uri
 
 
 def sync(name: str, output_dir: str = "mlruns", uri: str | None = None) -> int:
@@ -48,7 +47,7 @@ def ship_and_register(
     if uri is not None:
         section["uri"] = uri
         hide_password(record.config)
-    settings = tracking_settings(record.config)
+    settings = record.tracking
     num_records = ship(record.folder, settings, lambda tracker: _catch_up(record, tracker))
     if section["uri"] != before:
         save_config(record)
@@ -66,4 +65,4 @@ def _catch_up(record: Sweep, tracker: "Tracker") -> None:
     from ferhpo.publish.trial_runs import TrialRuns
 
     opened = [trial for trial in record.trials() if tracker.was_opened(trial.number)]
-    TrialRuns(record, record.space(), tracker).catch_up(opened, on_close=lambda trial: None)
+    TrialRuns(record, tracker).catch_up(opened, on_close=lambda trial: None)

@@ -13,7 +13,7 @@ from ferhpo.config.model_section import is_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.scoring.collapse import collapse
-from ferhpo.space import Space
+from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState
 from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
@@ -27,30 +27,28 @@ ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of w
 class TrialRuns:
     """The runs of a sweep's trials in tracking.
 
-    on_new_trial: called with a trial and its configuration when its run was opened; describes it, its data set last
+    on_new_trial: called with a trial when its run was opened; describes it, its data set last
     """
 
     def __init__(
         self,
         sweep: Sweep,
-        space: Space,
         tracker: Tracker,
-        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_new_trial: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
-        self.sweep, self.space, self.tracker, self.on_new_trial = sweep, space, tracker, on_new_trial
+        self.sweep, self.tracker, self.on_new_trial = sweep, tracker, on_new_trial
         self.unit = report_unit(sweep.config)
 
     def open(self, trial: TrialRecord) -> None:
         """Open a trial's run, or open it again."""
-        config = self.space.apply(trial.sample)
-        self.tracker.open_trial(trial.number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
+        self.tracker.open_trial(trial.number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
         if not self.tracker.was_described(trial.number):
-            self.on_new_trial(trial, config)
+            self.on_new_trial(trial)
 
-    def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
+    def _params(self, trial: TrialRecord) -> dict[str, object]:
         """What was sampled and what was fixed, by dotted path."""
-        sections = ESTIMATOR_SECTIONS if is_estimator(applied["model"]) else PARAM_SECTIONS
-        fixed = dict(leaves({section: applied[section] for section in sections}))
+        sections = ESTIMATOR_SECTIONS if is_estimator(trial.config["model"]) else PARAM_SECTIONS
+        fixed = dict(leaves({section: trial.config[section] for section in sections}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
         groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}
         return {**groups, **fixed, **trial.sample, "seed": trial.seed}
@@ -76,8 +74,8 @@ class TrialRuns:
         """The value, the kept checkpoint and the outcome."""
         if trial.value is not None and trial.best_epoch is not None:
             of = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
-            clean = {} if trial.clean_acc is None else {"best_val_acc_clean": trial.clean_acc}
-            best = {f"best_{self.sweep.objective.metric}": trial.value, **of, **clean}
+            dedup = {} if trial.dedup_acc is None else {f"best_{DEDUP}": trial.dedup_acc}
+            best = {f"best_{self.sweep.objective.metric}": trial.value, **of, **dedup}
             self.tracker.log_metrics(trial.number, best)
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():

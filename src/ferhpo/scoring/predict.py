@@ -26,7 +26,7 @@ class Evaluation:
     """Scores of a network on a split.
 
     loss, acc and macro_f1 (0..1); confusion int64 [classes, classes], rows are true classes; probabilities float32
-    [N, classes] of the images at `indices` of the data set.
+    [N, classes] and labels int64 [N] of the images at `indices` of the data set.
     """
 
     loss: float
@@ -34,6 +34,7 @@ class Evaluation:
     macro_f1: float
     confusion: Tensor
     probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
     indices: NDArray[np.intp]
 
 
@@ -77,6 +78,7 @@ def evaluate(
         macro_f1=float(multiclass_f1_score(predicted, all_labels, data.num_classes, "macro", validate_args=False)),
         confusion=confusion,
         probabilities=all_logits.softmax(1).cpu().numpy(),
+        labels=all_labels.cpu().numpy(),
         indices=indices,
     )
 

@@ -79,6 +79,7 @@ def evaluate_ten_crop(
     finally:
         network.train(was_training)
     probabilities = torch.cat(means).cpu()
-    confusion = confusion_of(probabilities.argmax(1), torch.from_numpy(data.labels[indices]), data.num_classes)
+    labels = data.labels[indices]
+    confusion = confusion_of(probabilities.argmax(1), torch.from_numpy(labels), data.num_classes)
     line = score(probabilities.numpy(), data, indices)
-    return Evaluation(line.loss, line.acc, line.macro_f1, confusion, probabilities.numpy(), indices)
+    return Evaluation(line.loss, line.acc, line.macro_f1, confusion, probabilities.numpy(), labels, indices)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import FerhpoError
-from ferhpo.storage.sweep import META, Sweep, load_sweep, tracking_settings
+from ferhpo.storage.sweep import META, Sweep, load_sweep
 
 
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
@@ -42,4 +42,4 @@ def unshipped(record: Sweep) -> tuple[int, bool]:
     from ferhpo.storage.lock import LOCK
     from ferhpo.tracking import is_held, num_unshipped
 
-    return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder, LOCK)
+    return num_unshipped(record.folder, record.tracking), is_held(record.folder, LOCK)

@@ -26,7 +26,7 @@ from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.trial_record import TrialRecord, record_of
+from ferhpo.storage.trial_record import TrialRecord, best_of, record_of
 
 STUDY_NAME = "sweep"
 # How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
@@ -107,7 +107,7 @@ class SweepStudy:
     def _known(self, trial: FrozenTrial) -> TrialRecord:
         """The record of a trial; an ended one does not change, and is made once."""
         if trial.number not in self._ended:
-            record = record_of(trial, self.objective)
+            record = record_of(trial, self.objective, lambda: self.space)
             if not record.state.is_over:
                 return record
             self._ended[trial.number] = record
@@ -123,12 +123,7 @@ class SweepStudy:
 
     def best(self) -> TrialRecord | None:
         """The best COMPLETE trial; the earlier one wins a tie."""
-        best: TrialRecord | None = None
-        for trial in self.trials():
-            if trial.state == TrialState.COMPLETE and trial.value is not None:
-                better = best is None or self.objective.is_better(trial.value, best.value)
-                best = trial if better else best
-        return best
+        return best_of(self.trials(), self.objective)
 
     def ask(self) -> TrialRecord:
         """Draw the next trial, or take it from the list, and append it to the journal."""

@@ -13,22 +13,23 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import config_shape
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
+from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
-from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.provenance import git_state, versions
-from ferhpo.storage.trial_record import TrialRecord, read_trials
+from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
 META = "sweep.json"
@@ -58,9 +59,18 @@ class Sweep:
         """What goes on with it: it may be a training or a confirmation."""
         return _resume_command(self.meta["kind"], self.name)
 
+    @cached_property
+    def run_config(self) -> RunConfig:
+        """The sections that ferhpo itself reads. A change of `config` needs a new Sweep: dataclasses.replace(sweep)."""
+        return RunConfig(self.composed)
+
     @property
     def objective(self) -> Objective:
-        return Objective(**self.config["objective"])
+        return self.run_config.objective
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        return self.run_config.tracking
 
     @property
     def listed(self) -> list[dict[str, Any]]:
@@ -69,14 +79,14 @@ class Sweep:
 
     def space(self) -> Space:
         try:
-            return self.composed.space()
+            return self.run_config.space
         except ConfigError as error:  # the file was changed, or written by another version
             raise ConfigError(str(self.folder / META), error.faults) from None
 
     def trials(self) -> list[TrialRecord]:
         """All trials in the order of their numbers, also while the sweep runs."""
         # A driver that ended at once, as for want of a cluster, leaves no journal.
-        return read_trials(self.folder, self.objective) if (self.folder / JOURNAL).exists() else []
+        return read_trials(self.folder, self.objective, self.space) if (self.folder / JOURNAL).exists() else []
 
     def leaderboard(self) -> list[TrialRecord]:
         """All trials, `ranked`."""
@@ -84,8 +94,7 @@ class Sweep:
 
     def best(self) -> TrialRecord | None:
         """The best COMPLETE trial; None where there is none."""
-        first = next(iter(self.leaderboard()), None)
-        return first if first is not None and first.state == TrialState.COMPLETE else None
+        return best_of(self.trials(), self.objective)
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
@@ -97,21 +106,7 @@ class Sweep:
 
     def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
         """The whole configuration of a trial, its sample applied."""
-        return self.space().apply(trial.sample)
-
-
-def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Complete trials best first, then the others best first, then those without a value."""
-    sign = -1.0 if objective.mode == "max" else 1.0
-    return sorted(
-        trials,
-        key=lambda trial: (
-            trial.value is None,
-            trial.state != TrialState.COMPLETE,
-            sign * trial.value if trial.value is not None else 0.0,
-            trial.number,
-        ),
-    )
+        return trial.config
 
 
 def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:

@@ -4,17 +4,20 @@ Note: Optuna's own value of a pruned trial is the last one reported. The value u
 epoch; for a cross-validated trial it is the mean over its folds, each at its best epoch.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD, KEPT_FOLD
 from ferhpo.errors import SweepError
-from ferhpo.space import Sample
+from ferhpo.scoring.metrics import DEDUP, with_present_names
+from ferhpo.scoring.objective import Objective
+from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, load_journal, naming_damage
 
@@ -29,6 +32,7 @@ class TrialRecord:
     folds: of a cross-validated trial, the means over the folds done so far (folds.running_means), in order, with `fold`
         counted from 1; empty for any other
     fold_epochs: the epochs of each fold
+    space: returns the sweep's space
     decisions, sequences: the scheduler's answer to each report (epoch or fold), and its place among those of the sweep
     value: the objective at `best_epoch`; of a cross-validated trial the mean over all folds it has, be it the best of
         its means or not: fewer folds never win by luck. None before the first report
@@ -50,6 +54,13 @@ class TrialRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     folds: list[dict[str, float]] = field(default_factory=list)
     fold_epochs: list[list[dict[str, float]]] = field(default_factory=list)
+    space: Callable[[], Space] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The whole configuration of the trial: the sweep's, with the sample applied. Not to be changed."""
+        assert self.space is not None, "trials of a sweep know its space"
+        return self.space().apply(self.sample)
 
     @property
     def reports(self) -> list[dict[str, float]]:
@@ -61,14 +72,22 @@ class TrialRecord:
         return self.folds[-1].get(f"{metric}_std") if self.folds else None
 
     @property
-    def clean_acc(self) -> float | None:
-        """val_acc as `value` has it, without images that also stand in training; None where it is not known."""
+    def metrics(self) -> dict[str, float]:
+        """The metrics that go with `value`: those of the best epoch, or the means over the folds; empty without one."""
         if self.folds:
-            return self.folds[-1].get("val_acc_clean")
-        return next((row.get("val_acc_clean") for row in self.epochs if row["epoch"] == self.best_epoch), None)
+            return {key: value for key, value in self.folds[-1].items() if key != FOLD}
+        best = next((row for row in self.epochs if row[EPOCH] == self.best_epoch), {})
+        return {key: value for key, value in best.items() if key != EPOCH}
+
+    @property
+    def dedup_acc(self) -> float | None:
+        """val_acc without the images whose pixels are also in training; None if it is not known."""
+        return self.metrics.get(DEDUP)
+
+    clean_acc = dedup_acc
 
 
-def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
+def read_trials(folder: Path, objective: Objective, space: Callable[[], Space] | None = None) -> list[TrialRecord]:
     """The trials of a sweep, also while a driver runs it. Raises SweepError where there is no study."""
     path = folder / JOURNAL
     if not path.exists():
@@ -78,16 +97,16 @@ def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
         storage, study_id = load_journal(path)
         if study_id < 0:
             return []
-        return [record_of(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+        return [record_of(trial, objective, space) for trial in storage.get_all_trials(study_id, deepcopy=False)]
 
 
-def record_of(trial: FrozenTrial, objective: Objective) -> TrialRecord:
+def record_of(trial: FrozenTrial, objective: Objective, space: Callable[[], Space] | None) -> TrialRecord:
     attrs = trial.user_attrs
     unit = FOLD if any(key.startswith(f"{FOLD}:") for key in attrs) else EPOCH
     counts = sorted(int(key.partition(":")[2]) for key in attrs if key.startswith(f"{unit}:"))
     rows = [attrs[f"{unit}:{count}"] for count in counts]
-    reports = [{unit: count, **row["metrics"]} for count, row in zip(counts, rows, strict=True)]
-    fold_epochs = [row["epochs"] for row in rows] if unit == FOLD else []
+    reports = [{unit: count, **with_present_names(row["metrics"])} for count, row in zip(counts, rows, strict=True)]
+    fold_epochs = [[with_present_names(epoch) for epoch in row["epochs"]] for row in rows] if unit == FOLD else []
     epochs = fold_epochs[KEPT_FOLD] if unit == FOLD else reports
     best = objective.best_row(epochs)
     valued = reports[-1] if unit == FOLD else best
@@ -109,4 +128,24 @@ def record_of(trial: FrozenTrial, objective: Objective) -> TrialRecord:
         extra=outcome.get("extra", {}),
         folds=reports if unit == FOLD else [],
         fold_epochs=fold_epochs,
+        space=space,
     )
+
+
+def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Complete trials best first, then the others best first, then those without a value."""
+    return sorted(
+        trials,
+        key=lambda trial: (
+            trial.value is None,
+            trial.state != TrialState.COMPLETE,
+            0.0 if trial.value is None else -objective.score(trial.value),
+            trial.number,
+        ),
+    )
+
+
+def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """Return the best COMPLETE trial, the earlier one of equal ones; None if there is none."""
+    first = next(iter(ranked(trials, objective)), None)
+    return first if first is not None and first.state == TrialState.COMPLETE and first.value is not None else None

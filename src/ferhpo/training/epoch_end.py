@@ -4,9 +4,10 @@ may never return (the scheduler's stop), and everything must be on disk by then.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -17,9 +18,10 @@ from torch import Tensor
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged
 from ferhpo.scoring.device_data import DeviceData
+from ferhpo.scoring.metrics import Metric, val_metrics
+from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
-from ferhpo.scoring.scores import score_lines
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
 from ferhpo.training.module import Classifier, probe
 
@@ -35,20 +37,16 @@ class Progress:
     confusion: of the validation images at the best epoch
     """
 
-    metric: str
-    mode: str
+    objective: Objective
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     confusion: list[list[int]] = field(default_factory=list)
 
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the objective with its sign such that larger is better."""
-        return metrics[self.metric] if self.mode == "max" else -metrics[self.metric]
-
     def add(self, epoch: int, metrics: dict[str, float], confusion: Tensor) -> bool:
         """Add an epoch; return whether it is the best so far. Of equal ones the first stays."""
-        best = self.history[self.best_epoch - 1] if self.best_epoch else None
-        improved = best is None or self.score(metrics) > self.score(best)
+        metric = self.objective.metric
+        best = self.history[self.best_epoch - 1][metric] if self.best_epoch else None
+        improved = self.objective.is_better(metrics[metric], best)
         self.history.append({"epoch": epoch, **metrics})
         if improved:
             self.best_epoch, self.confusion = epoch, confusion.tolist()
@@ -74,6 +72,7 @@ class EpochEnd(pl.Callback):
         eval_batch_size: int,
         patience: int | None,
         keep_epochs: Sequence[int] = (),
+        own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     ) -> None:
         self.data = data
         self.on_device = on_device
@@ -84,6 +83,7 @@ class EpochEnd(pl.Callback):
         self.eval_batch_size = eval_batch_size
         self.patience = patience
         self.keep_epochs = keep_epochs
+        self.own_metrics = own_metrics
         self.start_seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -120,18 +120,14 @@ class EpochEnd(pl.Callback):
         )
         _check_finite("val_loss", scores.loss, epoch, module.lr)
         metrics |= {
-            "val_loss": scores.loss,
-            "val_acc": scores.acc,
-            "val_macro_f1": scores.macro_f1,
+            **val_metrics(scores, self.data, self.own_metrics),
             "lr": module.lr,
             "epoch_seconds": time.perf_counter() - self.start_seconds,
             "images_per_second": module.batches.num_images / train_seconds,
             "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
         }
-        clean = score_lines(scores, self.data).clean
-        if clean is not None:
-            metrics["val_acc_clean"] = clean.acc
-        module.schedule.after_epoch(self.progress.score(metrics))
+        objective = self.progress.objective
+        module.schedule.after_epoch(objective.score(metrics[objective.metric]))
         improved = self.progress.add(epoch, metrics, scores.confusion)
         current = None
         if improved or epoch in self.keep_epochs:

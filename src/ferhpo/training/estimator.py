@@ -5,9 +5,10 @@ still changes. Images are preprocessed as a network's, and never augmented.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.models.estimators import Estimator
 from ferhpo.scoring.device_data import eval_batches, indices_of, to_device
+from ferhpo.scoring.metrics import Metric, val_metrics, with_present_names
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.checkpoint import BEST, FORMAT, load_last, load_network, save_checkpoints
@@ -36,6 +38,7 @@ def fit_estimator(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     on_fitted: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Fit an estimator to the training split and keep it in best.ckpt; one that `folder` holds already is taken.
@@ -47,14 +50,14 @@ def fit_estimator(
     """
     last = load_last(folder)
     if last is None:
-        last = _fit(estimator, data, settings, input_size, folder, seed)
+        last = _fit(estimator, data, settings, input_size, folder, seed, own_metrics)
     else:
         load_network(folder / BEST, estimator)
     on_fitted()
-    (row,) = last["history"]
+    (row,) = map(with_present_names, last["history"])
     report(1, {key: value for key, value in row.items() if key != "epoch"})
     return FitResult(
-        history=last["history"],
+        history=[row],
         best_epoch=1,
         best_value=row[metric],
         epochs_done=1,
@@ -64,7 +67,13 @@ def fit_estimator(
 
 
 def _fit(
-    estimator: Estimator, data: FaceData, settings: TrainerSettings, input_size: int, folder: Path, seed: int
+    estimator: Estimator,
+    data: FaceData,
+    settings: TrainerSettings,
+    input_size: int,
+    folder: Path,
+    seed: int,
+    own_metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """Fit, score, write best.ckpt and last.ckpt; return what is in the latter."""
     preprocess = preprocess_of(data, input_size, settings.normalise)
@@ -86,9 +95,7 @@ def _fit(
     metrics = {
         "train_loss": train.loss,
         "train_acc": train.acc,
-        "val_loss": val.loss,
-        "val_acc": val.acc,
-        "val_macro_f1": val.macro_f1,
+        **val_metrics(val, data, own_metrics),
         "epoch_seconds": time.perf_counter() - begin,
         "images_per_second": len(indices) / fit_seconds,
     }

@@ -8,15 +8,15 @@ states of optimiser and schedule, and the history are all that an exact resume t
 import atexit
 import contextlib
 import gc
-import itertools
 import logging
 import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,6 +28,8 @@ from torch.optim import Optimizer
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import SweepError
 from ferhpo.scoring.device_data import default_device, to_device
+from ferhpo.scoring.metrics import Metric, with_present_names
+from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
@@ -35,7 +37,7 @@ from ferhpo.training.batches import TrainBatches, class_weights
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
-from ferhpo.training.module import Classifier, body_parameters
+from ferhpo.training.module import Classifier, parameter_groups
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings
 
@@ -77,6 +79,7 @@ def fit(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     device: torch.device | None = None,
 ) -> FitResult:
     """Train a network on the training split, or go on with it from folder/last.ckpt; keep last.ckpt and best.ckpt.
@@ -91,9 +94,10 @@ def fit(
     """
     device = device or default_device()
     last = load_last(folder)
-    progress = Progress(metric, mode)
+    progress = Progress(Objective(metric, mode))
     if last is not None:
-        progress = Progress(metric, mode, last["history"], last["best_epoch"], last["confusion"])
+        history = list(map(with_present_names, last["history"]))
+        progress = Progress(progress.objective, history, last["best_epoch"], last["confusion"])
     for record in progress.history:
         report(int(record["epoch"]), {key: value for key, value in record.items() if key != "epoch"})
     patience = settings.early_stopping_patience
@@ -112,6 +116,7 @@ def fit(
                     folder,
                     seed,
                     report,
+                    own_metrics,
                     device,
                 )
         except BaseException as error:
@@ -144,6 +149,7 @@ def _train(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric],
     device: torch.device,
 ) -> None:
     memory_format = memory_format_of(settings, device)
@@ -195,6 +201,7 @@ def _train(
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
+        own_metrics=own_metrics,
     )
     trainer = pl.Trainer(
         accelerator=device.type,
@@ -213,28 +220,6 @@ def _train(
         torch.cuda.reset_peak_memory_stats(device)
     with _interruptible():
         trainer.fit(module, batches)
-
-
-def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
-    """Return the trainable parameters for an optimiser, in groups that differ in weight decay and learning rate.
-
-    Without decay_norm_and_bias those of one dimension are apart; with body_apart the output layer's come first, and all
-    others in groups marked "is_body". ValueError where a body is asked for and no layer is called output.
-    """
-    body = body_parameters(network) if body_apart else {}
-    groups = []
-    for is_body, decayed in itertools.product((False, True), (True, False)):
-        parameters = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-            and (name in body) == is_body
-            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
-        ]
-        if parameters:
-            marks = {"is_body": True} if is_body else {}
-            groups.append({"params": parameters, **marks, **({} if decayed else {"weight_decay": 0.0})})
-    return groups
 
 
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:

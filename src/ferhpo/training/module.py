@@ -4,6 +4,7 @@ Nothing of a step is read back from the device: losses and predictions stay ther
 read would make a GPU wait.
 """
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -32,6 +33,28 @@ def body_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
             f"{type(network).__name__} has no layer called output, whose body could be frozen or slowed down"
         )
     return body
+
+
+def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
+    """Return the trainable parameters for an optimiser, in groups that differ in weight decay and learning rate.
+
+    Without decay_norm_and_bias those of one dimension are apart; with body_apart the output layer's come first, and all
+    others in groups marked "is_body". ValueError where a body is asked for and no layer is called output.
+    """
+    body = body_parameters(network) if body_apart else {}
+    groups = []
+    for is_body, decayed in itertools.product((False, True), (True, False)):
+        parameters = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+            and (name in body) == is_body
+            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
+        ]
+        if parameters:
+            marks = {"is_body": True} if is_body else {}
+            groups.append({"params": parameters, **marks, **({} if decayed else {"weight_decay": 0.0})})
+    return groups
 
 
 class Classifier(pl.LightningModule):

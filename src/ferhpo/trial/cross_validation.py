@@ -17,6 +17,7 @@ from ferhpo.config.folds import EPOCH, fold_folder, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import write_json
 from ferhpo.errors import StorageError
+from ferhpo.scoring.metrics import with_present_names
 from ferhpo.seeds import derive_seed
 from ferhpo.states import TrialState
 from ferhpo.trial.load_data import fold_data
@@ -115,6 +116,7 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
     """What an ended fold left, or None; a file that a loss of power broke is made again from last.ckpt."""
     try:
         result: dict[str, Any] = json.loads((folder / FOLD_RESULT).read_text())
+        result["epochs"] = [with_present_names(row) for row in result["epochs"]]
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:

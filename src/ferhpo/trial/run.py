@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
 from ferhpo.config.model_section import given_features, is_estimator
-from ferhpo.config.targets import instantiate
+from ferhpo.config.targets import as_function, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
 from ferhpo.states import TrialState
@@ -115,6 +115,8 @@ def run_trial(
         torch.set_num_threads(num_threads)
     allowed = config.get("allowed_targets") or ()
     objective = Objective(**config["objective"])
+    sections = config.get("metrics") or {}
+    own_metrics = {name: as_function(section, allowed) for name, section in sections.items()}
     why = set_aside_damaged(folder)
     restarted = {"restarted": why} if why else {}
     try:
@@ -132,6 +134,7 @@ def run_trial(
                 folder=folder,
                 seed=seed,
                 report=report,
+                own_metrics=own_metrics,
                 on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
             return Outcome(TrialState.COMPLETE, result=fitted)
@@ -148,6 +151,7 @@ def run_trial(
             folder=folder,
             seed=seed,
             report=report,
+            own_metrics=own_metrics,
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
@@ -76,11 +75,11 @@ def end_early(record: Sweep, tracker: Tracker, ledger: Ledger | None, error: Bas
     state, why = RunState.STOPPED, "interrupted by the user; can be resumed"
     if is_error:
         state, why = RunState.FAILED, first_line(error)
-    runs = TrialRuns(record, record.space(), tracker) if ledger is None else ledger.runs
+    runs = TrialRuns(record, tracker) if ledger is None else ledger.runs
     runs.interrupt(record.trials(), state, str(error) if is_error else why)
     tracker.close_sweep(state, f"**{record.name}** ended before its trials: {why}")
     tracker.flush(ERROR_SHIP_SECONDS)
 
 
-def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:
-    return lambda trial, config: sweep_run.open_trial(record, tracker, trial, config, data)
+def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord], None]:
+    return lambda trial: sweep_run.open_trial(record, tracker, trial, data)

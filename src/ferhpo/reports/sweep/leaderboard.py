@@ -25,7 +25,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     names = list(dict.fromkeys(path for trial in trials for path in trial.sample))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    facts = ["trial", "state", "value", "val_acc_clean", *counted, "num_parameters", "seconds"]
+    facts = ["trial", "state", "value", "val_acc_dedup", *counted, "num_parameters", "seconds"]
     writer.writerow([*facts, *names, "reason"])
     for trial in trials:
         writer.writerow(
