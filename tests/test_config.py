@@ -127,7 +127,7 @@ def test_all_faults_of_the_overrides_come_at_once():
             "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters: a resume could not be exact",
         ),
         (["model._target_=os.system"], "model._target_ is os.system; only names under ferhpo.data, ferhpo.models, ferhpo.training, torch.nn,"),
-        (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow refuses plain file stores since 3.13"),
+        (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow 3.13 and later refuse file stores"),
     ],
 )  # fmt: skip
 def test_check_says_key_value_rule_remedy(overrides, message):

@@ -80,8 +80,8 @@ def refused(capsys, *arguments):
 def test_a_store_that_cannot_be_reached_at_start(verb, capsys, tiny, tmp_path, closed_port, no_ray):
     message = refused(capsys, verb, "demo", *tiny, f"tracking.uri=http://127.0.0.1:{closed_port}")
     assert message == (
-        f"tracking.uri is http://127.0.0.1:{closed_port}: no answer within 5 s (connection refused); start the server, "
-        "or set tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+        f"tracking.uri is http://127.0.0.1:{closed_port}: no response within 5 s (connection refused); start the "
+        "server, or set tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
     assert list(tmp_path.iterdir()) == [], "nothing was made"
 
@@ -95,7 +95,7 @@ def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm,
     assert result.counts == {"COMPLETE": 1}
     assert result.unshipped > 0
     assert result.warnings == [
-        f"tracking.uri is {uri}: no answer within 5 s (connection refused); records wait in the sweep's folder"
+        f"tracking.uri is {uri}: no response within 5 s (connection refused); records wait in the sweep's folder"
     ]
     record = ferhpo.load_sweep("away", tmp_path / "mlruns")
     record.config["tracking"]["uri"] = None
@@ -337,7 +337,7 @@ def test_a_sweep_folder_without_a_record_is_named(tmp_path):
 
 
 def test_promote_of_a_sweep_without_a_store_is_named(existing):
-    with pytest.raises(TrackingError, match=r"tracking\.uri is none; the registry needs a store"):
+    with pytest.raises(TrackingError, match=r"tracking\.uri is none; the model registry needs an MLflow store"):
         ferhpo.promote("mine", output_dir=str(existing.folder.parent))
 
 

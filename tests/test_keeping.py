@@ -163,7 +163,7 @@ def test_a_sweep_leaves_the_checkpoints_of_its_best_and_sends_all(warm, tiny, tm
     board = [trial.number for trial in sweep.leaderboard()]
     assert [files(sweep, number) for number in board] == [["best.ckpt", "last.ckpt"]] * 2 + [[]] * 3
     assert len(list((tmp_path / "mlruns").rglob("checkpoint/best.ckpt"))) == 5
-    assert not (sweep.folder / "rejected.jsonl").exists(), "no file was gone before it was shipped"
+    assert not (sweep.folder / "rejected.jsonl").exists(), "no file was removed before it was uploaded"
     assert all((sweep.trial_folder(number) / "model").exists() for number in board), "models=all made one of each"
     with pytest.raises(SweepError, match=r"keep_checkpoints is 2.*its MLflow run has it under checkpoint/$"):
         find_model(f"demo/{board[-1]}", sweep.folder.parent)
