@@ -155,11 +155,11 @@ def test_tables_for_people(capsys, trained):
 
 
 MISTAKES = [
-    (["sweep", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
-    (["train", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
+    (["sweep", "dmo"], "sweep: unknown name 'dmo'; did you mean demo?"),
+    (["train", "dmo"], "sweep: unknown name 'dmo'; did you mean demo?"),
     (["plan", "demo", "model=resent"], "demo: model is resent; did you mean resnet?"),
     (["check", "demo", "optim.lrr=1"], "demo: optim.lrr matches no key; did you mean optim.lr?"),
-    (["show", "demo", "lr=1"], "demo: lr matches no key; there are: allowed_targets, augment,"),
+    (["show", "demo", "lr=1"], "demo: lr matches no key; choose from: allowed_targets, augment,"),
     (["list", "modle"], "list: modle is nothing to list; did you mean model?"),
     (["data", "fer2012"], "config: data is fer2012; did you mean fer2013?"),
     (["data", "fer2013"], "config: data.path is not set; add data.path=..."),
@@ -171,7 +171,7 @@ MISTAKES = [
     (["promote", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["sync", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["sweep", "--resume", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
-    (["check", "demo", "--config-dir", "nowhere"], "--config-dir is nowhere: there is no such folder"),
+    (["check", "demo", "--config-dir", "nowhere"], "--config-dir is nowhere: the folder does not exist"),
     (["ui"], "there is no store at sqlite:///{folder}/mlruns/mlflow.db; run a sweep first, or name its --output-dir"),
 ]
 
@@ -206,7 +206,7 @@ def test_a_mistake_under_json_is_json_too(capsys):
 def test_a_mistake_ends_the_process_without_a_traceback(command, tmp_path):
     done = subprocess.run([*command, "check", "dmo"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "sweep: dmo is no sweep; did you mean demo?\n"
+    assert done.stderr == "sweep: unknown name 'dmo'; did you mean demo?\n"
 
 
 def in_terminal(*arguments):

@@ -85,7 +85,7 @@ def test_the_reduced_form_of_every_recipe_passes_check(name, tmp_path, monkeypat
 def test_a_misspelled_sweep_names_the_nearest():
     with pytest.raises(ConfigError) as caught:
         compose("dmo")
-    assert str(caught.value) == "sweep: dmo is no sweep; did you mean demo?"
+    assert str(caught.value) == "sweep: unknown name 'dmo'; did you mean demo?"
 
 
 def test_all_faults_of_the_overrides_come_at_once():
@@ -96,7 +96,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; there are: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, metrics, model, name, num_trials, "
+        "  lr matches no key; choose from: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, metrics, model, name, num_trials, "
         "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 
@@ -105,26 +105,26 @@ def test_all_faults_of_the_overrides_come_at_once():
     ("overrides", "message"),
     [
         (["+optim.lrr=1"], "optim.lrr matches no argument of torch.optim.Adam; did you mean lr?"),
-        (["+extra=1"], "extra matches no key; there are: allowed_targets, augment, compute, data, "),
+        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, compute, data, "),
         (["scheduler.max_t=40", "trainer.max_epochs=20"], "scheduler.max_t is 40, but trainer.max_epochs is 20; set scheduler.max_t=20"),
-        (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false: trials would pause, and do not here; set it to true"),
-        (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0: trials would pause, and do not here; set it to .inf (inf on the command line)"),
-        (["compute.trial_timeout=inf"], "compute.trial_timeout is inf; it must be more than 0 seconds, or null for never"),
+        (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false; this would pause trials, which ferhpo does not support; set it to true"),
+        (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0; this would pause trials, which ferhpo does not support; set it to .inf (inf on the command line)"),
+        (["compute.trial_timeout=inf"], "compute.trial_timeout is inf; it must be above 0 seconds, or null for no limit"),
         (["compute.stop_grace_seconds=nan"], "compute.stop_grace_seconds is nan; it must be 0 or more"),
         (["compute.num_cpus=true"], "compute.num_cpus is True; it must be 1 or more, or null"),
-        (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; ferhpo reports epochs: set scheduler.time_attr=epoch"),
+        (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; trials report once per epoch; set scheduler.time_attr=epoch"),
         (["num_trials=0"], "num_trials is 0; it must be 1 or more"),
-        (["num_trials=null"], "num_trials is null, and only sampler=grid comes to an end by itself; set num_trials"),
+        (["num_trials=null"], "num_trials is null; only sampler=grid ends without a limit; set num_trials"),
         (["seed=-1"], "seed is -1; it must be an integer of 0 or more"),
         (["objective.metric=val_ac"], "objective.metric is val_ac; did you mean val_acc?"),
         (["objective.mode=up"], "objective.mode is up; it must be max or min"),
-        (["name=a/b"], "name is a/b; it becomes a folder: use letters, digits, '-', '_' and '.'"),
+        (["name=a/b"], "name is a/b; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"),
         (["compute.max_concurrent=0"], "compute.max_concurrent is 0; it must be 1 or more, or null"),
         (["compute.gpus_per_trial=1.5"], "compute.gpus_per_trial is 1.5; above 1 it must be a whole number"),
-        (["space.optim.lr.low=-1.0"], "space.optim.lr.low is -1.0, and a log scale needs bounds above 0"),
+        (["space.optim.lr.low=-1.0"], "space.optim.lr.low is -1.0; a log scale requires bounds above 0"),
         (
             ["scheduler._target_=ray.tune.schedulers.PopulationBasedTraining"],
-            "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters: a resume could not be exact",
+            "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters, so that a sweep could not be resumed exactly",
         ),
         (["model._target_=os.system"], "model._target_ is os.system; only names under ferhpo.data, ferhpo.models, ferhpo.training, torch.nn,"),
         (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow 3.13 and later refuse file stores"),
@@ -138,7 +138,7 @@ def test_check_says_key_value_rule_remedy(overrides, message):
 def test_a_bound_that_a_component_refuses_is_a_fault_of_the_space():
     found = faults("demo", "space.model.conv_dropout={low: 0.5, high: 1.5, step: 0.5}")
     assert len(found) == 1
-    assert found[0].startswith("space.model.conv_dropout.high is 1.5, which model refuses: ")
+    assert found[0].startswith("space.model.conv_dropout.high is 1.5, which model rejects: ")
 
 
 def test_a_value_that_is_missing_says_how_to_give_it():
@@ -214,4 +214,6 @@ def test_a_space_may_choose_among_options_of_a_group():
 def test_check_verb_returns_warnings():
     warnings = validate.check("demo", ["sampler=cmaes"])
     assert len(warnings) == 1
-    assert warnings[0].startswith("sampler is CmaEsSampler, which does not know conditions (space.model.block_channels")
+    assert warnings[0].startswith(
+        "sampler is CmaEsSampler, which does not support conditional draws (space.model.block_channels"
+    )

@@ -44,7 +44,7 @@ def make_sweep(folder, name="made", states=("COMPLETE", "PRUNED", "COMPLETE"), *
 
 
 REFUSED = [
-    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}; there are: empty, folder, made, pruned, random"),
+    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}; choose from: empty, folder, made, pruned, random"),
     (["made"], {"top": 0, "seeds": -1}, ConfigError, "confirm: 2 faults\n  --top is 0; it must be 1 or more\n  --seeds is -1; it must be 1 or more"),
     (["made"], {"resume": True}, SweepError, "sweep made has no confirmation made-confirm to go on with; leave out --resume"),
     (["pruned"], {}, SweepError, "sweep pruned has no complete trial to confirm; its trials: 2 pruned"),

@@ -201,7 +201,7 @@ def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
 
 
 REFUSED = [
-    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}/mlruns; there are: mixed, once"),
+    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}/mlruns; choose from: mixed, once"),
     (["once/3"], {}, SweepError, "sweep once has no trial 3; it has trials 0 to 0"),
     (["models:once"], {}, SweepError, "models:once names no model; write models:/NAME@ALIAS or models:/NAME/VERSION"),
     (["once", "optim.lr=1"], {}, ConfigError, "evaluate: optim.lr is no setting of an evaluation; data=... and data.key=... choose what is evaluated"),

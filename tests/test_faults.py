@@ -118,7 +118,7 @@ def test_an_output_folder_below_a_file(verb, capsys, tmp_path, no_ray):
     (tmp_path / "file").touch()
     message = refused(capsys, verb, "demo", *TINY, f"output_dir={tmp_path}/file/mlruns")
     assert message == (
-        f"{tmp_path}/file cannot be written (Not a directory); free space there, or set output_dir to a folder that can be"
+        f"{tmp_path}/file cannot be written (Not a directory); free space on the disk, or set output_dir to a writable folder"
     )
 
 
@@ -127,8 +127,8 @@ def test_a_full_disk_at_start(verb, tracking, capsys, tmp_path, no_ray):
     with small_disk(tmp_path / "disk", 64 * 1024) as disk:
         message = refused(capsys, verb, "demo", *TINY, f"output_dir={disk}/mlruns", f"tracking={tracking}")
         assert message == (
-            f"{disk} cannot be written (No space left on device); free space there, or set output_dir to a folder "
-            "that can be"
+            f"{disk} cannot be written (No space left on device); free space on the disk, or set output_dir to a writable "
+            "folder"
         )
         assert list(disk.iterdir()) == []
 
@@ -136,7 +136,9 @@ def test_a_full_disk_at_start(verb, tracking, capsys, tmp_path, no_ray):
 def test_a_disk_that_is_read_only(capsys, tmp_path, no_ray, existing):
     with small_disk(tmp_path / "disk", 2**20, ",ro") as disk:
         message = refused(capsys, "sweep", "demo", *TINY, f"output_dir={disk}/mlruns")
-        assert message.startswith(f"{disk} cannot be written (Read-only file system); free space there, or set output")
+        assert message.startswith(
+            f"{disk} cannot be written (Read-only file system); free space on the disk, or set output"
+        )
 
 
 def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
@@ -231,7 +233,7 @@ def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
         ("num_trials=[", "num_trials is [, which is not valid YAML"),
         (
             "tracking=none",
-            "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.uri=none",
+            "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.uri=...",
         ),
         ("compute.max_concurent=1", "compute.max_concurent matches no key; did you mean compute.max_concurrent?"),
         ("compute.max_concurrent=0", "compute.max_concurrent is 0; it must be 1 or more, or null"),

@@ -40,7 +40,7 @@ def test_a_scheduler_counts_epochs_where_one_fold_is_chosen():
         (["scheduler.max_t=20"], "scheduler.max_t is 20, but data.folds is 5; set scheduler.max_t=5"),
         (
             ["scheduler.time_attr=epoch"],
-            "scheduler.time_attr is epoch; ferhpo reports folds where data.folds is 5 and data.fold is null: "
+            "scheduler.time_attr is epoch; trials report once per fold, because data.folds is 5 and data.fold is null; "
             "set scheduler.time_attr=fold",
         ),
     ],
@@ -52,7 +52,10 @@ def test_check_explains_a_scheduler_that_does_not_fit_the_folds(overrides, fault
 
 
 def test_the_fold_is_no_hyperparameter():
-    fault = "space.data.fold varies, and data are read once for all trials; set data.fold instead"
+    fault = (
+        "space.data.fold: data settings cannot be searched, because the data set is loaded once per sweep; "
+        "set data.fold instead"
+    )
     with pytest.raises(ConfigError) as caught:
         validate.check_composed(
             compose("demo", ["space.data={fold: {choices: [0, 1]}}", "data.folds=2", "data.fold=0"])

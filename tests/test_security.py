@@ -298,7 +298,7 @@ def test_a_users_own_options_are_held_to_the_rule(tmp_path):
     (tmp_path / "model" / "mine.yaml").write_text("# a network of mine\n_target_: os.mkdir\npath: x\n")
     with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; only names under"):
         validate.check_composed(compose("demo", ["model=mine"], tmp_path))
-    with pytest.raises(ConfigError, match=r"space\.model\.options has mine: model\._target_ is os\.mkdir"):
+    with pytest.raises(ConfigError, match=r"space\.model\.options contains mine: model\._target_ is os\.mkdir"):
         validate.check_composed(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
 
 
@@ -334,21 +334,21 @@ NAMES = ["../../etc", "/etc/x", "a/b", "..", ".hidden", "", "a b", "-", "a\nb", 
 def test_a_sweeps_name_is_one_folder(name):
     composed = copy.deepcopy(demo(()))
     composed.config["name"] = name
-    with pytest.raises(ConfigError, match=r"name is (?s:.*); it becomes a folder"):
+    with pytest.raises(ConfigError, match=r"name is (?s:.*); it is used as a folder name"):
         validate.check_composed(composed)
 
 
 @pytest.mark.parametrize("verb", ["sweep", pytest.param("train", marks=pytest.mark.full)])
 def test_no_verb_takes_a_name_that_leads_elsewhere(tmp_path, verb, capsys):
     assert cli.main([verb, "demo", "name=../../etc", f"output_dir={tmp_path / 'out'}"]) == 2
-    assert "name is ../../etc; it becomes a folder" in capsys.readouterr().err
+    assert "name is ../../etc; it is used as a folder name" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_confirmations_name_is_one_folder(tmp_path, capsys):
     made_sweep(tmp_path / "out", ["COMPLETE"])
     assert cli.main(["confirm", "made", "--output-dir", str(tmp_path / "out"), "name=../escaped"]) == 2
-    assert "name is ../escaped; it becomes a folder" in capsys.readouterr().err
+    assert "name is ../escaped; it is used as a folder name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

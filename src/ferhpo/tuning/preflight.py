@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ferhpo.config import Composed, validate
-from ferhpo.config.compose import compose, hide_password
+from ferhpo.config.compose import compose, hide_password, replacement_fault
 from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import check_disk
 from ferhpo.errors import ConfigError, SweepError
@@ -99,11 +99,8 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
                 set_path(config, key, yaml.safe_load(value))
             except yaml.YAMLError:
                 faults.append(f"{key} is {value}, which is not valid YAML")
-        elif key == section:
-            faults.append(
-                f"{key} is a config group and cannot be replaced here; set single keys, e.g. "
-                f"{key}.{next(iter(config[key]))}={value}"
-            )
+        elif key == section and (fault := replacement_fault(config, key)):
+            faults.append(fault)
         else:
             faults.append(f"{key} matches no key; {nearest_key(config, key)}")
     if faults:
