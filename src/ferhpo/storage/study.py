@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD
+from ferhpo.config.kinds import derives_from, is_grid
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
@@ -243,11 +244,11 @@ class SweepStudy:
         return [(self._storage, journal_id), (self._memory._storage, self._frozen()[number]._trial_id)]
 
     def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        name = self.sampler["_target_"].rpartition(".")[2]
+        allowed = self.space.config.get("allowed_targets") or ()
         extra: dict[str, Any] = {}
-        if name == "GridSampler":
+        if is_grid(self.sampler, allowed):
             extra["search_space"] = self.space.grid()
-        if "seed" in inspect.signature(locate(self.sampler["_target_"])).parameters:
-            fixed = name in FIXED_SEED_SAMPLERS
+        if "seed" in inspect.signature(locate(self.sampler["_target_"], allowed)).parameters:
+            fixed = derives_from(self.sampler, "optuna", FIXED_SEED_SAMPLERS, allowed)
             extra["seed"] = self.seed if fixed else derive_seed(self.seed, number, "ask")
-        return instantiate(self.sampler, **extra)  # type: ignore[no-any-return]
+        return instantiate(self.sampler, allowed=allowed, **extra)  # type: ignore[no-any-return]
