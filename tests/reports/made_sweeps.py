@@ -46,8 +46,8 @@ def made_sweep(folder, states, space=None, name="made", overrides=(), objective=
     composed.config.update({"name": name, "output_dir": str(folder)})
     composed.config["space"] = SMALL_SPACE if space is None else space
     composed.config["objective"] = objective or composed.config["objective"]
-    record = create_sweep(composed)
-    study = SweepStudy(record.folder, composed.space(), composed.config["sampler"], 0, record.objective)
+    sweep = create_sweep(composed)
+    study = SweepStudy(sweep.folder, composed.space(), composed.config["sampler"], 0, sweep.objective)
     for state in states:
         trial = study.ask()
         if state not in ("FAILED", "INFEASIBLE"):
@@ -58,4 +58,4 @@ def made_sweep(folder, states, space=None, name="made", overrides=(), objective=
             kept = extra(trial.number) if extra else {"num_parameters": 1000 + 37 * trial.number, "macs": 10**6}
             study.finish(trial.number, state, reason if state != "COMPLETE" else "", 1.5, kept)
     study.close()
-    return record
+    return sweep

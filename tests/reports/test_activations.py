@@ -55,7 +55,7 @@ def test_large_maps_are_no_larger_than_their_tiles(tmp_path: Path) -> None:
     assert outputs[rows[0].name][0].shape[1:] == (activations.SIDE, activations.SIDE)
 
 
-def test_default_is_the_surest_right_answer_of_each_class(tmp_path: Path) -> None:
+def test_default_is_the_surest_correct_prediction_of_each_class(tmp_path: Path) -> None:
     subject = train(make_subject(build("cnn"), tmp_path), steps=30)
     panel = activations.panel(subject, tmp_path)
     assert panel is not None

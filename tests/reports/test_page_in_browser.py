@@ -19,7 +19,7 @@ VIEWS = {"phone": (390, 844), "desk": (1280, 900)}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A training that ends with its page, and whose learning rate lets the network answer one class only."""
+    """A training that ends with its page, and whose learning rate makes the network predict one class only."""
     folder = tmp_path_factory.mktemp("page") / "mlruns"
     options = [option for option in TINY if not option.startswith("tracking")]
     result = ferhpo.train(
@@ -39,7 +39,7 @@ def test_the_end_of_a_training_leaves_its_page_and_figures_in_mlflow(trained):
     assert [file.path for file in client.list_artifacts(parent.info.run_id, "report")] == ["report/index.html"]
     assert {file.path for file in client.list_artifacts(child.info.run_id)} >= {"curves.png", "confusion.png"}
     page = (result.sweep.folder / "report" / "index.html").read_text()
-    assert "ferhpo report once makes the whole page" in page
+    assert "Make the complete page with: ferhpo report once" in page
 
 
 def test_a_collapsed_network_is_named_everywhere(trained):
@@ -49,7 +49,7 @@ def test_a_collapsed_network_is_named_everywhere(trained):
     found = result.best.extra["most_answered"]
     assert found["share"] > 0.9, "a rate of 1 leaves no network but a constant"
     (warning,) = [warning for warning in result.warnings if "collapsed" in warning]
-    assert f"trial 0 answers {found['class']}" in warning
+    assert f"trial 0 predicts {found['class']}" in warning
     runs = MlflowClient(f"sqlite:///{folder}/mlflow.db").search_runs(["1"])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     (child,) = [run for run in runs if run is not parent]

@@ -74,9 +74,9 @@ MORE_SWEEPS = {
 @pytest.mark.parametrize("case", [*SWEEPS, *(pytest.param(case, marks=pytest.mark.full) for case in MORE_SWEEPS)])
 def test_any_sweep_gives_a_page(tmp_path, case):
     states, space = (SWEEPS | MORE_SWEEPS)[case]
-    record = made_sweep(tmp_path, states, space, overrides=GONE)
-    path = sweep_report(record)
-    assert path == record.folder / "report" / "index.html"
+    sweep = made_sweep(tmp_path, states, space, overrides=GONE)
+    path = sweep_report(sweep)
+    assert path == sweep.folder / "report" / "index.html"
     words = " ".join(read(path).words)
     assert plural(len(states), "trial") in words
     assert "data.path is /nowhere/fer2013.csv" in words, "what is missing is said"
@@ -88,27 +88,27 @@ def test_a_sweep_ends_with_a_page_also_without_checkpoints(tmp_path):
     path = sweep_report(made_sweep(tmp_path, ["COMPLETE"], {}, overrides=GONE), is_quick=True)
     words = " ".join(read(path).words)
     assert "best.ckpt does not exist" in words
-    assert "ferhpo report made makes the whole page" in words
+    assert "Make the complete page with: ferhpo report made" in words
 
 
 def test_what_users_wrote_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>&\"<img src=x>"
-    record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
-    record.config["data"]["path"] = f"/nowhere/{evil}"
-    words = "".join(read(sweep_report(record)).words)
+    sweep = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
+    sweep.config["data"]["path"] = f"/nowhere/{evil}"
+    words = "".join(read(sweep_report(sweep)).words)
     assert words.count(evil) >= 2
 
 
 def test_a_trials_page_tells_of_it_alone(tmp_path):
-    record = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
-    path = trial_report(record, 1)
-    assert path == record.folder / "report" / "trial-1" / "index.html"
+    sweep = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
+    path = trial_report(sweep, 1)
+    assert path == sweep.folder / "report" / "trial-1" / "index.html"
     words = " ".join(read(path).words)
     assert "Diverged after 3 epochs." in words
     assert "val_loss is nan at epoch 3" in words
     assert "best.ckpt does not exist" in words
-    with pytest.raises(SweepError, match=r"^--trial is 7, which sweep made does not have; it has 0 to 1$"):
-        trial_report(record, 7)
+    with pytest.raises(SweepError, match=r"^--trial is 7; sweep made has no such trial; it has trials 0 to 1$"):
+        trial_report(sweep, 7)
 
 
 def test_the_verb_prints_the_path(tmp_path, capsys):
@@ -136,7 +136,7 @@ def test_a_long_table_is_cut_and_says_so(tmp_path):
     table = write_table(tmp_path / "long.csv", [{"number": number} for number in range(page.MOST_ROWS + 5)])
     text = page.render(page.Page("t", [], [], [page.Part("p", [Panel("long", "", tables=(table,))])]))
     assert text.count("<tr>") == page.MOST_ROWS + 1
-    assert "5 more rows stand in long.csv in the report folder." in text
+    assert "5 more rows are in long.csv in the report folder." in text
 
 
 @pytest.mark.parametrize(

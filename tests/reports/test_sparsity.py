@@ -59,7 +59,7 @@ def test_epochs_that_were_kept_are_compared(tmp_path: Path) -> None:
     panel = sparsity.panel(subject, tmp_path, num_images=8)
     assert panel is not None
     assert "on 8 validation images" in panel.text
-    assert panel.text.endswith("The mean over layers went from 17% at epoch 1 to 50%.")
+    assert panel.text.endswith("The mean over layers changed from 17% at epoch 1 to 50%.")
     with panel.tables[0].open() as file:
         assert list(csv.reader(file)) == [["layer", "epoch 1", "epoch 5"], ["act", "0.1667", "0.5000"]]
     assert "epoch 1" in panel.images[0].read_text()

@@ -71,14 +71,14 @@ def make_subject(
     """A subject as load_subject makes one. Its trial's folder is folder/trials/0000."""
     data = data or make_data()
     preprocess = preprocess_of(data, input_size, normalise)
-    record = Sweep(folder, "id", Composed(folder.name, {"data": {}}), {})
+    sweep = Sweep(folder, "id", Composed(folder.name, {"data": {}}), {})
     trial = TrialRecord(0, "COMPLETE", {}, seed=0, best_epoch=best_epoch)
     network.eval()
-    return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))
+    return Subject(sweep, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))
 
 
 def train(subject: Subject, steps: int = 40) -> Subject:
-    """The subject after some steps on all its training images, with its new answers."""
+    """The subject after some steps on all its training images, with its new predictions."""
     indices = np.flatnonzero(subject.data.split == TRAIN).tolist()
     inputs, labels = subject.preprocess(pixels_of(subject, indices)), torch.from_numpy(subject.data.labels[indices])
     optimizer = torch.optim.Adam(subject.network.parameters(), lr=3e-3)
@@ -92,7 +92,7 @@ def train(subject: Subject, steps: int = 40) -> Subject:
         optimizer.step()
     optimizer.zero_grad()
     subject.network.eval()
-    return replace(subject, answers=evaluate(subject.network, subject.data, "val", subject.preprocess))
+    return replace(subject, predictions=evaluate(subject.network, subject.data, "val", subject.preprocess))
 
 
 def linear_subject(folder: Path, channels: int = 1) -> Subject:

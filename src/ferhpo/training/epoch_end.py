@@ -19,7 +19,7 @@ from ferhpo.errors import Diverged
 from ferhpo.scoring.device_data import DeviceData
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
-from ferhpo.scoring.scores import score_lines
+from ferhpo.scoring.scores import score_variants
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
 from ferhpo.training.module import Classifier, probe
 
@@ -128,7 +128,7 @@ class EpochEnd(pl.Callback):
             "images_per_second": module.batches.num_images / train_seconds,
             "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
         }
-        clean = score_lines(scores, self.data).clean
+        clean = score_variants(scores, self.data).dedup
         if clean is not None:
             metrics["val_acc_clean"] = clean.acc
         module.schedule.after_epoch(self.progress.score(metrics))
