@@ -1,4 +1,4 @@
-"""Means, intervals, ranks and luck, against scipy and by hand."""
+"""Means, intervals, ranks and luck, against scipy and by hand; the result as JSON and as text."""
 
 import json
 from dataclasses import replace
@@ -41,8 +41,8 @@ def test_one_value_has_no_deviation_and_no_interval():
     assert (found.n, found.mean, found.deviation, found.low, found.high) == (1, 0.5, None, None, None)
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says():
-    """3 values of known mean, drawn 1,000 times: 95 % of the intervals hold it."""
+def test_an_interval_contains_the_true_mean_as_often_as_it_claims():
+    """95 % of 1,000 intervals, each from 3 values, contain the true mean."""
     rng = np.random.default_rng(1)
     found = [mean_of(rng.normal(0.6, 0.05, 3).tolist()) for _ in range(1000)]
     assert np.mean([m.low < 0.6 < m.high for m in found]) == pytest.approx(0.95, abs=0.02)
@@ -64,7 +64,7 @@ def trial(number, value, candidate=None, state="COMPLETE", clean=None, metric="v
     return TrialRecord(number, state, sample, seed=number, epochs=[row], value=value, best_epoch=1)
 
 
-def test_the_mean_ranks_and_not_the_best_seed():
+def test_candidates_are_ranked_by_the_mean_not_by_the_best_seed():
     chosen = [trial(7, 0.80), trial(2, 0.79)]
     again = [trial(0, 0.90, 7), trial(1, 0.78, 2), trial(2, 0.50, 7), trial(3, 0.76, 2)]
     first, second = rank_candidates(chosen, again, MAX, comparable=True)
@@ -78,12 +78,12 @@ def test_the_mean_ranks_and_not_the_best_seed():
     assert (second.luck.low, second.luck.high) == (pytest.approx(0.10 - half), pytest.approx(0.10 + half))
 
 
-def test_where_less_is_better_luck_has_the_other_sign():
+def test_luck_has_the_opposite_sign_if_less_is_better():
     chosen = [trial(0, 1.0, metric="val_loss"), trial(1, 1.1, metric="val_loss")]
     again = [trial(0, 1.3, 0, metric="val_loss"), trial(1, 1.05, 1, metric="val_loss")]
     first, second = rank_candidates(chosen, again, MIN, comparable=True)
     assert (first.trial, second.trial) == (1, 0)
-    assert second.luck.mean == pytest.approx(0.3), "its value in the sweep was 0.3 too good"
+    assert second.luck.mean == pytest.approx(0.3), "its value in the sweep was 0.3 too optimistic"
 
 
 def test_a_candidate_that_lost_a_seed_ranks_behind():
@@ -104,7 +104,7 @@ def test_values_that_are_not_comparable_have_no_luck_and_dedup_has_its_mean():
 
 
 @pytest.mark.parametrize(("values", "middle"), [([0.3], 0.3), ([0.1, 0.9], 0.1), ([0.9, 0.1, 0.4], 0.4)])
-def test_the_middle_seed_is_registered_and_of_two_the_worse(values, middle):
+def test_the_median_trial_is_the_worse_of_two(values, middle):
     trials = [trial(number, value) for number, value in enumerate(values)]
     assert median_trial(trials, MAX).value == middle
     flipped = [trial(number, -value, metric="val_loss") for number, value in enumerate(values)]

@@ -1,4 +1,4 @@
-"""`ferhpo confirm`: what is refused before anything starts; and, with real Ray, whole confirmations."""
+"""`ferhpo confirm`: arguments refused before anything starts; and, with real Ray, whole confirmations."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def composed(*overrides):
 
 
 def make_sweep(folder, name="made", states=("COMPLETE", "PRUNED", "COMPLETE"), *overrides):
-    """A sweep of simulated trials, whose values rise with their numbers."""
+    """Make a sweep of simulated trials, whose values increase with their numbers."""
     base = composed(*overrides)
     sweep = create_sweep(replace(base, config={**base.config, "name": name, "output_dir": str(folder)}))
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
@@ -156,11 +156,11 @@ def test_each_candidate_is_trained_on_each_fresh_seed(confirmed):
         candidate = sweep.sweep.trials()[trial.sample["confirm.candidate"]]
         assert {**candidate.sample, "confirm.candidate": candidate.number} == trial.sample
         assert len(trial.epochs) == 2
-    assert len({trial.value for trial in trials}) > 2, "seeds make a difference"
+    assert len({trial.value for trial in trials}) > 2, "the seed changes the value"
 
 
 @pytest.mark.full
-def test_what_was_found_follows_from_the_trials(confirmed):
+def test_the_result_follows_from_the_trials(confirmed):
     folder, sweep, result = confirmed
     found = json.loads((folder / "demo-confirm" / "confirm.json").read_text())
     assert found == result.found.to_json()
@@ -265,7 +265,7 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_test_evaluation
 
 
 @pytest.mark.full
-def test_other_settings_give_no_luck_and_say_why(confirmed, capsys):
+def test_other_settings_give_no_luck_and_the_reason(confirmed, capsys):
     folder, _, _ = confirmed
     arguments = ["confirm", "demo", "--top", "9", "--seeds", "1", "trainer.max_epochs=1", "name=shorter"]
     assert cli.main([*arguments, "--output-dir", str(folder)]) == 0
@@ -311,11 +311,11 @@ def test_a_confirmation_that_is_killed_resumes_and_trains_nothing_twice(warm, co
     assert resumed.finished
     trials = resumed.sweep.trials()
     assert [trial.number for trial in trials] == list(range(6))
-    assert {number: trials[number] for number in before} == before, "what had ended was not trained again"
+    assert {number: trials[number] for number in before} == before, "completed trials are not trained again"
     pairs = [(trial.sample["confirm.candidate"], trial.seed) for trial in trials]
     assert len(set(pairs)) == 6
     whole = ferhpo.load_sweep("demo-confirm", folder).trials()
-    assert [t.value for t in trials] == [t.value for t in whole], "as if it had not been killed"
+    assert [t.value for t in trials] == [t.value for t in whole], "the same as without the kill"
     assert len(test_log.read_all(folder / "demo")) == num_logged + 1
     (folder / "hurt" / "confirm.json").unlink()  # like a kill after the test evaluation
     again = ferhpo.confirm("hurt", output_dir=folder)

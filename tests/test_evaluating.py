@@ -9,6 +9,7 @@ from PIL import Image
 import ferhpo
 from ferhpo import cli
 from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
+from ferhpo.evaluation.load import load_subject
 from ferhpo.storage import test_log
 from ferhpo.storage.lock import FolderLock
 from tests.conftest import TINY
@@ -148,7 +149,7 @@ def test_another_data_set_with_its_classes_in_another_order(place, evaluate, tmp
     assert {c.name: c.n for c in drawn.classes} == data["counts"]["val"]
 
 
-def test_a_file_that_moved_stands_for_the_models_own(place, evaluate, tmp_path):
+def test_data_that_moved_replace_the_models_own(place, evaluate, tmp_path):
     (place / "faces").rename(tmp_path / "moved")
     try:
         with pytest.raises(DataError, match="faces: there is no such file"):
@@ -181,7 +182,7 @@ def test_a_random_splits_own_test_images_are_evaluated_and_never_the_published_o
 
 
 def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
-    """The same test images as another reader's: what they are called does not matter."""
+    """The same test images in another data set: names do not matter."""
     for name in CLASSES:
         for split in ("train", "val", "test"):
             (tmp_path / "copy" / split / name).mkdir(parents=True)
@@ -244,13 +245,25 @@ def test_json_of_evaluate(place, capsys):
     assert found["ten_crop"]["dedup"]["n"] == 25
 
 
+def test_a_subject_is_loaded_with_its_data_by_number_or_as_the_best(place):
+    sweep = ferhpo.load_sweep("once", place / "mlruns")
+    subject = load_subject(sweep)
+    assert subject.predictions.acc == sweep.best().value
+    assert subject.data.class_names == CLASSES
+    assert load_subject(sweep, 0, subject.data).predictions.acc == subject.predictions.acc
+    with pytest.raises(SweepError, match="sweep once has no trial 3; it has trials 0 to 0"):
+        load_subject(sweep, 3)
+
+
 def test_a_sweep_without_a_complete_trial_names_none(place):
     from dataclasses import replace
 
     from ferhpo.storage.sweep import create_sweep
 
     composed = ferhpo.load_sweep("once", place / "mlruns").composed
-    create_sweep(replace(composed, config={**composed.config, "name": "empty"}))
+    empty = create_sweep(replace(composed, config={**composed.config, "name": "empty"}))
     with pytest.raises(FerhpoError) as caught:
         ferhpo.evaluate("empty", output_dir=place / "mlruns")
     assert str(caught.value) == "sweep empty has no complete trial to evaluate; name one of its trials, e.g. empty/0"
+    with pytest.raises(SweepError, match="sweep empty has no complete trial; give the number of a trial"):
+        load_subject(empty)

@@ -1,4 +1,4 @@
-"""Sweeps made through the study alone, without training: any outcome in no time."""
+"""Make sweeps with any outcomes through the study alone, without training."""
 
 import copy
 from functools import cache
@@ -26,7 +26,7 @@ def demo(overrides):
 
 
 def score(sample) -> float:
-    """A value that depends on the learning rate only, where there is one."""
+    """Return a value that depends only on the learning rate, if the sample has one."""
     return 0.9 - abs(sample.get("optim.lr", 0.01) - 0.03) * 4
 
 
@@ -38,9 +38,9 @@ def metrics(value, epoch) -> dict[str, float]:
 
 
 def made_sweep(folder, states, space=None, name="made", overrides=(), objective=None, extra=None, reason=""):
-    """A sweep with one trial for each of `states`; RUNNING ones have an epoch and have not ended.
+    """Make a sweep with one trial for each of `states`; RUNNING ones have one epoch and have not ended.
 
-    extra: called with the trial's number, what the study keeps beside its outcome
+    extra: a function of the trial's number that returns what the study records with its outcome
     """
     composed = copy.deepcopy(demo(tuple(overrides)))
     composed.config.update({"name": name, "output_dir": str(folder)})

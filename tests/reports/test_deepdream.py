@@ -1,4 +1,4 @@
-"""DeepDream raises the logit of its class, the same way each time."""
+"""DeepDream raises the logit of its class, and is reproducible."""
 
 import re
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_mean_face_is_the_mean_of_training(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected.expand(2, -1, -1, -1))
 
 
-def test_many_classes_stand_in_several_bands(tmp_path: Path) -> None:
+def test_many_classes_are_in_several_bands(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(11)]
     pictures = torch.zeros(11, 1, SIZE, SIZE)
     deepdream._draw(tmp_path / "a.png", pictures[:8], pictures[:8], ["noise"], names[:8], names[:8])

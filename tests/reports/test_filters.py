@@ -1,4 +1,4 @@
-"""The filters of the first layer, of every size, as they are."""
+"""The filters of the first layer, of every size, are shown unchanged."""
 
 from pathlib import Path
 

@@ -102,23 +102,23 @@ def test_grad_cam_does_not_mind_frozen_weights_or_batches(tmp_path: Path) -> Non
         pytest.param("torchvision-efficientnet_b0", "features.features.8", marks=pytest.mark.full),
     ],
 )
-def test_maps_are_those_of_the_last_stage_that_has_a_place(tmp_path: Path, family: str, stage: str | None) -> None:
+def test_maps_are_those_of_the_last_spatial_stage(tmp_path: Path, family: str, stage: str | None) -> None:
     assert saliency.last_maps(make_subject(build(family), tmp_path)) == stage
 
 
 def test_panel_shows_correct_and_wrong_predictions(tmp_path: Path) -> None:
     subject = train(make_subject(build("cnn"), tmp_path, input_size=SIZE), steps=10)
-    right, wrong = looking.surest(subject, right=True), looking.surest(subject, right=False)
-    assert right, "trained too little for this test"
+    correct, wrong = looking.most_confident(subject, correct=True), looking.most_confident(subject, correct=False)
+    assert correct, "trained too little for this test"
     assert wrong, "trained too well for this test"
     panel = saliency.panel(subject, tmp_path)
     assert panel is not None
-    assert [path.name for path in panel.images] == ["saliency_right.png", "saliency_wrong.png"]
+    assert [path.name for path in panel.images] == ["saliency_correct.png", "saliency_wrong.png"]
     assert "Grad-CAM at features.block3.act" in panel.text
-    (chosen,) = saliency.panel(subject, tmp_path, [*right, *wrong]).images  # type: ignore[union-attr]
+    (chosen,) = saliency.panel(subject, tmp_path, [*correct, *wrong]).images  # type: ignore[union-attr]
     heights = [Image.open(path).height for path in (*panel.images, chosen)]
-    cell = heights[0] / -(-len(right) // 2)
-    assert heights[2] == pytest.approx(cell * -(-(len(right) + len(wrong)) // 2), abs=saliency.GAP * 3)
+    cell = heights[0] / -(-len(correct) // 2)
+    assert heights[2] == pytest.approx(cell * -(-(len(correct) + len(wrong)) // 2), abs=saliency.GAP * 3)
 
 
 def test_network_without_maps_has_saliency_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sheet puts every picture and word where it was told to, and cuts what would not fit."""
+"""A sheet draws pictures and text at the given positions, and cuts text that does not fit."""
 
 from pathlib import Path
 

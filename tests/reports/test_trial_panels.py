@@ -43,7 +43,7 @@ def test_scores_by_class_are_those_of_scikit_learn(labels):
             assert found[-1][key] == pytest.approx(values.mean())
 
 
-def test_a_confusion_is_told_in_words(tmp_path):
+def test_a_confusion_is_described_in_words(tmp_path):
     panel = confusion.of_matrix([[8, 2, 0], [3, 7, 0], [1, 9, 0]], NAMES, tmp_path)
     assert panel.text == (
         "Accuracy 0.5000 on 30 images. Recall is highest for angry (80%) and lowest for sad (0%). Most frequent confusion: "
@@ -57,9 +57,9 @@ def test_a_confusion_is_told_in_words(tmp_path):
     ("matrix", "expected"),
     [
         ([[0, 10, 0], [1, 9, 0], [0, 10, 0]], "happy 96.7 %"),
-        ([[1, 9, 0], [1, 9, 0], [1, 9, 0]], ""),  # 90 % is not more than 90 %
+        ([[1, 9, 0], [1, 9, 0], [1, 9, 0]], ""),  # exactly 90 %, not more
         ([[1, 9, 0], [0, 10, 0], [0, 9, 1]], "happy 93.3 %"),
-        ([[0, 1, 0], [0, 99, 0], [0, 0, 0]], ""),  # so are the images
+        ([[0, 1, 0], [0, 99, 0], [0, 0, 0]], ""),  # and so are the labels
     ],
 )
 def test_a_collapse_is_named(matrix, expected):
@@ -143,7 +143,7 @@ def curve(*values):
         (curve((0.5, 0.48, 1.0)), "2.0 points above validation accuracy at that epoch, a small gap."),
     ],
 )
-def test_curves_are_told_in_words(trial, words):
+def test_curves_are_described_in_words(trial, words):
     assert words in curves.describe(trial, ACCURACY)
 
 

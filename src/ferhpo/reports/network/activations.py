@@ -22,11 +22,11 @@ from ferhpo.reports.network.looking import (
     check_images,
     evenly_spread,
     is_network,
+    most_confident,
     pixels_of,
     probabilities_of,
     short_name,
     stages,
-    surest,
     watch,
 )
 from ferhpo.reports.network.sheet import LINE, WIDTH, Sheet, heat, photograph, shortened
@@ -68,7 +68,7 @@ def panel(
     """
     if not is_network(subject.network):
         return None
-    chosen = surest(subject, right=True) if images is None else check_images(subject, images)
+    chosen = most_confident(subject, correct=True) if images is None else check_images(subject, images)
     if not chosen:
         return None
     rows, num_left_out = choose_rows(subject, chosen[:FEW_IMAGES])

@@ -81,10 +81,10 @@ def watch(
     indices: Sequence[int],
     receive: Callable[[str, Tensor], None],
 ) -> None:
-    """Run the network on images of the data set, in batches of BATCH_SIZE; pass each layer's output to receive(name,
-    output).
+    """Run the network on images of the data set and call receive(name, output) with each layer's output.
 
-    Runs without gradients. Note: `receive` must copy what it keeps, because the next layer may work in place.
+    Runs without gradients, in batches of BATCH_SIZE. Note: `receive` must copy what it keeps, because the next layer
+    may work in place.
     """
     for start in range(0, len(indices), BATCH_SIZE):
         part = indices[start : start + BATCH_SIZE]
@@ -189,7 +189,7 @@ def evenly_spread(values: Sequence[T], most: int) -> list[T]:
     return [values[round(i)] for i in np.linspace(0, len(values) - 1, most)]
 
 
-def surest(subject: Subject, right: bool) -> list[int]:
+def most_confident(subject: Subject, correct: bool) -> list[int]:
     """Return the most confident correct (or wrong) prediction of each class, as indices of validation images.
 
     A class without such an image is left out.
@@ -199,7 +199,7 @@ def surest(subject: Subject, right: bool) -> list[int]:
     predicted, probability = predictions.probabilities.argmax(1), predictions.probabilities.max(1)
     chosen = []
     for label in range(subject.data.num_classes):
-        candidates = np.flatnonzero((labels == label) & ((predicted == labels) == right))
+        candidates = np.flatnonzero((labels == label) & ((predicted == labels) == correct))
         if len(candidates):
             chosen.append(int(predictions.indices[candidates[probability[candidates].argmax()]]))
     return chosen

@@ -21,10 +21,10 @@ from ferhpo.reports.network.looking import (
     hooked,
     is_network,
     logits_of,
+    most_confident,
     pixels_of,
     probabilities_of,
     stages,
-    surest,
     watch,
 )
 from ferhpo.reports.network.sheet import LINE, WIDTH, Sheet, heat, marked, photograph, shortened
@@ -45,7 +45,7 @@ def panel(subject: Subject, folder: Path, images: Sequence[int] | None = None) -
     if not is_network(subject.network):
         return None
     if images is None:
-        groups = {"right": surest(subject, right=True), "wrong": surest(subject, right=False)}
+        groups = {"correct": most_confident(subject, correct=True), "wrong": most_confident(subject, correct=False)}
     else:
         groups = {"chosen": check_images(subject, images)}
     paths, num_empty = [], 0

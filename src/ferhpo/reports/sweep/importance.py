@@ -49,15 +49,15 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
             "are mostly chance."
         )
         return Panel(title, text)
-    found = importances(sweep.space(), trials, sweep.objective)
+    shares = importances(sweep.space(), trials, sweep.objective)
     chance = chance_importances(sweep.space(), trials, sweep.objective)
-    order = sorted(paths, key=lambda path: -found.get(path, 0.0))
+    order = sorted(paths, key=lambda path: -shares.get(path, 0.0))
     rows = [
-        {"hyperparameter": p, "importance": round(found.get(p, 0), 4), "chance": round(chance[p], 4)} for p in order
+        {"hyperparameter": p, "importance": round(shares.get(p, 0), 4), "chance": round(chance[p], 4)} for p in order
     ]
     table = write_table(folder / "importance.csv", rows)
-    image = _draw(folder / "importance.svg", order[:MOST_BARS], found, chance)
-    return Panel(title, _text(order, found, chance, trials), (image,), (table,))
+    image = _draw(folder / "importance.svg", order[:MOST_BARS], shares, chance)
+    return Panel(title, _text(order, shares, chance, trials), (image,), (table,))
 
 
 def importances(space: Space, trials: Sequence[TrialRecord], objective: Objective) -> dict[str, float]:
@@ -111,29 +111,29 @@ def _distribution(space: Space, path: str, trial: TrialRecord) -> BaseDistributi
     return FloatDistribution(draw.low, draw.high, draw.log, draw.step)
 
 
-def _draw(path: Path, order: list[str], found: dict[str, float], chance: dict[str, float]) -> Path:
+def _draw(path: Path, order: list[str], shares: dict[str, float], chance: dict[str, float]) -> Path:
     with figure(path, COLUMN_INCHES, 1.0 + 0.46 * len(order)) as drawn:
         axes = drawn.add_subplot()
         rows = range(len(order))
-        shares = [found.get(name, 0.0) for name in order]
-        axes.barh(rows, shares, height=0.4, color=COLORS[0], label="importance")
+        widths = [shares.get(name, 0.0) for name in order]
+        axes.barh(rows, widths, height=0.4, color=COLORS[0], label="importance")
         limits = [chance[name] for name in order]
         axes.scatter(limits, rows, marker="|", s=260, linewidth=2.2, color=COLORS[5], label="chance", zorder=3)
         axes.set_yticks([])
         for row, name in enumerate(order):  # above its bar: at its side, a long name would leave no space on a phone
             axes.text(0, row - 0.31, shortened(name, 60), fontsize=9.5, ha="left", va="bottom")
         axes.set_ylim(len(order) - 0.5, -0.75)
-        axes.set_xlim(0, 1.05 * max([*shares, *limits, 0.1]))
+        axes.set_xlim(0, 1.05 * max([*widths, *limits, 0.1]))
         axes.set_xlabel("importance")
         axes.grid(axis="y", visible=False)
         drawn.legend(loc="outside lower center", ncols=2, fontsize=9)
     return path
 
 
-def _text(order: list[str], found: dict[str, float], chance: dict[str, float], trials: list[TrialRecord]) -> str:
-    clear = [path for path in order if found.get(path, 0.0) > chance[path]]
+def _text(order: list[str], shares: dict[str, float], chance: dict[str, float], trials: list[TrialRecord]) -> str:
+    clear = [path for path in order if shares.get(path, 0.0) > chance[path]]
     if clear:
-        names = join([f"{path} ({found[path]:.0%})" for path in clear[:4]])
+        names = join([f"{path} ({shares[path]:.0%})" for path in clear[:4]])
         text = f"Most important among {plural(len(trials), 'trial')}: {names}."
     else:
         text = f"Among {plural(len(trials), 'trial')}, no hyperparameter is more important than expected by chance."
