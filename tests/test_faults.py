@@ -19,7 +19,7 @@ from ferhpo.config import ComputeSettings
 from ferhpo.disk import check_disk
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
-from ferhpo.storage.sweep import META, create_sweep, save_config, tracking_settings
+from ferhpo.storage.sweep import META, create_sweep, save_config
 from ferhpo.tracking.store import connect
 from tests.conftest import TINY
 from tests.servers import assert_whole_in_mlflow
@@ -291,7 +291,7 @@ def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monk
     (trial,) = result.sweep.trials()
     assert (result.counts, trial.state) == ({"FAILED": 1}, "FAILED")
     assert trial.reason.startswith("RuntimeError: a mistake in user code\nTraceback")
-    assert_whole_in_mlflow(connect(tracking_settings(result.sweep.config)), result.sweep)
+    assert_whole_in_mlflow(connect(result.sweep.tracking), result.sweep)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
         ["ferhpo train --resume early goes on"] if state == "STOPPED" else []
     )
     sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
-    client = connect(tracking_settings(sweep.config))
+    client = connect(sweep.tracking)
     runs = {run.info.run_name: run for run in client.search_runs(["1"])}
     assert {name: run.info.status for name, run in runs.items()} == {"early": status, "early-000": "FINISHED"}
     assert runs["early"].data.tags["ferhpo.state"] == state

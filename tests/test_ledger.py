@@ -12,7 +12,7 @@ from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler
 from ferhpo.errors import FailuresError
 from ferhpo.publish.sync import sync
 from ferhpo.storage.study import SweepStudy
-from ferhpo.storage.sweep import load_sweep, tracking_settings
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.tracking.store import connect
 from ferhpo.tuning.session import end_early
@@ -209,7 +209,7 @@ def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
     for kept_lines in (7, 9, 10):  # line 7 opens trial 1
         sweep = make_sweep(tmp_path, f"kept-{kept_lines}")
         study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
-        tracker = Tracker(sweep.folder, tracking_settings(sweep.config))
+        tracker = Tracker(sweep.folder, sweep.tracking)
         tracker.open_sweep(sweep.name, {}, {}, "")
         ledger = Ledger(sweep, study, tracker, 2)
         for state in ("COMPLETE", "DIVERGED"):
@@ -223,7 +223,7 @@ def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
         spool = sweep.folder / "spool.jsonl"
         spool.write_text("".join(spool.read_text().splitlines(keepends=True)[:kept_lines]))
         assert sync(sweep.name, str(tmp_path)) > kept_lines
-        assert_whole_in_mlflow(connect(tracking_settings(sweep.config)), sweep)
+        assert_whole_in_mlflow(connect(sweep.tracking), sweep)
 
 
 def test_a_sweep_that_is_stopped_in_its_last_trials_has_not_ended(tmp_path):

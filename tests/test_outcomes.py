@@ -127,7 +127,7 @@ def test_the_sweep_ends_with_a_sentence_for_each_reason_and_status_3(ended):
     infeasible = sorted(trials[fault].number for fault in ("cuda", "cuda_validation"))
     assert f"2 trials infeasible ({infeasible[0]}, {infeasible[1]}): out of memory: CUDA out of memory" in said
     for fault in ("diverges", "error", "killed"):
-        (sentence,) = outcomes.told([trials[fault]])
+        (sentence,) = outcomes.sentences([trials[fault]])
         assert sentence in said
 
 
@@ -143,7 +143,7 @@ def test_a_hanging_trial_says_where_it_stood(hanging):
     assert "in _hang" in trial.reason
     assert "in worker_trial" in trial.reason
     assert status == 3
-    assert outcomes.told([trial])[0] in said
+    assert outcomes.sentences([trial])[0] in said
 
 
 def test_samplers_learn_of_what_cannot_be(ended, hanging):

@@ -131,7 +131,7 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
     assert described["scores"]["val_acc"] == trial.value
     data = instantiate(result.sweep.config["data"])
-    answers = load_subject(result.sweep, trial, data).answers
+    answers = load_subject(result.sweep, trial, data).predictions
     kept = trial.fold_epochs[0][trial.best_epoch - 1]
     assert answers.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
     note = next(run.data.tags["mlflow.note.content"] for run in runs if run.info.run_name == "one")
@@ -142,5 +142,8 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     assert f"{trial.value:.4f} ±{trial.std('val_acc'):.4f}" in capsys.readouterr().out
     (board,) = (tmp_path / "mlruns/artifacts").glob("*/artifacts/leaderboard.csv")
     heading, row = board.read_text().splitlines()
-    assert heading.startswith("trial,state,value,val_acc_dedup,std,folds,")
-    assert row.startswith(f"0,COMPLETE,{trial.value},{trial.clean_acc},{trial.std('val_acc')},2,")
+    assert heading.startswith("trial,state,value,val_acc_dedup,val_acc_std,val_loss,val_macro_f1,std,folds,")
+    row = dict(zip(heading.split(","), row.split(","), strict=True))
+    assert [row[key] for key in ("value", "val_acc_dedup", "std", "folds")] == [
+        str(value) for value in (trial.value, trial.dedup_acc, trial.std("val_acc"), 2)
+    ]

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 
 import ferhpo
-from ferhpo.storage.sweep import tracking_settings
 from ferhpo.tracking import num_unshipped
 from ferhpo.tracking.store import connect
 
@@ -15,7 +14,7 @@ ONCE = ("num_parameters", "macs", "best_val_acc", "best_epoch", "num_folds")  # 
 def ship_what_is_left(folder):
     """`ferhpo sync`, where records wait; says whether they did."""
     record = ferhpo.load_sweep("round", folder)
-    settings = tracking_settings(record.config)
+    settings = record.tracking
     is_left = num_unshipped(record.folder, settings) > 0
     if is_left:
         ferhpo.sync("round", str(folder))
@@ -87,7 +86,7 @@ def _check_history(seen, trials, complaints):
 
 def _check_store(record, trials, counts, complaints):
     """One run for the sweep, one a trial, one a fold; all ended; the points of the study, each once."""
-    settings = tracking_settings(record.config)
+    settings = record.tracking
     client = connect(settings)
     experiment = client.get_experiment_by_name(settings.experiment)
     runs = client.search_runs([experiment.experiment_id], max_results=5000)

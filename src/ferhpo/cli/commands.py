@@ -88,7 +88,8 @@ def confirm(args: argparse.Namespace) -> int:
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow")
     if args.json:
-        print(json.dumps({**result_dict(result), "found": result.found}))
+        found = None if result.found is None else result.found.to_json()
+        print(json.dumps({**result_dict(result), "found": found}))
     elif result.found is None:
         console.print(f"Stopped. {result.sweep.resume_command} goes on.")
     else:

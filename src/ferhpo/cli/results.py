@@ -41,7 +41,7 @@ def print_result(result: "SweepResult") -> None:
     console.print()
     console.print(leaderboard(record.leaderboard(), record.objective.metric))
     console.print()
-    for sentence in outcomes.told(record.trials()):
+    for sentence in outcomes.sentences(record.trials()):
         console.print(sentence, markup=False, soft_wrap=True)
     if not result.finished:
         console.print(f"Stopped. {record.resume_command} goes on.")

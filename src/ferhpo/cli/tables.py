@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ferhpo.confirmation.text import interval, sentences, spread, test_rows
+from ferhpo.confirmation.text import VARIANT_NAMES, interval, sentences, spread, test_rows
 
 if TYPE_CHECKING:
+    from ferhpo.confirmation.result import ConfirmationFound
     from ferhpo.evaluation.evaluate import ModelScores
 
 
@@ -41,7 +42,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
     last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
     is_folded = any(trial.folds for trial in trials)
     # The line without images that also stand in training, where it says anything else than the first.
-    overlaps = metric == "val_acc" and any(trial.clean_acc not in (None, trial.value) for trial in trials)
+    overlaps = metric == "val_acc" and any(trial.dedup_acc not in (None, trial.value) for trial in trials)
     counted = "folds" if is_folded else "epoch"
     for heading in ("trial", "state", metric, *(["clean"] if overlaps else []), counted, "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
@@ -54,7 +55,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
             "" if trial.value is None else f"{trial.value:.4f}" + (f" ±{std:.4f}" if std is not None else ""),
-            *([] if not overlaps else ["" if trial.clean_acc is None else f"{trial.clean_acc:.4f}"]),
+            *([] if not overlaps else ["" if trial.dedup_acc is None else f"{trial.dedup_acc:.4f}"]),
             _reports(trial, is_folded),
             short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
         ]
@@ -174,61 +175,60 @@ def _table(*headings: str, left: Sequence[str] = ()) -> Table:
     return table
 
 
-def evaluation_tables(found: "ModelScores") -> Iterator[Table | str]:
-    """Facts, the lines of scores, the classes, the confusion matrix."""
-    yield key_values(
-        [("model", found.model), ("data", found.source), ("split", f"{found.split} of the {found.split_name} split")]
-    )
+def evaluation_tables(scores: "ModelScores") -> Iterator[Table | str]:
+    """Yield facts, the score variants, the scores by class and the confusion matrix."""
+    split = f"{scores.split} of the {scores.split_name} split"
+    yield key_values([("model", scores.model), ("data", scores.source), ("split", split)])
     table = _table("", "images", "acc", "macro F1", "loss", left=("",))
-    for lines, words in ((found.scores, ""), (found.ten_crop, ", ten-crop")):
-        if lines is None:
-            continue
-        for line, name in ((lines.published, "as published"), (lines.clean, "without overlap")):
-            if line is not None:
-                scores = (f"{value:.4f}" for value in (line.acc, line.macro_f1, line.loss))
-                table.add_row(f"{name}{words}", f"{line.n:,}", *scores)
+    for variants, view in ((scores.scores, ""), (scores.ten_crop, ", ten-crop")):
+        for variant, name in VARIANT_NAMES.items():
+            row = None if variants is None else getattr(variants, variant)
+            if row is not None:
+                table.add_row(f"{name}{view}", f"{row.n:,}", f"{row.acc:.4f}", f"{row.macro_f1:.4f}", f"{row.loss:.4f}")
     yield table
-    yield f"Classes, all images as published, {'by ten-crop' if found.ten_crop else 'by one view of each'}"
+    yield f"Scores by class, all images, {'ten-crop' if scores.ten_crop else 'one view of each'}"
     table = _table("class", "images", "precision", "recall", "F1", left=("class",))
-    for c in found.classes:
+    for c in scores.classes:
         table.add_row(c.name, f"{c.n:,}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
     yield table
-    table = _table("true \\ answered", *found.class_names, left=("true \\ answered",))
-    for name, row in zip(found.class_names, found.confusion, strict=True):
-        table.add_row(name, *(f"{count:,}" for count in row))
+    table = _table("true \\ predicted", *scores.class_names, left=("true \\ predicted",))
+    for class_name, counts in zip(scores.class_names, scores.confusion, strict=True):
+        table.add_row(class_name, *(f"{count:,}" for count in counts))
     yield table
 
 
-def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
-    """The candidates, the test scores, and what they say."""
-    columns = sampled_columns([candidate["sample"] for candidate in found["candidates"]])
+def confirmation_tables(found: "ConfirmationFound") -> Iterator[Table | str]:
+    """Yield the candidates, the test scores and the result in sentences."""
+    columns = sampled_columns([candidate.sample for candidate in found.candidates])
     yield (
-        f"{found['confirmation']}: the best {len(found['candidates'])} of sweep {found['sweep']} on "
-        f"{len(found['seeds'])} fresh seed{'s' * (len(found['seeds']) > 1)}, by {found['objective']}"
+        f"{found.confirmation}: the best {len(found.candidates)} of sweep {found.sweep} on "
+        f"{len(found.seeds)} fresh seed{'s' * (len(found.seeds) > 1)}, by {found.objective}"
     )
-    level = f"{100 * found['level']:.0f} %\ninterval"
+    level = f"{100 * found.level:.0f} %\ninterval"
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    for heading in ("rank", "trial", "in the\nsweep", "mean ±\ndeviation", level, "without\noverlap", "luck"):
+    for heading in ("rank", "trial", "in the\nsweep", "mean ±\nstd. dev.", level, "val_acc\n(dedup)", "luck"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading, _ in columns:
         table.add_column(heading.rpartition(".")[2].replace("_", "_\n"), justify="right", overflow="fold")
-    for c in found["candidates"]:
-        clean, luck = c["clean"], c["luck"]
+    for c in found.candidates:
         table.add_row(
-            str(c["rank"]),
-            str(c["trial"]),
-            f"{c['sweep_value']:.4f}",
-            spread(c["score"]),
-            interval(c["score"]),
-            "" if clean is None else f"{clean['mean']:.4f}",
-            "" if luck is None else f"{luck['mean']:+.4f}",
-            *(" ".join(number(c["sample"][path]) for path in paths if path in c["sample"]) for _, paths in columns),
+            str(c.rank),
+            str(c.trial),
+            f"{c.sweep_value:.4f}",
+            spread(c.score),
+            interval(c.score),
+            "" if c.dedup is None else f"{c.dedup.mean:.4f}",
+            "" if c.luck is None else f"{c.luck.mean:+.4f}",
+            *(" ".join(number(c.sample[path]) for path in paths if path in c.sample) for _, paths in columns),
         )
     yield table
     rows = list(test_rows(found))
-    if rows:
-        num_networks = found["candidates"][0]["score"]["n"]
-        yield f"Test images of the {found['split_name']} split, read once; mean ± deviation of {num_networks} networks"
+    if rows and found.best.score:
+        num_networks = found.best.score.n
+        yield (
+            f"Test images of the {found.split_name} split, evaluated once; mean ± standard deviation of "
+            f"{num_networks} network{'s' * (num_networks > 1)}"
+        )
         table = _table("", "images", "acc", "macro F1", "loss", left=("",))
         for name, images, *scores in rows:
             table.add_row(name, f"{images:,}", *scores)

@@ -33,10 +33,10 @@ def val_metrics(found: "Evaluation", data: "FaceData", own: Mapping[str, Metric]
 
     own: metrics of the configuration. Raises ValueError if one of them does not return a number.
     """
-    from ferhpo.scoring.scores import score_lines
+    from ferhpo.scoring.scores import score_variants
 
     values = {f"val_{name}": metric(found) for name, metric in METRICS.items()}
-    dedup = score_lines(found, data).clean
+    dedup = score_variants(found, data).dedup
     if dedup is not None:
         values[DEDUP] = dedup.acc
     for name, metric in own.items():

@@ -104,10 +104,6 @@ class Sweep:
         folder = self.trial_folder(number)
         return folder if num_folds(self.config) is None else fold_folder(folder, KEPT_FOLD)
 
-    def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
-        """The whole configuration of a trial, its sample applied."""
-        return trial.config
-
 
 def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
     """Make the folder of a new sweep. Raises SweepError where it exists, StorageError where the disk refuses."""
@@ -238,8 +234,3 @@ def free_name(folder: Path) -> str:
 
 
 KIND = "confirm"
-
-
-def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
-    """Where a sweep is recorded."""
-    return TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))

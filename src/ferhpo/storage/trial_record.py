@@ -84,8 +84,6 @@ class TrialRecord:
         """val_acc without the images whose pixels are also in training; None if it is not known."""
         return self.metrics.get(DEDUP)
 
-    clean_acc = dedup_acc
-
 
 def read_trials(folder: Path, objective: Objective, space: Callable[[], Space] | None = None) -> list[TrialRecord]:
     """The trials of a sweep, also while a driver runs it. Raises SweepError where there is no study."""
