@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
@@ -25,17 +26,6 @@ from ferhpo.text import duration, number, plural
 from ferhpo.training.checkpoint import read
 from ferhpo.trial.load_data import load_data
 
-
-def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:
-    """Write the page of a sweep, or of one of its trials, and return its path.
-
-    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
-    Raises SweepError if there is no such sweep or trial, StorageError if the disk refuses.
-    """
-    sweep = load_sweep(name, output_dir)
-    return sweep_report(sweep, out) if trial is None else trial_report(sweep, trial, out)
-
-
 # Modules of reports/ with a function `panel`, in the order of the page
 OF_A_SWEEP = (
     "sweep.leaderboard", "sweep.history", "sweep.importance", "sweep.parallel", "sweep.slices", "sweep.pareto",
@@ -48,6 +38,49 @@ OF_A_TRIAL = (
 )  # fmt: skip
 OF_DATA = ("trial.classes",)  # on the page of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
+OwnPanel = Callable[[Any, Path, list[str]], Panel | None]
+
+
+def report(
+    name: str,
+    trial: int | None = None,
+    out: Path | None = None,
+    output_dir: str = "mlruns",
+    panels: Sequence[str] = (),
+) -> Path:
+    """Write the page of a sweep, or of one of its trials, and return its path.
+
+    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
+    panels: modules of your own with a function panel(sweep, folder), or panel(subject, folder) for the page of a trial
+    Raises SweepError if there is no such sweep or trial, ConfigError if a module of `panels` cannot be imported,
+    StorageError if the disk refuses.
+    """
+    own = [_own_panel(module) for module in panels]
+    sweep = load_sweep(name, output_dir)
+    return sweep_report(sweep, out, own=own) if trial is None else trial_report(sweep, trial, out, own=own)
+
+
+def _own_panel(module: str) -> OwnPanel:
+    """Return the function `panel` of a user's module. A fault inside it costs that panel only, and the page says so."""
+    try:
+        panel = import_module(module).panel
+    except ModuleNotFoundError as error:
+        raise ConfigError("report", [f"--panel is {module}; there is no module {error.name}"]) from None
+    except AttributeError:
+        raise ConfigError("report", [f"--panel is {module}; the module must have a function panel"]) from None
+
+    def show(subject: Any, folder: Path, missing: list[str]) -> Panel | None:
+        try:
+            made = panel(subject, _created(folder))
+        except Exception as error:  # the user's code
+            missing.append(f"Panel {module}: {type(error).__name__}: {first_line(error)}")
+            return None
+        if not isinstance(made, Panel | None):
+            missing.append(f"Panel {module}: it returned {made!r:.60}; it must return a ferhpo.reports.panel.Panel")
+            return None
+        return made
+
+    return show
 
 
 class Snapshot(Sweep):
@@ -61,7 +94,13 @@ class Snapshot(Sweep):
         return list(self._trials)
 
 
-def sweep_report(sweep: Sweep, out: Path | None = None, data: FaceData | None = None, is_quick: bool = False) -> Path:
+def sweep_report(
+    sweep: Sweep,
+    out: Path | None = None,
+    data: FaceData | None = None,
+    is_quick: bool = False,
+    own: Sequence[OwnPanel] = (),
+) -> Path:
     """Write the page of a sweep and return its path, <sweep>/report/index.html unless `out` is given.
 
     data: the sweep's data set, if it is already loaded
@@ -76,11 +115,12 @@ def sweep_report(sweep: Sweep, out: Path | None = None, data: FaceData | None = 
         panels += [import_module(f"ferhpo.reports.{name}").panel(sweep, folder) for name in names]
         loaded = data if data is not None else _data_of(sweep, missing)
         panels.append(classes.of_data(loaded, folder) if loaded is not None else None)
+        panels += [show(sweep, folder, missing) for show in own]
         parts = [Part("Sweep", _present(panels))]
         if best is not None:
-            own = folder / f"trial-{best.number}"
-            trial_panels = _trial_panels(sweep, best, loaded, own, missing, is_quick)
-            parts.append(Part(f"Best trial: {best.number}", [_sample(best, own), *trial_panels]))
+            place = folder / f"trial-{best.number}"
+            trial_panels = _trial_panels(sweep, best, loaded, place, missing, is_quick)
+            parts.append(Part(f"Best trial: {best.number}", [_sample(best, place), *trial_panels]))
         counts = Counter(trial.state for trial in trials)
         sentences = findings(sweep, sweep.leaderboard(), counts)
         if is_quick:
@@ -96,7 +136,7 @@ def sweep_report(sweep: Sweep, out: Path | None = None, data: FaceData | None = 
     return _write(sweep, make, Path(FOLDER), out)
 
 
-def trial_report(sweep: Sweep, number: int, out: Path | None = None) -> Path:
+def trial_report(sweep: Sweep, number: int, out: Path | None = None, own: Sequence[OwnPanel] = ()) -> Path:
     """Write the page of a trial and return its path, <sweep>/report/trial-<number>/index.html unless `out` is given.
 
     Raises SweepError if the sweep has no such trial.
@@ -112,7 +152,7 @@ def trial_report(sweep: Sweep, number: int, out: Path | None = None) -> Path:
         missing: list[str] = []
         data = _data_of(sweep, missing)
         of_data = None if data is None else classes.of_data(data, folder)
-        trial_panels = _trial_panels(sweep, trial, data, folder, missing)
+        trial_panels = _trial_panels(sweep, trial, data, folder, missing, own=own)
         part = Part("Trial", _present([_sample(trial, folder), *trial_panels, of_data]))
         return Page(f"Trial {number} of {sweep.name}", _outcome(sweep, trial), _facts(sweep, trial), [part], missing)
 
@@ -120,7 +160,13 @@ def trial_report(sweep: Sweep, number: int, out: Path | None = None) -> Path:
 
 
 def _trial_panels(
-    sweep: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str], is_quick: bool = False
+    sweep: Sweep,
+    trial: TrialRecord,
+    data: FaceData | None,
+    folder: Path,
+    missing: list[str],
+    is_quick: bool = False,
+    own: Sequence[OwnPanel] = (),
 ) -> list[Panel]:
     """Return the panels of a trial; without data, those that the study and the checkpoint suffice for."""
     from ferhpo.evaluation.load import load_subject
@@ -134,7 +180,8 @@ def _trial_panels(
     except (SweepError, Infeasible) as error:
         missing.append(f"Predictions of trial {trial.number}: {error}")
         return _present([curves.of_trial(trial, sweep.objective, _created(folder))])
-    return _present([import_module(f"ferhpo.reports.{name}").panel(subject, _created(folder)) for name in OF_A_TRIAL])
+    panels = [import_module(f"ferhpo.reports.{name}").panel(subject, _created(folder)) for name in OF_A_TRIAL]
+    return _present([*panels, *(show(subject, folder, missing) for show in own)])
 
 
 def _recorded_panels(sweep: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
