@@ -52,7 +52,7 @@ REFUSED = [
     (["made", "name=pruned"], {}, SweepError, "pruned in {folder} is no confirmation of this sweep made; name=... starts one by another name, --new starts pruned-2"),
     (["made", "optim.lr=0.1"], {}, ConfigError, "confirm made: optim.lr is what the sweep drew: each candidate keeps its own"),
     (["made", "trainer.max_epoch=3"], {}, ConfigError, "confirm made: trainer.max_epoch matches no key; did you mean trainer.max_epochs?"),
-    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a group, and stays; set its keys, as model._target_=..."),
+    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a config group and cannot be replaced here; set single keys, e.g. model.stem_channels=..."),
     (["made", "seed=1", "space.optim.lr.high=1"], {}, ConfigError, "confirm made: 2 faults\n  seed is no setting of a retraining; data, augment, model, optim, lr_schedule, trainer, compute, tracking and name are\n  space.optim.lr.high is no setting"),
     (["made", "trainer.label_smoothing=2"], {}, ConfigError, "confirm made: trainer.label_smoothing is 2; it must be in [0, 1)"),
     (["folder", "data.split=published"], {}, ConfigError, "confirm folder: data.split=published divides the images in another way than the sweep, which chose under data.split=folder: its selection may have seen the test images; leave it out"),
