@@ -1,15 +1,14 @@
 """Define the verbs, their arguments and their help texts."""
 
 import argparse
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ferhpo import __version__
 from ferhpo.cli import commands
+from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
 
-EXIT_CODES = "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 130 interrupted"
 OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
 
 
@@ -32,25 +31,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Wrap the paragraphs of descriptions and epilogs, but keep indented lines, e.g. examples, as they are."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        parts = text.split("\n\n")
-        return "\n\n".join(part if "\n  " in part else textwrap.fill(part, width) for part in parts)
-
-
-def _verb(
-    verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, more: str, *examples: str
-) -> Any:
-    """Add a verb. text: its line in `ferhpo --help`; more: what the description of its own help adds."""
+def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, *examples: str) -> Any:
+    """Add a verb. text: its line in `ferhpo --help`, and the first one of its own help."""
+    details = DETAILS.get(name)
     lines = "\n".join(f"  ferhpo {example}" for example in examples)
     sub = verbs.add_parser(
         name,
         help=text,
-        description=f"{text}\n\n{more}" if more else text,
+        description=f"{text}\n\n{details}" if details else text,
         epilog=f"examples:\n{lines}\n\n{EXIT_CODES}",
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     sub.set_defaults(run=run)
     sub.add_argument(
@@ -92,8 +82,6 @@ def _add_running(verbs: Any) -> None:
         "sweep",
         commands.sweep,
         "Run a hyperparameter sweep.",
-        "Samples hyperparameters, trains a network per trial, stops unpromising trials early, records everything in "
-        "MLflow, and registers the best model.",
         "sweep demo",
         "sweep vulpe2021 data.path=fer2013.csv num_trials=20 trainer.max_epochs=3",
         "sweep --resume demo num_trials=16",
@@ -103,8 +91,6 @@ def _add_running(verbs: Any) -> None:
         "train",
         commands.train,
         "Train one network with a fixed configuration.",
-        "Ignores the search space of the configuration, and does not start Ray. The training is recorded as a sweep "
-        "with a single trial.",
         "train demo trainer.max_epochs=3",
         "train vulpe2021_winner data.path=fer2013.csv",
     )
@@ -124,9 +110,6 @@ def _add_planning(verbs: Any) -> None:
         "plan",
         commands.plan,
         "Estimate what a sweep or a training costs, without running it.",
-        "Shows the size of the search space and the parameters, MACs, memory, disk space and time of "
-        "its networks. Without a search space it shows the cost of the one network; add space=null to "
-        "plan what `ferhpo train` does with the configuration of a sweep.",
         "plan demo",
         "plan vulpe2021 data.path=fer2013.csv",
         "plan demo space=null",
@@ -137,7 +120,6 @@ def _add_planning(verbs: Any) -> None:
         "check",
         commands.check,
         "Check a configuration and report all faults at once.",
-        "Builds every component, but trains nothing and reads no data.",
         "check demo optim.lr=0.01",
     )
     _named(sub)
@@ -146,7 +128,6 @@ def _add_planning(verbs: Any) -> None:
         "show",
         commands.show,
         "Show a composed configuration and the origin of each value.",
-        "",
         "show demo model=resnet",
     )
     _named(sub)
@@ -155,7 +136,6 @@ def _add_planning(verbs: Any) -> None:
         "list",
         commands.list_options,
         "List the sweeps and the options of each config group.",
-        "",
         "list",
         "list sweeps",
         "list models",
@@ -172,8 +152,6 @@ def _add_planning(verbs: Any) -> None:
         "data",
         commands.data,
         "Describe and verify a data set.",
-        "Shows the number of images per class and split, duplicates, conflicting labels, blank images, "
-        "and overlap between splits.",
         "data synthetic",
         "data fer2013 path=fer2013.csv",
     )
@@ -188,7 +166,6 @@ def _add_results(verbs: Any) -> None:
         "runs",
         commands.runs,
         "Show the leaderboard of a sweep, or all sweeps.",
-        "",
         "runs",
         "runs demo",
         "runs demo --json",
@@ -204,7 +181,6 @@ def _add_results(verbs: Any) -> None:
         "report",
         commands.report,
         "Write an HTML report of a sweep or a trial.",
-        "The report is a single file with figures and tables that can be viewed offline.",
         "report demo",
         "report demo --trial 3",
         "report demo --out demo.html",
@@ -228,8 +204,6 @@ def _add_results(verbs: Any) -> None:
         "sync",
         commands.sync,
         "Upload records that are not in MLflow yet.",
-        "Records stay in the sweep's folder while the MLflow store is unreachable. If the sweep's best "
-        "model is not registered yet, it is registered as well.",
         "sync demo",
         "sync demo tracking.uri=http://user:password@host:5000",
     )
@@ -243,8 +217,6 @@ def _add_models(verbs: Any) -> None:
         "evaluate",
         commands.evaluate,
         "Evaluate a trial or a registered model.",
-        "Scores all images, and separately those whose pixels do not also occur in the training images. "
-        "Every evaluation of the test split is recorded.",
         "evaluate demo",
         "evaluate demo/7 --ten-crop",
         "evaluate models:/ferhpo-demo@champion data=fer2013 data.path=fer2013.csv",
@@ -265,8 +237,6 @@ def _add_models(verbs: Any) -> None:
         "confirm",
         commands.confirm,
         "Retrain the best trials of a sweep with fresh seeds.",
-        "Selects the candidate with the best mean validation score, and evaluates the test split once. "
-        "Run the same command again to continue after an interruption.",
         "confirm demo --top 5 --seeds 3",
         "confirm demo trainer.max_epochs=60 data.train_subset=null",
         "confirm demo --resume",
@@ -285,7 +255,6 @@ def _add_models(verbs: Any) -> None:
         "promote",
         commands.promote,
         "Set an alias of a sweep's registered model.",
-        "Programs that load models:/NAME@ALIAS use the new version from then on.",
         "promote demo",
         "promote demo --alias staging",
     )
@@ -301,7 +270,6 @@ def _add_system(verbs: Any) -> None:
         "doctor",
         commands.doctor,
         "Show versions, devices, the MLflow store, and free disk space.",
-        "Also lists sweeps with records that are not in MLflow yet.",
         "doctor",
     )
     _output_dir(sub)
