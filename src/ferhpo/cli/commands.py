@@ -284,7 +284,7 @@ def doctor(args: argparse.Namespace) -> None:
         return
     console = make_console()
     for title, rows in facts.items():
-        console.print(title, style="bold")
+        console.print("records not in MLflow" if title == "unshipped" else title, style="bold")
         console.print(key_values([(f"  {key}", value) for key, value in rows.items()]))
 
 

@@ -190,7 +190,7 @@ def _add_results(verbs: Any) -> None:
     sub.add_argument(
         "--out", type=Path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
     )
-    sub = _verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "", "ui", "ui --port 5001")
+    sub = _verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
     _output_dir(sub)
     sub.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
     sub.add_argument(

@@ -61,14 +61,17 @@ def print_result(result: "SweepResult") -> None:
 
 
 def stopped_text(resume_command: str) -> str:
+    """Return what is printed after an interruption."""
     return f"Stopped. Resume with: {resume_command}"
 
 
 def registered_text(registered: tuple[str, int], sweep: str) -> str:
+    """Return what is printed of a registered model, (name, version)."""
     name, version = registered
     return f"Registered {name} version {version}. Promote it with: ferhpo promote {sweep}"
 
 
 def unshipped_text(num_records: int, sweep: str) -> str:
+    """Return what is printed of records that are not in MLflow yet."""
     verb, them = ("is", "it") if num_records == 1 else ("are", "them")
     return f"{plural(num_records, 'record')} {verb} not in MLflow yet. Upload {them} with: ferhpo sync {sweep}"

@@ -261,7 +261,7 @@ def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
 def sweeps_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return a table of the sweeps in an output folder, as returned by `list_sweeps`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
+    for heading in ("sweep", "created", "trials", "best", "to upload", "states"):
         table.add_column(heading)
     for row in rows:
         if "error" in row:
