@@ -53,10 +53,10 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
     status, out, _ = answer(capsys, "runs", "busy", *folder, "--json")
     assert (status, [row["state"] for row in json.loads(out)]) == (0, ["COMPLETE", "RUNNING"])
     assert json.loads(answer(capsys, "runs", *folder, "--json")[1])[0]["counts"] == {"COMPLETE": 1, "RUNNING": 1}
-    assert "5 records; it runs, and ships them itself" in answer(capsys, "doctor", *folder)[1]
+    assert "5 records; the sweep is running and uploads its records itself" in answer(capsys, "doctor", *folder)[1]
     assert answer(capsys, "sync", "busy", *folder) == (
         0,
-        "sweep busy runs and ships its records itself; 5 are on their way",
+        "sweep busy is running and uploads its records itself; 5 records pending",
         "",
     )
     for verb in (["sweep", "--resume", "busy", f"output_dir={running.folder.parent}"], ["confirm", "busy", *folder]):
@@ -70,7 +70,7 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
 def test_a_sweep_that_nobody_runs_any_more_is_said_to_be_interrupted(tmp_path, capsys):
     made_sweep(tmp_path, ["COMPLETE", "RUNNING", "RUNNING"])
     assert answer(capsys, "runs", "made", "--output-dir", tmp_path)[1].endswith(
-        "No driver runs it: 2 trials were interrupted. ferhpo sweep --resume made goes on."
+        "Not running; 2 trials were interrupted. Resume with: ferhpo sweep --resume made"
     )
     assert answer(capsys, "runs", "--output-dir", tmp_path)[1].endswith("1 complete, 2 interrupted")
 

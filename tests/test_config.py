@@ -1,17 +1,18 @@
 """Composition and checks: exact messages, and every file in conf/ and sweeps/."""
 
+import copy
 import runpy
 from pathlib import Path
 
 import pytest
 
 from ferhpo.config import GROUPS, validate
-from ferhpo.config.compose import compose
+from ferhpo.config.compose import compose, set_values
 from ferhpo.config.files import group_files, headline, sweep_files
 from ferhpo.config.model_section import is_estimator
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import ConfigError
-from ferhpo.keys import leaves, set_path
+from ferhpo.keys import get_path, leaves, set_path
 from ferhpo.tuning.preflight import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +134,81 @@ def test_all_faults_of_the_overrides_come_at_once():
 def test_check_says_key_value_rule_remedy(overrides, message):
     found = faults("demo", *overrides)
     assert any(fault.startswith(message) for fault in found), found
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model=null", "model is null; choose from: cnn, decision_tree, "),
+        (
+            "optim.lr=0.1,0.2",
+            "optim.lr is 0.1,0.2; it must be a single value; to search over several, use space.optim.lr={choices: [...]}",
+        ),
+        (
+            "optim=sgd,adam",
+            "optim is sgd,adam; it must be a single value; to search over several, use space.optim={options: [...]}",
+        ),
+        ("space.model.options=3", "space.model.options is 3; it must be a list of options, e.g. ["),
+        ("space.model.options={cnn: 1}", "space.model.options is {'cnn': 1}; it must be a list of options, e.g. ["),
+    ],
+)
+def test_an_override_of_the_wrong_type_is_a_fault(override, fault):
+    with pytest.raises(ConfigError) as caught:
+        compose("demo", [override])
+    (found,) = caught.value.faults
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("data.labels={contempt: drop, glad: happy}", "data.labels", {"contempt": "drop", "glad": "happy"}),
+        ("data.labels={}", "data.labels", {}),
+        ("data.labels=null", "data.labels", None),
+        ("model.hog={pixels_per_cell: 12}", "model.hog", {"pixels_per_cell": 12}),
+        ("model.hog.orientations=6", "model.hog", {"orientations": 6, "pixels_per_cell": 8}),
+        ("model.hog={}", "model.hog", {}),
+        ("objective={metric: val_loss, mode: min}", "objective", {"metric": "val_loss", "mode": "min"}),
+    ],
+)
+def test_a_mapping_that_is_a_value_can_be_replaced(override, key, value):
+    config = {
+        "data": {"_target_": "ferhpo.data.ckplus.load", "labels": {"contempt": "disgust"}},
+        "model": {"_target_": "ferhpo.models.cnn.CNN", "hog": {"orientations": 9, "pixels_per_cell": 8}},
+        "objective": {"metric": "val_acc", "mode": "max"},
+    }
+    assert set_values(config, [override]) == []
+    assert get_path(config, key) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model={}", "model is a config group and cannot be replaced here; set single keys, e.g. model.hog.orientations=..."),
+        ("data={path: x}", "data is a config group and cannot be replaced here; set single keys, e.g. data.main.path=..."),
+        ("tracking=none", "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.KEY=..."),
+        (
+            "data.main={path: x}",
+            "data.main is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.main.path=...",
+        ),
+        ("data.merge=null", "data.merge is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.merge.sfew.path=..."),
+        ("model.hgo={}", "model.hgo matches no key; did you mean model.hog?"),
+        ("data.main.path=a,b", "data.main.path is a,b; it must be a single value"),
+        ("data.main.path={", "data.main.path is {, which cannot be parsed; write key=value"),
+    ],
+)  # fmt: skip
+def test_a_section_cannot_be_replaced(override, fault):
+    config = {
+        "data": {
+            "main": {"_target_": "ferhpo.data.fer2013.load", "path": "a"},
+            "merge": {"sfew": {"_target_": "ferhpo.data.sfew.load", "path": "b"}},
+        },
+        "model": {"_target_": "ferhpo.models.cnn.CNN", "hog": {"orientations": 9}},
+        "tracking": {},
+    }
+    before = copy.deepcopy(config)
+    assert set_values(config, [override]) == [fault]
+    assert config == before
 
 
 def test_a_bound_that_a_component_refuses_is_a_fault_of_the_space():

@@ -53,7 +53,7 @@ REFUSED = [
     (["made", "name=pruned"], {}, SweepError, "pruned in {folder} is not a confirmation of this sweep made; choose another name with name=..., or start pruned-2 with --new"),
     (["made", "optim.lr=0.1"], {}, ConfigError, "confirm made: optim.lr was sampled by the sweep; every candidate keeps its own value; leave it out"),
     (["made", "trainer.max_epoch=3"], {}, ConfigError, "confirm made: trainer.max_epoch matches no key; did you mean trainer.max_epochs?"),
-    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a config group and cannot be replaced here; set single keys, e.g. model."),
+    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a config group and cannot be replaced here; set single keys, e.g. model.stem_channels=..."),
     (["made", "seed=1", "space.optim.lr.high=1"], {}, ConfigError, "confirm made: 2 faults\n  seed cannot be overridden in a confirmation; allowed: data, augment, model, optim, lr_schedule, trainer, compute, tracking, name\n  space.optim.lr.high cannot be overridden"),
     (["made", "trainer.label_smoothing=2"], {}, ConfigError, "confirm made: trainer.label_smoothing is 2; it must be in [0, 1)"),
     (["folder", "data.split=published"], {}, ConfigError, "confirm folder: data.split=published changes the split; the sweep selected its trials under data.split=folder, so the new test images may have been used for training or selection; leave it out"),

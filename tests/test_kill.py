@@ -109,7 +109,7 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(warm,
         assert exit_status == -signal.SIGKILL
     else:
         assert exit_status == 130, log.read_text()
-        assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+        assert "Stopped. Resume with: ferhpo sweep --resume hurt" in log.read_text()
         assert "Traceback" not in log.read_text()
         _, parents, children = runs_by_trial(folder)
         assert [run.info.status for run in parents] == ["KILLED"]
@@ -144,7 +144,7 @@ def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_r
         assert driver.wait(STOP_SECONDS) == 130, log.read_text()
     finally:
         driver.kill()
-    assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+    assert "Stopped. Resume with: ferhpo sweep --resume hurt" in log.read_text()
     assert "Traceback" not in log.read_text()
     _, parents, children = runs_by_trial(folder)
     assert [run.info.status for run in parents] == ["KILLED"]
@@ -167,7 +167,7 @@ def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(warm, tm
     (before,) = ferhpo.load_sweep("hurt", folder).trials()
     assert before.state == "RUNNING"
     if sent != signal.SIGKILL:
-        assert "Stopped. ferhpo train --resume hurt goes on." in log.read_text()
+        assert "Stopped. Resume with: ferhpo train --resume hurt" in log.read_text()
         _, parents, children = runs_by_trial(folder)
         assert [run.info.status for run in (*parents, *children[0])] == ["KILLED", "KILLED"]
     assert warm.run("train", "--resume", "hurt", f"output_dir={folder}", log=log) == 0, log.read_text()

@@ -131,8 +131,8 @@ def test_a_plan_leaves_estimators_out_and_says_so(models, monkeypatch):
     samples = [random_sample(composed.space(), derive_seed(0, number, "plan")) for number in range(12)]
     count = sum(sample["model"] != "cnn" for sample in samples)
     assert plan.warnings == [
-        f"{count} of 12 samples are scikit-learn's estimators, whose time, memory and size only a fit tells: the "
-        "numbers leave them out"
+        f"{count} of 12 samples are scikit-learn estimators, whose parameters, memory and time are known only after "
+        "fitting; they are not included"
     ]
     assert (plan.parameters is None) == (plan.seconds == 0) == (count == 12)
     num_networks = 8 * (12 - count) / 12

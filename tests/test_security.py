@@ -476,5 +476,5 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last == f"the server ended by itself; where port {port} is taken, --port names another"
+    assert last == f"the MLflow server exited; if port {port} is in use, choose another with --port"
     assert "psutil" not in done.stderr

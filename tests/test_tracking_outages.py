@@ -137,7 +137,7 @@ def test_a_slow_store_slows_no_epoch_and_sync_uploads_what_a_killed_driver_left(
 
     proxy.delay_seconds = 0.0
     assert cli.main(["sync", "troubled", "--output-dir", str(folder)]) == 0
-    assert re.match(r"\d+ records shipped", capsys.readouterr().out)
+    assert re.match(r"\d+ records uploaded to MLflow", capsys.readouterr().out)
     client = connect(TrackingSettings(output_dir=folder, uri=proxy.url))
     assert_whole_in_mlflow(client, sweep, "slow")
     runs = runs_in(client, "slow")
@@ -152,15 +152,15 @@ def test_a_sweep_with_a_slow_store_says_what_is_left_and_sync_registers_the_mode
     options = [*TINY, f"output_dir={folder}", f"tracking.uri={proxy.url}", "tracking.experiment=end", "name=ended"]
     proxy.delay_seconds = 2.0
     assert cli.main(["train", "demo", *options, "trainer.max_epochs=1"]) == 0
-    output = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"\d+ records wait for MLflow; ferhpo sync ended ships them\.", output)
-    assert "Registered" not in output
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\d+ records are not in MLflow yet\. Upload them with: ferhpo sync ended", told)
+    assert "Registered" not in told
     proxy.delay_seconds = 0.0
     wait_until(lambda: not is_held(folder / "ended"))
     assert cli.main(["sync", "ended", "--output-dir", str(folder)]) == 0
-    assert "Registered ferhpo-ended version 1; ferhpo promote ended makes it the champion." in capsys.readouterr().out
-    sweep = ferhpo.load_sweep("ended", folder)
-    assert_whole_in_mlflow(connect(TrackingSettings(output_dir=folder, uri=proxy.url)), sweep, "end")
+    assert "Registered ferhpo-ended version 1. Promote it with: ferhpo promote ended" in capsys.readouterr().out
+    record = ferhpo.load_sweep("ended", folder)
+    assert_whole_in_mlflow(connect(TrackingSettings(output_dir=folder, uri=proxy.url)), record, "end")
     assert ferhpo.promote("ended", output_dir=str(folder)).version == 1
 
 

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import subprocess
 import sys
 import traceback
@@ -263,7 +262,7 @@ def test_real_sweeps_leave_no_password_anywhere(warm, tmp_path, capsys):
             assert (status, "refused" in output) == (0, False), output
             assert refused(capsys, *sync).startswith(message)
             status, output = ferhpo_process(*sync, MLFLOW_TRACKING_URI=uri)
-            assert (status, output.startswith("0 records shipped")) == (0, True), output
+            assert (status, output.startswith("0 records uploaded")) == (0, True), output
             for verb in ("doctor", "runs"):
                 assert cli.main([verb, "--output-dir", str(folder)]) == 0
             assert PASSWORD not in "".join(capsys.readouterr())
@@ -271,7 +270,7 @@ def test_real_sweeps_leave_no_password_anywhere(warm, tmp_path, capsys):
         # Another experiment: MLflow cannot write artifacts of a server's experiment without this server.
         direct = ["train", "demo", f"output_dir={folder}", *SWEEP, "tracking.experiment=direct"]
         status, output = ferhpo_process(*direct, "name=direct", f"tracking.uri={database.uri}")
-        assert (status, re.search("records (wait|are)", output)) == (0, None), output
+        assert (status, "not in MLflow yet" in output) == (0, False), output
         assert_whole_in_mlflow(client_of(database.uri, folder), ferhpo.load_sweep("direct", folder), "direct")
         dump = database.dump()
         database.stop()

@@ -4,7 +4,7 @@ compose.py        turn files and overrides into one configuration; the only user
 composed.py       Composed: the result
 settings.py       the settings of the section compute
 run_config.py     RunConfig: the sections that ferhpo itself reads, typed
-files.py          where configuration files are searched for
+files.py          find configuration files, sweeps, and options of groups
 targets.py        what a `_target_` may name, and how it is called
 kinds.py          what kind a component is: an estimator, a grid, ...
 folds.py          what cross-validation changes in a configuration

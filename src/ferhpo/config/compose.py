@@ -93,8 +93,14 @@ class _Composer:
                 faults.append(f"override {text!r} cannot be parsed ({first}); write key=value")
                 continue
             key = override.key_or_group
-            if key in self.group_options and not override.is_delete() and "{" not in text:
-                option = str(override.value())
+            if override.is_sweep_override():
+                several = "options" if key in self.group_options else "choices"
+                faults.append(
+                    f"{key} is {text.partition('=')[2]}; it must be a single value; to search over several, use "
+                    f"space.{key}={{{several}: [...]}}"
+                )
+            elif key in self.group_options and not override.is_delete() and "{" not in text:
+                option = "null" if override.value() is None else str(override.value())
                 if option in self.group_options[key]:
                     groups.append(f"{key}={option}")
                 else:
@@ -182,6 +188,12 @@ class _Composer:
                 continue
             if group not in self.group_options:
                 faults.append(f"space.{group}.options: unknown group '{group}'; {nearest(group, GROUPS)}")
+                continue
+            if not isinstance(node["options"], list | None):
+                example = ", ".join(self.group_options[group][:2])
+                faults.append(
+                    f"space.{group}.options is {node['options']!r:.60}; it must be a list of options, e.g. [{example}]"
+                )
                 continue
             for option in node["options"] or []:
                 if option not in self.group_options[group]:
@@ -275,7 +287,8 @@ def replacement_fault(config: Mapping[str, Any], key: str) -> str | None:
         kind = "a section with a _target_"
     else:
         return None
-    example = next((path for path, _ in leaves(section, key) if not path.endswith("._target_")), f"{key}.KEY")
+    keys = [path for path, _ in leaves(section, key) if path != key and not path.endswith("._target_")]
+    example = keys[0] if keys else f"{key}.KEY"
     return f"{key} is {kind} and cannot be replaced here; set single keys, e.g. {example}=..."
 
 

@@ -4,9 +4,17 @@ import os
 from pathlib import Path
 
 from ferhpo.errors import ConfigError
+from ferhpo.keys import closest, nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # the folder ferhpo
 GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
+# Other words for config groups, and for "sweeps". Plurals are added in `group_of`.
+SYNONYMS = {
+    "sweep": "sweeps", "training": "sweeps", "recipe": "sweeps",
+    "optimizer": "optim", "optimiser": "optim",
+    "schedule": "lr_schedule", "learning_rate_schedule": "lr_schedule",
+    "augmentation": "augment", "dataset": "data", "data_set": "data", "network": "model",
+}  # fmt: skip
 
 
 def config_roots(config_dir: Path | None = None) -> list[Path]:
@@ -48,6 +56,22 @@ def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
         for path in sorted((root / group).glob("*.yaml")):
             files.setdefault(path.stem, path)
     return files
+
+
+def group_of(word: str) -> str:
+    """Return the config group, or "sweeps", that a word means: its name, a synonym, or the plural of either.
+
+    Raises ConfigError for any other word.
+    """
+    names = ("sweeps", *GROUPS)
+    known = {name: name for name in names} | SYNONYMS
+    known |= {f"{name}s": group for name, group in known.items() if not name.endswith("s")}
+    plain = word.lower().replace("-", "_")
+    if plain in known:
+        return known[plain]
+    close = closest(plain, known)
+    remedy = f"did you mean {known[close]}?" if close else nearest(word, names)
+    raise ConfigError("list", [f"unknown group '{word}'; {remedy}"])
 
 
 def headline(path: Path) -> str:

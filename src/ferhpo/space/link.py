@@ -62,6 +62,7 @@ class Linker:
     def check_condition(
         self, where: str, key: str, allowed: tuple[Any, ...], by_path: Mapping[str, list[Draw]]
     ) -> None:
+        """Check one condition of a draw: that its key exists, and that it can have one of the allowed values."""
         draws = by_path.get(key, [])
         wanted = " or ".join(map(show, allowed))
         if any(draw.repeat is not None for draw in draws):
@@ -82,10 +83,12 @@ class Linker:
                 self.never_holds(where, key, wanted, fixed[:8])
 
     def never_holds(self, where: str, key: str, wanted: str, possible: Iterable[Any]) -> None:
+        """Report a condition that no sample can meet."""
         shown = ", ".join(map(show, possible))
         self.faults.append(f"{where} requires {key} to be {wanted}, which is impossible; possible values: {shown}")
 
     def check_repeat(self, draw: Draw, by_path: Mapping[str, list[Draw]]) -> None:
+        """Check that `repeat` is a count, or refers to one, and that it is not too large."""
         where, repeat = f"space.{draw.path}.repeat", draw.repeat
         if isinstance(repeat, int):
             if not 1 <= repeat <= MOST_CASES:

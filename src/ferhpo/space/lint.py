@@ -80,6 +80,7 @@ class _Reader:
             self.faults.append(f"space.{path} is not a valid key of a draw; valid keys: {', '.join(sorted(DRAW_KEYS))}")
 
     def read_draw(self, node: Mapping[str, Any], path: str, option: tuple[str, str] | None) -> None:
+        """Append the draw that a node describes, or its faults."""
         before = len(self.faults)
         where = f"space.{path}"
         for key in node:
@@ -121,6 +122,7 @@ class _Reader:
         )
 
     def check_choices(self, where: str, node: Mapping[str, Any], choices: Any) -> None:
+        """Report the faults of a draw with choices."""
         extra = sorted(set(node) & {"low", "high", "step", "log"})
         if extra:
             self.faults.append(f"{where} has choices and {', '.join(extra)}; keep only one of them")
@@ -134,6 +136,7 @@ class _Reader:
             self.faults.append(f"{where} has only one value, {show(choices[0])}; set {_key_of(where)} instead")
 
     def check_bounds(self, where: str, node: Mapping[str, Any]) -> None:
+        """Report the faults of a draw with bounds."""
         low, high, step = node.get("low"), node.get("high"), node.get("step")
         for key in ("low", "high"):
             if key not in node:
