@@ -193,7 +193,7 @@ MISTAKES = [
     (["data", "fer2013"], "config: data.path is not set; add data.path=..."),
     (
         ["data", "fer2013", "path=nowhere.csv"],
-        "data.path is nowhere.csv: there is no such file; nothing in {folder} has",
+        "data.path is nowhere.csv: there is no such file; no similar name in {folder}",
     ),
     (["runs", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["promote", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),

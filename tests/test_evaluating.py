@@ -228,7 +228,8 @@ def test_what_cannot_be_evaluated_is_refused(place, evaluate, arguments, options
 def test_other_classes_are_refused(evaluate, tmp_path):
     draw_faces(tmp_path / "ck", 1, 20, names=("anger", "happy"))
     with pytest.raises(
-        DataError, match=r"ck \(image folder\): it has anger, which the model does not answer; it lacks angry, disg"
+        DataError,
+        match=r"ck \(image folder\): it has anger, which the model does not predict; it does not have angry, disg",
     ):
         evaluate("once", f"data.path={tmp_path / 'ck'}", "data.split=random")
 

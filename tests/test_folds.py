@@ -150,7 +150,7 @@ def test_images_of_one_subject_stay_together_also_in_the_subset_of_a_fold():
 def test_a_subset_that_a_fold_cannot_give_is_refused():
     data = synthetic.load(num_train=30, num_val=10, num_test=0, image_size=24, folds=4)
     with pytest.raises(
-        ConfigError, match=r"data.train_subset is 35, and the train split of published, fold 0 of 4 has"
+        ConfigError, match=r"data.train_subset is 35; it must be at most 30, the number of training images of published"
     ):
         fold_data(data, {"folds": 4, "train_subset": 35}, 0)
 
@@ -160,5 +160,5 @@ def test_drawn_faces_have_folds_too():
     whole = synthetic.load(**keys)
     for fold in range(3):
         assert fold_data(whole, keys, fold).digest == synthetic.load(**keys, fold=fold).digest
-    with pytest.raises(ConfigError, match=r"data.fold is 3, and data.folds=3 counts from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"data.fold is 3; with data.folds=3 it must be at most 2"):
         synthetic.load(**keys, fold=3)

@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_costs_the_epochs_and_not_the_trial(config, data, w
     assert epochs == [1, 2]
     assert weights(tmp_path) == whole
     assert "restarted" not in facts[0]
-    assert f"begun again: {tmp_path / spoiled} is damaged (" in facts[1]["restarted"]
+    assert f"restarted: {tmp_path / spoiled} is damaged (" in facts[1]["restarted"]
     assert (tmp_path / "damaged.ckpt").exists()
 
 
@@ -105,6 +105,6 @@ def test_a_disk_that_refuses_at_a_rename_ends_the_sweep_and_not_the_trial(config
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, way, stale)
-        with pytest.raises(StorageError, match=r"t\.ckpt cannot be reached: Stale file handle"):
+        with pytest.raises(StorageError, match=r"t\.ckpt cannot be accessed: Stale file handle"):
             run_trial(config, data, tmp_path, 7, lambda epoch, row: None)
     assert run_trial(config, data, tmp_path, 7, lambda epoch, row: None).state == "COMPLETE"

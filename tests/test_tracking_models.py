@@ -170,11 +170,11 @@ def test_models_predict_in_a_process_without_ferhpo_and_without_pickle(exported)
     assert json.loads(signature["outputs"])[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 7]}
     assert len(report["cnn-refusals"]) == 6
     assert report["cnn-refusals"][3:] == [
-        "the input is float32 of shape [7, 48, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "the input is float32 of shape [7, 48, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
         "from 0 to 255",
-        "the input is uint8 of shape [7, 20, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "the input is uint8 of shape [7, 20, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
         "from 0 to 255",
-        "the input is list; this model takes a numpy array: uint8 images of shape [N, 48, 48]",
+        "the input is list; it must be a numpy array: uint8 images of shape [N, 48, 48]",
     ]
 
 

@@ -113,5 +113,6 @@ def test_other_classes_are_named() -> None:
     with pytest.raises(DataError) as caught:
         with_classes(make_data(), ("a", "b", "d"))
     assert str(caught.value) == (
-        "made: it has c, which the model does not answer; it lacks d; the classes must be those of the model: a, b, d"
+        "made: it has c, which the model does not predict; it does not have d; its classes must be those of the model: "
+        "a, b, d"
     )

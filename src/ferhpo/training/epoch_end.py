@@ -1,5 +1,7 @@
-"""The end of an epoch: score the network, move the schedule, keep checkpoints, report. In this order, because a report
-may never return (the scheduler's stop), and everything must be on disk by then.
+"""The end of an epoch: score the network, step the schedule, write checkpoints, report.
+
+Note: the report comes last, because it may not return (the scheduler stops the trial), and everything must be on disk
+by then.
 """
 
 import math
@@ -33,7 +35,8 @@ Report = Callable[[int, dict[str, float]], None]
 class Progress:
     """The epochs so far and the best of them.
 
-    history: a dictionary an epoch, its number from 1 under "epoch" beside the metrics; best_epoch 0: none yet;
+    history: one dictionary per epoch, with its number, counted from 1, under "epoch" and its metrics
+    best_epoch: 0 before the first epoch
     confusion: of the validation images at the best epoch
     """
 
@@ -43,7 +46,7 @@ class Progress:
     confusion: list[list[int]] = field(default_factory=list)
 
     def add(self, epoch: int, metrics: dict[str, float], confusion: Tensor) -> bool:
-        """Add an epoch; return whether it is the best so far. Of equal ones the first stays."""
+        """Add an epoch; return whether it is the best so far. The first of several equal epochs is the best."""
         metric = self.objective.metric
         best = self.history[self.best_epoch - 1][metric] if self.best_epoch else None
         improved = self.objective.is_better(metrics[metric], best)
@@ -53,12 +56,12 @@ class Progress:
         return improved
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
+        """Return whether `patience` epochs have passed since the best one."""
         return patience is not None and len(self.history) - self.best_epoch >= patience
 
 
 class EpochEnd(pl.Callback):
-    """Does at the end of each epoch what this module's text says."""
+    """The callback that runs the end of each epoch, and the memory probe before the first one."""
 
     def __init__(
         self,
@@ -160,7 +163,7 @@ class EpochEnd(pl.Callback):
             "average": None if module.average is None else module.average.state_dict(),
             "optimizer": module.optimizer.state_dict(),
             "schedule": module.schedule.state_dict(),
-            "precision": trainer.precision_plugin.state_dict(),  # the loss scale, where precision is 16
+            "precision": trainer.precision_plugin.state_dict(),  # the loss scale, if precision is 16
         }
 
 
@@ -170,7 +173,7 @@ def _check_finite(name: str, loss: float, epoch: int, lr: float) -> None:
 
 
 def _device_memory_bytes(device: torch.device) -> int:
-    """Peak of this process's tensors on a GPU; on a CPU what the whole process holds now."""
+    """Return the peak memory of this process's tensors on a GPU, or the current memory of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
