@@ -1,4 +1,4 @@
-"""What stands in the way of a sweep: store, disk, its name, another driver. Each is one message, and nothing is broken."""
+"""Obstacles to a sweep: store, disk, name, another driver. Each gives one error message and damages nothing."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def closed_port():
 
 @contextlib.contextmanager
 def small_disk(folder, num_bytes, options=""):
-    """A real file system of that size at `folder`."""
+    """Mount a real file system of this size at `folder`."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}{options}", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
@@ -53,13 +53,13 @@ def composed():
 
 @pytest.fixture
 def existing(composed, tmp_path):
-    """A sweep that was made and has no trial yet."""
+    """A sweep that was created and has no trial yet."""
     return create_sweep(replace(composed, config={**composed.config, "output_dir": str(tmp_path / "mlruns")}))
 
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """Whatever is refused is refused before Ray starts."""
+    """Fail if Ray is started: the error must come before that."""
     from ferhpo.tuning import sweep
 
     def start(compute):
@@ -69,7 +69,7 @@ def no_ray(monkeypatch):
 
 
 def refused(capsys, *arguments):
-    """The message of a command that ends with exit status 2."""
+    """Return the error message of a command that exits with status 2."""
     assert cli.main([*map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -88,7 +88,7 @@ def test_a_store_that_cannot_be_reached_at_start(verb, capsys, tiny, tmp_path, c
 
 @pytest.mark.full
 def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm, tiny, tmp_path, closed_port):
-    """The sweep ends as ever; once there is a store, `ferhpo sync` ships everything."""
+    """The sweep ends normally; `ferhpo sync` uploads everything once there is a store."""
     uri = f"http://127.0.0.1:{closed_port}"
     options = [f"tracking.uri={uri}", "tracking.required=false", "name=away", "trainer.max_epochs=1"]
     result = ferhpo.train("demo", [*tiny, *options])
@@ -97,9 +97,9 @@ def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm,
     assert result.warnings == [
         f"tracking.uri is {uri}: no response within 5 s (connection refused); records wait in the sweep's folder"
     ]
-    record = ferhpo.load_sweep("away", tmp_path / "mlruns")
-    record.config["tracking"]["uri"] = None
-    save_config(record)
+    sweep = ferhpo.load_sweep("away", tmp_path / "mlruns")
+    sweep.config["tracking"]["uri"] = None
+    save_config(sweep)
     assert ferhpo.sync("away", str(tmp_path / "mlruns")) >= result.unshipped
 
 
@@ -154,7 +154,7 @@ def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
 
 
 def test_a_disk_that_fills_up_in_a_training_ends_it_and_resume_goes_on(capsys, tmp_path):
-    """A disk on which the checkpoints of one epoch fit, but not beside them those of the next."""
+    """The checkpoints of one epoch fit on the disk, those of the next do not fit next to them."""
     with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
         options = [f"output_dir={disk}", "tracking=none", "name=big", "model.width_multiplier=2"]
         message = refused(capsys, "train", "demo", *TINY[:3], "trainer.max_epochs=3", *options)
@@ -181,12 +181,10 @@ def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(warm, tmp_pa
             rf"((trial \d+: )?{disk}/demo/.* cannot be written.*(No space left on device|disk full).*|"
             rf"{disk}/demo has [\d.]+ MB of free space, and the next trials may need [\d.]+ MB)"
             r"; free some space and resume",
-            first.read_text()
-            .strip()
-            .splitlines()[-1],  # a warning stands before it, where there was a little space first
+            first.read_text().strip().splitlines()[-1],  # a warning precedes it if there was a little space first
         )
         before = ferhpo.load_sweep("demo", disk).trials()
-        # How many trials end before the disk is full depends on which two run at once.
+        # How many trials end before the disk is full depends on which two run at the same time.
         assert {"RUNNING"} <= {trial.state for trial in before} <= {"COMPLETE", "RUNNING"}
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resume = ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
@@ -204,16 +202,16 @@ def test_a_name_that_exists_offers_resume(capsys, existing, no_ray):
     for verb in ("sweep", "train"):
         message = refused(capsys, verb, "demo", "name=mine", f"output_dir={folder}")
         assert message == (
-            f"sweep mine exists in {folder}; ferhpo sweep --resume mine goes on with it, --new starts mine-2, "
-            "name=... starts one by that name"
+            f"sweep mine already exists in {folder}. Resume with: ferhpo sweep --resume mine; "
+            "or start a new one with --new (mine-2) or name=..."
         )
 
 
-def test_a_training_that_exists_is_gone_on_with_by_train(capsys, existing, no_ray):
+def test_a_training_that_exists_is_resumed_by_train(capsys, existing, no_ray):
     meta = json.loads((existing.folder / META).read_text())
     (existing.folder / META).write_text(json.dumps({**meta, "kind": "train"}))
     message = refused(capsys, "train", "demo", "name=mine", f"output_dir={existing.folder.parent}")
-    assert "; ferhpo train --resume mine goes on with it" in message
+    assert " Resume with: ferhpo train --resume mine; or start" in message
 
 
 def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
@@ -267,7 +265,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys,
 
 
 def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, monkeypatch):
-    """The other one comes between the look at the folder and the writing."""
+    """The other one creates the sweep between the check of the folder and the writing."""
     config = {**composed.config, "output_dir": str(tmp_path), "name": "one"}
 
     def state():
@@ -276,7 +274,7 @@ def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, 
         return {}
 
     monkeypatch.setattr("ferhpo.storage.sweep.git_state", state)
-    with pytest.raises(SweepError, match="sweep one exists"):
+    with pytest.raises(SweepError, match="sweep one already exists"):
         create_sweep(replace(composed, config=config))
     assert ferhpo.load_sweep("one", tmp_path).config["seed"] == 77
     assert [path.name for path in (tmp_path / "one").iterdir()] == [META]
@@ -305,7 +303,7 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
     with pytest.raises(raised) as caught:
         ferhpo.train("demo", [*tiny, "name=early"])
     assert getattr(caught.value, "__notes__", []) == (
-        ["ferhpo train --resume early goes on"] if state == "STOPPED" else []
+        ["Resume with: ferhpo train --resume early"] if state == "STOPPED" else []
     )
     sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
     client = connect(sweep.tracking)
@@ -314,7 +312,7 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
     assert runs["early"].data.tags["ferhpo.state"] == state
 
 
-def test_a_ray_that_cannot_be_imported_is_told_and_hangs_nothing(monkeypatch):
+def test_a_ray_that_cannot_be_imported_is_an_error_and_does_not_hang(monkeypatch):
     def broken(compute):
         raise ImportError("no module ray")
 
@@ -352,7 +350,8 @@ def test_promote_of_a_sweep_without_a_store_is_named(existing):
 )
 def test_a_cluster_that_is_away_is_said_at_once_and_leaves_no_sweep(tiny, tmp_path, address, reason):
     with pytest.raises(
-        FerhpoError, match=rf"compute.address is {re.escape(address)}: no Ray cluster .* \({reason}\); start"
+        FerhpoError,
+        match=rf"compute.address is {re.escape(address)}: cannot connect to a Ray cluster there \({reason}\); start",
     ):
         ferhpo.sweep("demo", [*tiny, f"compute.address={address}"])
     assert not (tmp_path / "mlruns" / "demo").exists()

@@ -167,7 +167,7 @@ def test_what_fits_on_no_node_is_refused():
     from ferhpo.driver.ray_cluster import share_out
 
     with pytest.raises(
-        ConfigError, match="a trial wants 9 CPUs and 1 GPUs, and a node has 8 CPUs and 0 GPUs, or 8 CPU"
+        ConfigError, match="needs 9 CPUs and 1 GPUs, available: 8 CPUs and 0 GPUs, or 8 CPUs and 1 GPUs per node"
     ):
         share_out([HEAD, GPU_NODE], ComputeSettings(cpus_per_trial=9))
 

@@ -194,7 +194,9 @@ def test_the_journal_of_another_user_is_not_opened(tmp_path):
     os.chown(record.folder / JOURNAL, 65534, 65534)
     from ferhpo.storage.study import SweepStudy
 
-    with pytest.raises(SweepError, match=r"study\.jsonl belongs to another user, and a study is read from one's own"):
+    with pytest.raises(
+        SweepError, match=r"study\.jsonl belongs to another user; a study is only read from files of the user"
+    ):
         SweepStudy(record.folder, record.space(), record.config["sampler"], 0, record.objective)
 
 

@@ -12,7 +12,7 @@ from ferhpo.trial.run import failure
 def run(ledger: Ledger, data: FaceData) -> bool:
     """Run every trial of a sweep. Returns False if the user interrupted it.
 
-    Raises FerhpoError if the disk or a checkpoint cannot be used; what was recorded until then stays.
+    Raises FerhpoError if the disk or a checkpoint cannot be used; what is recorded by then is kept.
     """
     try:
         while (trial := ledger.next_trial()) is not None:

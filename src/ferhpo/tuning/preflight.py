@@ -1,7 +1,7 @@
-"""Prepare a sweep, a training or a confirmation: refuse what can be refused before anything is created on disk.
+"""Check a sweep, a training or a confirmation before anything is created on disk.
 
-Checked are the configuration, the name, the paths, the disk, trained weights and the store. The data set and the Ray
-cluster are checked after this, when they are loaded and joined, and still before the sweep's folder is created.
+The checks cover the configuration, the name, paths, disk, trained weights and the MLflow store. The data set and the
+Ray cluster are checked afterwards, when they are loaded and joined, but still before the sweep's folder is created.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from ferhpo.tracking import TrackingSettings, check_store, hide_all
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is ready to run.
+    """A checked configuration, ready to run.
 
     existing: the sweep to resume; None for a new one, which `open` creates
     """
@@ -42,9 +42,9 @@ class Prepared:
 def prepare(
     name: str, overrides: Sequence[str], kind: str, *, resume: bool, new: bool, config_dir: Path | None
 ) -> Prepared:
-    """Compose and check what `sweep` or `train` was asked to run, or load what it was asked to resume.
+    """Compose and check the configuration `name`, or load the sweep `name` to resume.
 
-    kind: "sweep", or "train", which has no search space and one trial
+    kind: "sweep" or "train"; a training has no search space and one trial
     Raises ConfigError, SweepError, TrackingError, StorageError.
     """
     existing = resumed(name, overrides, kind) if resume else None
@@ -59,7 +59,7 @@ def prepare(
 
 
 def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Sequence[str] = ()) -> Prepared:
-    """Check the surroundings of a configuration that has been checked itself: name, paths, disk, weights, store."""
+    """Check what a valid configuration refers to: name, paths, disk, weights, store."""
     make_paths_absolute(composed.config)
     if existing is None:
         _refuse_existing(composed.config)
@@ -69,14 +69,18 @@ def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Seque
 
 
 def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
-    """Return the sweep to resume, with overrides of what a resume may change. Nothing is written yet."""
+    """Return the sweep to resume, with overrides applied. Nothing is written to disk yet.
+
+    Raises SweepError if there is no such sweep or another driver runs it, ConfigError for an override that a resume
+    cannot apply.
+    """
     overrides = hide_all(overrides)
     output_dir = next((text.partition("=")[2] for text in overrides if text.startswith("output_dir=")), "mlruns")
     sweep = load_sweep(name, output_dir)
     if sweep.meta["kind"] != kind:
         raise SweepError(f"{name} is a {sweep.meta['kind']}. Resume with: {sweep.resume_command}")
     check_disk(sweep.folder)
-    FolderLock(sweep.folder).release()  # refuses a second driver before Ray starts
+    FolderLock(sweep.folder).release()  # raises if another driver runs it, before Ray starts
     config = sweep.config
     known = [
         "num_trials",

@@ -1,6 +1,6 @@
-"""The verb `sweep`: run a sweep from its configuration to the model registry.
+"""Run a sweep from its configuration to the model registry (the verb `sweep`).
 
-Note: nothing is created on disk before everything that can be checked has been checked.
+Note: nothing is created on disk before all checks have passed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def sweep(
 ) -> SweepResult:
     """Run a sweep to its end and register its best trial.
 
-    resume: continue the sweep `name`; overrides may then change num_trials, keep_checkpoints, compute and tracking
+    resume: resume the sweep `name`; overrides may then change num_trials, keep_checkpoints, compute and tracking
     new: if the name is taken, use the next free one (demo-2)
     listener: called in the driver with its ledger after every event
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any trial starts.
@@ -50,7 +50,7 @@ def run_listed(
 ) -> SweepResult:
     """Run a sweep whose trials are listed, each with its `sample` and `seed`, or resume the `existing` one.
 
-    composed: already checked; finisher: closes the sweep instead of `finish`
+    composed: a checked configuration; finisher: called instead of `finish`
     """
     return _run(prepare_composed(composed, existing, warnings), kind, listener, listed, finisher)
 

@@ -1,4 +1,4 @@
-"""The verb `train`: one training with the configuration as it is, without Ray, recorded as a sweep of one trial."""
+"""Run a single training without Ray, recorded as a sweep of one trial (the verb `train`)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from ferhpo.tuning.preflight import prepare
 from ferhpo.tuning.result import SweepResult
 from ferhpo.tuning.session import Listener, recording
 
-SAMPLER = {"_target_": "optuna.samplers.RandomSampler"}  # of a space without draws
+SAMPLER = {"_target_": "optuna.samplers.RandomSampler"}  # for a space without draws
 
 
 def train(
