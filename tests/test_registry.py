@@ -24,8 +24,8 @@ def recorded(tmp_path_factory):
     Returns the settings, and of each trial the network, the model's id and the run's id.
     """
     folder = tmp_path_factory.mktemp("registry")
-    config = TrackingSettings(output_dir=folder)
-    tracker = Tracker(folder / "demo", config)
+    settings = TrackingSettings(output_dir=folder)
+    tracker = Tracker(folder / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     networks = []
     for number in range(2):
@@ -39,61 +39,61 @@ def recorded(tmp_path_factory):
     models = [tracker.model_id(number) for number in range(2)]
     runs = [tracker.run_id(number) for number in range(2)]
     tracker.close(1)
-    return config, networks, models, runs
+    return settings, networks, models, runs
 
 
 def test_a_model_is_logged_once_and_belongs_to_its_run(recorded):
-    config, _, models, runs = recorded
-    client = connect(config)
+    settings, _, models, runs = recorded
+    client = connect(settings)
     before = client.search_logged_models([client.get_experiment_by_name("ferhpo").experiment_id])
     assert {m.model_id for m in before} == set(models)
     assert {str(m.status) for m in before} == {"READY"}
     assert [o.model_id for o in client.get_run(runs[0]).outputs.model_outputs] == [models[0]]
-    (config.output_dir / "demo" / "spool.shipped.json").unlink()
-    sync(config.output_dir / "demo", config)
+    (settings.output_dir / "demo" / "spool.shipped.json").unlink()
+    sync(settings.output_dir / "demo", settings)
     assert len(client.search_logged_models([before[0].experiment_id])) == 2
     assert len(client.get_run(runs[0]).outputs.model_outputs) == 1
 
 
 def test_register_promote_and_load(recorded, tmp_path):
-    config, networks, models, runs = recorded
-    assert versions(config, "faces") == []
-    assert register(config, models[0], "faces", {"sweep": "demo"}, "the *first*") == 1
-    assert register(config, models[0], "faces", {"sweep": "demo"}, "again") == 1
-    assert register(config, models[1], "faces", {}) == 2
-    second, first = versions(config, "faces")
+    settings, networks, models, runs = recorded
+    assert versions(settings, "faces") == []
+    assert register(settings, models[0], "faces", {"sweep": "demo"}, "the *first*") == 1
+    assert register(settings, models[0], "faces", {"sweep": "demo"}, "again") == 1
+    assert register(settings, models[1], "faces", {}) == 2
+    second, first = versions(settings, "faces")
     assert (first.number, first.run_id, first.model_id) == (1, runs[0], models[0])
     assert first.tags["sweep"] == "demo"
     assert first.description == "the *first*"
     assert second.number == 2
 
-    promotion = promote(config, "faces", 1)
+    promotion = promote(settings, "faces", 1)
     assert (promotion.version, promotion.previous, promotion.alias) == (1, None, "champion")
-    promotion = promote(config, "faces")
+    promotion = promote(settings, "faces")
     assert (promotion.version, promotion.previous) == (2, 1)
-    second, first = versions(config, "faces")
+    second, first = versions(settings, "faces")
     assert (second.aliases, first.aliases) == (("champion",), ())
     assert second.tags["ferhpo.promoted.champion"].endswith(", before: version 1")
     assert first.tags["ferhpo.promoted.champion"].endswith(", before: none")
 
     images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
     for version, network in ((1, networks[0]), ("champion", networks[1])):
-        model = mlflow.pyfunc.load_model(str(download(config, "faces", version, tmp_path / str(version))))
+        model = mlflow.pyfunc.load_model(str(download(settings, "faces", version, tmp_path / str(version))))
         np.testing.assert_allclose(model.predict(images), expected(network, GRAY, images), atol=1e-6)
 
 
 def test_concurrent_registrations_of_one_model_make_one_version(recorded):
-    config, _, models, _ = recorded
+    settings, _, models, _ = recorded
     numbers = []
     threads = [
-        threading.Thread(target=lambda: numbers.append(register(config, models[0], "twice", {}))) for _ in range(3)
+        threading.Thread(target=lambda: numbers.append(register(settings, models[0], "twice", {}))) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert numbers == [1, 1, 1]
-    assert len(versions(config, "twice")) == 1
+    assert len(versions(settings, "twice")) == 1
 
 
 def test_a_model_that_is_uploaded_late_is_registered_by_the_sweep_itself(tiny, monkeypatch):
@@ -116,14 +116,14 @@ def test_a_model_that_is_uploaded_late_is_registered_by_the_sweep_itself(tiny, m
 
 
 def test_unknown_names_versions_and_models_are_errors(recorded):
-    config, _, models, _ = recorded
-    register(config, models[0], "named", {})
+    settings, _, models, _ = recorded
+    register(settings, models[0], "named", {})
     with pytest.raises(TrackingError, match="named has no version 7; existing versions: 1"):
-        promote(config, "named", 7)
+        promote(settings, "named", 7)
     with pytest.raises(TrackingError, match=r"nothing has no registered version; `ferhpo sweep` registers"):
-        promote(config, "nothing")
+        promote(settings, "nothing")
     with pytest.raises(TrackingError, match=r"cannot register named in sqlite:.*m-0000"):
-        register(config, "m-0000", "named", {})
+        register(settings, "m-0000", "named", {})
 
 
 @pytest.mark.parametrize(

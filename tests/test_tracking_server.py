@@ -39,9 +39,9 @@ def record_epochs(tracker, numbers, epochs):
 
 
 def test_an_unreachable_server_causes_one_warning(server, tmp_path, caplog, capfd):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="outage")
-    assert check_store(config) is None
-    tracker = Tracker(tmp_path / "demo", config)
+    settings = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="outage")
+    assert check_store(settings) is None
+    tracker = Tracker(tmp_path / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.start()
     for number in range(4):
@@ -74,7 +74,7 @@ def test_an_unreachable_server_causes_one_warning(server, tmp_path, caplog, capf
     tracker.close_sweep("COMPLETE", "done")
     assert tracker.close(60) == 0
 
-    client = connect(config)
+    client = connect(settings)
     experiment = client.get_experiment_by_name("outage")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert sorted(runs) == ["demo", *(f"demo-{i:03d}" for i in range(5))]
@@ -91,8 +91,8 @@ def test_an_unreachable_server_causes_one_warning(server, tmp_path, caplog, capf
 
 
 def test_a_model_is_logged_and_registered_through_a_server(server, tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="models")
-    tracker = Tracker(tmp_path / "demo", config)
+    settings = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="models")
+    tracker = Tracker(tmp_path / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.open_trial(0, {}, {})
     network, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
@@ -103,13 +103,13 @@ def test_a_model_is_logged_and_registered_through_a_server(server, tmp_path):
     model_id = tracker.model_id(0)
     tracker.close(5)
     (tmp_path / "demo" / "spool.shipped.json").unlink()
-    sync(tmp_path / "demo", config)
-    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
-    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
-    promote(config, "faces", alias="champion")
-    assert [(v.number, v.aliases, v.model_id) for v in versions(config, "faces")] == [(1, ("champion",), model_id)]
+    sync(tmp_path / "demo", settings)
+    assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    promote(settings, "faces", alias="champion")
+    assert [(v.number, v.aliases, v.model_id) for v in versions(settings, "faces")] == [(1, ("champion",), model_id)]
     images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
-    model = mlflow.pyfunc.load_model(str(download(config, "faces", "champion", tmp_path / "fetched")))
+    model = mlflow.pyfunc.load_model(str(download(settings, "faces", "champion", tmp_path / "fetched")))
     np.testing.assert_allclose(model.predict(images), expected(network, GRAY, images), atol=1e-6)
 
 
@@ -133,8 +133,8 @@ sys.exit(tracker.close(60))
 
 
 def test_a_killed_recorder_duplicates_and_loses_nothing(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path)
-    connect(config)  # creates the tables, so that each kill interrupts an upload
+    settings = TrackingSettings(output_dir=tmp_path)
+    connect(settings)  # creates the tables, so that each kill interrupts an upload
     position = tmp_path / "demo" / "spool.shipped.json"
     for num_uploaded in (20, 70, 130):
         process = subprocess.Popen([sys.executable, "-c", RECORDER, str(tmp_path)])
@@ -142,7 +142,7 @@ def test_a_killed_recorder_duplicates_and_loses_nothing(tmp_path):
         process.kill()
         process.wait()
     assert subprocess.run([sys.executable, "-c", RECORDER, str(tmp_path)]).returncode == 0
-    client = connect(config)
+    client = connect(settings)
     runs = client.search_runs([client.get_experiment_by_name("ferhpo").experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["demo", *(f"demo-{i:03d}" for i in range(6))]
     assert {run.info.status for run in runs} == {"FINISHED"}

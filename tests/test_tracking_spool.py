@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferhpo.errors import ConfigError, StorageError, TrackingError
@@ -18,8 +18,8 @@ from ferhpo.tracking.spool import Shipped, Spool
 VALUES = st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.dictionaries(st.text(), st.text()))
 
 
-@settings(max_examples=60, deadline=None)
-@given(values=st.lists(VALUES, max_size=6), cut=st.floats(0, 1))
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(values=st.lists(VALUES, max_size=6), cut=st.floats(0, 1))
 def test_a_spool_truncated_at_any_byte_reopens_with_its_complete_records(tmp_path_factory, values, cut):
     folder = tmp_path_factory.mktemp("spool")
     spool = Spool(folder)
@@ -97,9 +97,9 @@ def test_an_upload_position_for_another_store_is_ignored(tmp_path):
 
 
 def test_an_epoch_is_recorded_once_even_after_reopening(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path)
+    settings = TrackingSettings(output_dir=tmp_path)
     for epochs in (range(1, 4), range(2, 6)):
-        tracker = Tracker(tmp_path / "s", config)
+        tracker = Tracker(tmp_path / "s", settings)
         tracker.open_sweep("s", {}, {}, "")
         tracker.open_trial(0, {}, {})
         for epoch in epochs:
@@ -138,7 +138,7 @@ def test_uri_none_records_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("section", "message"),
     [
         (
             {"uri": "./mlruns"},
@@ -154,9 +154,9 @@ def test_uri_none_records_nothing(tmp_path):
         ({"urii": "x"}, "tracking.urii matches no key; tracking has: experiment, models, registered_model_name, "),
     ],
 )
-def test_invalid_settings_are_errors(tmp_path, given, message):
+def test_invalid_settings_are_errors(tmp_path, section, message):
     with pytest.raises(ConfigError) as caught:
-        TrackingSettings.from_config(given, tmp_path)
+        TrackingSettings.from_config(section, tmp_path)
     assert str(caught.value).startswith(f"tracking: {message}")
 
 
@@ -213,24 +213,24 @@ def test_parameters_are_short_text():
 
 
 def test_an_unreachable_server_is_an_error_with_its_address(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri="http://ann:s3cret@127.0.0.1:9")
+    settings = TrackingSettings(output_dir=tmp_path, uri="http://ann:s3cret@127.0.0.1:9")
     with pytest.raises(TrackingError) as caught:
-        check_store(config)
+        check_store(settings)
     assert str(caught.value) == (
         "tracking.uri is http://***@127.0.0.1:9: no response within 5 s (connection refused); start the server, or set "
         "tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
-    config = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9", required=False)
-    assert check_store(config) == "no response within 5 s (connection refused)"
+    settings = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9", required=False)
+    assert check_store(settings) == "no response within 5 s (connection refused)"
 
 
 def test_an_unreachable_database_is_an_error_within_seconds(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri="postgresql+psycopg2://ann:s3cret@127.0.0.1:9/ml")
+    settings = TrackingSettings(output_dir=tmp_path, uri="postgresql+psycopg2://ann:s3cret@127.0.0.1:9/ml")
     start = time.perf_counter()
     with pytest.raises(
         TrackingError, match=r"^tracking\.uri is postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:9/ml: no response"
     ):
-        check_store(config)
+        check_store(settings)
     assert time.perf_counter() - start < 10
 
 
@@ -264,5 +264,5 @@ def test_records_are_on_disk_before_the_store_has_them(tmp_path, monkeypatch):
     shipper = tracker._shipper
     monkeypatch.setattr(shipper.spool, "sync_to_disk", lambda: order.append("disk"))
     shipper._writer = SimpleNamespace(write=lambda records, stopped: order.append("store") or True)
-    shipper.ship()
+    shipper.upload()
     assert order == ["disk", "store"]

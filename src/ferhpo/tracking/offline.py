@@ -18,7 +18,7 @@ def sync(folder: Path, settings: TrackingSettings, catch_up: Callable[[Tracker],
     try:
         catch_up(tracker)
         tracker.close_open_runs()
-        return tracker.ship_now()
+        return tracker.upload_now()
     finally:
         tracker.close(0)
 

@@ -20,7 +20,7 @@ log = logging.getLogger("ferhpo.tracking")
 
 _FIRST_BATCH, _MAX_BATCH = 250, 1000  # records
 _LONG_SECONDS = 20.0  # a batch that takes longer halves the next one
-_NUM_TRIES, _RETRY_SECONDS = 5, 0.5  # of ship_now, without any record uploaded in between
+_NUM_TRIES, _RETRY_SECONDS = 5, 0.5  # of upload_now, without any record uploaded in between
 _PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 60.0  # between uploads; doubled with each failure in a row
 _PATIENCE_SECONDS = 15.0  # how long flush waits for a store that does not respond: enough for a server to restart
 _WAKE_SECONDS = 2.0  # how often flush wakes the thread
@@ -88,7 +88,7 @@ class Shipper:
         else:
             self._thread.join(timeout_seconds)
 
-    def ship(self) -> None:
+    def upload(self) -> None:
         """Upload every record of the spool. Raises the store's errors."""
         if self._writer is None:
             client = connect(self.settings)
@@ -130,7 +130,7 @@ class Shipper:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self.ship()
+                self.upload()
             except outages() as error:
                 self._on_failure(reason_of(error), f"{reason_of(error)}; records are kept in {self.spool.path}")
             except Exception as error:
@@ -156,7 +156,7 @@ class Shipper:
             self._warned = True
 
 
-def ship_now(spool: Spool, settings: TrackingSettings) -> int:
+def upload_now(spool: Spool, settings: TrackingSettings) -> int:
     """Upload a spool in the calling thread and return the number of records.
 
     Raises TrackingError if the store is unavailable.
@@ -166,7 +166,7 @@ def ship_now(spool: Spool, settings: TrackingSettings) -> int:
     num_tries, seq = 0, shipper.shipped.seq
     while True:
         try:
-            shipper.ship()
+            shipper.upload()
         except outages() as error:
             if isinstance(error, TrackingError):
                 raise

@@ -10,7 +10,7 @@ from ferhpo.errors import TrackingError
 from ferhpo.states import RunState, TrialState
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.shipper import Shipper, ship_now
+from ferhpo.tracking.shipper import Shipper, upload_now
 from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.store import user_name
 from ferhpo.tracking.view import encode, param_text, view_state
@@ -183,11 +183,11 @@ class Tracker:
                 tags = {"ferhpo.state": RunState.STOPPED, "ferhpo.reason": "its driver was killed; can be resumed"}
                 self._append("close", number=number, state=RunState.STOPPED, tags=tags, time_ms=self._last_ms[number])
 
-    def ship_now(self) -> int:
+    def upload_now(self) -> int:
         """Upload everything in the calling thread and return the number of records. Raises TrackingError."""
         if self._spool is None:
             raise TrackingError("tracking.uri is none; no records were written that could be uploaded")
-        return ship_now(self._spool, self.settings)
+        return upload_now(self._spool, self.settings)
 
     @property
     def unshipped(self) -> int:
