@@ -131,11 +131,11 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
     assert described["scores"]["val_acc"] == trial.value
     data = instantiate(result.sweep.config["data"])
-    answers = load_subject(result.sweep, trial, data).predictions
+    predictions = load_subject(result.sweep, trial, data).predictions
     kept = trial.fold_epochs[0][trial.best_epoch - 1]
-    assert answers.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
+    assert predictions.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
     note = next(run.data.tags["mlflow.note.content"] for run in runs if run.info.run_name == "one")
-    assert f"val_acc {trial.value:.4f}, the mean of 2 folds (deviation {trial.std('val_acc'):.4f})" in note
+    assert f"val_acc {trial.value:.4f}, the mean of 2 folds (standard deviation {trial.std('val_acc'):.4f})" in note
     from ferhpo.cli import main
 
     assert main(["runs", "one", "--output-dir", str(tmp_path / "mlruns")]) == 0

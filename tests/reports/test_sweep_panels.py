@@ -143,7 +143,7 @@ def test_optimizers_are_compared_by_what_varies_of_them(tmp_path):
             own = [t for t in sweep.trials() if t.sample["optim.amsgrad"] == (row["value"] == "true")]
             assert float(row["median val_acc"]) == pytest.approx(np.median([t.value for t in own]))
             best = max((t for t in own if t.state == "COMPLETE"), key=lambda t: t.value)
-            assert int(row["its trial"]) == best.number
+            assert int(row["best trial"]) == best.number
     assert optimizers.panel(made_sweep(tmp_path, ["COMPLETE"] * 3, LIST_SPACE, name="none"), tmp_path) is None
 
 

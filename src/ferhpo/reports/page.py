@@ -139,8 +139,10 @@ def _table(path: Path) -> str:
 
 
 def _cells(column: Sequence[str]) -> list[str]:
-    """Return the cells of a column as HTML: large counts with commas; fractions with four decimals, or with four digits
-    if some are very small."""
+    """Return the cells of a column as HTML.
+
+    Large counts get commas; fractions have four decimals, or four significant digits if some are very small.
+    """
     numbers = [float(text) for text in column if NUMBER.match(text) and not text.endswith("%")]
     has_fractions = any(len(text.partition(".")[2]) > 2 for text in column if NUMBER.match(text))
     has_large = any(number >= 10_000 for number in numbers)

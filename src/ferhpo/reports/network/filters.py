@@ -14,6 +14,7 @@ from ferhpo.evaluation.load import Subject
 from ferhpo.reports.network.looking import is_network
 from ferhpo.reports.network.sheet import WIDTH, Sheet, photograph
 from ferhpo.reports.panel import Panel
+from ferhpo.text import plural
 
 GAP = 8
 WEAK = 0.1  # of the largest norm
@@ -48,7 +49,7 @@ def panel(subject: Subject, folder: Path, num_filters: int = 128) -> Panel | Non
     shown = "all" if len(order) == len(filters) else f"the {len(order)} strongest"
     return Panel(
         "First layer",
-        f"{len(filters)} {color} filters of {height}x{width} pixels ({name}); shown are {shown}, by "
+        f"{plural(len(filters), f'{color} filter')} of {height}x{width} pixels ({name}); shown are {shown}, by "
         "decreasing norm, each at its own contrast: light weights are positive, dark ones negative, gray ones zero. "
         f"{num_weak} have less than a tenth of the largest norm.",
         (path,),

@@ -32,8 +32,10 @@ Groups = dict[str, list[TrialRecord]]
 
 
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
-    """Draw the trials of each optimizer with the confusion matrix of its best one, or the trials by value (or third of
-    the values) of each of its settings; None if nothing in `optim` varies."""
+    """Draw the trials by option of `optim`, or by its settings; None if neither varies.
+
+    With options, the confusion matrix of each one's best trial is drawn, too.
+    """
     trials = [t for t in sweep.trials() if t.state.has_result and t.value is not None]
     axes_of = [axis for axis in varied(sweep, trials) if axis.path.partition(".")[0] == SECTION]
     options = [axis for axis in axes_of if axis.path == SECTION]
@@ -80,7 +82,7 @@ def _row(sweep: Sweep, path: str, name: str, chosen: list[TrialRecord]) -> dict[
         "trials": len(chosen),
         "complete": sum(trial.state == TrialState.COMPLETE for trial in chosen),
         f"best {sweep.objective.metric}": best.value,
-        "its trial": best.number,
+        "best trial": best.number,
         f"median {sweep.objective.metric}": statistics.median(values),
     }
 

@@ -69,8 +69,10 @@ def validation_row(sweep: Sweep) -> Row | None:
 
 
 def test_rows(sweep: Sweep) -> list[Row]:
-    """Return the accuracy (all images, one view) of each logged evaluation on the published test split of the sweep's
-    own data."""
+    """Return a row for each logged evaluation on the published test split of the sweep's own data.
+
+    The accuracy is that of all images, from one view of each.
+    """
     rows = []
     for entry in test_log.read_all(sweep.folder):
         is_own = entry["data_digest"] == sweep.meta.get("data", {}).get("digest", entry["data_digest"])
