@@ -218,7 +218,7 @@ def test_a_checkpoint_file_exports_the_same(tmp_path, exported):
 
 def test_a_network_from_elsewhere_is_refused(tmp_path):
     _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
-    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; only a network under"):
+    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; it must be under ferhpo"):
         export_model(held, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
 
 
