@@ -93,7 +93,6 @@ def resume(folder: Path, num_trials: int) -> None:
     from ferhpo.driver.ledger import Ledger
     from ferhpo.driver.retention import Keeper
     from ferhpo.storage.study import SweepStudy
-    from ferhpo.storage.sweep import 
     from ferhpo.tracking import Tracker
     from ferhpo.tuning.preflight import resumed
 
