@@ -19,7 +19,6 @@ REFERENCE = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / 
 SUBSTITUTIONS = (
     (r"/shared/", "", "the folder of the test is the shared folder"),
     (r" compute=cluster", "", "there is no Ray cluster"),
-    (r"(--resume \w+) num_trials=\d+", r"\1 num_trials=9", "one trial more than the sweep has"),
     (r"\bnum_trials=\d\d+", "num_trials=2", "time"),
     (r"trainer\.max_epochs=\d+", "trainer.max_epochs=1", "time"),
     (r"data\.train_subset=\d+", "data.train_subset=56", "the small fer2013.csv has 70 training images"),
@@ -42,12 +41,13 @@ STATUS = {"ferhpo check demo optim.lrr=1 model=resent": 2}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced or indented block of a page; `line` counts from 1."""
+    """A fenced or indented block of a page; `line` counts from 1, `before` is the sentence above it."""
 
     page: str
     line: int
     language: str
     text: str
+    before: str = ""
 
     @property
     def is_python(self):
@@ -55,9 +55,9 @@ class Block:
 
     @property
     def file(self):
-        """The file that a YAML block is, if its first line names it: `# sweeps/faces.yaml`."""
-        found = re.match(r"# (\S+\.yaml)\n", self.text)
-        return found[1] if found else None
+        """The file that the page tells the reader to save a YAML block as."""
+        found = re.search(r"[Ss]ave (?:this|it) as\s`([\w/]+\.yaml)`:$", self.before)
+        return found[1] if found and self.language == "yaml" else None
 
     def commands(self):
         """The `ferhpo` commands, each with the output that is shown after it."""
@@ -92,7 +92,8 @@ def blocks(page):
         else:
             number += 1
             continue
-        found.append(Block(page, number + 1, language, "\n".join(inside).strip("\n") + "\n"))
+        before = "\n".join(lines[max(number - 3, 0) : number]).strip()
+        found.append(Block(page, number + 1, language, "\n".join(inside).strip("\n") + "\n", before))
         number = end + 1 if language or opening else end
     return found
 

@@ -78,6 +78,32 @@ def test_commands_in_sentences_name_a_verb(page):
     assert set(words) <= set(VERBS)
 
 
+def test_reliability_names_tests_that_exist():
+    text, found = PAGES["docs/reliability.md"].read_text(), 0
+    for cell in re.findall(r"\| ([^|]*) \|$", text, flags=re.MULTILINE):
+        source = ""
+        for file, name in re.findall(r"([\w/]+\.py)|::(test_\w+)", cell):
+            source = (ROOT / "tests" / file).read_text() if file else source
+            assert not name or f"def {name}" in source, name
+            found += 1
+    assert found > 50
+
+
+def test_architecture_names_folders_and_files_that_exist():
+    text = PAGES["docs/architecture.md"].read_text()
+    package = ROOT / "src" / "ferhpo"
+    paths = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    tree = text[text.index("src/ferhpo/\n") : text.index("conf/  sweeps/")]
+    folders = re.findall(r"^  (\w+)/", tree, flags=re.MULTILINE)
+    assert set(folders) == {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    for folder, part in zip(folders, re.split(r"^  \w+/", tree, flags=re.MULTILINE)[1:], strict=True):
+        files = {path.name for path in (package / folder).glob("*.py")} - {"__init__.py", "__main__.py"}
+        told = set(re.findall(r"\w+\.py", part.partition("errors.py  states")[0]))
+        assert files == told, folder
+    for path in re.findall(r"\b(\w+/[\w/]+\.py)", text[text.index("conf/  sweeps/") :]):
+        assert path in paths or path.startswith("tests/"), path
+
+
 def test_no_entry_of_the_tables_is_left_over():
     commands = [command for _, command in all_commands(PAGES)]
     texts = [*commands, *(block.text for page in PAGES for block in blocks(page) if block.is_python)]
