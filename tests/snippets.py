@@ -15,18 +15,20 @@ PAGES = {
 }
 REFERENCE = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "reference").glob("*.md"))}
 
-# (pattern, replacement, why): applied to every command and Python block, in this order.
+# (pattern, replacement, why): applied to every command, Python block and file that a page shows, in this order.
 SUBSTITUTIONS = (
     (r"/shared/", "", "the folder of the test is the shared folder"),
     (r" compute=cluster", "", "there is no Ray cluster"),
     (r"\bnum_trials=\d\d+", "num_trials=2", "time"),
+    (r"num_trials: \d+", "num_trials: 2", "time"),
+    (r"max_epochs: \d+", "max_epochs: 1", "time"),
+    (r"num_train=\d+", "num_train=350", "time"),
     (r"trainer\.max_epochs=\d+", "trainer.max_epochs=1", "time"),
     (r"data\.train_subset=\d+", "data.train_subset=56", "the small fer2013.csv has 70 training images"),
     (r"data\.folds=\d+", "data.folds=2", "time"),
     (r"--top \d+ --seeds \d+", "--top 2 --seeds 2", "time"),
     (r"keep_epochs=\[[\d,]+\]", "keep_epochs=[1]", "there is one epoch"),
     (r"images=\[[\d, ]+\]", "images=[141, 142]", "validation begins at image 140"),
-    (r"models:/ferhpo-demo/\d+", "models:/ferhpo-demo/1", "one version is registered"),
     (
         r"data\.merge\.affectnet\.path=AffectNet",
         r"\g<0> data.merge.affectnet.clean=null",
@@ -35,6 +37,8 @@ SUBSTITUTIONS = (
 )
 # (the start of a command, why): parsed, and not run.
 NOT_RUN = (("ferhpo ui", "it serves until it is interrupted"),)
+# Pages that start in an empty folder; the others share one that has data, small recipes and the sweep `demo`.
+ALONE = ("docs/tutorial.md",)
 # Commands that end with another exit status than 0.
 STATUS = {"ferhpo check demo optim.lrr=1 model=resent": 2}
 
