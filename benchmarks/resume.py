@@ -93,7 +93,7 @@ def resume(folder: Path, num_trials: int) -> None:
     from ferhpo.driver.ledger import Ledger
     from ferhpo.driver.retention import Keeper
     from ferhpo.storage.study import SweepStudy
-    from ferhpo.storage.sweep import tracking_settings
+    from ferhpo.storage.sweep import 
     from ferhpo.tracking import Tracker
     from ferhpo.tuning.preflight import resumed
 
@@ -103,7 +103,7 @@ def resume(folder: Path, num_trials: int) -> None:
     phase("check")
     study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], sweep.objective, sweep.listed)
     phase("study")
-    tracker = Tracker(sweep.folder, tracking_settings(config))
+    tracker = Tracker(sweep.folder, sweep.tracking)
     tracker.open_sweep(sweep.name, {}, {}, "")
     phase("spool")
     ledger = Ledger(sweep, study, tracker, num_trials)

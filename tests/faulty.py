@@ -1,4 +1,4 @@
-"""A network with a fault, for tests of what a sweep makes of it. The faults are real as far as this machine has them."""
+"""A network with a fault, to test how a sweep handles it. The faults are real as far as this machine allows."""
 
 import os
 import resource
@@ -26,9 +26,10 @@ FAULTS = (
 
 
 class Faulty(nn.Module):
-    """A linear network over the pixels; `fault` says what happens to it in a batch.
+    """A linear network over the pixels with a fault that occurs in a batch.
 
-    marks: a folder in which each batch, "train" or "val", is a line of the file named as the fault; seconds: of a batch
+    marks: a folder; each batch appends a line, "train" or "val", to the file in it that is named after the fault
+    seconds: duration of a batch
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Faulty(nn.Module):
         self.output = nn.Linear(in_channels * image_size**2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        if len(images) > 1:  # one image is for the counting of multiply-accumulates
+        if len(images) > 1:  # a single image counts multiply-accumulates
             time.sleep(self.seconds)
             with (Path(self.marks) / self.fault).open("a") as file:
                 file.write("train\n" if self.training else "val\n")
@@ -60,7 +61,7 @@ class Faulty(nn.Module):
         pass
 
     def _cuda(self, images: Tensor) -> None:
-        """What a CUDA device raises, raised by hand."""
+        """Raise the error of a CUDA device that has no memory left."""
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79 GiB."
         )
@@ -70,7 +71,7 @@ class Faulty(nn.Module):
             self._cuda(images)
 
     def _host(self, images: Tensor) -> None:
-        """More memory than the limit of this process, which stands for a machine that has no more."""
+        """Allocate more memory than the limit of this process, which represents a machine without free memory."""
         before = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 2**28, before[1]))
         try:
@@ -94,5 +95,5 @@ class Faulty(nn.Module):
         time.sleep(3600)
 
     def _stopped(self, images: Tensor) -> None:
-        """A process that can write nothing any more."""
+        """Stop the process, so that it cannot write anything."""
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,7 +1,7 @@
-"""The processes that tests start: `ferhpo` commands and Ray's workers, as forks of a warm interpreter (warm.py).
+"""Start processes for tests: `ferhpo` commands and Ray's workers, as forks of a warm interpreter (warm.py).
 
-What a reader would get wrong: whatever is started here is ended by its process number; other people's Ray on this
-machine is left alone.
+Note: everything that is started here is killed by its process id. Ray processes of other users on this machine are not
+touched.
 """
 
 import os
@@ -19,11 +19,11 @@ from tests import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 180
-WORKER = "ray::ImplicitFu"  # what a process that runs trials is called; 15 characters are kept
+WORKER = "ray::ImplicitFu"  # the name of a process that runs trials; the kernel keeps 15 characters
 
 
 def cold(arguments, log, environment=None):
-    """Start `ferhpo` as a fresh process, as a user does."""
+    """Start `ferhpo` as a new process, as a user does."""
     with log.open("a") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "ferhpo.cli", *map(str, arguments)],
@@ -31,7 +31,7 @@ def cold(arguments, log, environment=None):
             stdout=file,
             stderr=file,
             start_new_session=True,
-            # Where the tests run in the background of a shell, SIGINT is ignored, and a child would inherit that.
+            # If the tests run in the background of a shell, SIGINT is ignored, and a child process would inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -39,16 +39,16 @@ def cold(arguments, log, environment=None):
 class Interpreter:
     """The warm interpreter, which starts when it is first needed.
 
-    environment: what hands workers to it, for every process that starts or joins a Ray
+    environment: variables that make Ray fork its workers from it, for every process that starts or joins a Ray
     """
 
-    def __init__(self, **given):
+    def __init__(self, **variables):
         self.folder = Path(tempfile.mkdtemp(prefix="fr-"))  # short: a socket's path has 107 characters at most
         self._process = None
-        self._given = {
+        self._variables = {
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
             "OMP_NUM_THREADS": "1",
-            **given,
+            **variables,
         }
 
     @property
@@ -59,23 +59,23 @@ class Interpreter:
             with log.open("w") as file:
                 self._process = subprocess.Popen(
                     [sys.executable, warm.__file__, address],
-                    env={**os.environ, **self._given},
+                    env={**os.environ, **self._variables},
                     stdout=file,
                     stderr=file,
                     start_new_session=True,
                 )
             wait(lambda: log.read_text().endswith("warm\n"), self._process, log)
-        return {**self._given, warm.ADDRESS: address, "RAY_RUNTIME_ENV_HOOK": warm.HOOK}
+        return {**self._variables, warm.ADDRESS: address, "RAY_RUNTIME_ENV_HOOK": warm.HOOK}
 
     def start(self, *arguments, log, **environment):
-        """Start `ferhpo` as a fork; its output is added to the file `log`."""
-        hooked = {**os.environ, **self.environment, **environment}
+        """Start `ferhpo` as a fork; its output is appended to the file `log`."""
+        variables = {**os.environ, **self.environment, **environment}
         with log.open("a") as file:
             command = ["-m", "ferhpo.cli", *map(str, arguments)]
-            return warm.Fork(hooked[warm.ADDRESS], command, hooked, Path.cwd(), [0, file.fileno(), file.fileno()])
+            return warm.Fork(variables[warm.ADDRESS], command, variables, Path.cwd(), [0, file.fileno(), file.fileno()])
 
     def run(self, *arguments, log, timeout=300, **environment):
-        """Start `ferhpo` as a fork and wait for its end; returns its exit status."""
+        """Start `ferhpo` as a fork, wait for its end and return its exit status."""
         driver = self.start(*arguments, log=log, **environment)
         try:
             return driver.wait(timeout)
@@ -83,7 +83,7 @@ class Interpreter:
             driver.kill()
 
     def workers(self):
-        """The processes in which trials run now."""
+        """Return the processes in which trials run now."""
         assert self._process is not None
         return [process for process in psutil.Process(self._process.pid).children(recursive=True) if is_worker(process)]
 
@@ -102,9 +102,9 @@ def is_worker(process):
 
 
 def end(processes):
-    """Kill processes that are still there."""
+    """Kill those processes that still run."""
     for process in processes:
-        if process.is_running():  # knows its process from a later one of the same number
+        if process.is_running():  # False if the process id was reused
             try:
                 process.kill()
             except psutil.NoSuchProcess:
@@ -112,6 +112,7 @@ def end(processes):
 
 
 def wait(holds, process, log):
+    """Wait until `holds` returns True. Fails with the content of `log` if the process ends or the time is up."""
     deadline = time.monotonic() + START_SECONDS
     while not holds():
         assert process.poll() is None, log.read_text()

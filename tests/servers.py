@@ -1,7 +1,7 @@
-"""Real servers for tests: PostgreSQL, MLflow over it, and a proxy that makes trouble between MLflow and its client.
+"""Real servers for tests: PostgreSQL, MLflow over it, and a proxy that injects faults between MLflow and its client.
 
-Each listens on 127.0.0.1, on a port of its own, and ends with the block `running`. `assert_whole_in_mlflow` is what must
-hold after whatever was done to them.
+Each listens on 127.0.0.1, on a port of its own, and stops at the end of the block `running`. `assert_whole_in_mlflow`
+checks what must hold after any fault.
 """
 
 import base64
@@ -30,11 +30,11 @@ import psutil
 import pytest
 
 START_SECONDS = 240  # 12 on a quiet machine
-PASSWORD = "s3cret-4TwH"  # part of every password here: what is looked for where none may be
+PASSWORD = "s3cret-4TwH"  # part of every password here, so that tests can search files and messages for it
 
 
 def free_port():
-    """A port that nobody takes while its server is away: below those that Linux gives to outgoing connections."""
+    """Return a free port that stays free while its server is down: below Linux's range for outgoing connections."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -43,22 +43,23 @@ def free_port():
 
 
 def wait_until(condition, seconds=60, pause_seconds=0.1):
+    """Wait until `condition()` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(pause_seconds)
     assert condition()
 
 
-def _end_with_us():
-    """Called in a child: Linux interrupts it when the thread that started it ends, and so when the tests are killed."""
+def _end_with_parent():
+    """Called in a child process: Linux interrupts it when the thread that started it ends, e.g. if pytest is killed."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 class Postgres:
-    """A PostgreSQL cluster of its own, with a database `ml` of user `ann`, who needs her password.
+    """A PostgreSQL cluster with a database `ml`, owned by the user `ann`, who connects with a password.
 
-    Skips the test where PostgreSQL is not on the machine.
+    Skips the test if PostgreSQL is not installed.
     """
 
     password = f"pg-{PASSWORD}"
@@ -67,7 +68,7 @@ class Postgres:
         self.bin = _postgres_bin()
         self.port = free_port()
         self.process = None
-        # It refuses root; and another user does not get into pytest's folders.
+        # PostgreSQL does not run as root, and another user has no access to pytest's folders.
         self.user = "postgres" if os.getuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="ferhpo-postgres-"))
         self.uri = f"postgresql+psycopg2://ann:{self.password}@127.0.0.1:{self.port}/ml"
@@ -83,7 +84,7 @@ class Postgres:
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/", preexec_fn=_end_with_us
+                [*map(str, command)], user=self.user, stdout=log, stderr=log, cwd="/", preexec_fn=_end_with_parent
             )
         ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.folder), "-p", str(self.port)]
         wait_until(lambda: subprocess.run(ready).returncode == 0, START_SECONDS)
@@ -92,7 +93,7 @@ class Postgres:
             self.sql("postgres", "CREATE DATABASE ml OWNER ann")
 
     def stop(self):
-        """Stop at once, connections or not: as a restart of its service does."""
+        """Stop immediately and close all connections, as a restart of the service does."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(60)
@@ -106,7 +107,7 @@ class Postgres:
         self._run("psql", "-h", self.folder, "-p", self.port, "-U", "postgres", "-d", database, "-qc", statement)
 
     def dump(self):
-        """The whole database as text."""
+        """Return the whole database as text."""
         return self._run("pg_dump", "-h", self.folder, "-p", self.port, "-U", "postgres", "ml").stdout
 
     def _run(self, program, *arguments):
@@ -120,12 +121,12 @@ def _postgres_bin():
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = found or [Path(path).resolve() for path in [shutil.which("initdb")] if path]
     if not found:
-        pytest.skip("PostgreSQL is not on this machine (no /usr/lib/postgresql/*/bin/initdb)")
+        pytest.skip("PostgreSQL is not installed (no /usr/lib/postgresql/*/bin/initdb)")
     if os.getuid() == 0:
         try:
             pwd.getpwnam("postgres")
         except KeyError:
-            pytest.skip("PostgreSQL refuses root, and there is no user postgres")
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
     return found[-1].parent
 
 
@@ -150,7 +151,7 @@ class Server:
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port), "--workers", "1"],
-                env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_us,
+                env=environment, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -162,7 +163,7 @@ class Server:
         raise AssertionError((self.folder / "server.log").read_text())
 
     def stop(self):
-        """Kill the server and its worker, as a power cut would."""
+        """Kill the server and its worker, as a power failure would."""
         if self.process is not None:
             family = [self.process.pid, *(p.pid for p in psutil.Process(self.process.pid).children(recursive=True))]
             for pid in family:
@@ -175,20 +176,20 @@ class Server:
 
 
 class Proxy:
-    """An HTTP proxy on loopback before `server`, well-behaved until a test sets one of its faults.
+    """An HTTP proxy on loopback in front of `server`, without faults until a test sets one.
 
-    answer: None, or (status, content type, body) that every request gets in the server's place
-    delay_seconds: how long each answer is held back
-    hold: function of (method, path) to seconds for which the request is held back before the server gets it
-    refuse_trial: number of a trial whose metrics are refused, as MLflow refuses what is invalid
-    lose: paths (their ends) whose next answer is lost once the server has done the work: the connection is reset
+    response: None, or the (status, content type, body) of every response; the server gets no request then
+    delay_seconds: delay of each response
+    hold: function of (method, path) that returns the delay of a request before the server gets it, in seconds
+    refuse_trial: number of a trial whose metrics get MLflow's error for invalid values
+    lose: ends of paths; the next response to each is lost after the server has done the work: the connection is reset
     max_body_bytes: larger requests get status 413
-    user, password: what basic authentication asks for, where they are set
+    user, password: for basic authentication, if they are set
     """
 
     def __init__(self, server):
         self.server = server
-        self.answer = self.refuse_trial = self.refused_run = self.user = self.password = self.max_body_bytes = None
+        self.response = self.refuse_trial = self.refused_run = self.user = self.password = self.max_body_bytes = None
         self.delay_seconds, self.hold, self.lose = 0.0, lambda method, path: 0.0, []
         self.requests = Counter()  # by the end of the path
         self._lock = threading.Lock()
@@ -203,6 +204,7 @@ class Proxy:
         return f"http://{user}:{password}@127.0.0.1:{self.port}"
 
     def is_lost(self, path):
+        """Return whether the response to a request is lost, and remove its entry from `lose`."""
         with self._lock:
             for end in self.lose:
                 if path.endswith(end):
@@ -228,19 +230,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with proxy._lock:
             proxy.requests[path.rpartition("/")[2]] += 1
         time.sleep(proxy.hold(self.command, path))
-        answer = self._refusal(path, body)
-        if answer is None:
+        response = self._error_response(path, body)
+        if response is None:
             try:
-                answer = self._forward(body)
-                self._look_for_refused_run(path, body, answer)
+                response = self._forward(body)
+                self._find_refused_run(path, body, response)
             except (OSError, http.client.HTTPException):
-                answer = 502, "text/plain", b"no server"
+                response = 502, "text/plain", b"no server"
         time.sleep(proxy.delay_seconds)
         if proxy.is_lost(path):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        status, content_type, content = answer
+        status, content_type, content = response
         try:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
@@ -250,31 +252,33 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except OSError:  # the client has given up
             self.close_connection = True
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - names that http.server asks for
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - names that http.server requires
 
-    def _refusal(self, path, body):
+    def _error_response(self, path, body):
+        """Return the response to a request that the server does not get, else None."""
         proxy = self.proxy
         if proxy.user is not None:
-            wanted = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
-            if self.headers.get("Authorization") != f"Basic {wanted}":
+            expected = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+            if self.headers.get("Authorization") != f"Basic {expected}":
                 return 401, "text/plain", b"who are you?"
-        if proxy.answer is not None:
-            return proxy.answer
+        if proxy.response is not None:
+            return proxy.response
         if proxy.max_body_bytes is not None and len(body) > proxy.max_body_bytes:
             return 413, "text/html", b"<html>413 Request Entity Too Large</html>"
         if path.endswith("runs/log-batch") and proxy.refused_run is not None:
             sent = json.loads(body)
             if sent["run_id"] == proxy.refused_run and sent.get("metrics"):
-                words = {"error_code": "INVALID_PARAMETER_VALUE", "message": "this run's metrics are refused"}
-                return 400, "application/json", json.dumps(words).encode()
+                error = {"error_code": "INVALID_PARAMETER_VALUE", "message": "this run's metrics are refused"}
+                return 400, "application/json", json.dumps(error).encode()
         return None
 
-    def _look_for_refused_run(self, path, body, answer):
+    def _find_refused_run(self, path, body, response):
+        """Remember the run of the trial `refuse_trial` when the server creates it."""
         proxy = self.proxy
-        if proxy.refuse_trial is not None and path.endswith("runs/create") and answer[0] == 200:
+        if proxy.refuse_trial is not None and path.endswith("runs/create") and response[0] == 200:
             mark = next(tag["value"] for tag in json.loads(body)["tags"] if tag["key"] == "ferhpo.trial")
             if mark.endswith(f"/{proxy.refuse_trial}"):
-                proxy.refused_run = json.loads(answer[2])["run"]["info"]["run_id"]
+                proxy.refused_run = json.loads(response[2])["run"]["info"]["run_id"]
 
     def _forward(self, body):
         connection = http.client.HTTPConnection("127.0.0.1", self.proxy.server.port, timeout=60)
@@ -288,7 +292,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def running(*servers):
-    """Servers that end with the block, the last one first."""
+    """Start servers that are not running yet, and stop all of them at the end of the block, the last one first."""
     try:
         for server in servers:
             if getattr(server, "process", True) is None:
@@ -299,28 +303,28 @@ def running(*servers):
             server.close()
 
 
-def assert_whole_in_mlflow(client, record, experiment="ferhpo", missing=()):
-    """The store holds a sweep as its study does: one run for each trial, each metric of each epoch once, none RUNNING.
+def assert_whole_in_mlflow(client, sweep, experiment="ferhpo", missing=()):
+    """Assert that the store has what the study has: a run for each trial, each metric of each epoch once, none RUNNING.
 
-    client: of the store; record: ferhpo.load_sweep(...); missing: trials whose metrics the store refused
+    client: an MlflowClient; sweep: from ferhpo.load_sweep; missing: trials whose metrics the store refused
     """
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=5000)
     names = Counter(run.data.tags.get("ferhpo.trial") for run in found)
-    doubled = {name: count for name, count in names.items() if count > 1}
-    assert not doubled
+    duplicates = {name: count for name, count in names.items() if count > 1}
+    assert not duplicates
     sweep_id = next(
-        run.data.tags["ferhpo.sweep_id"] for run in found if run.data.tags.get("ferhpo.sweep") == record.name
+        run.data.tags["ferhpo.sweep_id"] for run in found if run.data.tags.get("ferhpo.sweep") == sweep.name
     )
     runs = {run.data.tags["ferhpo.trial"]: run for run in found}
-    trials = record.trials()
+    trials = sweep.trials()
     own = {name for name in names if name.startswith(f"{sweep_id}/")}
     killed = {trial.number for trial in trials if trial.state == "RUNNING"}
-    wanted = {trial.number for trial in trials if trial.number not in killed or trial.reports}
-    there = {int(name.split("/")[1]) for name in own - {f"{sweep_id}/parent"}}
+    required = {trial.number for trial in trials if trial.number not in killed or trial.reports}
+    uploaded = {int(name.split("/")[1]) for name in own - {f"{sweep_id}/parent"}}
     assert f"{sweep_id}/parent" in own
-    assert wanted <= there <= {trial.number for trial in trials}
+    assert required <= uploaded <= {trial.number for trial in trials}
     assert [name for name in own if runs[name].info.status == "RUNNING"] == []
-    for trial in (trial for trial in trials if trial.number in there):
+    for trial in (trial for trial in trials if trial.number in uploaded):
         run = runs[f"{sweep_id}/{trial.number}"]
         assert run.data.tags["mlflow.parentRunId"] == runs[f"{sweep_id}/parent"].info.run_id
         assert run.data.tags["ferhpo.state"] == ("STOPPED" if trial.number in killed else trial.state)
@@ -330,8 +334,8 @@ def assert_whole_in_mlflow(client, record, experiment="ferhpo", missing=()):
         unit = "fold" if trial.folds else "epoch"
         for key in {key for row in trial.reports for key in row if key != unit}:
             points = client.get_metric_history(run.info.run_id, key)
-            shipped, told = [(p.step, p.value) for p in points], [(r[unit], r[key]) for r in trial.reports if key in r]
-            assert shipped == told, (trial.number, key)
+            expected = [(row[unit], row[key]) for row in trial.reports if key in row]
+            assert [(point.step, point.value) for point in points] == expected, (trial.number, key)
         if trial.value is not None and trial.number not in killed:
-            (best,) = client.get_metric_history(run.info.run_id, f"best_{record.objective.metric}")
+            (best,) = client.get_metric_history(run.info.run_id, f"best_{sweep.objective.metric}")
             assert best.value == trial.value

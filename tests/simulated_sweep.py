@@ -1,6 +1,6 @@
-"""A sweep with a simulated objective: the real configuration, study, ledger and scheduler, one slot, no Ray, no network.
+"""A sweep with a simulated objective: real configuration, study, ledger and scheduler; one slot, no Ray, no network.
 
-Its trials end in every way there is, and `drive` can end with any event, as a driver does that is killed.
+Its trials end in every possible state, and `drive` can end at any event, like a driver that is killed.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 
 NUM_TRIALS = 9
-CONDITIONAL = ("space.optim.options=[sgd,adam]",)  # each with draws of its own, beside the widths of demo's blocks
+CONDITIONAL = ("space.optim.options=[sgd,adam]",)  # each with its own draws, in addition to the widths of demo's blocks
 NUMERIC = ("~space.model.block_channels",)
 FINITE = (*NUMERIC, "~space.optim.lr", "~space.model.dense_dropout")
 SPACES = {
@@ -38,7 +38,7 @@ SCHEDULERS = ("none", "asha", "hyperband", "median")
 
 
 class Killed(Exception):  # noqa: N818
-    """The process ends here."""
+    """The driver was killed here."""
 
 
 @cache
@@ -47,21 +47,21 @@ def composed(*overrides: str) -> Composed:
 
 
 def make_sweep(folder: Path, name: str, *overrides: str, listed: list[dict[str, Any]] | None = None) -> Sweep:
-    """A new sweep in `folder`."""
+    """Create a sweep in `folder`."""
     base = composed(*overrides)
     config = {**base.config, "name": name, "output_dir": str(folder)}
     return create_sweep(replace(base, config=config), listed=listed or ())
 
 
 def value_of(trial: TrialRecord, epoch: int) -> float:
-    """A simulated objective: curves that rise to heights, and at rates, of their own, so that they cross."""
+    """Return a simulated objective: curves with different limits and rates, so that they cross."""
     digest = hashlib.sha256(json.dumps(trial.sample, sort_keys=True).encode() + bytes([trial.seed % 256])).digest()
     height, rate = 0.3 + digest[0] / 512, 1 + digest[1] / 64
     return height * (1 - math.exp(-epoch / rate))
 
 
 def ending(trial: TrialRecord) -> tuple[int, str]:
-    """After how many epochs a trial ends by itself, and how; 9 epochs are more than there are."""
+    """Return after how many epochs a trial ends by itself, and its state; 9 epochs are more than there are."""
     kinds = {2: (2, "DIVERGED"), 4: (4, "COMPLETE"), 5: (0, "INFEASIBLE"), 7: (1, "FAILED")}
     return kinds.get(trial.number % 9, (9, "COMPLETE"))
 
@@ -71,12 +71,12 @@ def drive(
     num_events: int = -1,
     uri: str | None = "none",
     num_trials: int = NUM_TRIALS,
-    noted: Callable[[RecordingScheduler], None] = lambda scheduler: None,
+    on_event: Callable[[RecordingScheduler], None] = lambda scheduler: None,
 ) -> bool:
-    """One driver process, from opening to the end or to its death after `num_events` events; returns whether it ended.
+    """Simulate one driver until it ends, or is killed after `num_events` events; return whether it ended.
 
-    An event that the journal holds already, as an epoch that a resumed trial's checkpoint reports again, is none.
-    noted: called at every event, and at the end
+    Events that the journal has already, e.g. an epoch that a resumed trial reports again, do not count.
+    on_event: called at every event, and at the end
     """
     count, num_bytes, journal = 0, 0, sweep.folder / JOURNAL
 
@@ -85,7 +85,7 @@ def drive(
         if journal.stat().st_size == num_bytes:
             return
         count, num_bytes = count + 1, journal.stat().st_size
-        noted(scheduler)
+        on_event(scheduler)
         if count == num_events:
             raise Killed
 
@@ -102,7 +102,7 @@ def drive(
             event()
             _run_trial(ledger, scheduler, trial, event)
             event()
-        noted(scheduler)
+        on_event(scheduler)
     except Killed:
         return False
     finally:
@@ -112,15 +112,15 @@ def drive(
 
 
 def _run_trial(ledger: Ledger, scheduler: RecordingScheduler, trial: TrialRecord, event: Callable[[], None]) -> None:
-    """As Tune and a worker do it: a resumed trial first reports the epochs of its checkpoint again."""
+    """Run a trial as Tune and a worker do: a resumed trial first reports the epochs of its checkpoint again."""
     ledger.start(trial.number)
     scheduler._add(trial.number)
     last_epoch, state = ending(trial)
     for epoch in range(1, min(last_epoch, ledger.num_reports) + 1):
         metrics = {ledger.unit: epoch, "val_acc": value_of(trial, epoch), "train_loss": 1.0}
-        folded = [{"epoch": 1, "val_acc": metrics["val_acc"] + 0.1}] if ledger.unit == "fold" else None
+        fold_epochs = [{"epoch": 1, "val_acc": metrics["val_acc"] + 0.1}] if ledger.unit == "fold" else None
         decision = ledger.report(
-            trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m), folded
+            trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m), fold_epochs
         )
         if decision == STOP:
             scheduler._finish(trial.number, metrics)
@@ -129,11 +129,11 @@ def _run_trial(ledger: Ledger, scheduler: RecordingScheduler, trial: TrialRecord
             ledger.stopped(trial.number)
             return
         assert decision == CONTINUE
-    ledger.ended(trial.number, state, "" if state == "COMPLETE" else f"trial {trial.number} ended so")
+    ledger.ended(trial.number, state, "" if state == "COMPLETE" else f"simulated end of trial {trial.number}")
 
 
-def told(sweep: Sweep) -> list[tuple[Any, ...]]:
-    """All that a sweep's study says of its trials, but for times."""
+def recorded(sweep: Sweep) -> list[tuple[Any, ...]]:
+    """Return all that a sweep's study has of its trials, except times."""
     return [
         (
             trial.number,

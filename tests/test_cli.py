@@ -107,6 +107,25 @@ def test_json_of_list(capsys):
     assert answer(capsys, "list", "models") == {"model": lists["model"]}
 
 
+WORDS = {
+    "optim": ["optim", "optims", "optimizer", "optimizers", "optimiser", "optimisers", "Optimizers"],
+    "lr_schedule": ["lr_schedule", "lr_schedules", "lr-schedule", "schedule", "schedules"],
+    "sweeps": ["sweep", "sweeps", "training", "trainings"],
+    "augment": ["augment", "augmentation", "augmentations"],
+    "data": ["data", "dataset", "datasets", "data-sets"],
+    "model": ["model", "models", "network", "networks"],
+    "sampler": ["sampler", "samplers"],
+    "scheduler": ["scheduler", "schedulers"],
+    "compute": ["compute"],
+}
+
+
+@pytest.mark.parametrize("group", WORDS)
+def test_list_accepts_singulars_plurals_and_both_spellings(group, capsys):
+    lists = [answer(capsys, "list", word) for word in WORDS[group]]
+    assert lists == [{group: lists[0][group]}] * len(lists)
+
+
 def test_json_of_show_says_where_each_value_came_from(capsys):
     shown = answer(capsys, "show", "demo", "optim.lr=0.5")
     assert shown["config"]["optim"]["lr"] == 0.5
@@ -121,6 +140,13 @@ def test_json_of_plan(capsys, monkeypatch):
     assert 0 < plan["parameters"]["low"] <= plan["parameters"]["median"] <= plan["parameters"]["high"]
 
 
+def test_json_of_plan_of_a_training(capsys):
+    plan = answer(capsys, "plan", "demo", "space=null", "data.num_train=70", "data.num_val=14", "data.num_test=7")
+    assert (plan["kind"], plan["num_trials"], plan["num_samples"], plan["num_train"]) == ("training", 1, 1, 70)
+    assert 0 < plan["parameters"]["low"] == plan["parameters"]["median"] == plan["parameters"]["high"]
+    assert min(plan["macs"]["high"], plan["memory_bytes"]["high"], plan["disk_bytes"], plan["seconds"]) > 0
+
+
 def test_json_of_data(capsys):
     found = answer(capsys, "data", "synthetic", "num_train=70", "num_val=14", "num_test=7")
     assert found["num_images"] == 91
@@ -130,7 +156,7 @@ def test_json_of_data(capsys):
 def test_json_of_doctor(capsys, tmp_path):
     found = answer(capsys, "doctor", "--output-dir", tmp_path)
     assert set(found) >= {"versions", "devices", "store", "disk"}
-    assert found["store"]["state"] == "answers"
+    assert found["store"]["state"] == "reachable"
     assert found["versions"]["ferhpo"] == ferhpo.__version__
 
 
@@ -155,24 +181,26 @@ def test_tables_for_people(capsys, trained):
 
 
 MISTAKES = [
-    (["sweep", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
-    (["train", "dmo"], "sweep: dmo is no sweep; did you mean demo?"),
+    (["sweep", "dmo"], "sweep: unknown name 'dmo'; did you mean demo?"),
+    (["train", "dmo"], "sweep: unknown name 'dmo'; did you mean demo?"),
     (["plan", "demo", "model=resent"], "demo: model is resent; did you mean resnet?"),
     (["check", "demo", "optim.lrr=1"], "demo: optim.lrr matches no key; did you mean optim.lr?"),
-    (["show", "demo", "lr=1"], "demo: lr matches no key; there are: allowed_targets, augment,"),
-    (["list", "modle"], "list: modle is nothing to list; did you mean model?"),
+    (["show", "demo", "lr=1"], "demo: lr matches no key; choose from: allowed_targets, augment,"),
+    (["list", "modle"], "list: unknown group 'modle'; did you mean model?"),
+    (["list", "optimzers"], "list: unknown group 'optimzers'; did you mean optim?"),
+    (["list", "xyz"], "list: unknown group 'xyz'; choose from: augment, compute, data, lr_schedule, model, optim, "),
     (["data", "fer2012"], "config: data is fer2012; did you mean fer2013?"),
     (["data", "fer2013"], "config: data.path is not set; add data.path=..."),
     (
         ["data", "fer2013", "path=nowhere.csv"],
-        "data.path is nowhere.csv: there is no such file; nothing in {folder} has",
+        "data.path is nowhere.csv: there is no such file; no similar name in {folder}",
     ),
     (["runs", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["promote", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["sync", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
     (["sweep", "--resume", "nothing"], "there is no sweep nothing in {folder}/mlruns; there are none yet"),
-    (["check", "demo", "--config-dir", "nowhere"], "--config-dir is nowhere: there is no such folder"),
-    (["ui"], "there is no store at sqlite:///{folder}/mlruns/mlflow.db; run a sweep first, or name its --output-dir"),
+    (["check", "demo", "--config-dir", "nowhere"], "--config-dir is nowhere: the folder does not exist"),
+    (["ui"], "there is no MLflow store at sqlite:///{folder}/mlruns/mlflow.db; run a sweep first, or set --output-dir"),
 ]
 
 
@@ -206,7 +234,7 @@ def test_a_mistake_under_json_is_json_too(capsys):
 def test_a_mistake_ends_the_process_without_a_traceback(command, tmp_path):
     done = subprocess.run([*command, "check", "dmo"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "sweep: dmo is no sweep; did you mean demo?\n"
+    assert done.stderr == "sweep: unknown name 'dmo'; did you mean demo?\n"
 
 
 def in_terminal(*arguments):

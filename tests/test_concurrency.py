@@ -1,4 +1,4 @@
-"""Who else works beside a running sweep: readers, a second driver, another sweep into the same store. Real processes."""
+"""Concurrent use of a running sweep: readers, a second driver, another sweep in the same store. Real processes."""
 
 import errno
 import fcntl
@@ -20,12 +20,12 @@ from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
 from tests.conftest import TINY
 from tests.reports.made_sweeps import made_sweep
-from tests.simulated_sweep import make_sweep, told
+from tests.simulated_sweep import make_sweep, recorded
 
 
 @pytest.fixture
 def running(tmp_path):
-    """A sweep that this process runs: one trial has ended, one is in its second epoch, nothing is shipped."""
+    """A sweep that this process runs: one trial has ended, one is in its second epoch, nothing is uploaded."""
     sweep = make_sweep(tmp_path, "busy")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
@@ -42,6 +42,7 @@ def running(tmp_path):
 
 
 def answer(capsys, *arguments):
+    """Return the exit status, stdout and stderr of a command."""
     status = cli.main([*map(str, arguments)])
     out, err = capsys.readouterr()
     return status, out.strip(), err.strip()
@@ -53,10 +54,10 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
     status, out, _ = answer(capsys, "runs", "busy", *folder, "--json")
     assert (status, [row["state"] for row in json.loads(out)]) == (0, ["COMPLETE", "RUNNING"])
     assert json.loads(answer(capsys, "runs", *folder, "--json")[1])[0]["counts"] == {"COMPLETE": 1, "RUNNING": 1}
-    assert "5 records; it runs, and ships them itself" in answer(capsys, "doctor", *folder)[1]
+    assert "5 records; the sweep is running and uploads its records itself" in answer(capsys, "doctor", *folder)[1]
     assert answer(capsys, "sync", "busy", *folder) == (
         0,
-        "sweep busy runs and ships its records itself; 5 are on their way",
+        "sweep busy is running and uploads its records itself; 5 records pending",
         "",
     )
     for verb in (["sweep", "--resume", "busy", f"output_dir={running.folder.parent}"], ["confirm", "busy", *folder]):
@@ -70,7 +71,7 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
 def test_a_sweep_that_nobody_runs_any_more_is_said_to_be_interrupted(tmp_path, capsys):
     made_sweep(tmp_path, ["COMPLETE", "RUNNING", "RUNNING"])
     assert answer(capsys, "runs", "made", "--output-dir", tmp_path)[1].endswith(
-        "No driver runs it: 2 trials were interrupted. ferhpo sweep --resume made goes on."
+        "Not running; 2 trials were interrupted. Resume with: ferhpo sweep --resume made"
     )
     assert answer(capsys, "runs", "--output-dir", tmp_path)[1].endswith("1 complete, 2 interrupted")
 
@@ -83,15 +84,15 @@ def test_a_report_of_a_running_sweep_says_what_has_not_ended(running, capsys):
 
 
 def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
-    """Two readers read without a pause while a driver asks, records and ends trials."""
+    """Two readers read continuously while a driver asks, records and ends trials."""
     sweep, faults, is_over = make_sweep(tmp_path, "busy"), [], threading.Event()
 
     def read(counts):
         while not is_over.is_set():
             try:
-                rows = told(sweep)
+                rows = recorded(sweep)
                 num_unshipped(sweep.folder, TrackingSettings(output_dir=tmp_path))
-            except Exception as error:  # whatever it is, it is the finding
+            except Exception as error:  # any exception is a finding
                 faults.append(repr(error))
                 return
             counts.append(sum(len(row[7]) for row in rows))
@@ -99,8 +100,8 @@ def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
     tracker.open_sweep("busy", {}, {}, "")
-    seen = [[], []]
-    readers = [threading.Thread(target=read, args=(counts,)) for counts in seen]
+    counts_by_reader = [[], []]
+    readers = [threading.Thread(target=read, args=(counts,)) for counts in counts_by_reader]
     for reader in readers:
         reader.start()
     for number in range(12):
@@ -116,13 +117,13 @@ def test_readers_never_see_half_of_what_a_driver_writes(tmp_path):
     study.close()
     tracker.close(0)
     assert faults == []
-    for counts in seen:
-        assert counts == sorted(counts), "what was read once stays"
+    for counts in counts_by_reader:
+        assert counts == sorted(counts), "what was read once never disappears"
         assert len(counts) > 5
 
 
 def test_the_lock_of_a_dead_driver_is_free(tmp_path):
-    """The kernel frees it with the process; what its text says of the dead one does not count."""
+    """The kernel releases it with the process; the text that the dead process left in it does not count."""
     program = (
         "import sys, os, signal; from pathlib import Path; from ferhpo.storage.lock import FolderLock\n"
         "from ferhpo.tracking.spool import Spool\n"
@@ -148,7 +149,7 @@ def test_a_lock_whose_text_is_not_written_yet_is_a_lock(tmp_path):
 
 
 def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatch):
-    """As on a network's file system without its lock service, which does not stand here."""
+    """As on a network file system without a lock service, which this machine does not have."""
 
     def refuse(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -159,9 +160,15 @@ def test_a_folder_that_cannot_be_locked_is_no_second_driver(tmp_path, monkeypatc
 
 
 def test_who_only_looks_whether_a_sweep_runs_keeps_no_driver_out(tmp_path):
+    """A driver waits for a lock that is held for a moment, and refuses one that stays."""
     lock = FolderLock(tmp_path)
     threading.Timer(0.2, lock.release).start()
-    FolderLock(tmp_path).release()
+    start = time.monotonic()
+    driver = FolderLock(tmp_path)
+    assert time.monotonic() - start >= 0.15, "it waited for the lock"
+    with pytest.raises(SweepError, match="is being run by process"):
+        FolderLock(tmp_path)
+    driver.release()
 
 
 def test_a_sweep_that_cannot_be_read_hides_none_of_the_others_in_the_list(running, capsys):
@@ -178,14 +185,14 @@ def test_a_sweep_that_cannot_be_read_hides_none_of_the_others_in_the_list(runnin
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_two_sweeps_at_once_into_one_store_both_end_whole(warm, tmp_path):
-    """Also the making of the store: it is not there when both begin."""
+    """The store does not exist when both start, so its creation is tested too."""
     command = ["sweep", "demo", *TINY, f"output_dir={tmp_path}"]
     command += ["num_trials=3", "scheduler=none", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
     names = ("one", "two")
     drivers = [warm.start(*command, f"name={name}", log=tmp_path / f"{name}.txt") for name in names]
-    began = time.monotonic()
+    start = time.monotonic()
     for name, driver in zip(names, drivers, strict=True):
-        assert driver.wait(580 - (time.monotonic() - began)) == 0, (tmp_path / f"{name}.txt").read_text()
+        assert driver.wait(580 - (time.monotonic() - start)) == 0, (tmp_path / f"{name}.txt").read_text()
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -195,11 +202,11 @@ def test_two_sweeps_at_once_into_one_store_both_end_whole(warm, tmp_path):
         assert [trial.state for trial in trials] == ["COMPLETE"] * 3
         runs = client.search_runs([experiment.experiment_id], f"tags.`ferhpo.sweep` = '{name}'")
         (parent,) = runs
-        found = client.search_runs(
+        trial_runs = client.search_runs(
             [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", max_results=100
         )
-        assert sorted(run.info.status for run in (*runs, *found)) == ["FINISHED"] * 4
-        by_number = {int(run.data.tags["ferhpo.trial"].split("/")[1]): run for run in found}
+        assert sorted(run.info.status for run in (*runs, *trial_runs)) == ["FINISHED"] * 4
+        by_number = {int(run.data.tags["ferhpo.trial"].split("/")[1]): run for run in trial_runs}
         for trial in trials:
             points = client.get_metric_history(by_number[trial.number].info.run_id, "val_acc")
             assert [(point.step, point.value) for point in points] == [

@@ -1,17 +1,18 @@
 """Composition and checks: exact messages, and every file in conf/ and sweeps/."""
 
+import copy
 import runpy
 from pathlib import Path
 
 import pytest
 
 from ferhpo.config import GROUPS, validate
-from ferhpo.config.compose import compose
+from ferhpo.config.compose import compose, set_values
 from ferhpo.config.files import group_files, headline, sweep_files
 from ferhpo.config.model_section import is_estimator
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import ConfigError
-from ferhpo.keys import leaves, set_path
+from ferhpo.keys import get_path, leaves, set_path
 from ferhpo.tuning.preflight import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +86,7 @@ def test_the_reduced_form_of_every_recipe_passes_check(name, tmp_path, monkeypat
 def test_a_misspelled_sweep_names_the_nearest():
     with pytest.raises(ConfigError) as caught:
         compose("dmo")
-    assert str(caught.value) == "sweep: dmo is no sweep; did you mean demo?"
+    assert str(caught.value) == "sweep: unknown name 'dmo'; did you mean demo?"
 
 
 def test_all_faults_of_the_overrides_come_at_once():
@@ -96,7 +97,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; there are: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, model, name, num_trials, "
+        "  lr matches no key; choose from: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, metrics, model, name, num_trials, "
         "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 
@@ -105,29 +106,29 @@ def test_all_faults_of_the_overrides_come_at_once():
     ("overrides", "message"),
     [
         (["+optim.lrr=1"], "optim.lrr matches no argument of torch.optim.Adam; did you mean lr?"),
-        (["+extra=1"], "extra matches no key; there are: allowed_targets, augment, compute, data, "),
+        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, compute, data, "),
         (["scheduler.max_t=40", "trainer.max_epochs=20"], "scheduler.max_t is 40, but trainer.max_epochs is 20; set scheduler.max_t=20"),
-        (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false: trials would pause, and do not here; set it to true"),
-        (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0: trials would pause, and do not here; set it to .inf (inf on the command line)"),
-        (["compute.trial_timeout=inf"], "compute.trial_timeout is inf; it must be more than 0 seconds, or null for never"),
+        (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false; this would pause trials, which ferhpo does not support; set it to true"),
+        (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0; this would pause trials, which ferhpo does not support; set it to .inf (inf on the command line)"),
+        (["compute.trial_timeout=inf"], "compute.trial_timeout is inf; it must be above 0 seconds, or null for no limit"),
         (["compute.stop_grace_seconds=nan"], "compute.stop_grace_seconds is nan; it must be 0 or more"),
         (["compute.num_cpus=true"], "compute.num_cpus is True; it must be 1 or more, or null"),
-        (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; ferhpo reports epochs: set scheduler.time_attr=epoch"),
+        (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; trials report once per epoch; set scheduler.time_attr=epoch"),
         (["num_trials=0"], "num_trials is 0; it must be 1 or more"),
-        (["num_trials=null"], "num_trials is null, and only sampler=grid comes to an end by itself; set num_trials"),
+        (["num_trials=null"], "num_trials is null; only sampler=grid ends without a limit; set num_trials"),
         (["seed=-1"], "seed is -1; it must be an integer of 0 or more"),
         (["objective.metric=val_ac"], "objective.metric is val_ac; did you mean val_acc?"),
         (["objective.mode=up"], "objective.mode is up; it must be max or min"),
-        (["name=a/b"], "name is a/b; it becomes a folder: use letters, digits, '-', '_' and '.'"),
+        (["name=a/b"], "name is a/b; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"),
         (["compute.max_concurrent=0"], "compute.max_concurrent is 0; it must be 1 or more, or null"),
         (["compute.gpus_per_trial=1.5"], "compute.gpus_per_trial is 1.5; above 1 it must be a whole number"),
-        (["space.optim.lr.low=-1.0"], "space.optim.lr.low is -1.0, and a log scale needs bounds above 0"),
+        (["space.optim.lr.low=-1.0"], "space.optim.lr.low is -1.0; a log scale requires bounds above 0"),
         (
             ["scheduler._target_=ray.tune.schedulers.PopulationBasedTraining"],
-            "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters: a resume could not be exact",
+            "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters, so that a sweep could not be resumed exactly",
         ),
         (["model._target_=os.system"], "model._target_ is os.system; only names under ferhpo.data, ferhpo.models, ferhpo.training, torch.nn,"),
-        (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow refuses plain file stores since 3.13"),
+        (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow 3.13 and later refuse file stores"),
     ],
 )  # fmt: skip
 def test_check_says_key_value_rule_remedy(overrides, message):
@@ -135,10 +136,85 @@ def test_check_says_key_value_rule_remedy(overrides, message):
     assert any(fault.startswith(message) for fault in found), found
 
 
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model=null", "model is null; choose from: cnn, decision_tree, "),
+        (
+            "optim.lr=0.1,0.2",
+            "optim.lr is 0.1,0.2; it must be a single value; to search over several, use space.optim.lr={choices: [...]}",
+        ),
+        (
+            "optim=sgd,adam",
+            "optim is sgd,adam; it must be a single value; to search over several, use space.optim={options: [...]}",
+        ),
+        ("space.model.options=3", "space.model.options is 3; it must be a list of options, e.g. ["),
+        ("space.model.options={cnn: 1}", "space.model.options is {'cnn': 1}; it must be a list of options, e.g. ["),
+    ],
+)
+def test_an_override_of_the_wrong_type_is_a_fault(override, fault):
+    with pytest.raises(ConfigError) as caught:
+        compose("demo", [override])
+    (found,) = caught.value.faults
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("data.labels={contempt: drop, glad: happy}", "data.labels", {"contempt": "drop", "glad": "happy"}),
+        ("data.labels={}", "data.labels", {}),
+        ("data.labels=null", "data.labels", None),
+        ("model.hog={pixels_per_cell: 12}", "model.hog", {"pixels_per_cell": 12}),
+        ("model.hog.orientations=6", "model.hog", {"orientations": 6, "pixels_per_cell": 8}),
+        ("model.hog={}", "model.hog", {}),
+        ("objective={metric: val_loss, mode: min}", "objective", {"metric": "val_loss", "mode": "min"}),
+    ],
+)
+def test_a_mapping_that_is_a_value_can_be_replaced(override, key, value):
+    config = {
+        "data": {"_target_": "ferhpo.data.ckplus.load", "labels": {"contempt": "disgust"}},
+        "model": {"_target_": "ferhpo.models.cnn.CNN", "hog": {"orientations": 9, "pixels_per_cell": 8}},
+        "objective": {"metric": "val_acc", "mode": "max"},
+    }
+    assert set_values(config, [override]) == []
+    assert get_path(config, key) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("model={}", "model is a config group and cannot be replaced here; set single keys, e.g. model.hog.orientations=..."),
+        ("data={path: x}", "data is a config group and cannot be replaced here; set single keys, e.g. data.main.path=..."),
+        ("tracking=none", "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.KEY=..."),
+        (
+            "data.main={path: x}",
+            "data.main is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.main.path=...",
+        ),
+        ("data.merge=null", "data.merge is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.merge.sfew.path=..."),
+        ("model.hgo={}", "model.hgo matches no key; did you mean model.hog?"),
+        ("data.main.path=a,b", "data.main.path is a,b; it must be a single value"),
+        ("data.main.path={", "data.main.path is {, which cannot be parsed; write key=value"),
+    ],
+)  # fmt: skip
+def test_a_section_cannot_be_replaced(override, fault):
+    config = {
+        "data": {
+            "main": {"_target_": "ferhpo.data.fer2013.load", "path": "a"},
+            "merge": {"sfew": {"_target_": "ferhpo.data.sfew.load", "path": "b"}},
+        },
+        "model": {"_target_": "ferhpo.models.cnn.CNN", "hog": {"orientations": 9}},
+        "tracking": {},
+    }
+    before = copy.deepcopy(config)
+    assert set_values(config, [override]) == [fault]
+    assert config == before
+
+
 def test_a_bound_that_a_component_refuses_is_a_fault_of_the_space():
     found = faults("demo", "space.model.conv_dropout={low: 0.5, high: 1.5, step: 0.5}")
     assert len(found) == 1
-    assert found[0].startswith("space.model.conv_dropout.high is 1.5, which model refuses: ")
+    assert found[0].startswith("space.model.conv_dropout.high is 1.5, which model rejects: ")
 
 
 def test_a_value_that_is_missing_says_how_to_give_it():
@@ -214,4 +290,6 @@ def test_a_space_may_choose_among_options_of_a_group():
 def test_check_verb_returns_warnings():
     warnings = validate.check("demo", ["sampler=cmaes"])
     assert len(warnings) == 1
-    assert warnings[0].startswith("sampler is CmaEsSampler, which does not know conditions (space.model.block_channels")
+    assert warnings[0].startswith(
+        "sampler is CmaEsSampler, which does not support conditional draws (space.model.block_channels"
+    )

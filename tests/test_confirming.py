@@ -1,4 +1,4 @@
-"""`ferhpo confirm`: what is refused before anything starts; and, with real Ray, whole confirmations."""
+"""`ferhpo confirm`: arguments refused before anything starts; and, with real Ray, whole confirmations."""
 
 import json
 import os
@@ -14,12 +14,13 @@ from ferhpo import cli
 from ferhpo.config import Objective
 from ferhpo.config.compose import compose
 from ferhpo.confirmation.plan import changes
+from ferhpo.confirmation.result import ConfirmationFound
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.seeds import fresh_seeds
 from ferhpo.storage import test_log
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.study import SweepStudy
-from ferhpo.storage.sweep import create_sweep, tracking_settings
+from ferhpo.storage.sweep import create_sweep
 from ferhpo.tracking import Tracker
 from tests.conftest import TINY
 
@@ -30,7 +31,7 @@ def composed(*overrides):
 
 
 def make_sweep(folder, name="made", states=("COMPLETE", "PRUNED", "COMPLETE"), *overrides):
-    """A sweep of simulated trials, whose values rise with their numbers."""
+    """Make a sweep of simulated trials, whose values increase with their numbers."""
     base = composed(*overrides)
     sweep = create_sweep(replace(base, config={**base.config, "name": name, "output_dir": str(folder)}))
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
@@ -44,19 +45,19 @@ def make_sweep(folder, name="made", states=("COMPLETE", "PRUNED", "COMPLETE"), *
 
 
 REFUSED = [
-    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}; there are: empty, folder, made, pruned, random"),
+    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}; choose from: empty, folder, made, pruned, random"),
     (["made"], {"top": 0, "seeds": -1}, ConfigError, "confirm: 2 faults\n  --top is 0; it must be 1 or more\n  --seeds is -1; it must be 1 or more"),
-    (["made"], {"resume": True}, SweepError, "sweep made has no confirmation made-confirm to go on with; leave out --resume"),
+    (["made"], {"resume": True}, SweepError, "sweep made has no confirmation made-confirm to resume; leave out --resume"),
     (["pruned"], {}, SweepError, "sweep pruned has no complete trial to confirm; its trials: 2 pruned"),
     (["empty"], {}, SweepError, "sweep empty has no complete trial to confirm; its trials: none yet"),
-    (["made", "name=pruned"], {}, SweepError, "pruned in {folder} is no confirmation of this sweep made; name=... starts one by another name, --new starts pruned-2"),
-    (["made", "optim.lr=0.1"], {}, ConfigError, "confirm made: optim.lr is what the sweep drew: each candidate keeps its own"),
+    (["made", "name=pruned"], {}, SweepError, "pruned in {folder} is not a confirmation of this sweep made; choose another name with name=..., or start pruned-2 with --new"),
+    (["made", "optim.lr=0.1"], {}, ConfigError, "confirm made: optim.lr was sampled by the sweep; every candidate keeps its own value; leave it out"),
     (["made", "trainer.max_epoch=3"], {}, ConfigError, "confirm made: trainer.max_epoch matches no key; did you mean trainer.max_epochs?"),
-    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a group, and stays; set its keys, as model._target_=..."),
-    (["made", "seed=1", "space.optim.lr.high=1"], {}, ConfigError, "confirm made: 2 faults\n  seed is no setting of a retraining; data, augment, model, optim, lr_schedule, trainer, compute, tracking and name are\n  space.optim.lr.high is no setting"),
+    (["made", "model=resnet"], {}, ConfigError, "confirm made: model is a config group and cannot be replaced here; set single keys, e.g. model.stem_channels=..."),
+    (["made", "seed=1", "space.optim.lr.high=1"], {}, ConfigError, "confirm made: 2 faults\n  seed cannot be overridden in a confirmation; allowed: data, augment, model, optim, lr_schedule, trainer, compute, tracking, name\n  space.optim.lr.high cannot be overridden"),
     (["made", "trainer.label_smoothing=2"], {}, ConfigError, "confirm made: trainer.label_smoothing is 2; it must be in [0, 1)"),
-    (["folder", "data.split=published"], {}, ConfigError, "confirm folder: data.split=published divides the images in another way than the sweep, which chose under data.split=folder: its selection may have seen the test images; leave it out"),
-    (["random", "data.split_seed=4"], {}, ConfigError, "confirm random: data.split_seed=4 divides the images in another way than the sweep, which chose under data.split=random"),
+    (["folder", "data.split=published"], {}, ConfigError, "confirm folder: data.split=published changes the split; the sweep selected its trials under data.split=folder, so the new test images may have been used for training or selection; leave it out"),
+    (["random", "data.split_seed=4"], {}, ConfigError, "confirm random: data.split_seed=4 changes the split; the sweep selected its trials under data.split=random"),
 ]  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def test_the_command_line_takes_overrides_behind_options(made, capsys):
     assert "unrecognized arguments: " in capsys.readouterr().err
 
 
-def test_what_a_retraining_does_otherwise_is_told(made):
+def test_changes_of_a_retraining_are_listed(made):
     sweep = ferhpo.load_sweep("made", made)
     config = {**sweep.config, "trainer": {**sweep.config["trainer"], "max_epochs": 60}}
     assert changes(sweep, config) == ["trainer.max_epochs=60 (6 in the sweep)"]
@@ -155,14 +156,15 @@ def test_each_candidate_is_trained_on_each_fresh_seed(confirmed):
         candidate = sweep.sweep.trials()[trial.sample["confirm.candidate"]]
         assert {**candidate.sample, "confirm.candidate": candidate.number} == trial.sample
         assert len(trial.epochs) == 2
-    assert len({trial.value for trial in trials}) > 2, "seeds make a difference"
+    assert len({trial.value for trial in trials}) > 2, "the seed changes the value"
 
 
 @pytest.mark.full
-def test_what_was_found_follows_from_the_trials(confirmed):
+def test_the_result_follows_from_the_trials(confirmed):
     folder, sweep, result = confirmed
     found = json.loads((folder / "demo-confirm" / "confirm.json").read_text())
-    assert found == result.found
+    assert found == result.found.to_json()
+    assert ConfirmationFound.from_json(found) == result.found
     first, second = found["candidates"]
     trials = result.sweep.trials()
     for candidate in (first, second):
@@ -180,17 +182,17 @@ def test_what_was_found_follows_from_the_trials(confirmed):
 
 
 @pytest.mark.full
-def test_test_images_are_read_once_for_the_chosen_candidate(confirmed):
+def test_the_selected_candidate_is_evaluated_on_test_once(confirmed):
     folder, _, result = confirmed
-    (reading,) = test_log.read_all(folder / "demo")
-    assert (reading["verb"], reading["scores"]) == ("confirm", result.found["test"])
+    (entry,) = test_log.read_all(folder / "demo")
+    assert (entry["verb"], entry["scores"]) == ("confirm", result.found.test.to_json())
     assert not (folder / "demo-confirm" / test_log.FILE).exists()
     again = ferhpo.confirm("demo", output_dir=folder)
     assert (again.found, again.registered) == (result.found, result.registered)
-    assert test_log.read_all(folder / "demo") == [reading], "asked again, it tells what it found"
-    for way in ("one_view", "ten_crop"):
-        assert result.found["test"][way]["published"]["n"] == 14
-        assert len(result.found["test"][way]["clean"]["acc"]["values"]) == 3
+    assert test_log.read_all(folder / "demo") == [entry], "a complete confirmation only returns its result"
+    for variants in (result.found.test.one_view, result.found.test.ten_crop):
+        assert variants.all.n == 14
+        assert len(variants.dedup.acc.values) == 3
 
 
 @pytest.mark.full
@@ -207,29 +209,29 @@ def test_mlflow_has_the_confirmation_its_sweep_and_the_registered_model(confirme
     assert f"/runs/{of_sweep.info.run_id}" in parent.data.tags["mlflow.note.content"]
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files >= {"confirm.json", "candidates.csv", "leaderboard.csv"}
-    assert parent.data.metrics["luck"] == pytest.approx(result.found["luck"]["mean"])
+    assert parent.data.metrics["luck"] == pytest.approx(result.found.luck.mean)
     for trial in result.sweep.trials():
         run = runs[f"demo-confirm-{trial.number:03d}"]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.params["confirm.candidate"] == str(trial.sample["confirm.candidate"])
-        assert run.data.metrics["best_val_acc_clean"] == trial.clean_acc
-        chosen = trial.sample["confirm.candidate"] == result.found["chosen"]
-        assert ("test_acc_clean_ten_crop" in run.data.metrics) == chosen
+        assert run.data.metrics["best_val_acc_dedup"] == trial.dedup_acc
+        chosen = trial.sample["confirm.candidate"] == result.found.chosen
+        assert ("test_acc_dedup_ten_crop" in run.data.metrics) == chosen
     name, version = result.registered
     tags = client.get_model_version(name, str(version)).tags
     assert (name, version) == ("ferhpo-demo", 2)
-    assert tags["ferhpo.candidate"] == str(result.found["chosen"])
+    assert tags["ferhpo.candidate"] == str(result.found.chosen)
     assert (tags["ferhpo.confirms"], tags["ferhpo.num_seeds"], tags["ferhpo.split"]) == ("demo", "3", "published")
 
 
 @pytest.mark.full
-def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(confirmed):
+def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_test_evaluations_count(confirmed):
     folder, _, result = confirmed
     ferhpo.promote("demo", output_dir=str(folder))
     here = ferhpo.evaluate(f"demo-confirm/{result.best.number}", output_dir=folder)
     for model in ("models:/ferhpo-demo@champion", "models:/ferhpo-demo/2", "models:/ferhpo-demo/latest"):
         found = ferhpo.evaluate(model, output_dir=folder)
-        assert found.scores.published.acc == here.scores.published.acc == result.best.value
+        assert found.scores.all.acc == here.scores.all.acc == result.best.value
         assert found.confusion == here.confusion
     with pytest.raises(
         FerhpoError, match="ferhpo-demo has no version or alias 9; it has versions 1, 2 and aliases champion"
@@ -237,19 +239,17 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(
         ferhpo.evaluate("models:/ferhpo-demo/9", output_dir=folder)
     before = test_log.read_all(folder / "demo")
     found = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
-    assert found.num_readings == len(before) + 1
-    assert "test has been read" in found.warnings[0]
-    index = [t.number for t in result.sweep.trials() if t.number in result.found["candidates"][0]["trials"]].index(
-        result.best.number
-    )
-    assert found.scores.published.acc == result.found["test"]["one_view"]["published"]["acc"]["values"][index]
+    assert found.num_test_evaluations == len(before) + 1
+    assert "sweep demo has been evaluated on test" in found.warnings[0]
+    index = [t.number for t in result.sweep.trials() if t.number in result.found.best.trials].index(result.best.number)
+    assert found.scores.all.acc == result.found.test.one_view.all.acc.values[index]
     from mlflow import MlflowClient
 
     from ferhpo.tracking import run_of
 
-    settings = tracking_settings(result.sweep.config)
+    settings = result.sweep.tracking
     run = MlflowClient(settings.store_uri).get_run(run_of(folder / "demo-confirm", settings, result.best.number))
-    assert run.data.tags["ferhpo.test_readings"] == str(found.num_readings)
+    assert run.data.tags["ferhpo.test_readings"] == str(found.num_test_evaluations)
     (folder / "demo-confirm").rename(folder / "elsewhere")
     try:
         alone = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
@@ -257,34 +257,34 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_readings_count(
         (folder / "elsewhere").rename(folder / "demo-confirm")
     assert alone.scores == found.scores
     assert alone.warnings == [
-        "no folder here holds the sweep of this model; the reading is noted in its MLflow run alone",
-        "test has been read 3 times for this sweep, as the MLflow run of its model says",
+        "the sweep folder of this model is not here; the test evaluation is recorded in its MLflow run only",
+        "the sweep of this model has been evaluated on test 3 times, according to the model's MLflow run",
     ]
-    readings_file = folder / "demo" / test_log.FILE
-    readings_file.write_text("".join(json.dumps(reading) + "\n" for reading in before))
+    log_file = folder / "demo" / test_log.FILE
+    log_file.write_text("".join(json.dumps(entry) + "\n" for entry in before))
 
 
 @pytest.mark.full
-def test_other_settings_give_no_luck_and_say_why(confirmed, capsys):
+def test_other_settings_give_no_luck_and_the_reason(confirmed, capsys):
     folder, _, _ = confirmed
     arguments = ["confirm", "demo", "--top", "9", "--seeds", "1", "trainer.max_epochs=1", "name=shorter"]
     assert cli.main([*arguments, "--output-dir", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "warning: --top is 9, and sweep demo has 3 complete trials: as many are confirmed" in out
-    assert "How much was luck is not computed: the retraining had trainer.max_epochs=1 (2 in the sweep)." in out
+    assert "warning: --top is 9; sweep demo has only 3 complete trials to confirm" in out
+    assert "Luck is not computed: the retraining used trainer.max_epochs=1 (2 in the sweep)." in out
     found = json.loads((folder / "shorter" / "confirm.json").read_text())
     assert found["luck"] is None
     assert [candidate["luck"] for candidate in found["candidates"]] == [None] * 3
     with pytest.raises(ConfigError) as caught:
         ferhpo.confirm("demo", ["name=shorter"], top=2, output_dir=folder)
     assert str(caught.value) == (
-        "confirm demo: --top is 2, and shorter was started with 9; leave it out, or --new starts shorter-2"
+        "confirm demo: --top is 2; shorter was started with 9; leave out --top, or start shorter-2 with --new"
     )
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, confirmed, tmp_path, monkeypatch):
+def test_a_confirmation_that_is_killed_resumes_and_trains_nothing_twice(warm, confirmed, tmp_path, monkeypatch):
     folder, _, _ = confirmed
     log = tmp_path / "log.txt"
     command = ["confirm", "demo", "--top", "2", "--seeds", "3", "name=hurt", "compute.gpus_per_trial=0"]
@@ -306,22 +306,22 @@ def test_a_confirmation_that_is_killed_goes_on_and_trains_nothing_twice(warm, co
         driver.kill()
     before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials() if trial.state == "COMPLETE"}
     assert 0 < len(before) < 6
-    num_read = len(test_log.read_all(folder / "demo"))
+    num_logged = len(test_log.read_all(folder / "demo"))
     resumed = ferhpo.confirm("hurt", resume=True, output_dir=folder)
     assert resumed.finished
     trials = resumed.sweep.trials()
     assert [trial.number for trial in trials] == list(range(6))
-    assert {number: trials[number] for number in before} == before, "what had ended was not trained again"
+    assert {number: trials[number] for number in before} == before, "completed trials are not trained again"
     pairs = [(trial.sample["confirm.candidate"], trial.seed) for trial in trials]
     assert len(set(pairs)) == 6
     whole = ferhpo.load_sweep("demo-confirm", folder).trials()
-    assert [t.value for t in trials] == [t.value for t in whole], "as if it had not been killed"
-    assert len(test_log.read_all(folder / "demo")) == num_read + 1
-    (folder / "hurt" / "confirm.json").unlink()  # as a kill after the reading leaves it
+    assert [t.value for t in trials] == [t.value for t in whole], "the same as without the kill"
+    assert len(test_log.read_all(folder / "demo")) == num_logged + 1
+    (folder / "hurt" / "confirm.json").unlink()  # like a kill after the test evaluation
     again = ferhpo.confirm("hurt", output_dir=folder)
-    assert again.found["test"] == resumed.found["test"]
+    assert again.found.test == resumed.found.test
     assert again.registered == resumed.registered
-    assert len(test_log.read_all(folder / "demo")) == num_read + 1
+    assert len(test_log.read_all(folder / "demo")) == num_logged + 1
     flush, calls = Tracker.flush, []
 
     def slow_at_first(tracker, seconds):

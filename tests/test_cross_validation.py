@@ -1,4 +1,4 @@
-"""A cross-validated trial with real networks: every fold once, exactly resumed wherever it was stopped."""
+"""A cross-validated trial with real networks: every fold runs once, and resumes exactly wherever it was stopped."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ TIMINGS = ("epoch_seconds", "images_per_second", "device_memory_mb")
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The process was killed here."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def data(config):
 
 
 def plain(row):
-    """Metrics that a repetition gives again."""
+    """Return the metrics that are the same when a training is repeated."""
     return {key: value for key, value in row.items() if key not in TIMINGS}
 
 
@@ -50,7 +50,7 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def whole(config, data, tmp_path_factory):
-    """(folder, reports) of a trial that nothing stopped."""
+    """Run an uninterrupted trial; return (folder, reports)."""
     folder, reports = tmp_path_factory.mktemp("whole"), []
     outcome = cross_validate(config, data, folder, SEED, lambda *report: reports.append(report))
     assert outcome.state == "COMPLETE"
@@ -80,7 +80,10 @@ def test_a_fold_is_the_training_that_data_fold_gives(whole, config, tmp_path):
 
 
 def drive(config, data, folder, monkeypatch, kill_at):
-    """One process that dies at event `kill_at`: after an epoch's checkpoint, or after a fold's report. True if it ends."""
+    """Simulate a process that is killed at event `kill_at`, an epoch's checkpoint or a fold's report.
+
+    Returns (whether it ended by itself, the trained epochs, the reports).
+    """
     count, trained, reports = 0, [], []
 
     def event():
@@ -100,8 +103,8 @@ def drive(config, data, folder, monkeypatch, kill_at):
 
         return run_trial(config, data, folder, seed, after_epoch, *rest)
 
-    def report(*given):
-        reports.append(given)
+    def report(*arguments):
+        reports.append(arguments)
         event()
 
     monkeypatch.setattr(cross_validation, "run_trial", killable)
@@ -121,12 +124,14 @@ def test_a_trial_killed_anywhere_goes_on_exactly_and_trains_nothing_twice(
 ):
     trained = []
     for kill in kills:
-        ended, now, _ = drive(config, data, tmp_path, monkeypatch, kill)
+        ended, newly_trained, _ = drive(config, data, tmp_path, monkeypatch, kill)
         assert not ended
-        trained += now
-    ended, now, reports = drive(config, data, tmp_path, monkeypatch, None)
+        trained += newly_trained
+    ended, newly_trained, reports = drive(config, data, tmp_path, monkeypatch, None)
     assert ended
-    assert trained + now == [(f"fold{fold}", epoch) for fold in range(FOLDS) for epoch in range(1, EPOCHS + 1)]
+    assert trained + newly_trained == [
+        (f"fold{fold}", epoch) for fold in range(FOLDS) for epoch in range(1, EPOCHS + 1)
+    ]
     assert weights(tmp_path) == weights(whole[0])
     assert [(done, plain(means), [plain(row) for row in epochs]) for done, means, epochs in reports] == [
         (done, plain(means), [plain(row) for row in epochs]) for done, means, epochs in whole[1]

@@ -7,7 +7,6 @@ import torch
 
 import ferhpo
 from ferhpo.data.dataset import VAL
-from ferhpo.storage.sweep import tracking_settings
 from ferhpo.tracking import registry
 from ferhpo.trial.load_data import load_data
 
@@ -24,7 +23,7 @@ SMALL = [
 def answers_of_the_registered_model(result, data, folder):
     """Probabilities of the raw validation images, by the model that the sweep registered."""
     name, number = result.registered
-    path = registry.download(tracking_settings(result.sweep.config), name, number, folder)
+    path = registry.download(result.sweep.tracking, name, number, folder)
     return mlflow.pyfunc.load_model(str(path)).predict(data.images[data.split == VAL])
 
 

@@ -1,4 +1,4 @@
-"""`ferhpo evaluate` on a small training: both lines, ten-crop, other data, what is noted, what is refused."""
+"""`ferhpo evaluate` on a small training: both variants, ten-crop, other data, the test log, refused arguments."""
 
 import json
 
@@ -9,6 +9,7 @@ from PIL import Image
 import ferhpo
 from ferhpo import cli
 from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
+from ferhpo.evaluation.load import load_subject
 from ferhpo.storage import test_log
 from ferhpo.storage.lock import FolderLock
 from tests.conftest import TINY
@@ -54,68 +55,70 @@ def evaluate(place):
     return run
 
 
-def test_validation_is_what_the_trial_had_in_both_lines(place, evaluate):
+def test_validation_scores_are_those_of_the_trial_in_both_variants(place, evaluate):
     (trial,) = ferhpo.load_sweep("once", place / "mlruns").trials()
     kept = trial.epochs[trial.best_epoch - 1]
     found = evaluate("once")
-    assert (found.scores.published.n, found.scores.clean.n) == (28, 25)
-    assert found.scores.published.acc == kept["val_acc"] == trial.value
-    assert found.scores.clean.acc == kept["val_acc_clean"] == trial.clean_acc
-    assert found.scores.published.macro_f1 == pytest.approx(kept["val_macro_f1"])
-    assert found.scores.published.loss == pytest.approx(kept["val_loss"], rel=1e-5)
+    assert (found.scores.all.n, found.scores.dedup.n) == (28, 25)
+    assert found.scores.all.acc == kept["val_acc"] == trial.value
+    assert found.scores.dedup.acc == kept["val_acc_dedup"] == trial.dedup_acc
+    assert found.scores.all.macro_f1 == pytest.approx(kept["val_macro_f1"])
+    assert found.scores.all.loss == pytest.approx(kept["val_loss"], rel=1e-5)
     assert found.class_names == CLASSES
     assert np.sum(found.confusion) == 28
-    assert sum(np.diagonal(found.confusion)) / 28 == found.scores.published.acc
+    assert sum(np.diagonal(found.confusion)) / 28 == found.scores.all.acc
     assert [c.n for c in found.classes] == [4] * 7
-    assert (found.split, found.num_readings, found.warnings, found.ten_crop) == ("val", 0, [], None)
+    assert (found.split, found.num_test_evaluations, found.warnings, found.ten_crop) == ("val", 0, [], None)
     assert evaluate("once/0").scores == found.scores
     assert evaluate(str(place / "mlruns" / "once")).scores == found.scores
-    assert not (place / "mlruns" / "once" / test_log.FILE).exists(), "validation images may be looked at"
+    assert not (place / "mlruns" / "once" / test_log.FILE).exists(), "evaluations on validation are not logged"
 
 
-def test_the_leaderboard_has_the_second_line(place):
-    record = ferhpo.load_sweep("once", place / "mlruns")
+def test_the_leaderboard_has_the_dedup_scores(place):
+    sweep = ferhpo.load_sweep("once", place / "mlruns")
     from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 
-    heading, row = (line.split(",") for line in leaderboard_csv(record.trials(), "val_acc").splitlines())
-    assert float(row[heading.index("val_acc_clean")]) == record.trials()[0].clean_acc
+    heading, row = (line.split(",") for line in leaderboard_csv(sweep.trials(), "val_acc").splitlines())
+    assert float(row[heading.index("val_acc_dedup")]) == sweep.trials()[0].dedup_acc
 
 
-def test_each_reading_of_test_images_is_noted_and_the_second_is_told(place, evaluate, capsys):
+def test_each_test_evaluation_is_logged_and_the_second_gives_a_warning(place, evaluate, capsys):
     path = place / "mlruns" / "once" / test_log.FILE
     path.unlink(missing_ok=True)
     first = evaluate("once", split="test", ten_crop=True)
-    assert (first.scores.published.n, first.scores.clean.n) == (21, 19)
-    assert (first.ten_crop.published.n, first.ten_crop.clean.n) == (21, 19)
-    assert (first.num_readings, first.warnings) == (1, [])
+    assert (first.scores.all.n, first.scores.dedup.n) == (21, 19)
+    assert (first.ten_crop.all.n, first.ten_crop.dedup.n) == (21, 19)
+    assert (first.num_test_evaluations, first.warnings) == (1, [])
     arguments = ["evaluate", "once/0", "--split", "test", "--output-dir", str(place / "mlruns")]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "warning: test has been read 2 times for this sweep, once: " in out
-    assert "without overlap" in out
+    assert "warning: sweep once has been evaluated on test 2 times: " in out
+    assert "all images " in out
+    assert "dedup " in out
+    assert "true \\ predicted" in out
     assert "surprise" in out
     one, two = test_log.read_all(path.parent)
     assert (one["verb"], one["model"], one["split"], one["split_name"]) == ("evaluate", "once/0", "test", "published")
     assert one["data_digest"] == first.data_digest
-    assert one["scores"]["one_view"]["clean"]["acc"] == first.scores.clean.acc
-    assert one["scores"]["ten_crop"]["published"]["acc"] == first.ten_crop.published.acc
+    assert one["scores"]["one_view"]["dedup"]["acc"] == first.scores.dedup.acc
+    assert one["scores"]["ten_crop"]["all"]["acc"] == first.ten_crop.all.acc
     assert two["scores"]["ten_crop"] is None
 
 
-def test_a_reading_is_told_also_while_a_sync_holds_the_records(place, evaluate, monkeypatch):
+def test_an_evaluation_counts_also_while_a_sync_holds_the_records(place, evaluate, monkeypatch):
     def held(*arguments):
         raise StillRunning("a running sweep, or ferhpo sync, holds these records")
 
     monkeypatch.setattr("ferhpo.evaluation.evaluate.add_to_run", held)
     before = len(test_log.read_all(place / "mlruns" / "once"))
     found = evaluate("once", split="test")
-    assert found.num_readings == before + 1
+    assert found.num_test_evaluations == before + 1
     assert found.warnings[-1] == (
-        "MLflow is not told of this reading: a running sweep, or ferhpo sync, holds these records"
+        "this test evaluation is not recorded in MLflow: a running sweep, or ferhpo sync, holds these records"
     )
 
 
-def test_test_images_are_not_read_while_a_driver_runs_the_sweep(place, evaluate):
+def test_test_images_are_not_evaluated_while_a_driver_runs_the_sweep(place, evaluate):
     lock = FolderLock(place / "mlruns" / "once")
     try:
         before = test_log.read_all(place / "mlruns" / "once")
@@ -128,7 +131,7 @@ def test_test_images_are_not_read_while_a_driver_runs_the_sweep(place, evaluate)
 
 
 def test_another_data_set_with_its_classes_in_another_order(place, evaluate, tmp_path):
-    """The overlap is with what the model was trained on; labels follow the names."""
+    """dedup leaves out what the model was trained on; labels follow the names."""
     draw_faces(tmp_path / "other" / "val", 7, 2)
     draw_faces(tmp_path / "other" / "train", 8, 1)
     for name in CLASSES[:4]:
@@ -136,17 +139,17 @@ def test_another_data_set_with_its_classes_in_another_order(place, evaluate, tmp
         (tmp_path / "other" / "val" / name / "0.png").write_bytes(source.read_bytes())
     options = ["data=image_folder", f"data.path={tmp_path / 'other'}", f"data.cache_dir={place / 'cache'}"]
     found = evaluate("once", *options)
-    assert (found.scores.published.n, found.scores.clean.n) == (14, 10)
+    assert (found.scores.all.n, found.scores.dedup.n) == (14, 10)
     assert found.source == "other (image folder)"
 
     drawn = evaluate("once", "data=synthetic", "data.num_train=7", "data.num_val=70", "data.num_test=7")
     assert drawn.class_names == CLASSES
-    assert drawn.scores.clean == drawn.scores.published
+    assert drawn.scores.dedup == drawn.scores.all
     data = ferhpo.describe_data("synthetic", ["num_train=7", "num_val=70", "num_test=7"])
     assert {c.name: c.n for c in drawn.classes} == data["counts"]["val"]
 
 
-def test_a_file_that_moved_stands_for_the_models_own(place, evaluate, tmp_path):
+def test_data_that_moved_replace_the_models_own(place, evaluate, tmp_path):
     (place / "faces").rename(tmp_path / "moved")
     try:
         with pytest.raises(DataError, match="faces: there is no such file"):
@@ -154,39 +157,39 @@ def test_a_file_that_moved_stands_for_the_models_own(place, evaluate, tmp_path):
         found = evaluate("once", f"data.path={tmp_path / 'moved'}")
     finally:
         (tmp_path / "moved").rename(place / "faces")
-    assert (found.scores.published.n, found.scores.clean.n) == (28, 25)
+    assert (found.scores.all.n, found.scores.dedup.n) == (28, 25)
     assert found.warnings == [
-        "the model's own data cannot be read; the training images of moved (image folder) stand for it"
+        "the model's own data cannot be read; dedup scores leave out the training images of moved (image folder) instead"
     ]
 
 
-def test_a_random_splits_own_test_images_are_read_and_never_the_published_ones(place, evaluate):
+def test_a_random_splits_own_test_images_are_evaluated_and_never_the_published_ones(place, evaluate):
     found = evaluate("mixed", split="test")
-    assert (found.split_name, found.num_readings) == ("random", 1)
+    assert (found.split_name, found.num_test_evaluations) == ("random", 1)
     with pytest.raises(ConfigError) as caught:
         evaluate("mixed", "data.split=published", split="test")
     assert str(caught.value) == (
-        "evaluate: data.split is published, and mixed/0 was trained under data.split=random: its training or its "
-        "selection may have seen these test images; leave data.split as it was, or train under data.split=published"
+        "evaluate: data.split is published; mixed/0 was trained under data.split=random, so these test images may have been "
+        "used for training or selection; evaluate on the split of the training, or train under data.split=published"
     )
-    with pytest.raises(ConfigError, match=r"data\.split is random, and once/0 was trained under data\.split=published"):
+    with pytest.raises(ConfigError, match=r"data\.split is random; once/0 was trained under data\.split=published"):
         evaluate("once", "data.split=random", split="test")
-    with pytest.raises(ConfigError, match=r"data\.split is random, and mixed/0 was trained under data\.split=random"):
+    with pytest.raises(ConfigError, match=r"data\.split is random; mixed/0 was trained under data\.split=random"):
         evaluate("mixed", "data.split_seed=1", split="test")
     assert len(test_log.read_all(place / "mlruns" / "mixed")) == 1
-    clean = evaluate("mixed", "data.split=published").scores.clean
-    assert clean is None or clean.n < 28, "validation images that it was trained on are left out of the second line"
+    dedup = evaluate("mixed", "data.split=published").scores.dedup
+    assert dedup is None or dedup.n < 28, "validation images that it was trained on are left out"
 
 
 def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
-    """The same test images as another reader's: what they are called does not matter."""
+    """The same test images in another data set: names do not matter."""
     for name in CLASSES:
         for split in ("train", "val", "test"):
             (tmp_path / "copy" / split / name).mkdir(parents=True)
             for path in (place / "faces" / "test" / name).iterdir():
                 (tmp_path / "copy" / split / name / path.name).write_bytes(path.read_bytes())
     from ferhpo.data import image_folder, synthetic
-    from ferhpo.evaluation.evaluate import _may_have_seen
+    from ferhpo.evaluation.evaluate import _may_have_used
     from ferhpo.evaluation.load import find_model
 
     options = {"cache_dir": str(place / "cache")}
@@ -195,21 +198,21 @@ def test_pixels_in_common_are_found_in_another_form(place, evaluate, tmp_path):
     drawn = synthetic.load(num_train=7, num_test=7)
     mixed, once = (find_model(name, place / "mlruns") for name in ("mixed", "once"))
     other = {"_target_": "ferhpo.data.other.load"}
-    assert _may_have_seen(mixed, other, copied, training)
-    assert not _may_have_seen(mixed, other, drawn, training)
-    assert not _may_have_seen(once, other, copied, image_folder.load(place / "faces", **options))
+    assert _may_have_used(mixed, other, copied, training)
+    assert not _may_have_used(mixed, other, drawn, training)
+    assert not _may_have_used(once, other, copied, image_folder.load(place / "faces", **options))
 
 
 REFUSED = [
-    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}/mlruns; there are: mixed, once"),
+    (["nothing"], {}, SweepError, "there is no sweep nothing in {folder}/mlruns; choose from: mixed, once"),
     (["once/3"], {}, SweepError, "sweep once has no trial 3; it has trials 0 to 0"),
-    (["models:once"], {}, SweepError, "models:once names no model; write models:/NAME@ALIAS or models:/NAME/VERSION"),
-    (["once", "optim.lr=1"], {}, ConfigError, "evaluate: optim.lr is no setting of an evaluation; data=... and data.key=... choose what is evaluated"),
+    (["models:once"], {}, SweepError, "models:once is not the name of a model; write models:/NAME@ALIAS or models:/NAME/VERSION"),
+    (["once", "optim.lr=1"], {}, ConfigError, "evaluate: optim.lr cannot be overridden in an evaluation; select the data set with data=... and data.KEY=..."),
     (["once", "data.spilt=random"], {}, ConfigError, "evaluate: data.spilt matches no key; did you mean data.split?"),
-    (["once"], {"split": "train"}, ConfigError, "evaluate: --split is train; it is val or test"),
-    (["once", "data.split=folder"], {"split": "test"}, ConfigError, "evaluate: data.split is folder, which leaves no test images in faces (image folder)"),
-    (["once", "data=synthetic", "data.image_size=32", "data.num_train=7", "data.num_val=7", "data.num_test=7"], {}, ConfigError, "evaluate: data has images of 32 pixels a side, and the model takes 48; add data.image_size=48"),
-    (["once", "data.channels=3"], {}, ConfigError, "evaluate: data has 3 channels, and the model takes 1; add data.channels=1"),
+    (["once"], {"split": "train"}, ConfigError, "evaluate: --split is train; it must be val or test"),
+    (["once", "data.split=folder"], {"split": "test"}, ConfigError, "evaluate: data.split is folder; faces (image folder) then has no test images; choose another split"),
+    (["once", "data=synthetic", "data.image_size=32", "data.num_train=7", "data.num_val=7", "data.num_test=7"], {}, ConfigError, "evaluate: data.image_size is 32; the model takes 48; add data.image_size=48"),
+    (["once", "data.channels=3"], {}, ConfigError, "evaluate: data.channels is 3; the model takes 1; add data.channels=1"),
 ]  # fmt: skip
 
 
@@ -225,7 +228,8 @@ def test_what_cannot_be_evaluated_is_refused(place, evaluate, arguments, options
 def test_other_classes_are_refused(evaluate, tmp_path):
     draw_faces(tmp_path / "ck", 1, 20, names=("anger", "happy"))
     with pytest.raises(
-        DataError, match=r"ck \(image folder\): it has anger, which the model does not answer; it lacks angry, disg"
+        DataError,
+        match=r"ck \(image folder\): it has anger, which the model does not predict; it does not have angry, disg",
     ):
         evaluate("once", f"data.path={tmp_path / 'ck'}", "data.split=random")
 
@@ -238,8 +242,18 @@ def test_a_mistake_ends_with_exit_status_2(place, capsys):
 def test_json_of_evaluate(place, capsys):
     assert cli.main(["evaluate", "once", "--ten-crop", "--json", "--output-dir", str(place / "mlruns")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["scores"]["published"]) == {"n", "acc", "macro_f1", "loss"}
-    assert found["ten_crop"]["clean"]["n"] == 25
+    assert set(found["scores"]["all"]) == {"n", "acc", "macro_f1", "loss"}
+    assert found["ten_crop"]["dedup"]["n"] == 25
+
+
+def test_a_subject_is_loaded_with_its_data_by_number_or_as_the_best(place):
+    sweep = ferhpo.load_sweep("once", place / "mlruns")
+    subject = load_subject(sweep)
+    assert subject.predictions.acc == sweep.best().value
+    assert subject.data.class_names == CLASSES
+    assert load_subject(sweep, 0, subject.data).predictions.acc == subject.predictions.acc
+    with pytest.raises(SweepError, match="sweep once has no trial 3; it has trials 0 to 0"):
+        load_subject(sweep, 3)
 
 
 def test_a_sweep_without_a_complete_trial_names_none(place):
@@ -248,7 +262,9 @@ def test_a_sweep_without_a_complete_trial_names_none(place):
     from ferhpo.storage.sweep import create_sweep
 
     composed = ferhpo.load_sweep("once", place / "mlruns").composed
-    create_sweep(replace(composed, config={**composed.config, "name": "empty"}))
+    empty = create_sweep(replace(composed, config={**composed.config, "name": "empty"}))
     with pytest.raises(FerhpoError) as caught:
         ferhpo.evaluate("empty", output_dir=place / "mlruns")
-    assert str(caught.value) == "sweep empty has no complete trial to evaluate; name one of its trials, as empty/0"
+    assert str(caught.value) == "sweep empty has no complete trial to evaluate; name one of its trials, e.g. empty/0"
+    with pytest.raises(SweepError, match="sweep empty has no complete trial; give the number of a trial"):
+        load_subject(empty)

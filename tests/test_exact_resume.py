@@ -1,7 +1,7 @@
-"""Exact resume: a simulated sweep with one slot, killed at every event, ends as an uninterrupted one does; so does a real
-one with Ray, killed once.
+"""Exact resume: a simulated sweep with one slot that is killed at every event ends like an uninterrupted one. So does a
+real sweep with Ray that is killed once.
 
-The study's journal only grows, and each line of it is one write: what a kill leaves on disk is the journal cut somewhere.
+The study's journal is append-only, with one write per line, so what a kill leaves on disk is a prefix of the journal.
 """
 
 import itertools
@@ -15,9 +15,9 @@ import pytest
 from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.sweep import META, load_sweep
 from tests.conftest import TINY
-from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, told
+from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, recorded
 
-SLICES = {  # of the grid sampler x scheduler, so that each stands in the fast set once
+SLICES = {  # of all pairs of sampler and scheduler, so that the fast tests have each of them
     ("random", "none"),
     ("tpe_quick", "asha"),
     ("tpe_quick", "median"),
@@ -29,28 +29,28 @@ SLICES = {  # of the grid sampler x scheduler, so that each stands in the fast s
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
-    """Nothing here loses power: waiting for the disk at each line would be most of the time."""
+    """Do not wait for the disk at each line, which would take most of the time: no test here loses power."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def choice_of(sampler, scheduler, folds=None):
-    # With this seed every scheduler stops a trial of every sampler.
+    # With this seed, every scheduler stops a trial of every sampler.
     choice = [f"sampler={sampler}", f"scheduler={scheduler}", "seed=1", *SPACES[sampler]]
     return choice if folds is None else [*choice, f"data.folds={folds}"]
 
 
 def run_whole(folder, *choice, **more):
-    """An uninterrupted sweep, what it came to, and the length of its journal at each event."""
+    """Run an uninterrupted sweep; return it, its recorded trials, and the length of its journal at each event."""
     sweep, sizes = make_sweep(folder, "whole", *choice, **more), []
-    assert drive(sweep, noted=lambda scheduler: sizes.append((sweep.folder / JOURNAL).stat().st_size))
-    expected = told(sweep)
+    assert drive(sweep, on_event=lambda scheduler: sizes.append((sweep.folder / JOURNAL).stat().st_size))
+    expected = recorded(sweep)
     assert len(expected) == NUM_TRIALS
     assert all(row[1] != "RUNNING" for row in expected)
     return sweep, expected, sizes
 
 
 def cut(whole, num_bytes):
-    """The sweep that a kill left when its journal was so long."""
+    """Return the sweep as a kill leaves it when its journal has this length."""
     folder = whole.folder.with_name(f"cut{num_bytes}")
     folder.mkdir()
     shutil.copy(whole.folder / META, folder)
@@ -62,7 +62,7 @@ def assert_ends_alike(whole, expected, sizes):
     for num_bytes in sizes:
         sweep = cut(whole, num_bytes)
         assert drive(sweep)
-        assert told(sweep) == expected, f"cut at byte {num_bytes}"
+        assert recorded(sweep) == expected, f"cut at byte {num_bytes}"
         shutil.rmtree(sweep.folder)
 
 
@@ -82,8 +82,8 @@ def test_a_sweep_whose_driver_dies_at_every_event_ends_as_an_uninterrupted_one(t
     sweep, num_drivers = make_sweep(tmp_path, "killed", *choice), 1
     while not drive(sweep, num_events=1):
         num_drivers += 1
-    assert told(sweep) == expected
-    assert num_drivers > 0.75 * len(sizes), "an opening tells what the kill kept from being told, so there are fewer"
+    assert recorded(sweep) == expected
+    assert num_drivers > 0.75 * len(sizes), "opening the study completes partial writes, so there are fewer drivers"
 
 
 @pytest.mark.full
@@ -112,7 +112,7 @@ def test_a_journal_cut_after_any_line_goes_on_to_the_same_end(tmp_path, sampler,
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS[1:])
 def test_a_scheduler_that_hears_the_record_knows_what_the_one_before_knew(tmp_path, scheduler):
-    """Also of trials that ended by themselves between two of its rungs."""
+    """Including trials that ended by themselves between two of its rungs."""
 
     def knowledge(schedulers):
         stock = schedulers[-1].stock
@@ -122,8 +122,8 @@ def test_a_scheduler_that_hears_the_record_knows_what_the_one_before_knew(tmp_pa
 
     sweep = make_sweep(tmp_path, "sweep", *choice_of("random", scheduler))
     before, after = [], []
-    assert drive(sweep, noted=before.append)
-    assert drive(sweep, noted=after.append)
+    assert drive(sweep, on_event=before.append)
+    assert drive(sweep, on_event=after.append)
     assert knowledge(after) == knowledge(before)
 
 
@@ -134,38 +134,38 @@ def test_a_sweep_extended_after_its_end_equals_one_begun_with_that_number(tmp_pa
     sweep = make_sweep(tmp_path, "grown", *choice)
     for num_trials in (4, 5, NUM_TRIALS):
         assert drive(sweep, num_trials=num_trials)
-        assert len(told(sweep)) == num_trials
-    assert told(sweep) == expected
+        assert len(recorded(sweep)) == num_trials
+    assert recorded(sweep) == expected
 
 
 def test_a_listed_sweep_that_is_killed_ends_as_an_uninterrupted_one(tmp_path):
-    """The trials of a confirmation are listed, not drawn."""
-    drawn, expected, _ = run_whole(tmp_path / "drawn", *choice_of("random", "none"))
+    """The trials of a confirmation are listed, not sampled."""
+    sampled, expected, _ = run_whole(tmp_path / "sampled", *choice_of("random", "none"))
     listed = [{"sample": row[3], "seed": row[4] + 1} for row in expected]
     whole, expected, sizes = run_whole(tmp_path / "listed", *choice_of("random", "none"), listed=listed)
     assert [(row[3], row[4]) for row in expected] == [(entry["sample"], entry["seed"]) for entry in listed]
-    assert drawn.listed == []
+    assert sampled.listed == []
     assert_ends_alike(whole, expected, sizes[::5])
 
 
 @pytest.mark.full
 def test_a_journal_cut_at_any_byte_goes_on_to_the_same_end(tmp_path):
-    """What a loss of power may leave; a kill leaves whole lines."""
+    """A power loss may leave a partial line; a kill leaves complete lines."""
     whole, expected, sizes = run_whole(tmp_path, *choice_of("tpe_quick", "asha"))
-    numbers = random.Random(7)
-    assert_ends_alike(whole, expected, [numbers.randrange(1, sizes[-1]) for _ in range(40)])
+    rng = random.Random(7)
+    assert_ends_alike(whole, expected, [rng.randrange(1, sizes[-1]) for _ in range(40)])
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(warm, tmp_path):
-    """Ray, networks in training, one slot of one thread: values too are equal to the bit."""
+    """With Ray, real training and one slot of one thread, values are bit-identical too."""
     options = [*TINY, f"output_dir={tmp_path}", "num_trials=6", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
     options += ["compute.max_concurrent=1", "tracking=none", "trainer.max_epochs=4", *CONDITIONAL]
     log = tmp_path / "log.txt"
     timings = ("epoch_seconds", "images_per_second", "device_memory_mb")
 
-    def came_to(name):
+    def result_of(name):
         trials = load_sweep(name, tmp_path).trials()
         rows = [[{k: v for k, v in row.items() if k not in timings} for row in trial.epochs] for trial in trials]
         return [
@@ -184,7 +184,7 @@ def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(warm, tm
         time.sleep(0.02)
     driver.kill()
     driver.wait()
-    assert any(row[1] == "RUNNING" and row[-1] for row in came_to("cut")), "a trial was in the middle of its epochs"
+    assert any(row[1] == "RUNNING" and row[-1] for row in result_of("cut")), "a trial was interrupted between epochs"
     assert warm.run("sweep", "--resume", "cut", f"output_dir={tmp_path}", log=log) == 0, log.read_text()
-    assert came_to("cut") == came_to("whole")
-    assert "PRUNED" in {row[1] for row in came_to("whole")}
+    assert result_of("cut") == result_of("whole")
+    assert "PRUNED" in {row[1] for row in result_of("whole")}

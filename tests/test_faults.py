@@ -1,4 +1,4 @@
-"""What stands in the way of a sweep: store, disk, its name, another driver. Each is one message, and nothing is broken."""
+"""Obstacles to a sweep: store, disk, name, another driver. Each gives one error message and damages nothing."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from ferhpo.config import ComputeSettings
 from ferhpo.disk import check_disk
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
-from ferhpo.storage.sweep import META, create_sweep, save_config, tracking_settings
+from ferhpo.storage.sweep import META, create_sweep, save_config
 from ferhpo.tracking.store import connect
 from tests.conftest import TINY
 from tests.servers import assert_whole_in_mlflow
@@ -35,7 +35,7 @@ def closed_port():
 
 @contextlib.contextmanager
 def small_disk(folder, num_bytes, options=""):
-    """A real file system of that size at `folder`."""
+    """Mount a real file system of this size at `folder`."""
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}{options}", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
@@ -53,13 +53,13 @@ def composed():
 
 @pytest.fixture
 def existing(composed, tmp_path):
-    """A sweep that was made and has no trial yet."""
+    """A sweep that was created and has no trial yet."""
     return create_sweep(replace(composed, config={**composed.config, "output_dir": str(tmp_path / "mlruns")}))
 
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """Whatever is refused is refused before Ray starts."""
+    """Fail if Ray is started: the error must come before that."""
     from ferhpo.tuning import sweep
 
     def start(compute):
@@ -69,7 +69,7 @@ def no_ray(monkeypatch):
 
 
 def refused(capsys, *arguments):
-    """The message of a command that ends with exit status 2."""
+    """Return the error message of a command that exits with status 2."""
     assert cli.main([*map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -80,26 +80,26 @@ def refused(capsys, *arguments):
 def test_a_store_that_cannot_be_reached_at_start(verb, capsys, tiny, tmp_path, closed_port, no_ray):
     message = refused(capsys, verb, "demo", *tiny, f"tracking.uri=http://127.0.0.1:{closed_port}")
     assert message == (
-        f"tracking.uri is http://127.0.0.1:{closed_port}: no answer within 5 s (connection refused); start the server, "
-        "or set tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+        f"tracking.uri is http://127.0.0.1:{closed_port}: no response within 5 s (connection refused); start the "
+        "server, or set tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
     assert list(tmp_path.iterdir()) == [], "nothing was made"
 
 
 @pytest.mark.full
 def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm, tiny, tmp_path, closed_port):
-    """The sweep ends as ever; once there is a store, `ferhpo sync` ships everything."""
+    """The sweep ends normally; `ferhpo sync` uploads everything once there is a store."""
     uri = f"http://127.0.0.1:{closed_port}"
     options = [f"tracking.uri={uri}", "tracking.required=false", "name=away", "trainer.max_epochs=1"]
     result = ferhpo.train("demo", [*tiny, *options])
     assert result.counts == {"COMPLETE": 1}
     assert result.unshipped > 0
     assert result.warnings == [
-        f"tracking.uri is {uri}: no answer within 5 s (connection refused); records wait in the sweep's folder"
+        f"tracking.uri is {uri}: no response within 5 s (connection refused); records wait in the sweep's folder"
     ]
-    record = ferhpo.load_sweep("away", tmp_path / "mlruns")
-    record.config["tracking"]["uri"] = None
-    save_config(record)
+    sweep = ferhpo.load_sweep("away", tmp_path / "mlruns")
+    sweep.config["tracking"]["uri"] = None
+    save_config(sweep)
     assert ferhpo.sync("away", str(tmp_path / "mlruns")) >= result.unshipped
 
 
@@ -118,7 +118,7 @@ def test_an_output_folder_below_a_file(verb, capsys, tmp_path, no_ray):
     (tmp_path / "file").touch()
     message = refused(capsys, verb, "demo", *TINY, f"output_dir={tmp_path}/file/mlruns")
     assert message == (
-        f"{tmp_path}/file cannot be written (Not a directory); free space there, or set output_dir to a folder that can be"
+        f"{tmp_path}/file cannot be written (Not a directory); free space on the disk, or set output_dir to a writable folder"
     )
 
 
@@ -127,8 +127,8 @@ def test_a_full_disk_at_start(verb, tracking, capsys, tmp_path, no_ray):
     with small_disk(tmp_path / "disk", 64 * 1024) as disk:
         message = refused(capsys, verb, "demo", *TINY, f"output_dir={disk}/mlruns", f"tracking={tracking}")
         assert message == (
-            f"{disk} cannot be written (No space left on device); free space there, or set output_dir to a folder "
-            "that can be"
+            f"{disk} cannot be written (No space left on device); free space on the disk, or set output_dir to a writable "
+            "folder"
         )
         assert list(disk.iterdir()) == []
 
@@ -136,7 +136,9 @@ def test_a_full_disk_at_start(verb, tracking, capsys, tmp_path, no_ray):
 def test_a_disk_that_is_read_only(capsys, tmp_path, no_ray, existing):
     with small_disk(tmp_path / "disk", 2**20, ",ro") as disk:
         message = refused(capsys, "sweep", "demo", *TINY, f"output_dir={disk}/mlruns")
-        assert message.startswith(f"{disk} cannot be written (Read-only file system); free space there, or set output")
+        assert message.startswith(
+            f"{disk} cannot be written (Read-only file system); free space on the disk, or set output"
+        )
 
 
 def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
@@ -152,7 +154,7 @@ def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
 
 
 def test_a_disk_that_fills_up_in_a_training_ends_it_and_resume_goes_on(capsys, tmp_path):
-    """A disk on which the checkpoints of one epoch fit, but not beside them those of the next."""
+    """The checkpoints of one epoch fit on the disk, those of the next do not fit next to them."""
     with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
         options = [f"output_dir={disk}", "tracking=none", "name=big", "model.width_multiplier=2"]
         message = refused(capsys, "train", "demo", *TINY[:3], "trainer.max_epochs=3", *options)
@@ -179,12 +181,10 @@ def test_a_disk_that_fills_up_in_a_sweep_ends_it_and_resume_goes_on(warm, tmp_pa
             rf"((trial \d+: )?{disk}/demo/.* cannot be written.*(No space left on device|disk full).*|"
             rf"{disk}/demo has [\d.]+ MB of free space, and the next trials may need [\d.]+ MB)"
             r"; free some space and resume",
-            first.read_text()
-            .strip()
-            .splitlines()[-1],  # a warning stands before it, where there was a little space first
+            first.read_text().strip().splitlines()[-1],  # a warning precedes it if there was a little space first
         )
         before = ferhpo.load_sweep("demo", disk).trials()
-        # How many trials end before the disk is full depends on which two run at once.
+        # How many trials end before the disk is full depends on which two run at the same time.
         assert {"RUNNING"} <= {trial.state for trial in before} <= {"COMPLETE", "RUNNING"}
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resume = ["--resume", "demo", f"output_dir={disk}", f"num_trials={len(before) + 1}"]
@@ -202,21 +202,21 @@ def test_a_name_that_exists_offers_resume(capsys, existing, no_ray):
     for verb in ("sweep", "train"):
         message = refused(capsys, verb, "demo", "name=mine", f"output_dir={folder}")
         assert message == (
-            f"sweep mine exists in {folder}; ferhpo sweep --resume mine goes on with it, --new starts mine-2, "
-            "name=... starts one by that name"
+            f"sweep mine already exists in {folder}. Resume with: ferhpo sweep --resume mine; "
+            "or start a new one with --new (mine-2) or name=..."
         )
 
 
-def test_a_training_that_exists_is_gone_on_with_by_train(capsys, existing, no_ray):
+def test_a_training_that_exists_is_resumed_by_train(capsys, existing, no_ray):
     meta = json.loads((existing.folder / META).read_text())
     (existing.folder / META).write_text(json.dumps({**meta, "kind": "train"}))
     message = refused(capsys, "train", "demo", "name=mine", f"output_dir={existing.folder.parent}")
-    assert "; ferhpo train --resume mine goes on with it" in message
+    assert " Resume with: ferhpo train --resume mine; or start" in message
 
 
 def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     message = refused(capsys, "train", "--resume", "mine", f"output_dir={existing.folder.parent}")
-    assert message == "mine is a sweep; ferhpo sweep --resume mine goes on"
+    assert message == "mine is a sweep. Resume with: ferhpo sweep --resume mine"
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,15 @@ def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     [
         (
             "optim.lr=0.1",
-            "optim.lr cannot change in a resumed sweep, whose trials must be alike; "
-            "num_trials, keep_checkpoints, compute, tracking can",
+            "optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
+            "num_trials, keep_checkpoints, compute, tracking",
         ),
         ("num_trials=0", "num_trials is 0; it must be 1 or more"),
-        ("num_trials=[", "num_trials is [, which is not understood"),
-        ("tracking=none", "tracking is a group, and stays; set its keys, as tracking.uri=none"),
+        ("num_trials=[", "num_trials is [, which is not valid YAML"),
+        (
+            "tracking=none",
+            "tracking is a config group and cannot be replaced here; set single keys, e.g. tracking.uri=...",
+        ),
         ("compute.max_concurent=1", "compute.max_concurent matches no key; did you mean compute.max_concurrent?"),
         ("compute.max_concurrent=0", "compute.max_concurrent is 0; it must be 1 or more, or null"),
     ],
@@ -262,7 +265,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_host_and_process(capsys,
 
 
 def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, monkeypatch):
-    """The other one comes between the look at the folder and the writing."""
+    """The other one creates the sweep between the check of the folder and the writing."""
     config = {**composed.config, "output_dir": str(tmp_path), "name": "one"}
 
     def state():
@@ -271,7 +274,7 @@ def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, 
         return {}
 
     monkeypatch.setattr("ferhpo.storage.sweep.git_state", state)
-    with pytest.raises(SweepError, match="sweep one exists"):
+    with pytest.raises(SweepError, match="sweep one already exists"):
         create_sweep(replace(composed, config=config))
     assert ferhpo.load_sweep("one", tmp_path).config["seed"] == 77
     assert [path.name for path in (tmp_path / "one").iterdir()] == [META]
@@ -286,7 +289,7 @@ def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monk
     (trial,) = result.sweep.trials()
     assert (result.counts, trial.state) == ({"FAILED": 1}, "FAILED")
     assert trial.reason.startswith("RuntimeError: a mistake in user code\nTraceback")
-    assert_whole_in_mlflow(connect(tracking_settings(result.sweep.config)), result.sweep)
+    assert_whole_in_mlflow(connect(result.sweep.tracking), result.sweep)
 
 
 @pytest.mark.parametrize(
@@ -300,16 +303,16 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
     with pytest.raises(raised) as caught:
         ferhpo.train("demo", [*tiny, "name=early"])
     assert getattr(caught.value, "__notes__", []) == (
-        ["ferhpo train --resume early goes on"] if state == "STOPPED" else []
+        ["Resume with: ferhpo train --resume early"] if state == "STOPPED" else []
     )
     sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
-    client = connect(tracking_settings(sweep.config))
+    client = connect(sweep.tracking)
     runs = {run.info.run_name: run for run in client.search_runs(["1"])}
     assert {name: run.info.status for name, run in runs.items()} == {"early": status, "early-000": "FINISHED"}
     assert runs["early"].data.tags["ferhpo.state"] == state
 
 
-def test_a_ray_that_cannot_be_imported_is_told_and_hangs_nothing(monkeypatch):
+def test_a_ray_that_cannot_be_imported_is_an_error_and_does_not_hang(monkeypatch):
     def broken(compute):
         raise ImportError("no module ray")
 
@@ -334,7 +337,7 @@ def test_a_sweep_folder_without_a_record_is_named(tmp_path):
 
 
 def test_promote_of_a_sweep_without_a_store_is_named(existing):
-    with pytest.raises(TrackingError, match=r"tracking\.uri is none; the registry needs a store"):
+    with pytest.raises(TrackingError, match=r"tracking\.uri is none; the model registry needs an MLflow store"):
         ferhpo.promote("mine", output_dir=str(existing.folder.parent))
 
 
@@ -347,7 +350,8 @@ def test_promote_of_a_sweep_without_a_store_is_named(existing):
 )
 def test_a_cluster_that_is_away_is_said_at_once_and_leaves_no_sweep(tiny, tmp_path, address, reason):
     with pytest.raises(
-        FerhpoError, match=rf"compute.address is {re.escape(address)}: no Ray cluster .* \({reason}\); start"
+        FerhpoError,
+        match=rf"compute.address is {re.escape(address)}: cannot connect to a Ray cluster there \({reason}\); start",
     ):
         ferhpo.sweep("demo", [*tiny, f"compute.address={address}"])
     assert not (tmp_path / "mlruns" / "demo").exists()

@@ -40,7 +40,7 @@ def test_a_scheduler_counts_epochs_where_one_fold_is_chosen():
         (["scheduler.max_t=20"], "scheduler.max_t is 20, but data.folds is 5; set scheduler.max_t=5"),
         (
             ["scheduler.time_attr=epoch"],
-            "scheduler.time_attr is epoch; ferhpo reports folds where data.folds is 5 and data.fold is null: "
+            "scheduler.time_attr is epoch; trials report once per fold, because data.folds is 5 and data.fold is null; "
             "set scheduler.time_attr=fold",
         ),
     ],
@@ -52,7 +52,10 @@ def test_check_explains_a_scheduler_that_does_not_fit_the_folds(overrides, fault
 
 
 def test_the_fold_is_no_hyperparameter():
-    fault = "space.data.fold varies, and data are read once for all trials; set data.fold instead"
+    fault = (
+        "space.data.fold: data settings cannot be searched, because the data set is loaded once per sweep; "
+        "set data.fold instead"
+    )
     with pytest.raises(ConfigError) as caught:
         validate.check_composed(
             compose("demo", ["space.data={fold: {choices: [0, 1]}}", "data.folds=2", "data.fold=0"])
@@ -61,7 +64,12 @@ def test_the_fold_is_no_hyperparameter():
 
 
 def test_a_scheduler_may_last_as_long_as_the_folds_however_few_the_epochs():
-    validate.check_composed(compose("demo", ["data.folds=9", "trainer.max_epochs=1", "scheduler.grace_period=9"]))
+    overrides = ["trainer.max_epochs=1", "scheduler.grace_period=9"]
+    composed = compose("demo", ["data.folds=9", *overrides])
+    validate.check_composed(composed)
+    assert (composed.config["scheduler"]["time_attr"], composed.config["scheduler"]["max_t"]) == ("fold", 9)
+    with pytest.raises(ConfigError, match=r"scheduler.grace_period is 9, but trainer.max_epochs is 1"):
+        validate.check_composed(compose("demo", overrides))
 
 
 def test_running_means_are_those_of_the_folds_so_far():
@@ -142,7 +150,7 @@ def test_images_of_one_subject_stay_together_also_in_the_subset_of_a_fold():
 def test_a_subset_that_a_fold_cannot_give_is_refused():
     data = synthetic.load(num_train=30, num_val=10, num_test=0, image_size=24, folds=4)
     with pytest.raises(
-        ConfigError, match=r"data.train_subset is 35, and the train split of published, fold 0 of 4 has"
+        ConfigError, match=r"data.train_subset is 35; it must be at most 30, the number of training images of published"
     ):
         fold_data(data, {"folds": 4, "train_subset": 35}, 0)
 
@@ -152,5 +160,5 @@ def test_drawn_faces_have_folds_too():
     whole = synthetic.load(**keys)
     for fold in range(3):
         assert fold_data(whole, keys, fold).digest == synthetic.load(**keys, fold=fold).digest
-    with pytest.raises(ConfigError, match=r"data.fold is 3, and data.folds=3 counts from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"data.fold is 3; with data.folds=3 it must be at most 2"):
         synthetic.load(**keys, fold=3)

@@ -1,4 +1,4 @@
-"""What a sweep keeps: the checkpoints of its best trials, those that MLflow does not have yet, and room on the disk."""
+"""What a sweep keeps: the checkpoints of its best trials, those that MLflow does not have yet, and free disk space."""
 
 import shutil
 from dataclasses import replace
@@ -31,7 +31,7 @@ def files(sweep, number):
 
 @pytest.fixture
 def ended(tmp_path):
-    """A sweep of six trials with checkpoints, the fourth of them pruned, the last one running; and its study's trials."""
+    """A sweep of six trials with checkpoints, number 4 pruned and number 5 running; and the trials of its study."""
     sweep = make_sweep(tmp_path, "sweep", "keep_checkpoints=2", "tracking=none")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, sweep.objective)
     for value in VALUES:
@@ -50,20 +50,20 @@ def test_the_best_keep_all_and_the_others_nothing_that_mlflow_has(ended):
     keeper = Keeper(sweep, lambda trial: trial.number in settled)
     keeper.tidy(trials)
     waiting = ["best.ckpt", "epoch_0001.ckpt"]
-    # 1 and 3 are the best; 4 was pruned, be its value what it may; 5 runs.
+    # 1 and 3 are the best; 4 was pruned, so its value does not count; 5 is running.
     assert [files(sweep, n) for n in range(6)] == [[], EVERYTHING, waiting, EVERYTHING, waiting, EVERYTHING]
     settled |= {1, 2, 4, 5}
     keeper.tidy(trials, wanted=lambda trial: trial.number == 2)
     assert [files(sweep, n) for n in range(6)] == [[], EVERYTHING, waiting, EVERYTHING, [], EVERYTHING]
     keeper.tidy(trials)
     assert files(sweep, 2) == []
-    Keeper(sweep, lambda trial: True).tidy(trials)  # of the next driver
+    Keeper(sweep, lambda trial: True).tidy(trials)  # as in the next driver
     assert [bool(files(sweep, n)) for n in range(6)] == [False, True, False, True, False, True]
 
 
 def test_all_keeps_all(ended):
     sweep, trials = ended
-    for value in ("all", None):  # a sweep begun before there was the key has none
+    for value in ("all", None):  # a sweep older than the key has none
         config = {**sweep.config, "keep_checkpoints": value}
         if value is None:
             del config["keep_checkpoints"]
@@ -71,16 +71,16 @@ def test_all_keeps_all(ended):
         assert all(files(sweep, n) == EVERYTHING for n in range(6))
 
 
-def test_a_network_that_was_removed_is_said_to_be(ended):
+def test_the_error_for_a_removed_network_says_why(ended):
     sweep, trials = ended
     Keeper(sweep, lambda trial: True).tidy(trials)
-    gone = (
+    removed = (
         rf"{sweep.trial_folder(0)}/best.ckpt does not exist: keep_checkpoints is 2, and trial 0 was not among the best$"
     )
-    with pytest.raises(SweepError, match=gone):
+    with pytest.raises(SweepError, match=removed):
         find_model(f"{sweep.name}/0", sweep.folder.parent)
     assert best_checkpoint(sweep, trials[1]) == sweep.trial_folder(1) / "best.ckpt"
-    shutil.rmtree(sweep.trial_folder(5))  # its first epoch has not come to its end
+    shutil.rmtree(sweep.trial_folder(5))  # as if its first epoch has not ended
     assert best_checkpoint(sweep, trials[5]) == sweep.trial_folder(5) / "best.ckpt"
 
 
@@ -98,7 +98,7 @@ def test_little_space_is_a_warning_and_less_is_the_end(ended, caplog):
     shutil.rmtree(sweep.trial_folder(0))
     put_checkpoints(sweep.trial_folder(0), 1_000_000)
     keeper.measure(0)
-    keeper.check_space(num_slots=2)  # two trials of 3 MB may write three times that: 19 MB with what begins a sweep
+    keeper.check_space(num_slots=2)  # two trials of 3 MB may write three times that: 19 MB with START_BYTES
     assert caplog.messages == []
     free[0] = 90_000_000
     for _ in range(2):
@@ -116,18 +116,22 @@ def test_little_space_is_a_warning_and_less_is_the_end(ended, caplog):
 
 @pytest.mark.full
 def test_a_file_that_is_renamed_while_it_is_measured_costs_nothing(ended, monkeypatch):
-    """The figures of a trial are drawn in a thread, half beside their names."""
+    """The figures of a trial are drawn in a thread, under temporary names."""
     sweep, _ = ended[:2]
     keeper = Keeper(sweep, lambda trial: True, free_bytes=lambda folder: 0)
     folder = sweep.trial_folder(0)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (folder / ".curves.png.half").symlink_to(folder / "gone")
+    (folder / "last.ckpt").write_bytes(bytes(7_000_000))
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     keeper.measure(0)
+    with pytest.raises(StorageError, match="the next trials may need 22 MB"):  # three copies, and START_BYTES
+        keeper.check_space(num_slots=1)
 
 
 def test_a_checkpoint_stays_until_the_store_has_it(ended):
-    """A real store on SQLite."""
+    """With a real MLflow store on SQLite."""
     sweep, trials = ended
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder.parent))
     tracker.open_sweep("sweep", {}, {}, "")
@@ -154,13 +158,13 @@ def test_a_sweep_leaves_the_checkpoints_of_its_best_and_sends_all(warm, tiny, tm
     options += ["compute.num_cpus=2", "compute.gpus_per_trial=0", "tracking.models=all"]
     result = ferhpo.sweep("demo", options)
     sweep = result.sweep
-    assert not ray_cluster.ray.is_initialized(), "the next sweep of this process may want other resources"
+    assert not ray_cluster.ray.is_initialized(), "the next sweep of this process may need other resources"
     assert (result.counts, result.unshipped) == ({"COMPLETE": 5}, 0)
     board = [trial.number for trial in sweep.leaderboard()]
     assert [files(sweep, number) for number in board] == [["best.ckpt", "last.ckpt"]] * 2 + [[]] * 3
     assert len(list((tmp_path / "mlruns").rglob("checkpoint/best.ckpt"))) == 5
-    assert not (sweep.folder / "rejected.jsonl").exists(), "no file was gone before it was shipped"
-    assert all((sweep.trial_folder(number) / "model").exists() for number in board), "models=all made one of each"
+    assert not (sweep.folder / "rejected.jsonl").exists(), "no file was removed before it was uploaded"
+    assert all((sweep.trial_folder(number) / "model").exists() for number in board), "models=all exports every trial"
     with pytest.raises(SweepError, match=r"keep_checkpoints is 2.*its MLflow run has it under checkpoint/$"):
         find_model(f"demo/{board[-1]}", sweep.folder.parent)
     extended = ferhpo.sweep("demo", [f"output_dir={tmp_path / 'mlruns'}", "num_trials=6"], resume=True)

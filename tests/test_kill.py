@@ -1,4 +1,4 @@
-"""A driver that is killed or stopped in mid-sweep, and what a resume makes of it: real processes, Ray and MLflow."""
+"""A driver that is killed or interrupted during a sweep, and then resumed: real processes, Ray and MLflow."""
 
 import os
 import re
@@ -21,7 +21,7 @@ OVERRIDES = [
     "name=hurt",
     f"num_trials={NUM_TRIALS}",
     f"trainer.max_epochs={NUM_EPOCHS}",
-    "scheduler=none",  # which might stop just the trial that is to be interrupted
+    "scheduler=none",  # which might stop the very trial that is to be interrupted
     "tracking.report=false",
     "data.num_train=700",  # an epoch takes about half a second
     "data.num_val=140",
@@ -33,24 +33,24 @@ STOP_SECONDS = 60  # how long a driver may take to end after SIGINT or SIGTERM
 
 
 def wait_for(holds, driver, folder, log):
-    """Wait until `holds` says yes to the trials of a running sweep."""
+    """Wait until `holds` is true of the trials of a running sweep."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert driver.poll() is None, log.read_text()
         try:
             trials = ferhpo.load_sweep("hurt", folder).trials()
-        except FerhpoError:  # not made yet
+        except FerhpoError:  # not created yet
             trials = []
         if holds(trials):
             return
         time.sleep(0.05)
-    raise AssertionError(f"it did not come to that in time\n{log.read_text()}")
+    raise AssertionError(f"the condition was not met in time\n{log.read_text()}")
 
 
 def is_worth_killing(trials):
-    """A trial has ended, and another runs with an epoch behind it and more to come."""
-    going_on = [t for t in trials if t.state == "RUNNING" and t.decisions and t.decisions[-1] == "CONTINUE"]
-    return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 2 for t in going_on)
+    """Return whether a trial has ended, and another has ended an epoch and has more to run."""
+    unfinished = [t for t in trials if t.state == "RUNNING" and t.decisions and t.decisions[-1] == "CONTINUE"]
+    return any(t.state != "RUNNING" for t in trials) and any(len(t.epochs) < NUM_EPOCHS - 2 for t in unfinished)
 
 
 def refuse_second_driver(warm, driver, folder, log):
@@ -65,13 +65,13 @@ def refuse_second_driver(warm, driver, folder, log):
 
 
 def checkpointed_epochs(folder, number):
-    """The history in a trial's last.ckpt, timings included: a training that began anew would have others."""
+    """Return the history in a trial's last.ckpt, including timings: a training that restarted would have others."""
     path = folder / "hurt" / "trials" / f"{number:04d}" / "last.ckpt"
     return torch.load(path, weights_only=True)["history"] if path.exists() else []
 
 
 def runs_by_trial(folder):
-    """MLflow's parent run, and its runs of each trial."""
+    """Return the MLflow client, the parent run, and the runs of each trial."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -95,7 +95,7 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(warm,
             refuse_second_driver(warm, driver, folder, log)
         wait_for(is_worth_killing, driver, folder, log)
         if sent == signal.SIGINT:
-            os.killpg(driver.pid, sent)  # as a terminal sends it: to the workers too
+            os.killpg(driver.pid, sent)  # as a terminal sends it, to the workers too
         else:
             driver.send_signal(sent)
         exit_status = driver.wait(STOP_SECONDS)
@@ -109,7 +109,7 @@ def test_a_driver_that_ends_in_mid_sweep_is_resumed_without_loss_or_double(warm,
         assert exit_status == -signal.SIGKILL
     else:
         assert exit_status == 130, log.read_text()
-        assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+        assert "Stopped. Resume with: ferhpo sweep --resume hurt" in log.read_text()
         assert "Traceback" not in log.read_text()
         _, parents, children = runs_by_trial(folder)
         assert [run.info.status for run in parents] == ["KILLED"]
@@ -139,17 +139,17 @@ def test_a_driver_that_is_stopped_while_its_first_workers_start_leaves_nothing_r
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
     driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
-        wait_for(bool, driver, folder, log)  # a trial was asked; its worker takes seconds to start
+        wait_for(bool, driver, folder, log)  # a trial exists; its worker takes seconds to start
         driver.send_signal(signal.SIGTERM)
         assert driver.wait(STOP_SECONDS) == 130, log.read_text()
     finally:
         driver.kill()
-    assert "Stopped. ferhpo sweep --resume hurt goes on." in log.read_text()
+    assert "Stopped. Resume with: ferhpo sweep --resume hurt" in log.read_text()
     assert "Traceback" not in log.read_text()
     _, parents, children = runs_by_trial(folder)
     assert [run.info.status for run in parents] == ["KILLED"]
     left = {trial.number for trial in ferhpo.load_sweep("hurt", folder).trials() if trial.state == "RUNNING"}
-    assert left  # an epoch that ended within the grace may have been the last of another
+    assert left  # another trial may have ended its last epoch within the grace period
     for number, (run,) in children.items():
         assert run.info.status == ("KILLED" if number in left else "FINISHED")
 
@@ -167,7 +167,7 @@ def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(warm, tm
     (before,) = ferhpo.load_sweep("hurt", folder).trials()
     assert before.state == "RUNNING"
     if sent != signal.SIGKILL:
-        assert "Stopped. ferhpo train --resume hurt goes on." in log.read_text()
+        assert "Stopped. Resume with: ferhpo train --resume hurt" in log.read_text()
         _, parents, children = runs_by_trial(folder)
         assert [run.info.status for run in (*parents, *children[0])] == ["KILLED", "KILLED"]
     assert warm.run("train", "--resume", "hurt", f"output_dir={folder}", log=log) == 0, log.read_text()
@@ -184,7 +184,7 @@ def test_a_training_that_ends_in_the_middle_goes_on_from_its_checkpoint(warm, tm
 
 
 def assert_whole(folder):
-    """Every trial once and ended, in the study and in MLflow, its epochs 1 to n in both."""
+    """Check that study and MLflow have every trial once, ended, with its epochs 1 to n."""
     trials = ferhpo.load_sweep("hurt", folder).trials()
     assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
     assert {trial.state for trial in trials} == {"COMPLETE"}
@@ -201,7 +201,7 @@ def assert_whole(folder):
 
 
 def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(warm, tmp_path):
-    """The driver lives: it runs them again under their numbers, and the sweep ends as ever."""
+    """The driver survives: it resumes the trials under their numbers, and the sweep ends normally."""
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
     driver = warm.start("sweep", "demo", f"output_dir={folder}", *OVERRIDES, log=log)
     try:
@@ -213,11 +213,13 @@ def test_trials_whose_workers_are_killed_go_on_from_their_checkpoints(warm, tmp_
         assert driver.wait(400) == 0, log.read_text()
     finally:
         driver.kill()
-    said = log.read_text()
+    output = log.read_text()
     assert re.search(
-        r"^trial \d: its worker process has died; it (goes on after epoch \d|begins again)$", said, re.MULTILINE
+        r"^trial \d: its worker process has died; (resumes after epoch \d|restarts from the beginning)$",
+        output,
+        re.MULTILINE,
     )
-    assert "raylet" not in said, "Ray's own paragraph about it"
+    assert "raylet" not in output, "Ray's own message about it is silenced"
     after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
     for number, trial in before.items():
         assert after[number].epochs[: len(trial.epochs)] == trial.epochs

@@ -1,4 +1,4 @@
-"""The ledger at each event of a sweep, without Ray; test_exact_resume.py kills whole sweeps at them."""
+"""The ledger at each event of a sweep, without Ray. test_exact_resume.py kills whole sweeps at these events."""
 
 import json
 from types import SimpleNamespace
@@ -9,9 +9,10 @@ from ferhpo.config import Objective
 from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import STOP, Ledger
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler
+from ferhpo.errors import FailuresError
 from ferhpo.publish.sync import sync
 from ferhpo.storage.study import SweepStudy
-from ferhpo.storage.sweep import load_sweep, tracking_settings
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.tracking.store import connect
 from ferhpo.tuning.session import end_early
@@ -21,7 +22,7 @@ from tests.simulated_sweep import NUM_TRIALS, drive, make_sweep
 
 @pytest.fixture
 def ledger_of_one(tmp_path):
-    """Makes the ledger of a sweep of one trial, which runs; and the sweep."""
+    """Return a function that makes the ledger of a sweep with one running trial, and the sweep."""
     closed = []
 
     def make(*choice, uri="none"):
@@ -40,7 +41,7 @@ def ledger_of_one(tmp_path):
 
 
 def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
-    """By hand: ASHA's first rung, one fold, lets the third above the best third of those before it go on."""
+    """Computed by hand: at ASHA's first rung (one fold), a trial continues if it is in the best third so far."""
     sweep = make_sweep(tmp_path, "sweep", "scheduler=asha", "data.folds=5")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
@@ -49,7 +50,7 @@ def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
         instantiate(sweep.config["scheduler"], metric="val_acc", mode="max"), ledger, sweep.config["seed"]
     )
 
-    def fold(number, done, mean, best=0.99):  # an epoch of a fold may be as good as it likes
+    def fold(number, done, mean, best=0.99):  # the best epoch of a fold does not matter
         metrics = {"fold": done, "val_acc": mean}
         return ledger.report(
             number, done, metrics, lambda: scheduler._decide(number, metrics), [{"epoch": 1, "val_acc": best}]
@@ -59,7 +60,7 @@ def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
         ledger.start(ledger.next_trial().number)
         assert fold(number, 1, mean) == "CONTINUE"
     ledger.start(ledger.next_trial().number)
-    assert fold(3, 1, 0.63) == STOP  # below 0.5, 0.6, 0.7's upper third: 0.633
+    assert fold(3, 1, 0.63) == STOP  # below the upper third of 0.5, 0.6, 0.7: 0.633
     ledger.stopped(3)
     assert (study.trial(3).state, study.trial(3).value, len(study.trial(3).folds)) == ("PRUNED", 0.63, 1)
     for done in (2, 3, 4):
@@ -72,7 +73,7 @@ def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
 
 
 @pytest.mark.parametrize("kept_lines", range(2, 10))
-def test_folds_that_a_kill_kept_from_tracking_are_told_once_at_the_resume(tmp_path, kept_lines):
+def test_folds_that_a_kill_kept_from_tracking_are_recorded_once_at_the_resume(tmp_path, kept_lines):
     sweep = make_sweep(tmp_path, "sweep", "data.folds=2")
     settings = TrackingSettings(output_dir=tmp_path)
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
@@ -104,7 +105,7 @@ def test_folds_that_a_kill_kept_from_tracking_are_told_once_at_the_resume(tmp_pa
     assert [record["state"] for record in mine if record["op"] == "close"] == ["COMPLETE"]
 
 
-def test_a_sweep_begun_without_tracking_is_told_whole_to_a_store_at_its_resume(tmp_path):
+def test_a_sweep_begun_without_tracking_is_recorded_whole_at_its_resume(tmp_path):
     sweep = make_sweep(tmp_path, "late", "sampler=random", "scheduler=asha")
     assert not drive(sweep, 20)
     assert drive(sweep, -1, uri=None)
@@ -137,12 +138,12 @@ def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_runs(tmp_path,
 
     ledger = open_ledger()
     run(ledger, 1, 30, "STOP" if way == "over" else "CONTINUE")
-    clock[0] += 7  # in the second epoch, which is lost
+    clock[0] += 7  # spent in the second epoch, which is lost
     if way == "lost":
         ledger.lost(0, "killed")
     else:
         ledger = open_ledger()
-    if way == "over":  # the kill came after the last report: the opening ends it
+    if way == "over":  # the kill came after the last report: opening the ledger ends the trial
         assert study.trial(0).seconds == 30
         return
     run(ledger, 2, 40)
@@ -160,7 +161,7 @@ def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):
     for _ in range(2):
         ledger.start(first)
         ledger.lost(first, "killed")
-        assert ledger.next_trial().number == first, "the same number runs again"
+        assert ledger.next_trial().number == first, "the same trial runs again"
     ledger.start(first)
     ledger.lost(first, "killed")
     assert study.trial(first).state == "FAILED"
@@ -171,7 +172,7 @@ def test_a_lost_worker_is_tried_again_and_then_failed(tmp_path):
 
 @pytest.mark.parametrize("kept_lines", range(2, 11))
 def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lines):
-    """The study has it all, the spool was cut: afterwards each epoch stands there once, and every run is closed."""
+    """The study is complete and the spool is cut: afterwards the spool has each epoch once, and every run is closed."""
     sweep = make_sweep(tmp_path, "sweep")
     settings = TrackingSettings(output_dir=tmp_path)
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
@@ -204,11 +205,11 @@ def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lin
 
 
 def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
-    """As above, but nobody resumes: MLflow gets the outcomes that the study has."""
+    """As above, without a resume: MLflow gets the outcomes that the study has."""
     for kept_lines in (7, 9, 10):  # line 7 opens trial 1
         sweep = make_sweep(tmp_path, f"kept-{kept_lines}")
         study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
-        tracker = Tracker(sweep.folder, tracking_settings(sweep.config))
+        tracker = Tracker(sweep.folder, sweep.tracking)
         tracker.open_sweep(sweep.name, {}, {}, "")
         ledger = Ledger(sweep, study, tracker, 2)
         for state in ("COMPLETE", "DIVERGED"):
@@ -222,7 +223,7 @@ def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
         spool = sweep.folder / "spool.jsonl"
         spool.write_text("".join(spool.read_text().splitlines(keepends=True)[:kept_lines]))
         assert sync(sweep.name, str(tmp_path)) > kept_lines
-        assert_whole_in_mlflow(connect(tracking_settings(sweep.config)), sweep)
+        assert_whole_in_mlflow(connect(sweep.tracking), sweep)
 
 
 def test_a_sweep_that_is_stopped_in_its_last_trials_has_not_ended(tmp_path):
@@ -253,7 +254,7 @@ def test_of_a_trial_whose_worker_dies_after_its_last_report_nothing_is_lost(tmp_
 
 
 def test_a_fault_of_ours_at_the_end_of_a_trial_runs_it_no_second_time(tmp_path):
-    """Tune takes what a callback raises for the trial's own fault, and asks what to do with the trial."""
+    """Tune attributes what a callback raises to the trial, and then calls on_trial_error for it."""
     sweep = make_sweep(tmp_path, "sweep")
     study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
@@ -266,9 +267,9 @@ def test_a_fault_of_ours_at_the_end_of_a_trial_runs_it_no_second_time(tmp_path):
     callback, trial = LedgerCallback(ledger), SimpleNamespace(config={"number": ledger.next_trial().number})
     callback.on_trial_start(0, [], trial)
     ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
-    for tell in (callback.on_trial_complete, callback.on_trial_error):
+    for method in (callback.on_trial_complete, callback.on_trial_error):
         with pytest.raises(OSError, match="stdout is full"):
-            tell(0, [], trial)
+            method(0, [], trial)
     assert study.trial(0).state == "PRUNED"
     assert ledger.next_trial().number == 1
     study.close()
@@ -282,7 +283,7 @@ def test_a_run_that_a_kill_left_half_described_is_described_at_the_resume(tmp_pa
         tracker = Tracker(sweep.folder, TrackingSettings(output_dir=tmp_path))
         tracker.open_sweep("sweep", {}, {}, "")
 
-        def describe(trial, config, tracker=tracker, is_whole=is_whole):
+        def describe(trial, tracker=tracker, is_whole=is_whole):
             described.append(trial.number)
             tracker.log_text(trial.number, "...", "config.yaml")
             if is_whole:
@@ -296,7 +297,7 @@ def test_a_run_that_a_kill_left_half_described_is_described_at_the_resume(tmp_pa
 
 
 def test_a_trial_that_began_anew_and_then_lost_its_worker_goes_on(ledger_of_one):
-    """The second worker finds nothing damaged; what the first one said stays known."""
+    """The second worker finds nothing damaged; the facts of the first one are kept."""
     ledger, _ = ledger_of_one()
     ledger.report_facts(0, {"pid": 1, "restarted": "begun again: last.ckpt is damaged"})
     ledger.lost(0, "killed")
@@ -312,7 +313,7 @@ def test_a_worker_that_is_lost_between_epochs_of_a_fold_is_no_loss_without_an_ep
     ledger, _ = ledger_of_one("data.folds=2", "compute.max_retries=1")
     for epochs_done in (3, 7, 9):
         ledger.heard_of(0, epochs_done)
-        ledger.heard_of(0, 2)  # one that a resume trains again
+        ledger.heard_of(0, 2)  # an epoch that a resumed fold trains again
         ledger.lost(0, "killed")
         assert ledger.study.trial(0).state == "RUNNING"
         ledger.start(ledger.next_trial().number)
@@ -320,30 +321,35 @@ def test_a_worker_that_is_lost_between_epochs_of_a_fold_is_no_loss_without_an_ep
     assert ledger.study.trial(0).reason == "worker lost 2 times: killed"
 
 
-def test_a_lost_worker_is_told_in_a_line(ledger_of_one, caplog):
+def test_a_lost_worker_is_logged_in_one_line(ledger_of_one, caplog):
     ledger, _ = ledger_of_one()
     ledger.lost(0, "its worker process has died. Worker exit type: SYSTEM_ERROR")
     ledger.start(ledger.next_trial().number)
     ledger.report(0, 1, {"val_acc": 0.5}, lambda: "CONTINUE")
     ledger.lost(0, "the node has died.")
     assert [record.message for record in caplog.records] == [
-        "trial 0: its worker process has died; it begins again",
-        "trial 0: the node has died; it goes on after epoch 1",
+        "trial 0: its worker process has died; restarts from the beginning",
+        "trial 0: the node has died; resumes after epoch 1",
     ]
 
 
 def test_a_sweep_whose_trials_all_failed_has_ended(ledger_of_one):
-    """There is nothing to mend and go on with."""
+    """The same failure stops a sweep that has trials left."""
     ledger, _ = ledger_of_one("compute.stop_after_failures=1", "compute.max_retries=0")
     ledger.lost(0, "killed")
-    ledger.check_first_failures()
     assert ledger.is_finished
+    ledger.check_first_failures()
+    ledger.num_trials = 2
+    with pytest.raises(
+        FailuresError, match="the first 1 trials all failed: worker lost 1 times: killed; fix the cause"
+    ):
+        ledger.check_first_failures()
 
 
 @pytest.mark.parametrize("way", ["by the ledger", "before there is one"])
-def test_an_end_that_was_cut_off_on_its_way_to_tracking_is_told_by_the_interruption(ledger_of_one, monkeypatch, way):
-    """Ctrl-C while best.ckpt is read: the study has the end, tracking has not."""
-    ledger, record = ledger_of_one(uri=None)
+def test_an_outcome_that_did_not_reach_tracking_is_recorded_by_the_interruption(ledger_of_one, monkeypatch, way):
+    """Ctrl-C while best.ckpt is read: the study has the outcome, tracking does not."""
+    ledger, sweep = ledger_of_one(uri=None)
     ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
 
     def interrupted(*arguments):
@@ -357,12 +363,12 @@ def test_an_end_that_was_cut_off_on_its_way_to_tracking_is_told_by_the_interrupt
     if way == "by the ledger":
         ledger.interrupt()
     else:
-        end_early(record, ledger.tracker, None, KeyboardInterrupt())
+        end_early(sweep, ledger.tracker, None, KeyboardInterrupt())
     assert ledger.tracker.was_closed(0, "PRUNED")
 
 
 def test_a_trial_that_was_closed_as_something_else_is_closed_again(ledger_of_one):
-    """A disk that was full in the middle of its end: tracking says FAILED, the study then COMPLETE."""
+    """The disk was full while a trial ended: tracking has FAILED, the study then has PRUNED."""
     ledger, _ = ledger_of_one(uri=None)
     ledger.report(0, 1, {"val_acc": 0.5}, lambda: "STOP")
     ledger.interrupt("FAILED", "disk full")

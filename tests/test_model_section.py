@@ -62,8 +62,8 @@ def test_features_that_the_data_cannot_have_are_a_fault_of_the_configuration():
 
 def test_hog_is_not_drawn():
     message = (
-        "space.model.hog{} is drawn, and features are computed once, before the first trial; set model.hog, and run a "
-        "sweep for each"
+        "space.model.hog{}: HOG settings cannot be searched, because features are computed once per sweep; set "
+        "model.hog, and run one sweep per setting"
     )
     assert faults("+space.model.hog={choices: [null, {orientations: 9}]}") == [message.format("")]
     assert faults("model.hog={orientations: 9}", "+space.model.hog.orientations={low: 6, high: 12}") == [
@@ -76,8 +76,8 @@ def test_models_that_want_different_features_are_refused():
     assert shared_hog(composed) == Hog(pixels_per_cell=12)  # an override rules every option that has the key
     composed.options["model"]["lda"]["hog"] = {"orientations": 6}
     assert find_faults(composed, composed.space())[0] == [
-        "model.hog of cnn is {'orientations': 9, 'pixels_per_cell': 12, 'cells_per_block': 2}, and that of lda "
-        "{'orientations': 6, 'pixels_per_cell': 8, 'cells_per_block': 2}; all trials share one: set them alike"
+        "model.hog of cnn is {'orientations': 9, 'pixels_per_cell': 12, 'cells_per_block': 2}, but that of lda is "
+        "{'orientations': 6, 'pixels_per_cell': 8, 'cells_per_block': 2}; all trials share the features: use the same settings"
     ]
 
 
@@ -90,18 +90,18 @@ def test_every_setting_without_use_for_an_estimator_is_told():
         "trainer.weight_averaging=ema",
     )
     assert told == [
-        "trainer.max_epochs is 6, and decision_tree is fitted once; set trainer.max_epochs=1",
-        "trainer.class_weights is balanced, and decision_tree has no use for it; set trainer.class_weights=none",
-        "trainer.weight_averaging is ema, and decision_tree has no use for it; set trainer.weight_averaging=null",
-        "augment.flip is set, and decision_tree is fitted once, to images as they are; set augment=none",
-        "space.optim.lr is drawn, and decision_tree has no use for it; take it out with ~space.optim.lr",
+        "trainer.max_epochs is 6, but decision_tree is fitted once; set trainer.max_epochs=1",
+        "trainer.class_weights is balanced, but decision_tree does not use it; set trainer.class_weights=none",
+        "trainer.weight_averaging is ema, but decision_tree does not use it; set trainer.weight_averaging=null",
+        "augment.flip is set, but decision_tree is fitted once, to unmodified images; set augment=none",
+        "space.optim.lr is a draw, but decision_tree does not use it; remove it with ~space.optim.lr",
     ]
 
 
 def test_an_estimator_beside_networks_is_told_as_a_warning():
     composed = compose("demo", [TWO])
     assert find_faults(composed, composed.space())[1] == [
-        "lda is fitted once, to images as they are: trainer, augment, optim and lr_schedule rule networks only"
+        "lda is fitted once, to unmodified images; trainer, augment, optim and lr_schedule apply to networks only"
     ]
 
 
@@ -109,16 +109,16 @@ def test_check_tells_all_of_it():
     with pytest.raises(ConfigError) as caught:
         validate.check_composed(compose("demo", ["model=lda", "scheduler=none", "space.model.shrinkage.high=1.5"]))
     assert list(caught.value.faults) == [
-        "trainer.max_epochs is 6, and lda is fitted once; set trainer.max_epochs=1",
-        "space.optim.lr is drawn, and lda has no use for it; take it out with ~space.optim.lr",
-        "space.model.shrinkage.high is 1.5, which model refuses: model.shrinkage is 1.5; it must be in [0, 1], auto or "
+        "trainer.max_epochs is 6, but lda is fitted once; set trainer.max_epochs=1",
+        "space.optim.lr is a draw, but lda does not use it; remove it with ~space.optim.lr",
+        "space.model.shrinkage.high is 1.5, which model rejects: model.shrinkage is 1.5; it must be in [0, 1], auto or "
         "null",
     ]
     with pytest.raises(ConfigError) as caught:
         validate.check_composed(compose("demo", ["model=linear_svm", "model.C=-1"]), for_sweep=False)
     assert list(caught.value.faults) == [
         "model.C is -1; it must be above 0",
-        "trainer.max_epochs is 6, and linear_svm is fitted once; set trainer.max_epochs=1",
+        "trainer.max_epochs is 6, but linear_svm is fitted once; set trainer.max_epochs=1",
     ]
 
 
@@ -131,8 +131,8 @@ def test_a_plan_leaves_estimators_out_and_says_so(models, monkeypatch):
     samples = [random_sample(composed.space(), derive_seed(0, number, "plan")) for number in range(12)]
     count = sum(sample["model"] != "cnn" for sample in samples)
     assert plan.warnings == [
-        f"{count} of 12 samples are scikit-learn's estimators, whose time, memory and size only a fit tells: the "
-        "numbers leave them out"
+        f"{count} of 12 samples are scikit-learn estimators, whose parameters, memory and time are known only after "
+        "fitting; they are not included"
     ]
     assert (plan.parameters is None) == (plan.seconds == 0) == (count == 12)
     num_networks = 8 * (12 - count) / 12

@@ -43,7 +43,7 @@ def test_a_finished_sweep_is_read_evaluated_and_reported(old, capsys):
     assert ferhpo.list_sweeps(old)[0]["counts"] == {"COMPLETE": 1, "PRUNED": 2}
     best = ferhpo.load_sweep("done", old).best()
     found = ferhpo.evaluate("done", output_dir=old)
-    assert found.scores.published.acc == pytest.approx(best.value)
+    assert found.scores.all.acc == pytest.approx(best.value)
     assert cli.main(["runs", "done", "--output-dir", str(old)]) == 0
     assert f"{best.value:.4f}" in capsys.readouterr().out
     assert ferhpo.report("done", output_dir=old).stat().st_size > 10_000

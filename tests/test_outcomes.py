@@ -1,4 +1,4 @@
-"""What a sweep makes of trials that go wrong: each with its state and reason, and the sweep goes on."""
+"""How a sweep handles trials that go wrong: each gets its state and reason, and the sweep continues."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ def faults(*names):
 
 
 def faulty(folder, space, *overrides, seconds=0.0):
-    """The arguments of a sweep of networks that may have a fault; a batch takes `seconds`."""
+    """Return the arguments of a sweep of networks that may have a fault; a batch takes `seconds`."""
     marks = folder / "marks"
     marks.mkdir(exist_ok=True)
     model = f"{{_target_: tests.faulty.Faulty, fault: none, marks: {marks}, seconds: {seconds}}}"
@@ -58,7 +58,7 @@ def by_fault(folder):
     return {trial.sample["model.fault"]: trial for trial in ferhpo.load_sweep("faulty", folder / "mlruns").trials()}
 
 
-EXPECTED = {  # state and the beginning of the reason
+EXPECTED = {  # state, and the start of the reason
     "none": ("COMPLETE", ""),
     "cuda": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
     "cuda_validation": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
@@ -75,26 +75,27 @@ HANGING = ("hang", "stopped")
 
 @pytest.fixture(scope="module")
 def ended(warm, tmp_path_factory):
-    """One sweep in which everything goes wrong, as its user runs it: exit status and what was printed."""
+    """Run one sweep in which everything goes wrong, as a user does; return folder, exit status and output."""
     folder = tmp_path_factory.mktemp("outcomes")
     names = [fault for fault in EXPECTED if fault not in HANGING]
-    status, said = everything(folder, names, "compute.max_retries=1")
-    return folder, status, said
+    status, output = run_faults(folder, names, "compute.max_retries=1")
+    return folder, status, output
 
 
 @pytest.fixture(scope="module")
 def hanging(warm, tmp_path_factory):
-    """Another, of trials that hang: a time limit that is short for a test is too short for a busy machine's others."""
+    """Run another sweep with trials that hang: its short time limit could hit the other trials on a busy machine."""
     folder = tmp_path_factory.mktemp("hanging")
-    status, said = everything(folder, HANGING, "compute.trial_timeout=40")
-    return folder, status, said
+    status, output = run_faults(folder, HANGING, "compute.trial_timeout=40")
+    return folder, status, output
 
 
-def everything(folder, names, *overrides):
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+def run_faults(folder, names, *overrides):
+    """Run a sweep with one trial per fault; return its exit status and output."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         status = main(["sweep", *faulty(folder, faults(*names), "sampler=grid", "num_trials=null", *overrides)])
-    return status, said.getvalue()
+    return status, output.getvalue()
 
 
 @pytest.mark.parametrize("fault", EXPECTED)
@@ -127,7 +128,7 @@ def test_the_sweep_ends_with_a_sentence_for_each_reason_and_status_3(ended):
     infeasible = sorted(trials[fault].number for fault in ("cuda", "cuda_validation"))
     assert f"2 trials infeasible ({infeasible[0]}, {infeasible[1]}): out of memory: CUDA out of memory" in said
     for fault in ("diverges", "error", "killed"):
-        (sentence,) = outcomes.told([trials[fault]])
+        (sentence,) = outcomes.sentences([trials[fault]])
         assert sentence in said
 
 
@@ -143,11 +144,11 @@ def test_a_hanging_trial_says_where_it_stood(hanging):
     assert "in _hang" in trial.reason
     assert "in worker_trial" in trial.reason
     assert status == 3
-    assert outcomes.told([trial])[0] in said
+    assert outcomes.sentences([trial])[0] in said
 
 
 def test_samplers_learn_of_what_cannot_be(ended, hanging):
-    """Infeasible and diverged samples are told as such; failures of the machine or the code are not the sample's."""
+    """Infeasible and diverged samples violate a constraint; failures of the machine or the code do not count."""
     constraints = constraints_by_fault(ended[0])
     assert {constraints[fault] for fault in ("cuda", "host", "diverges")} == {1.0}
     assert {constraints[fault] for fault in ("none", "killed_once")} == {0.0}
@@ -156,9 +157,9 @@ def test_samplers_learn_of_what_cannot_be(ended, hanging):
 
 
 def constraints_by_fault(folder):
-    record = ferhpo.load_sweep("faulty", folder / "mlruns")
-    config = record.config
-    study = SweepStudy(record.folder, record.space(), config["sampler"], config["seed"], record.objective)
+    sweep = ferhpo.load_sweep("faulty", folder / "mlruns")
+    config = sweep.config
+    study = SweepStudy(sweep.folder, sweep.space(), config["sampler"], config["seed"], sweep.objective)
     try:
         return {
             trial.params["model.fault"]: trial.system_attrs.get("constraints:infeasible") for trial in study._frozen()
@@ -170,21 +171,21 @@ def constraints_by_fault(folder):
 def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_path, capsys):
     arguments = faulty(tmp_path, faults("error", "error_too"), "num_trials=40", "compute.stop_after_failures=2")
     assert main(["sweep", *arguments]) == 3
-    said = capsys.readouterr().err
-    assert said.count("a mistake in user code") == 1
-    assert said.startswith(
+    message = capsys.readouterr().err
+    assert message.count("a mistake in user code") == 1
+    assert message.startswith(
         "the first 2 trials all failed: KeyError: 'a mistake in user code'; fix the cause, then resume with"
     )
-    record = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
-    num_trials = len(record.trials())
+    sweep = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
+    num_trials = len(sweep.trials())
     assert 2 <= num_trials <= 4
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert {run.info.status for run in client.search_runs(["1"])} == {"FAILED"}
-    with pytest.raises(FailuresError):  # a resume tries again, and its own first trials count
+    with pytest.raises(FailuresError):  # a resume tries again and counts its own first trials
         ferhpo.sweep("faulty", [f"output_dir={tmp_path / 'mlruns'}"], resume=True)
-    assert len(record.trials()) > num_trials
+    assert len(sweep.trials()) > num_trials
 
 
 def wait_for(holds, driver, log):
@@ -196,7 +197,7 @@ def wait_for(holds, driver, log):
 
 
 def running(folder):
-    """The trials of a sweep that may not have begun yet."""
+    """Return the trials of a sweep that may not exist yet."""
     try:
         return ferhpo.load_sweep("faulty", folder / "mlruns").trials()
     except SweepError:
@@ -204,7 +205,7 @@ def running(folder):
 
 
 def test_a_lost_node_costs_no_trial(warm, tmp_path):
-    """Two nodes with a slot each; one dies with its worker. Its trial goes on from its checkpoint on the other."""
+    """Two nodes with one slot each; one dies with its worker. Its trial resumes from its checkpoint on the other."""
     from ray.cluster_utils import Cluster
 
     log = tmp_path / "log.txt"
@@ -223,14 +224,14 @@ def test_a_lost_node_costs_no_trial(warm, tmp_path):
     assert [trial.state for trial in trials] == ["COMPLETE"] * 4
     for trial in trials:
         assert [row["epoch"] for row in trial.epochs] == [1, 2, 3, 4]
-    # Each start opens the trial's run: the lost one started twice
+    # Each start opens the trial's run; the lost trial started twice.
     spool = [json.loads(line) for line in (tmp_path / "mlruns" / "faulty" / "spool.jsonl").read_text().splitlines()]
     opened = [record["number"] for record in spool if record["op"] == "open_trial"]
     assert sorted(opened) in ([0, 0, 1, 2, 3], [0, 1, 1, 2, 3])
 
 
 def test_workers_that_the_machine_kills_for_their_memory_are_infeasible_in_the_end(warm, tmp_path):
-    """Ray's own watch over the memory, told to allow next to nothing."""
+    """Ray's memory monitor, with a threshold close to zero."""
     log = tmp_path / "log.txt"
     arguments = faulty(tmp_path, WELL, "compute.max_retries=1", "num_trials=1", seconds=2.0)
     allowed = {"RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "200"}
@@ -245,7 +246,7 @@ def test_workers_that_the_machine_kills_for_their_memory_are_infeasible_in_the_e
 
 
 def test_data_that_vanish_in_mid_sweep_cost_nothing_until_a_resume_says_where_they_were(warm, tmp_path, capsys):
-    """The pixels are in memory by then."""
+    """The pixels are in memory by that time."""
     pixels = " ".join(["7"] * 48 * 48)
     data, log = tmp_path / "fer2013.csv", tmp_path / "log.txt"
     rows = [f"{i % 7},{' '.join(str((i * 37 + p) % 256) for p in range(48 * 48))},Training" for i in range(70)]

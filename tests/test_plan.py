@@ -111,16 +111,16 @@ def test_plan_of_demo_is_what_its_networks_have():
     epochs = composed.config["trainer"]["max_epochs"]
     macs_in_all = 8 * epochs * NUM_TRAIN * statistics.fmean(macs) * PASSES
     assert plan.seconds == pytest.approx(macs_in_all / (plan.macs_per_second * SHARE_OF_RATE))
-    assert (plan.num_trials, plan.num_slots, plan.where) == (8, 2, "CPU: 2 cores, 1 a trial")
+    assert (plan.num_trials, plan.num_slots, plan.where) == (8, 2, "CPU: 2 cores, 1 per trial")
     assert plan.warnings == []
 
 
 @pytest.mark.parametrize(
     ("compute", "num_slots", "where"),
     [
-        (["num_cpus=8", "num_gpus=0", "max_concurrent=3"], 3, "CPU: 8 cores, 2 a trial"),
-        (["num_cpus=8", "num_gpus=0"], 8, "CPU: 8 cores, 1 a trial"),
-        (["num_cpus=8", "num_gpus=0", "cpus_per_trial=4"], 2, "CPU: 8 cores, 4 a trial"),
+        (["num_cpus=8", "num_gpus=0", "max_concurrent=3"], 3, "CPU: 8 cores, 2 per trial"),
+        (["num_cpus=8", "num_gpus=0"], 8, "CPU: 8 cores, 1 per trial"),
+        (["num_cpus=8", "num_gpus=0", "cpus_per_trial=4"], 2, "CPU: 8 cores, 4 per trial"),
         (["num_cpus=8", "num_gpus=2"], 2, "GPU: 2 ("),
         (["num_cpus=8", "num_gpus=2", "gpus_per_trial=0.5"], 4, "GPU: 2 ("),
         (["num_cpus=2", "num_gpus=2", "gpus_per_trial=0.1"], 2, "GPU: 2 ("),
@@ -167,7 +167,7 @@ def test_what_fits_on_no_node_is_refused():
     from ferhpo.driver.ray_cluster import share_out
 
     with pytest.raises(
-        ConfigError, match="a trial wants 9 CPUs and 1 GPUs, and a node has 8 CPUs and 0 GPUs, or 8 CPU"
+        ConfigError, match="needs 9 CPUs and 1 GPUs, available: 8 CPUs and 0 GPUs, or 8 CPUs and 1 GPUs per node"
     ):
         share_out([HEAD, GPU_NODE], ComputeSettings(cpus_per_trial=9))
 
@@ -175,14 +175,14 @@ def test_what_fits_on_no_node_is_refused():
 def test_samples_that_make_no_network_are_counted():
     _, plan = plan_of("demo", "space.model.num_blocks={low: 2, high: 7}")
     assert 0 < plan.num_infeasible < NUM_SAMPLES
-    assert plan.warnings == [f"{plan.num_infeasible} of {NUM_SAMPLES} samples make no network"]
+    assert plan.warnings == [f"{plan.num_infeasible} of {NUM_SAMPLES} sampled networks cannot be built"]
 
 
 def test_a_space_of_impossible_networks_is_said_to_be_one():
     _, plan = plan_of("demo", "space.model.num_blocks={low: 7, high: 8}")
     assert (plan.num_infeasible, plan.parameters, plan.largest) == (NUM_SAMPLES, None, {})
     cells = [cell for column in plan_table(plan).columns for cell in column.cells]
-    assert "no sample makes a network" in cells
+    assert "no sampled network can be built" in cells
 
 
 def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
@@ -190,7 +190,7 @@ def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
         _, plan = plan_of("demo", f"output_dir={disk}/mlruns")
     assert plan.free_bytes <= 2**20
     assert plan.warnings == [
-        f"checkpoints may take {plan.disk_bytes / 1e9:.1f} GB, and {plan.free_bytes / 1e9:.1f} GB are free"
+        f"checkpoints may take {plan.disk_bytes / 1e9:.1f} GB, but only {plan.free_bytes / 1e9:.1f} GB are free"
     ]
 
 
@@ -221,3 +221,75 @@ def test_folds_are_counted_in_time_and_disk():
     assert folded.seconds * folded.macs_per_second == pytest.approx(5 * once.seconds * once.macs_per_second)
     cells = [cell for column in plan_table(folded).columns for cell in column.cells]
     assert "8 trials of 5 folds, 2 at a time" in cells
+
+
+def rows_of(plan):
+    """The table of a plan as a dictionary."""
+    names, values = (list(column.cells) for column in plan_table(plan).columns)
+    return dict(zip(names, values, strict=True))
+
+
+def test_plan_of_a_training_is_the_cost_of_its_network_by_hand():
+    composed, plan = plan_of("vulpe2021_winner", "data.path=fer2013.csv", "tracking=none")
+    assert (plan.kind, plan.model, plan.num_trials, plan.num_slots, plan.num_samples) == ("training", "cnn", 1, 1, 1)
+    winner = {"model.stem_channels": 256, "model.num_blocks": 4}
+    winner |= {f"model.block_channels.{i}": width for i, width in enumerate([512, 384, 192, 384])}
+    assert plan.parameters == Spread.of([vulpe_parameters(winner)]) == Spread.of([5_170_503])
+    assert plan.macs == Spread.of([vulpe_macs(winner)])
+    network = build_network(composed.config, 1, 7, 48)
+    assert plan.memory_bytes == Spread.of([training_memory_bytes(network, (1, 48, 48), 128, 2)])
+    assert plan.disk_bytes == plan.checkpoint_bytes == 4 * 4 * 5_170_503
+    macs_in_all = 30 * NUM_TRAIN * vulpe_macs(winner) * PASSES
+    assert plan.seconds == pytest.approx(macs_in_all / (plan.macs_per_second * SHARE_OF_RATE))
+    assert (plan.largest, plan.warnings) == ({}, [])
+    rows = rows_of(plan)
+    assert rows["training"] == "cnn: 30 epochs of 28,709 images"
+    assert (rows["parameters"], rows["MACs per image"]) == ("5,170,503", "3.86G")
+    assert set(rows) == {"training", "device", "parameters", "MACs per image", "memory", "disk", "time"}
+
+
+def test_a_sweep_without_its_space_is_planned_as_train_would_run_it():
+    _, sweep = plan_of("demo", "compute.num_gpus=0")
+    for overrides in (
+        ["space=null"],
+        ["space={}", "~space.model", "~space.optim"],
+        ["space.model=null", "~space.optim"],
+    ):
+        composed, plan = plan_of("demo", *overrides)
+        assert (plan.kind, plan.num_trials, plan.num_points) == ("training", 1, 1)
+        assert plan.parameters.high == count_parameters(build_network(composed.config, 1, 7, 48))
+        assert plan.disk_bytes == pytest.approx(plan.checkpoint_bytes * 5 / 4), "with the copy in MLflow"
+    assert sweep.kind == "sweep"
+    assert "training" not in rows_of(sweep)
+
+
+def test_folds_of_a_training_are_counted():
+    once, folded = plan_of("demo", "space=null")[1], plan_of("demo", "space=null", "data.folds=5")[1]
+    assert folded.disk_bytes == pytest.approx(5 * once.disk_bytes)
+    assert folded.seconds * folded.macs_per_second == pytest.approx(5 * once.seconds * once.macs_per_second)
+    assert rows_of(folded)["training"] == "cnn: 5 folds, each with 6 epochs of 28,709 images"
+
+
+def test_plan_of_an_estimator_says_in_one_sentence_that_its_cost_is_not_known():
+    _, plan = plan_of("riaz2024_decision_tree", "data.path=fer2013")
+    assert (plan.kind, plan.parameters, plan.macs, plan.memory_bytes, plan.seconds) == ("training", None, None, None, 0)
+    assert plan.warnings == [
+        "decision_tree is a scikit-learn estimator, fitted once; its parameters, memory and time are known only after "
+        "fitting and are not estimated"
+    ]
+    assert rows_of(plan)["training"] == "decision_tree: 1 epoch of 28,709 images"
+    assert set(rows_of(plan)) == {"training", "device", "disk"}
+
+
+def test_plan_of_a_training_from_python_reads_the_data(monkeypatch):
+    monkeypatch.setattr(planning, "measure_macs_per_second", lambda seconds=0.5: 1e9)
+    small = ["data.num_train=70", "data.num_val=14", "data.num_test=7"]
+    plan = ferhpo.plan("demo", ["space=null", *small])
+    assert (plan.kind, plan.num_train, plan.to_dict()["model"]) == ("training", 70, "cnn")
+    folded = ferhpo.plan("demo", ["space=null", "data.folds=4", *small])
+    assert abs(folded.num_train - 84 * 3 / 4) <= 2, "of train and val together, three quarters"
+
+
+def test_a_training_whose_network_cannot_be_built_is_refused():
+    with pytest.raises(ConfigError, match="model"):
+        ferhpo.plan("demo", ["space=null", "model.num_blocks=8"])

@@ -1,7 +1,7 @@
 """Sweeps whose drivers, workers and MLflow server are killed at random moments: `make test-faults`.
 
-Each round is drawn by its number (tests/faults/rounds.py) and ends in the same checks (tests/faults/checks.py). A round
-that fails leaves its folder, and `--fault-rounds NUMBER` plays it again.
+Each round is drawn from its number (tests/faults/rounds.py) and ends with the same checks (tests/faults/checks.py). A
+round that fails keeps its folder, and `--fault-rounds NUMBER` repeats it.
 """
 
 import shutil
@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.full, pytest.mark.faults, pytest.mark.timeout(1200)]
 
 @pytest.fixture(scope="module")
 def place():
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that `timeout` too leaves nothing running
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that `timeout` leaves nothing running either
     place = Place()
     yield place
     place.close()
@@ -39,22 +41,22 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(number, place, tmp_path, 
     if summary.read(log).get(number, {}).get("passed"):
         pytest.skip("passed before")
     drawn = draw(number)
-    began = time.monotonic()
+    start = time.monotonic()
     player = Player(drawn, place, tmp_path)
     played = player.play()
-    counts, found, num_reports = {}, [], 0
+    counts, check_complaints, num_reports = {}, [], 0
     if not played.complaints:
-        if checks.ship_what_is_left(tmp_path / "mlruns") and drawn.finish:
-            player.resume()  # a sweep that ended while its server was away registers its model now
-        counts, found = checks.check(drawn, played.seen, tmp_path / "mlruns")
+        if checks.upload_the_rest(tmp_path / "mlruns") and drawn.finish:
+            player.resume()  # a sweep that ended while its server was down registers its model now
+        counts, check_complaints = checks.check(drawn, played.seen, tmp_path / "mlruns")
         num_reports = sum(len(trial.reports) for trial in played.seen[-1])
-    complaints = [*played.complaints, *found]
+    complaints = [*played.complaints, *check_complaints]
     if "Traceback" in player.log.read_text():
         complaints.append("a driver printed a traceback")
     row = asdict(drawn) | {
         "faults": played.faults,
         "statuses": played.statuses,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - start, 1),
         "num_ended": len(played.seen[-1]) if played.seen else 0,
         "num_reports": num_reports,
         "counts": counts,
@@ -63,6 +65,6 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(number, place, tmp_path, 
     }
     summary.append(log, row)
     record_property("fault_round", row)
-    told = "\n  ".join([f"round {number}, in {tmp_path}:", *complaints, f"it was {row}"])
-    assert not complaints, f"{told}\n{player.log.read_text()[-4000:]}"
+    message = "\n  ".join([f"round {number}, in {tmp_path}:", *complaints, f"round: {row}"])
+    assert not complaints, f"{message}\n{player.log.read_text()[-4000:]}"
     shutil.rmtree(tmp_path)

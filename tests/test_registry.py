@@ -1,4 +1,4 @@
-"""Versions and aliases in a real SQLite store, from a model logged by a tracker."""
+"""Versions and aliases in a real SQLite store, of models that a tracker logged."""
 
 import threading
 
@@ -14,132 +14,137 @@ from ferhpo.reports.live import Drawing
 from ferhpo.tracking import Tracker, TrackingSettings, sync
 from ferhpo.tracking.registry import check_alias, download, promote, register, versions
 from ferhpo.tracking.store import connect
-from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
+from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
 
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A store with a sweep of two trials, each with a logged model; the settings, the networks, the models' ids."""
+    """A store with a sweep of two trials that have a model each.
+
+    Returns the settings, and of each trial the network, the model's id and the run's id.
+    """
     folder = tmp_path_factory.mktemp("registry")
-    config = TrackingSettings(output_dir=folder)
-    tracker = Tracker(folder / "demo", config)
+    settings = TrackingSettings(output_dir=folder)
+    tracker = Tracker(folder / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     networks = []
     for number in range(2):
         tracker.open_trial(number, {}, {})
-        network, held = make_checkpoint(CNN_CONFIG, CNN, GREY, seed=number)
+        network, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY, seed=number)
         networks.append(network)
-        tracker.log_model(number, export_model(held, CNN_CONFIG, folder / f"export{number}", data_digest="d"))
+        tracker.log_model(number, export_model(checkpoint, CNN_CONFIG, folder / f"export{number}", data_digest="d"))
         tracker.close_trial(number, "COMPLETE")
     tracker.start()
     assert tracker.flush(120) == 0
     models = [tracker.model_id(number) for number in range(2)]
     runs = [tracker.run_id(number) for number in range(2)]
     tracker.close(1)
-    return config, networks, models, runs
+    return settings, networks, models, runs
 
 
 def test_a_model_is_logged_once_and_belongs_to_its_run(recorded):
-    config, _, models, runs = recorded
-    client = connect(config)
+    settings, _, models, runs = recorded
+    client = connect(settings)
     before = client.search_logged_models([client.get_experiment_by_name("ferhpo").experiment_id])
     assert {m.model_id for m in before} == set(models)
     assert {str(m.status) for m in before} == {"READY"}
     assert [o.model_id for o in client.get_run(runs[0]).outputs.model_outputs] == [models[0]]
-    (config.output_dir / "demo" / "spool.shipped.json").unlink()
-    sync(config.output_dir / "demo", config)
+    (settings.output_dir / "demo" / "spool.shipped.json").unlink()
+    sync(settings.output_dir / "demo", settings)
     assert len(client.search_logged_models([before[0].experiment_id])) == 2
     assert len(client.get_run(runs[0]).outputs.model_outputs) == 1
 
 
 def test_register_promote_and_load(recorded, tmp_path):
-    config, networks, models, runs = recorded
-    assert versions(config, "faces") == []
-    assert register(config, models[0], "faces", {"sweep": "demo"}, "the *first*") == 1
-    assert register(config, models[0], "faces", {"sweep": "demo"}, "again") == 1
-    assert register(config, models[1], "faces", {}) == 2
-    second, first = versions(config, "faces")
+    settings, networks, models, runs = recorded
+    assert versions(settings, "faces") == []
+    assert register(settings, models[0], "faces", {"sweep": "demo"}, "the *first*") == 1
+    assert register(settings, models[0], "faces", {"sweep": "demo"}, "again") == 1
+    assert register(settings, models[1], "faces", {}) == 2
+    second, first = versions(settings, "faces")
     assert (first.number, first.run_id, first.model_id) == (1, runs[0], models[0])
     assert first.tags["sweep"] == "demo"
     assert first.description == "the *first*"
     assert second.number == 2
 
-    moved = promote(config, "faces", 1)
-    assert (moved.version, moved.previous, moved.alias) == (1, None, "champion")
-    moved = promote(config, "faces")
-    assert (moved.version, moved.previous) == (2, 1)
-    second, first = versions(config, "faces")
+    promotion = promote(settings, "faces", 1)
+    assert (promotion.version, promotion.previous, promotion.alias) == (1, None, "champion")
+    promotion = promote(settings, "faces")
+    assert (promotion.version, promotion.previous) == (2, 1)
+    second, first = versions(settings, "faces")
     assert (second.aliases, first.aliases) == (("champion",), ())
     assert second.tags["ferhpo.promoted.champion"].endswith(", before: version 1")
     assert first.tags["ferhpo.promoted.champion"].endswith(", before: none")
 
     images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
     for version, network in ((1, networks[0]), ("champion", networks[1])):
-        model = mlflow.pyfunc.load_model(str(download(config, "faces", version, tmp_path / str(version))))
-        np.testing.assert_allclose(model.predict(images), expected(network, GREY, images), atol=1e-6)
+        model = mlflow.pyfunc.load_model(str(download(settings, "faces", version, tmp_path / str(version))))
+        np.testing.assert_allclose(model.predict(images), expected(network, GRAY, images), atol=1e-6)
 
 
-def test_two_at_once_make_one_version(recorded):
-    config, _, models, _ = recorded
+def test_concurrent_registrations_of_one_model_make_one_version(recorded):
+    settings, _, models, _ = recorded
     numbers = []
     threads = [
-        threading.Thread(target=lambda: numbers.append(register(config, models[0], "twice", {}))) for _ in range(3)
+        threading.Thread(target=lambda: numbers.append(register(settings, models[0], "twice", {}))) for _ in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert numbers == [1, 1, 1]
-    assert len(versions(config, "twice")) == 1
+    assert len(versions(settings, "twice")) == 1
 
 
-def test_a_model_that_the_store_gets_late_is_registered_by_the_sweep_itself(tiny, monkeypatch):
-    """The store is slow while the models are shipped, and has caught up when the page is drawn."""
+def test_a_model_that_is_uploaded_late_is_registered_by_the_sweep_itself(tiny, monkeypatch):
+    """The store is slow while the sweep waits for its models, and has caught up when the report is done."""
     flush, calls = Tracker.flush, []
 
     def slow_at_first(tracker, seconds):
         calls.append(seconds)
         return 7 if len(calls) == 1 else flush(tracker, seconds)
 
-    held = threading.Event()
+    released = threading.Event()
     log_model = MlflowClient.create_logged_model
     monkeypatch.setattr(Tracker, "flush", slow_at_first)
-    monkeypatch.setattr(MlflowClient, "create_logged_model", lambda *a, **k: (held.wait(60), log_model(*a, **k))[1])
+    monkeypatch.setattr(MlflowClient, "create_logged_model", lambda *a, **k: (released.wait(60), log_model(*a, **k))[1])
     wait = Drawing.wait
-    monkeypatch.setattr(Drawing, "wait", lambda drawing: (held.set(), wait(drawing))[1])
+    monkeypatch.setattr(Drawing, "wait", lambda drawing: (released.set(), wait(drawing))[1])
     result = ferhpo.train("demo", [*tiny, "trainer.max_epochs=1"])
     assert result.registered == ("ferhpo-demo", 1)
     assert len(calls) == 2
 
 
-def test_what_cannot_be_promoted_is_named(recorded):
-    config, _, models, _ = recorded
-    register(config, models[0], "named", {})
-    with pytest.raises(TrackingError, match="named has no version 7; it has 1"):
-        promote(config, "named", 7)
+def test_unknown_names_versions_and_models_are_errors(recorded):
+    settings, _, models, _ = recorded
+    register(settings, models[0], "named", {})
+    with pytest.raises(TrackingError, match="named has no version 7; existing versions: 1"):
+        promote(settings, "named", 7)
     with pytest.raises(TrackingError, match=r"nothing has no registered version; `ferhpo sweep` registers"):
-        promote(config, "nothing")
-    with pytest.raises(TrackingError, match=r"registering named in sqlite:.*m-0000"):
-        register(config, "m-0000", "named", {})
+        promote(settings, "nothing")
+    with pytest.raises(TrackingError, match=r"cannot register named in sqlite:.*m-0000"):
+        register(settings, "m-0000", "named", {})
 
 
 @pytest.mark.parametrize(
     ("alias", "message"),
     [
-        ("latest", "alias is latest; MLflow reserves latest and v<number>; choose another, as champion"),
+        ("latest", "alias is latest; MLflow reserves latest and v<number>; choose another, e.g. champion"),
         ("V12", "alias is V12; MLflow reserves latest"),
-        ("a b", "alias is 'a b'; letters, digits, - and _ are allowed, as champion"),
-        ("", "alias is ''; letters"),
+        ("a b", "alias is 'a b'; it must consist of 1 to 255 letters, digits, - and _, e.g. champion"),
+        ("", "alias is ''; it must consist of 1 to 255 letters"),
     ],
 )
-def test_reserved_aliases_are_refused(alias, message):
+def test_reserved_and_invalid_aliases_are_refused(alias, message):
     with pytest.raises(TrackingError) as caught:
         check_alias(alias)
     assert str(caught.value).startswith(message)
 
 
 def test_a_registry_needs_a_store(tmp_path):
-    with pytest.raises(TrackingError, match=r"promoting x: tracking\.uri is none; the registry needs a store"):
+    with pytest.raises(
+        TrackingError, match=r"cannot promote x: tracking\.uri is none; the model registry needs an MLflow store"
+    ):
         promote(TrackingSettings(output_dir=tmp_path, uri="none"), "x")
-    with pytest.raises(TrackingError, match=r"reading x in http://127\.0\.0\.1:9: connection refused"):
+    with pytest.raises(TrackingError, match=r"cannot read x in http://127\.0\.0\.1:9: connection refused"):
         versions(TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9"), "x")

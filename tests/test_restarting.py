@@ -1,4 +1,4 @@
-"""A trial whose checkpoint a power cut spoiled begins anew, says so, and ends as if nothing had been."""
+"""A trial whose checkpoint is damaged, e.g. by a power loss, restarts, reports it, and ends with the same result."""
 
 from pathlib import Path
 
@@ -39,21 +39,21 @@ def whole(config, data, tmp_path_factory):
     return weights(folder)
 
 
-@pytest.mark.parametrize("spoiled", ["last.ckpt", "best.ckpt", "next_best.ckpt"])
-def test_a_damaged_checkpoint_costs_the_epochs_and_not_the_trial(config, data, whole, tmp_path, spoiled):
+@pytest.mark.parametrize("damaged", ["last.ckpt", "best.ckpt", "next_best.ckpt"])
+def test_a_damaged_checkpoint_costs_the_epochs_and_not_the_trial(config, data, whole, tmp_path, damaged):
     def stop(epoch, row):
         raise SystemExit
 
     facts, epochs = [], []
     with pytest.raises(SystemExit):
         run_trial(config, data, tmp_path, 7, stop, facts.append)
-    (tmp_path / spoiled).write_bytes(b"PK" + bytes(1000))
+    (tmp_path / damaged).write_bytes(b"PK" + bytes(1000))
     outcome = run_trial(config, data, tmp_path, 7, lambda epoch, row: epochs.append(epoch), facts.append)
     assert outcome.state == "COMPLETE"
     assert epochs == [1, 2]
     assert weights(tmp_path) == whole
     assert "restarted" not in facts[0]
-    assert f"begun again: {tmp_path / spoiled} is damaged (" in facts[1]["restarted"]
+    assert f"restarted: {tmp_path / damaged} is damaged (" in facts[1]["restarted"]
     assert (tmp_path / "damaged.ckpt").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_trial_that_began_again_says_so(tmp_path, caplog):
     tracker.open_sweep("sweep", {}, {}, "")
     ledger = Ledger(sweep, study, tracker, 2)
     ledger.start(ledger.next_trial().number)
-    ledger.report_facts(0, {"macs": 5})  # of the worker before
+    ledger.report_facts(0, {"macs": 5})  # from the previous worker
     ledger.report_facts(0, {"macs": 5, "restarted": "begun again: last.ckpt is damaged (no zip)"})
     ledger.ended(0, "COMPLETE")
     tracker.close(0)
@@ -77,7 +77,7 @@ def test_a_trial_that_began_again_says_so(tmp_path, caplog):
 
 
 def test_a_disk_that_does_not_answer_makes_no_trial_begin_again(config, data, tmp_path, monkeypatch):
-    """As a shared folder may, for a moment: the sweep ends, and its resume goes on from the checkpoint."""
+    """A shared folder may fail for a moment: the sweep ends, and a resume continues from the checkpoint."""
     assert run_trial(config, data, tmp_path / "trial", 7, lambda epoch, row: None).state == "COMPLETE"
     before = (tmp_path / "trial" / "last.ckpt").read_bytes()
 
@@ -90,21 +90,21 @@ def test_a_disk_that_does_not_answer_makes_no_trial_begin_again(config, data, tm
             run_trial(config, data, tmp_path / "trial", 7, lambda epoch, row: None)
     assert (tmp_path / "trial" / "last.ckpt").read_bytes() == before
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/trial cannot be made: Not a directory"):
+    with pytest.raises(StorageError, match=r"file/trial cannot be created: Not a directory"):
         run_trial(config, data, tmp_path / "file" / "trial", 7, lambda epoch, row: None)
 
 
 @pytest.mark.parametrize("way", ["replace", "exists"])
 def test_a_disk_that_refuses_at_a_rename_ends_the_sweep_and_not_the_trial(config, data, tmp_path, monkeypatch, way):
-    true = getattr(Path, way)
+    original = getattr(Path, way)
 
     def stale(path, *arguments):
         if path.name == ("next_best.ckpt" if way == "replace" else "last.ckpt"):
             raise OSError(116, "Stale file handle")
-        return true(path, *arguments)
+        return original(path, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, way, stale)
-        with pytest.raises(StorageError, match=r"t\.ckpt cannot be reached: Stale file handle"):
+        with pytest.raises(StorageError, match=r"t\.ckpt cannot be accessed: Stale file handle"):
             run_trial(config, data, tmp_path, 7, lambda epoch, row: None)
     assert run_trial(config, data, tmp_path, 7, lambda epoch, row: None).state == "COMPLETE"

@@ -117,7 +117,7 @@ def test_the_verbs_refuse_a_checkpoint_with_code(tmp_path, marker, verb, capsys)
 @pytest.mark.parametrize("form", FORMS)
 def test_weights_with_code_are_refused(tmp_path, marker, form, name):
     (tmp_path / name).write_bytes(form({"conv1.weight": Evil(marker)}))
-    with pytest.raises(ValueError, match=rf"weights is .*{name}, which (holds code|is damaged)"):
+    with pytest.raises(ValueError, match=rf"weights is .*{name}, which (has objects|is damaged)"):
         Backbone(in_channels=1, num_classes=7, image_size=48, weights=str(tmp_path / name))
     composed = copy.deepcopy(demo(("model=torchvision",)))
     composed.config["model"]["weights"] = str(tmp_path / name)
@@ -194,7 +194,9 @@ def test_the_journal_of_another_user_is_not_opened(tmp_path):
     os.chown(record.folder / JOURNAL, 65534, 65534)
     from ferhpo.storage.study import SweepStudy
 
-    with pytest.raises(SweepError, match=r"study\.jsonl belongs to another user, and a study is read from one's own"):
+    with pytest.raises(
+        SweepError, match=r"study\.jsonl belongs to another user; a study is only read from files of the user"
+    ):
         SweepStudy(record.folder, record.space(), record.config["sampler"], 0, record.objective)
 
 
@@ -298,7 +300,7 @@ def test_a_users_own_options_are_held_to_the_rule(tmp_path):
     (tmp_path / "model" / "mine.yaml").write_text("# a network of mine\n_target_: os.mkdir\npath: x\n")
     with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; only names under"):
         validate.check_composed(compose("demo", ["model=mine"], tmp_path))
-    with pytest.raises(ConfigError, match=r"space\.model\.options has mine: model\._target_ is os\.mkdir"):
+    with pytest.raises(ConfigError, match=r"space\.model\.options contains mine: model\._target_ is os\.mkdir"):
         validate.check_composed(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
 
 
@@ -334,21 +336,21 @@ NAMES = ["../../etc", "/etc/x", "a/b", "..", ".hidden", "", "a b", "-", "a\nb", 
 def test_a_sweeps_name_is_one_folder(name):
     composed = copy.deepcopy(demo(()))
     composed.config["name"] = name
-    with pytest.raises(ConfigError, match=r"name is (?s:.*); it becomes a folder"):
+    with pytest.raises(ConfigError, match=r"name is (?s:.*); it is used as a folder name"):
         validate.check_composed(composed)
 
 
 @pytest.mark.parametrize("verb", ["sweep", pytest.param("train", marks=pytest.mark.full)])
 def test_no_verb_takes_a_name_that_leads_elsewhere(tmp_path, verb, capsys):
     assert cli.main([verb, "demo", "name=../../etc", f"output_dir={tmp_path / 'out'}"]) == 2
-    assert "name is ../../etc; it becomes a folder" in capsys.readouterr().err
+    assert "name is ../../etc; it is used as a folder name" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_confirmations_name_is_one_folder(tmp_path, capsys):
     made_sweep(tmp_path / "out", ["COMPLETE"])
     assert cli.main(["confirm", "made", "--output-dir", str(tmp_path / "out"), "name=../escaped"]) == 2
-    assert "name is ../escaped; it becomes a folder" in capsys.readouterr().err
+    assert "name is ../escaped; it is used as a folder name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -476,5 +478,5 @@ def test_a_port_that_is_taken_is_said(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
-    assert last == f"the server ended by itself; where port {port} is taken, --port names another"
+    assert last == f"the MLflow server exited; if port {port} is in use, choose another with --port"
     assert "psutil" not in done.stderr

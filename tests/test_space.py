@@ -124,58 +124,67 @@ def test_list_choices_survive_optuna():
             {"modle": {"width": {"low": 1, "high": 4}}},
             "space.modle matches no key; the configuration has: model, optim, trainer; did you mean model?",
         ),
-        ({"model": {"width": {"low": 9, "high": 4}}}, "space.model.width has low 9 above high 4; swap them"),
-        ({"model": {"width": {"low": 4, "high": 4}}}, "space.model.width has one point, 4; set model.width instead"),
-        ({"model": {"width": {"low": 4}}}, "space.model.width has no high; a draw has low and high, or choices"),
+        (
+            {"model": {"width": {"low": 9, "high": 4}}},
+            "space.model.width.low is 9, above space.model.width.high 4; swap them",
+        ),
+        (
+            {"model": {"width": {"low": 4, "high": 4}}},
+            "space.model.width has only one value, 4; set model.width instead",
+        ),
+        ({"model": {"width": {"low": 4}}}, "space.model.width has no high; a draw requires low and high, or choices"),
         (
             {"model": {"width": 5}},
-            "space.model.width is 5; a draw has low and high, or choices: write {choices: [...]}",
+            "space.model.width is 5; it must be a draw with low and high, or with choices; write {choices: [...]}",
         ),
         (
             {"model": {"width": {"low": 1, "high": 4, "setp": 2}}},
-            "space.model.width.setp is no part of a draw; did you mean step?",
+            "space.model.width.setp is not a valid key of a draw; did you mean step?",
         ),
         (
             {"model": {"width": {"low": 1, "high": 6, "step": 2}}},
-            "space.model.width.step 2 misses high 6; the last point would be 5",
+            "space.model.width.step is 2, which misses high 6; the last value would be 5",
         ),
         (
             {"model": {"width": {"low": 1, "high": 6, "step": 0.5}}},
-            "space.model.width.step is 0.5, but low and high are integers; give an integer step",
+            "space.model.width.step is 0.5, but low and high are integers; use an integer step",
         ),
         (
             {"optim": {"lr": {"low": 0.0, "high": 0.1, "log": True}}},
-            "space.optim.lr.low is 0.0, and a log scale needs bounds above 0",
+            "space.optim.lr.low is 0.0; a log scale requires bounds above 0",
         ),
         (
             {"optim": {"lr": {"low": 0.1, "high": 0.4, "log": True, "step": 0.1}}},
-            "space.optim.lr has both log and step; keep one of them",
+            "space.optim.lr has log and step; keep only one of them",
         ),
         (
             {"optim": {"lr": {"low": "1e-4", "high": 0.1}}},
             "space.optim.lr.low is 1e-4; it must be a finite number; write 1.0e-4, not 1e-4, in YAML",
         ),
-        ({"model": {"norm": {"choices": ["batch"]}}}, "space.model.norm has one point, batch; set model.norm instead"),
+        (
+            {"model": {"norm": {"choices": ["batch"]}}},
+            "space.model.norm has only one value, batch; set model.norm instead",
+        ),
         (
             {"model": {"norm": {"choices": ["batch", "batch"]}}},
-            'space.model.norm.choices is ["batch", "batch"]; a value stands there twice',
+            'space.model.norm.choices is ["batch", "batch"]; its values must be distinct',
         ),
         ({"model": {"norm": {"choices": []}}}, "space.model.norm.choices is []; it must be a list of values"),
         (
             {"model": {"norm": {"choices": ["a", "b"], "low": 1}}},
-            "space.model.norm has choices and low; keep one or the other",
+            "space.model.norm has choices and low; keep only one of them",
         ),
         (
             {"model": {"width": {"low": 1, "high": 4, "when": {"model.norm": "layer"}}}},
-            "space.model.width.when wants model.norm to be layer, which can never hold; it can be: batch",
+            "space.model.width.when requires model.norm to be layer, which is impossible; possible values: batch",
         ),
         (
             {"model": {"width": {"low": 1, "high": 4, "when": {"model.nrm": "layer"}, "repeat": 2}}},
-            "space.model.width.when names model.nrm, which is no key; did you mean model.norm?",
+            "space.model.width.when refers to unknown key model.nrm; did you mean model.norm?",
         ),
         (
             {"model": {"block_channels": {"low": 1, "high": 4, "repeat": "model.dropout"}}},
-            "space.model.block_channels.repeat names model.dropout, which is not a count; it must be an integer of 0 or more",
+            "space.model.block_channels.repeat refers to model.dropout, which is not a count; it must be an integer of 0 or more",
         ),
         (
             {
@@ -184,7 +193,7 @@ def test_list_choices_survive_optuna():
                     "depth": {"low": 1, "high": 4, "when": {"model.width": 2}},
                 }
             },
-            "space.model.width, space.model.depth wait for each other by when or repeat; break the circle",
+            "circular dependency between space.model.width and space.model.depth (through when or repeat)",
         ),
         (
             {"model": {"width": {"low": 1, "high": 2}, "extra": {"low": 1, "high": 2}}},
@@ -192,7 +201,7 @@ def test_list_choices_survive_optuna():
         ),
         (
             {"optim": {"momentum": {"low": 0.1, "high": 0.2, "when": {"optim": "sdg"}}}},
-            "space.optim.momentum.when wants optim to be sdg, which can never hold; it can be: sgd",
+            "space.optim.momentum.when requires optim to be sdg, which is impossible; possible values: sgd",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A notice to stop: the first signal waits for the end of epochs, the second does not; real signals to this process."""
+"""A request to stop: the first signal waits for running epochs, the second does not. Real signals to this process."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from ferhpo.driver.signals import SIGNALS, StopNotice
 
 
 class AtOnce(Exception):  # noqa: N818
-    """What stops at once."""
+    """Raised by `at_once`."""
 
 
 def stop():
@@ -26,18 +26,20 @@ def send(number=signal.SIGTERM):
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_a_notice_and_the_second_stops(number, capfd):
     before = [signal.getsignal(each) for each in SIGNALS]
-    noted = []
-    with StopNotice(60, lambda: noted.append(1), stop) as notice:
+    notices = []
+    with StopNotice(60, lambda: notices.append(1), stop) as notice:
         assert not notice.is_given
         send(number)
         assert notice.is_given
-        assert noted == [1]
+        assert notices == [1]
         with pytest.raises(AtOnce):
             send(number)
         with pytest.raises(KeyboardInterrupt):
             send(number)
     assert [signal.getsignal(each) for each in SIGNALS] == before
-    assert capfd.readouterr().err == "stopping: running epochs may end within 60 s; ctrl-C again stops at once\n"
+    assert capfd.readouterr().err == (
+        "stopping: waiting up to 60 s for running epochs; press Ctrl-C again to stop now\n"
+    )
 
 
 def test_the_end_of_the_grace_stops():
@@ -54,12 +56,18 @@ def test_without_a_grace_the_first_signal_stops():
 
 
 def test_a_notice_that_was_in_time_leaves_no_timer():
-    with StopNotice(0.05, at_once=stop):
-        send()
-    time.sleep(0.1)  # a signal now would end this process
+    late_signals = []
+    before = signal.signal(signal.SIGTERM, lambda *_: late_signals.append("signal"))
+    try:
+        with StopNotice(0.05, at_once=stop) as notice:
+            send()
+        time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (notice.num_heard, late_signals) == (1, []), "the timer of the grace period was canceled"
 
 
-def test_in_a_thread_of_its_own_it_hears_nothing():
+def test_in_another_thread_it_handles_no_signals():
     before, inside = signal.getsignal(signal.SIGTERM), []
 
     def work():
@@ -74,16 +82,16 @@ def test_in_a_thread_of_its_own_it_hears_nothing():
 
 @pytest.mark.parametrize("grace_seconds", [20, 0])
 def test_a_training_ends_its_epoch_before_it_stops(tiny, tmp_path, monkeypatch, grace_seconds):
-    """The notice comes while the first epoch trains: that epoch is checkpointed and recorded, and no other begins."""
+    """The signal comes during the first epoch: that epoch is checkpointed and recorded, and no other starts."""
     from ferhpo.training import module
 
-    forward, begun = module.Classifier.training_step, []
+    original, calls = module.Classifier.training_step, []
 
     def step(self, *arguments):
-        if not begun:
-            begun.append(1)
+        if not calls:
+            calls.append(1)
             send()
-        return forward(self, *arguments)
+        return original(self, *arguments)
 
     monkeypatch.setattr(module.Classifier, "training_step", step)
     options = [*tiny, "tracking=none", f"compute.stop_grace_seconds={grace_seconds}"]

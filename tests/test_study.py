@@ -1,4 +1,4 @@
-"""The study: asks are a function of history, what is told is what is read, a cut journal reopens."""
+"""The study: samples depend on the history only, what is written is what is read, and a cut journal reopens."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def objective(sample) -> float:
 
 
 def step(study) -> None:
-    """One event of a simulated sweep: ask, record an epoch, or end a trial; every fifth is infeasible."""
+    """Simulate one event of a sweep: ask, record an epoch, or end a trial; every fifth trial is infeasible."""
     running = study.interrupted()
     if not running:
         study.ask()
@@ -99,13 +99,12 @@ def test_a_journal_cut_at_any_line_goes_on_to_the_same_end(tmp_path, name):
         while study.num_asked < 10 or study.interrupted():
             step(study)
         study.close()
-        told = [row[:-1] for row in state(folder)]
-        assert told == [row[:-1] for row in state(tmp_path / "whole")]
+        assert [row[:-1] for row in state(folder)] == [row[:-1] for row in state(tmp_path / "whole")]
         shutil.rmtree(folder)
 
 
 def test_a_report_that_a_kill_left_half_written_is_whole_after_the_opening(tmp_path):
-    """CMA-ES and TPE rank a pruned trial by the intermediate value, which is the second line of a report."""
+    """CMA-ES and TPE rank a pruned trial by its intermediate value, which is the second line of a report."""
     study = open_study(tmp_path / "s", "tpe")
     study.record_epoch(study.ask().number, 1, {"val_acc": 0.25}, "CONTINUE")
     study.close()
@@ -127,7 +126,7 @@ def test_grid_covers_every_point_once(tmp_path):
 
 
 def test_tpe_learns_from_infeasible_samples(tmp_path):
-    """Told as a violated constraint, infeasible samples are asked less often than by chance (a >= 5: half)."""
+    """With a violated constraint, infeasible samples are drawn less often than by chance (a >= 5: half)."""
     study = open_study(tmp_path / "tpe", "tpe")
     for _ in range(40):
         trial = study.ask()
@@ -156,7 +155,7 @@ def test_value_is_the_objective_at_the_best_epoch(tmp_path):
 
 def test_value_of_folds_is_their_mean_so_far_and_never_that_of_fewer(tmp_path):
     study = open_study(tmp_path / "s", "random")
-    for means in ([0.9, 0.5, 0.6], [0.65, 0.7, 0.65]):  # by its first fold the first would win
+    for means in ([0.9, 0.5, 0.6], [0.65, 0.7, 0.65]):  # by its first fold alone, the first trial would win
         number = study.ask().number
         for done, mean in enumerate(means, start=1):
             epochs = [{"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": mean}, {"epoch": 3, "val_acc": 0.2}]

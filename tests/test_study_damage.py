@@ -1,4 +1,4 @@
-"""A journal, or sweep.json, that was cut or garbled: it goes on consistently, or a message names the place."""
+"""A journal or sweep.json that was cut or garbled: the sweep resumes consistently, or the error names the place."""
 
 import json
 import os
@@ -28,17 +28,17 @@ def run_to_the_end(study) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """For each sampler the journal of a sweep that nothing spoiled, and what it tells."""
-    found = {}
+    """For each sampler, the journal of an undamaged sweep and the state of its trials."""
+    result = {}
     for name in ("random", "tpe", "cmaes", "grid"):
         folder = tmp_path_factory.mktemp(name)
         run_to_the_end(open_study(folder, name))
-        found[name] = (folder / JOURNAL).read_bytes(), [row[:-1] for row in state(folder)]
-    return found
+        result[name] = (folder / JOURNAL).read_bytes(), [row[:-1] for row in state(folder)]
+    return result
 
 
 def examples(usual: int) -> settings:
-    """So many examples, or $FERHPO_FUZZ where it is set."""
+    """Return settings for this many examples, or $FERHPO_FUZZ if it is set."""
     number = int(os.environ.get("FERHPO_FUZZ", usual))
     return settings(max_examples=number, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -46,12 +46,12 @@ def examples(usual: int) -> settings:
 @examples(25)
 @given(name=st.sampled_from(["random", "tpe", "cmaes", "grid"]), cut=st.floats(0, 1), tail=st.binary(max_size=40))
 def test_a_journal_cut_at_any_byte_goes_on_to_the_same_end(tmp_path_factory, whole, name, cut, tail):
-    """Also where what a loss of power left in the last line is no part of any line."""
-    journal, told = whole[name]
+    """Also if a power loss left bytes in the last line that belong to no line."""
+    journal, expected = whole[name]
     folder = tmp_path_factory.mktemp("cut")
     (folder / JOURNAL).write_bytes(journal[: int(cut * len(journal))] + tail.replace(b"\n", b"\0"))
     run_to_the_end(open_study(folder, name))
-    assert [row[:-1] for row in state(folder)] == told
+    assert [row[:-1] for row in state(folder)] == expected
 
 
 @pytest.mark.full
@@ -65,12 +65,13 @@ def test_a_journal_cut_at_every_byte_of_its_lines_opens(tmp_path, whole, name):
         study.close()
 
 
-def broken_line_named(folder, name, number) -> None:
+def assert_damaged_line_named(folder, name, number) -> None:
     with pytest.raises(
-        SweepError, match=rf"{JOURNAL}: line {number} is broken; put a copy back, or keep the lines before"
+        SweepError,
+        match=rf"{JOURNAL}: line {number} is damaged; restore the file from a copy, or keep the lines before",
     ):
         open_study(folder, name)
-    FolderLock(folder).release()  # nobody holds the folder now
+    FolderLock(folder).release()  # the folder is not locked
 
 
 @examples(20)
@@ -86,7 +87,7 @@ def test_a_broken_line_is_named(tmp_path_factory, whole, garbage, place):
     number = int(place * (len(lines) - 1))
     folder = tmp_path_factory.mktemp("broken")
     (folder / JOURNAL).write_bytes(b"".join([*lines[:number], garbage + b"\n", *lines[number + 1 :]]))
-    broken_line_named(folder, "random", number + 1)
+    assert_damaged_line_named(folder, "random", number + 1)
 
 
 @pytest.mark.parametrize("text", ['{"op_code":99,"worker_id":""}', '{"op_code":4}', "[]", "5"])
@@ -94,24 +95,24 @@ def test_a_line_of_something_else_is_named(tmp_path, whole, text):
     journal, _ = whole["tpe"]
     lines = journal.splitlines(keepends=True)
     (tmp_path / JOURNAL).write_bytes(b"".join([*lines[:4], text.encode() + b"\n", *lines[4:]]))
-    broken_line_named(tmp_path, "tpe", 5)
-    with pytest.raises(SweepError, match="line 5 is broken"):
+    assert_damaged_line_named(tmp_path, "tpe", 5)
+    with pytest.raises(SweepError, match="line 5 is damaged"):
         read_trials(tmp_path, OBJECTIVE)
 
 
 def test_the_remedy_for_a_broken_line_works(tmp_path, whole):
-    """Kept are the lines before it; the sweep then ends as it would have ended."""
-    journal, told = whole["tpe"]
+    """The lines before it are kept; the sweep then ends as without the damage."""
+    journal, expected = whole["tpe"]
     lines = journal.splitlines(keepends=True)
     (tmp_path / JOURNAL).write_bytes(b"".join(lines[:9]))
     run_to_the_end(open_study(tmp_path, "tpe"))
-    assert [row[:-1] for row in state(tmp_path)] == told
+    assert [row[:-1] for row in state(tmp_path)] == expected
 
 
 def test_a_trial_without_its_sample_is_told(tmp_path, whole):
     journal, _ = whole["random"]
     (tmp_path / JOURNAL).write_bytes(journal.replace(b'"sample"', b'"simple"'))
-    with pytest.raises(SweepError, match=r"study\.jsonl is damaged: a trial in it lacks what ferhpo writes"):
+    with pytest.raises(SweepError, match=r"study\.jsonl is damaged: a trial in it lacks data that ferhpo writes"):
         open_study(tmp_path, "random")
 
 
@@ -122,14 +123,14 @@ def test_what_is_no_file_is_told(tmp_path):
             open_study(tmp_path, "random")
         (tmp_path / name).rmdir()
     os.mkfifo(tmp_path / JOURNAL)
-    with pytest.raises(SweepError, match=r"study\.jsonl is no file"):
+    with pytest.raises(SweepError, match=r"study\.jsonl is not a regular file; restore the study"):
         read_trials(tmp_path, OBJECTIVE)
 
 
-@pytest.mark.parametrize("noted", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": null}'])
-def test_a_garbled_lock_is_still_a_lock(tmp_path, noted):
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"pid": null}'])
+def test_a_garbled_lock_is_still_a_lock(tmp_path, content):
     lock = FolderLock(tmp_path)
-    (tmp_path / LOCK).write_bytes(noted)
+    (tmp_path / LOCK).write_bytes(content)
     with pytest.raises(SweepError, match="is being run by process"):
         FolderLock(tmp_path)
     lock.release()
@@ -142,8 +143,8 @@ def test_a_garbled_lock_is_still_a_lock(tmp_path, noted):
         (b"", "Expecting value"),
         (b'{"id": "x", "com', "Unterminated string"),
         (b"\xff\xfe{", "can't decode byte"),
-        (b"[]", "it is no object"),
-        (b"{}", "id is 'missing'"),
+        (b"[]", "it is not a JSON object"),
+        (b"{}", "id is missing"),
         (b'{"id": 5}', "id is 5"),
         (b"[" * 100_000, "recursion"),
     ],
@@ -153,11 +154,11 @@ def test_a_broken_sweep_json_is_told(tmp_path, capsys, content, reason):
     made_sweep(tmp_path, ["COMPLETE"], name="other")
     (tmp_path / "made" / META).write_bytes(content)
     with pytest.raises(
-        SweepError, match=rf"made/sweep\.json is damaged \(.*{reason}.*\); put a copy back, or start another"
+        SweepError, match=rf"made/sweep\.json is damaged \(.*{reason}.*\); restore it from a copy, or start another"
     ):
         load_sweep("made", tmp_path)
     rows = list_sweeps(str(tmp_path))
-    assert [row["name"] for row in rows] == ["made", "other"], "one hides none of the others"
+    assert [row["name"] for row in rows] == ["made", "other"], "one damaged sweep hides none of the others"
     assert "is damaged" in rows[0]["error"]
     for verb in (["runs", "made"], ["sync", "made"], ["report", "made"], ["evaluate", "made"], ["promote", "made"]):
         assert main([*verb, "--output-dir", str(tmp_path)]) == 2
@@ -170,7 +171,7 @@ def test_a_broken_sweep_json_is_told(tmp_path, capsys, content, reason):
     [
         ("config", 5, "composed.config is 5"),
         ("groups", None, "composed.groups is None"),
-        ("more", {}, "composed.more is nothing that this version of ferhpo knows"),
+        ("more", {}, "composed.more is an unknown field"),
         ("config", {}, "data is missing"),
     ],
 )

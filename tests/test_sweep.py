@@ -14,7 +14,7 @@ from ferhpo.errors import ConfigError, SweepError
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_with_two_logical_gpus(warm):
-    """One Ray for the file: two CPUs, and two GPUs by Ray's own counting, without hardware."""
+    """One Ray for this file: two CPUs and two logical GPUs, without hardware."""
     from ferhpo.driver import ray_cluster
 
     ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
@@ -27,7 +27,7 @@ CPU = "compute.gpus_per_trial=0"
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A sweep of five trials under TPE and ASHA, run once for the tests that look at it."""
+    """A sweep of five trials with TPE and ASHA, run once for the tests that read it."""
     from tests.conftest import TINY
 
     folder = tmp_path_factory.mktemp("sweep") / "mlruns"
@@ -98,8 +98,8 @@ def test_mlflow_holds_one_run_a_trial_with_its_curve_parameters_and_state(done, 
 
 def test_the_best_is_registered_and_answers_on_raw_images(done, client):
     name, version = done[0].registered
-    found = client.get_model_version(name, str(version))
-    assert found.tags["ferhpo.trial"] == str(done[0].best.number)
+    registered = client.get_model_version(name, str(version))
+    assert registered.tags["ferhpo.trial"] == str(done[0].best.number)
     promotion = ferhpo.promote("tiny", output_dir=str(done[1]))
     assert (promotion.name, promotion.alias, promotion.version) == (name, "champion", version)
     program = (
@@ -108,9 +108,9 @@ def test_the_best_is_registered_and_answers_on_raw_images(done, client):
         f"model = mlflow.pyfunc.load_model('models:/{name}@champion')\n"
         "for count in (1, 7):\n"
         "    images = np.random.default_rng(0).integers(0, 256, (count, 48, 48), dtype=np.uint8)\n"
-        "    answer = np.asarray(model.predict(images))\n"
-        "    assert answer.shape == (count, 7) and answer.dtype == np.float32, answer\n"
-        "    assert np.allclose(answer.sum(axis=1), 1, atol=1e-5)\n"
+        "    probabilities = np.asarray(model.predict(images))\n"
+        "    assert probabilities.shape == (count, 7) and probabilities.dtype == np.float32, probabilities\n"
+        "    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)\n"
         "assert 'ferhpo' not in sys.modules\n"
     )
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
@@ -121,8 +121,8 @@ def test_a_name_that_exists_offers_resume(done):
     with pytest.raises(SweepError) as caught:
         ferhpo.sweep("demo", ["name=tiny", f"output_dir={done[1]}", CPU])
     assert str(caught.value) == (
-        f"sweep tiny exists in {done[1]}; ferhpo sweep --resume tiny goes on with it, --new starts tiny-2, "
-        "name=... starts one by that name"
+        f"sweep tiny already exists in {done[1]}. Resume with: ferhpo sweep --resume tiny; "
+        "or start a new one with --new (tiny-2) or name=..."
     )
 
 
@@ -138,26 +138,26 @@ def test_resume_refuses_to_change_what_makes_trials_alike(done):
     with pytest.raises(ConfigError) as caught:
         ferhpo.sweep("tiny", [f"output_dir={done[1]}", "optim.lr=1"], resume=True)
     assert str(caught.value) == (
-        "--resume tiny: optim.lr cannot change in a resumed sweep, whose trials must be alike; "
-        "num_trials, keep_checkpoints, compute, tracking can"
+        "--resume tiny: optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
+        "num_trials, keep_checkpoints, compute, tracking"
     )
 
 
 @pytest.mark.parametrize(("share", "devices"), [(1, {"0", "1"}), (0.5, {"0", "1"})])
 def test_each_trial_sees_its_own_gpu(tiny, share, devices):
-    """Two logical GPUs: whole ones are apart; with half a GPU each, four slots would fit but two CPUs allow two."""
+    """Two logical GPUs: each trial has a whole one; with half a GPU each, two CPUs still allow two trials."""
     options = ["num_trials=4", f"compute.gpus_per_trial={share}", "scheduler=none", "trainer.max_epochs=1"]
     options += ["compute.cpus_per_trial=0.5", "compute.max_concurrent=4", "tracking=none"]
     result = ferhpo.sweep("demo", [*tiny, *options])
-    seen = [trial.extra["cuda_visible_devices"] for trial in result.sweep.trials()]
+    visible = [trial.extra["cuda_visible_devices"] for trial in result.sweep.trials()]
     assert result.counts == {"COMPLETE": 4}
-    assert set(seen) <= devices
+    assert set(visible) <= devices
     if share == 0.5:
-        assert len(seen) > len(set(seen)), "a GPU is shared"
+        assert len(visible) > len(set(visible)), "a GPU is shared"
 
 
 def test_outcomes_have_their_state_and_reason_and_the_sweep_goes_on(tiny):
-    """A network pooled to nothing, a loss that is not finite, a target that raises, and one that is well."""
+    """A network pooled to nothing, a loss that is not finite, and a network without faults."""
     space = "space={trainer: {label_smoothing: {choices: [0.0, 0.1]}}}"
     options = ["num_trials=4", "scheduler=none", "sampler=grid", "tracking=none", CPU, "trainer.max_epochs=1"]
     space = "space={model: {num_blocks: {choices: [2, 7]}}, optim: {lr: {choices: [0.001, 1.0e30]}}}"

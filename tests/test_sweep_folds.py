@@ -1,4 +1,4 @@
-"""Cross-validated sweeps and trainings as a user runs them: real processes, Ray and MLflow; and a driver that is killed."""
+"""Cross-validated sweeps and trainings as a user runs them (real processes, Ray, MLflow), and a driver that is killed."""
 
 import json
 import signal
@@ -41,9 +41,9 @@ def points(client, run, metric):
 
 
 def assert_whole(folder):
-    """Every fold of every trial once, the same in study, files and MLflow, and nothing left running."""
-    record = ferhpo.load_sweep("hurt", folder)
-    trials = record.trials()
+    """Check that study, files and MLflow have every fold of every trial once, and that no run is left running."""
+    sweep = ferhpo.load_sweep("hurt", folder)
+    trials = sweep.trials()
     assert [trial.number for trial in trials] == list(range(NUM_TRIALS))
     assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
     client, runs = runs_of(folder)
@@ -64,7 +64,7 @@ def assert_whole(folder):
             for metric in ("val_acc", "epoch_seconds"):
                 assert points(client, own, metric) == [(row["epoch"], row[metric]) for row in epochs]
             assert [file.path for file in client.list_artifacts(own.info.run_id, "checkpoint")]
-            kept = json.loads((fold_folder(record.trial_folder(trial.number), fold) / "fold.json").read_text())
+            kept = json.loads((fold_folder(sweep.trial_folder(trial.number), fold) / "fold.json").read_text())
             assert [row["epoch_seconds"] for row in kept["epochs"]] == [row["epoch_seconds"] for row in epochs]
             best.append(max(row["val_acc"] for row in epochs))
             assert trial.folds[fold]["val_acc"] == pytest.approx(sum(best) / len(best))
@@ -74,11 +74,11 @@ def test_a_killed_driver_is_resumed_by_folds(warm, tmp_path):
     folder, log = tmp_path / "mlruns", tmp_path / "log.txt"
 
     def in_a_later_fold(trials):
-        """A trial that goes on has a fold behind it, and an epoch of the next."""
+        """Return whether an unfinished trial has ended a fold, and an epoch of the next one."""
         for trial in trials:
             if trial.state == "RUNNING" and trial.folds and trial.decisions[-1] == "CONTINUE":
-                place = fold_folder(folder / "hurt" / "trials" / f"{trial.number:04d}", len(trial.folds))
-                if (place / "last.ckpt").exists() and not (place / "fold.json").exists():
+                own_folder = fold_folder(folder / "hurt" / "trials" / f"{trial.number:04d}", len(trial.folds))
+                if (own_folder / "last.ckpt").exists() and not (own_folder / "fold.json").exists():
                     return True
         return False
 
@@ -94,9 +94,9 @@ def test_a_killed_driver_is_resumed_by_folds(warm, tmp_path):
     histories = {
         path: torch.load(path, weights_only=True)["history"] for path in folder.glob("hurt/trials/*/fold*/last.ckpt")
     }
-    going = [path for path in histories if path.with_name("fold.json") not in ended]
+    interrupted = [path for path in histories if path.with_name("fold.json") not in ended]
     assert ended
-    assert going
+    assert interrupted
 
     resumed = warm.start("sweep", "--resume", "hurt", f"output_dir={folder}", log=log)
     assert resumed.wait(600) == 0, log.read_text()
@@ -104,7 +104,7 @@ def test_a_killed_driver_is_resumed_by_folds(warm, tmp_path):
     for path, written in ended.items():
         assert path.stat().st_mtime_ns == written, "an ended fold is not trained again"
     for path, history in histories.items():
-        # Timings included: a training that began anew would have others.
+        # Including timings: a training that restarted would have others.
         assert torch.load(path, weights_only=True)["history"][: len(history)] == history
     after = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials()}
     for trial in before:
@@ -131,16 +131,19 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
     assert described["scores"]["val_acc"] == trial.value
     data = instantiate(result.sweep.config["data"])
-    answers = load_subject(result.sweep, trial, data).answers
+    predictions = load_subject(result.sweep, trial, data).predictions
     kept = trial.fold_epochs[0][trial.best_epoch - 1]
-    assert answers.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
+    assert predictions.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"
     note = next(run.data.tags["mlflow.note.content"] for run in runs if run.info.run_name == "one")
-    assert f"val_acc {trial.value:.4f}, the mean of 2 folds (deviation {trial.std('val_acc'):.4f})" in note
+    assert f"val_acc {trial.value:.4f}, the mean of 2 folds (standard deviation {trial.std('val_acc'):.4f})" in note
     from ferhpo.cli import main
 
     assert main(["runs", "one", "--output-dir", str(tmp_path / "mlruns")]) == 0
     assert f"{trial.value:.4f} ±{trial.std('val_acc'):.4f}" in capsys.readouterr().out
     (board,) = (tmp_path / "mlruns/artifacts").glob("*/artifacts/leaderboard.csv")
     heading, row = board.read_text().splitlines()
-    assert heading.startswith("trial,state,value,val_acc_clean,std,folds,")
-    assert row.startswith(f"0,COMPLETE,{trial.value},{trial.clean_acc},{trial.std('val_acc')},2,")
+    assert heading.startswith("trial,state,value,val_acc_dedup,val_acc_std,val_loss,val_macro_f1,std,folds,")
+    row = dict(zip(heading.split(","), row.split(","), strict=True))
+    assert [row[key] for key in ("value", "val_acc_dedup", "std", "folds")] == [
+        str(value) for value in (trial.value, trial.dedup_acc, trial.std("val_acc"), 2)
+    ]

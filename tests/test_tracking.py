@@ -1,4 +1,4 @@
-"""Recording into a real SQLite store: what MLflow has afterwards, and that shipping twice changes nothing."""
+"""Recording to a real SQLite store: what MLflow has afterwards, and that repeated uploads change nothing."""
 
 import json
 import shutil
@@ -18,20 +18,22 @@ WAIT_SECONDS = 60
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
-    """A SQLite store with MLflow's tables, which take seconds to make."""
-    config = TrackingSettings(output_dir=tmp_path_factory.mktemp("store"))
-    connect(config)
-    return config.sqlite_path
+    """A SQLite store with MLflow's tables, whose creation takes seconds."""
+    settings = TrackingSettings(output_dir=tmp_path_factory.mktemp("store"))
+    connect(settings)
+    return settings.sqlite_path
 
 
 @pytest.fixture
-def config(tmp_path, empty_store):
+def settings(tmp_path, empty_store):
+    """Settings with an empty store in `tmp_path`."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return TrackingSettings(output_dir=tmp_path)
 
 
-def record_sweep(folder, config, trials=range(3)):
-    tracker = Tracker(folder, config)
+def record_sweep(folder, settings, trials=range(3)):
+    """Record trials of four epochs, each with another final state; the parent run stays open. Returns the tracker."""
+    tracker = Tracker(folder, settings)
     tracker.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.123456}, {"ferhpo.git_commit": "abc"}, "**started**")
     tracker.set_view("demo", "val_acc", "max", ["optim.lr"], ["val_loss"])
     for number in trials:
@@ -47,35 +49,36 @@ def record_sweep(folder, config, trials=range(3)):
     return tracker
 
 
-def everything(config):
-    """All that the store holds, for comparing, without what MLflow stamps itself."""
-    connection = sqlite3.connect(config.sqlite_path)
+def everything(settings):
+    """Return the content of the store for comparison, without the times at which MLflow changed it."""
+    connection = sqlite3.connect(settings.sqlite_path)
     tables = ["runs", "metrics", "latest_metrics", "params", "tags", "datasets", "inputs", "input_tags", "experiments"]
     tables += ["experiment_tags", "logged_models", "logged_model_tags"]
-    held = {}
+    content = {}
     for table in tables:
         cursor = connection.execute(f"SELECT * FROM {table}")
         names = [column[0] for column in cursor.description]
         keep = [i for i, name in enumerate(names) if name not in ("last_update_time", "last_updated_timestamp_ms")]
-        held[table] = sorted(repr([row[i] for i in keep]) for row in cursor)
+        content[table] = sorted(repr([row[i] for i in keep]) for row in cursor)
     connection.close()
-    return held
+    return content
 
 
-def runs_of(config, tracker=None):
-    client = connect(config)
-    experiment = client.get_experiment_by_name(config.experiment)
+def runs_of(settings):
+    """Return a client, and the runs of the experiment by name."""
+    client = connect(settings)
+    experiment = client.get_experiment_by_name(settings.experiment)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     return client, {run.info.run_name: run for run in runs}
 
 
-def test_importing_costs_no_mlflow():
+def test_importing_tracking_does_not_import_mlflow():
     code = "import sys, ferhpo.tracking, ferhpo.tracking.registry; print({'mlflow', 'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_a_sweep_as_a_person_finds_it(tmp_path, config):
-    tracker = record_sweep(tmp_path / "demo", config, range(6))
+def test_mlflow_has_the_whole_sweep(tmp_path, settings):
+    tracker = record_sweep(tmp_path / "demo", settings, range(6))
     (tmp_path / "demo" / "best.ckpt").write_bytes(b"weights")
     tracker.log_artifact(0, tmp_path / "demo" / "best.ckpt", "checkpoints")
     tracker.close_sweep("COMPLETE", "**done**")
@@ -84,7 +87,7 @@ def test_a_sweep_as_a_person_finds_it(tmp_path, config):
     assert tracker.flush(WAIT_SECONDS) == 0
     assert tracker.last_error is None
 
-    client, runs = runs_of(config)
+    client, runs = runs_of(settings)
     assert set(runs) == {"demo", *(f"demo-{i:03d}" for i in range(6))}
     parent = runs["demo"]
     assert parent.data.tags["mlflow.note.content"] == "**done**"
@@ -125,31 +128,31 @@ def test_a_sweep_as_a_person_finds_it(tmp_path, config):
     assert tracker.close(WAIT_SECONDS) == 0
 
 
-def record_folds(folder, config):
-    """A trial of two folds, the second recorded by another process, which also repeats the first."""
+def record_folds(folder, settings):
+    """Record a trial of two folds; the second fold by another tracker, which logs the first one again."""
     checkpoint = folder / "trials" / "0000" / "fold0" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"weights")
-    for done in (1, 2):
-        tracker = Tracker(folder, config)
+    for num_folds in (1, 2):
+        tracker = Tracker(folder, settings)
         tracker.open_sweep("demo", {}, {}, "")
         tracker.open_trial(0, {}, {})
-        for fold in range(done):
+        for fold in range(num_folds):
             epochs = [{"epoch": epoch, "val_acc": fold + epoch / 10, "epoch_seconds": 2.0} for epoch in (1, 2)]
             kept = checkpoint if fold == 0 else None
             tracker.log_epoch(0, fold + 1, {"val_acc": 0.5 + fold / 100})
             tracker.log_fold(0, fold, epochs, {"fold_val_acc": fold + 0.2, "best_epoch": 2}, kept)
-        if done == 2:
+        if num_folds == 2:
             tracker.close_trial(0, "COMPLETE")
             tracker.close_sweep("COMPLETE", "")
         tracker.close(0)
 
 
-def test_each_fold_has_a_run_under_its_trials_once(tmp_path, config):
+def test_each_fold_has_one_run_below_its_trials_run(tmp_path, settings):
     folder = tmp_path / "demo"
-    record_folds(folder, config)
-    assert sync(folder, config) == 10
-    client, runs = runs_of(config)
+    record_folds(folder, settings)
+    assert sync(folder, settings) == 10
+    client, runs = runs_of(settings)
     assert set(runs) == {"demo", "demo-000", "demo-000-fold0", "demo-000-fold1"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     trial = runs["demo-000"]
@@ -167,42 +170,43 @@ def test_each_fold_has_a_run_under_its_trials_once(tmp_path, config):
         assert run.data.metrics["fold_val_acc"] == fold + 0.2
         files = [file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")]
         assert files == (["checkpoint/best.ckpt"] if fold == 0 else [])
-    before = everything(config)
+    before = everything(settings)
     (folder / "spool.shipped.json").unlink()
-    assert sync(folder, config) == 10
-    assert everything(config) == before
+    assert sync(folder, settings) == 10
+    assert everything(settings) == before
 
 
-@pytest.mark.parametrize("lost", ["last note", "whole note"])
-def test_shipping_again_changes_nothing(tmp_path, config, lost):
+@pytest.mark.parametrize("lost", ["half", "all"])
+def test_uploading_again_changes_nothing(tmp_path, settings, lost):
+    """A process is killed after an upload, before it has saved the upload position; or the position is deleted."""
     folder = tmp_path / "demo"
-    tracker = record_sweep(folder, config)
+    tracker = record_sweep(folder, settings)
     tracker.close(0)
-    note = folder / "spool.shipped.json"
-    assert sync(folder, config) == 30
+    position_file = folder / "spool.shipped.json"
+    assert sync(folder, settings) == 30
     size = (folder / "spool.jsonl").stat().st_size
-    if lost == "last note":  # as if the process had died after the second half was shipped, before it was noted
-        half = json.loads(note.read_text())
+    if lost == "half":
+        position = json.loads(position_file.read_text())
         lines = (folder / "spool.jsonl").read_bytes().splitlines(keepends=True)[:16]
-        half["seq"], half["offset"] = 16, sum(map(len, lines))
-        half["runs"] = {run: half["runs"][run] for run in ("", "0", "1")}  # trial 2 was not known yet
-        assert 0 < half["offset"] < size
-        note.write_text(json.dumps(half))
+        position["seq"], position["offset"] = 16, sum(map(len, lines))
+        position["runs"] = {run: position["runs"][run] for run in ("", "0", "1")}  # trial 2 was not known yet
+        assert 0 < position["offset"] < size
+        position_file.write_text(json.dumps(position))
     else:
-        note.unlink()
-    before = everything(config)
+        position_file.unlink()
+    before = everything(settings)
     assert len(before["metrics"]) == 3 * 10
-    assert sync(folder, config) == (14 if lost == "last note" else 30)
-    assert everything(config) == before
-    assert sync(folder, config) == 0
+    assert sync(folder, settings) == (14 if lost == "half" else 30)
+    assert everything(settings) == before
+    assert sync(folder, settings) == 0
 
 
-def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
-    tracker = record_sweep(tmp_path / "demo", config, range(2))
+def test_a_resumed_sweep_continues_its_runs(tmp_path, settings):
+    tracker = record_sweep(tmp_path / "demo", settings, range(2))
     tracker.close_sweep("STOPPED", "interrupted")
     tracker.start()
     assert tracker.close(WAIT_SECONDS) == 0
-    again = Tracker(tmp_path / "demo", config)
+    again = Tracker(tmp_path / "demo", settings)
     again.open_sweep("demo", {"sampler": "tpe", "optim.lr": 0.5, "new": 1}, {}, "resumed")
     again.open_trial(1, {"optim.lr": 0.01123456}, {})
     again.log_epoch(1, 4, {"val_acc": 99.0})  # recorded before: ignored
@@ -210,7 +214,7 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     again.log_metrics(1, {"best_val_acc": 1.5, "num_parameters": 1234})
     again.start()
     assert again.flush(WAIT_SECONDS) == 0
-    client, runs = runs_of(config)
+    client, runs = runs_of(settings)
     assert len(runs) == 3
     assert runs["demo"].data.params == {"sampler": "tpe", "optim.lr": "0.1235", "new": "1"}
     assert runs["demo"].data.tags["ferhpo.changed.optim.lr"] == "0.5"
@@ -222,13 +226,13 @@ def test_a_resumed_sweep_goes_on_in_its_runs(tmp_path, config):
     again.close_sweep("COMPLETE", "done")
     assert again.close(WAIT_SECONDS) == 0
     assert not (tmp_path / "demo" / "rejected.jsonl").exists()
-    assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
+    assert {run.info.status for run in runs_of(settings)[1].values()} == {"FINISHED"}
 
 
-def test_a_resumed_sweep_has_one_model_a_trial(tmp_path, config):
+def test_a_resumed_sweep_has_one_model_for_each_trial(tmp_path, settings):
     """A resume exports the best network again; a second record would become a second version in the registry."""
     for _ in range(2):
-        tracker = Tracker(tmp_path / "demo", config)
+        tracker = Tracker(tmp_path / "demo", settings)
         tracker.open_sweep("demo", {}, {}, "")
         tracker.open_trial(0, {}, {})
         tracker.log_model(0, tmp_path / "demo" / "model")
@@ -237,38 +241,38 @@ def test_a_resumed_sweep_has_one_model_a_trial(tmp_path, config):
     assert [record["op"] for record in records].count("model") == 1
 
 
-def test_sync_ends_what_a_killed_driver_left_open_and_a_resume_opens_it_again(tmp_path, config):
+def test_sync_closes_runs_that_a_killed_driver_left_open_and_a_resume_reopens_them(tmp_path, settings):
     folder = tmp_path / "demo"
-    record_sweep(folder, config, range(1)).close(0)  # trial 0 ended, the sweep did not
-    killed = Tracker(folder, config)
+    record_sweep(folder, settings, range(1)).close(0)  # trial 0 is closed, the sweep is not
+    killed = Tracker(folder, settings)
     killed.open_trial(1, {}, {})
     killed.log_epoch(1, 1, {"val_acc": 0.1})
     killed.close(0)
-    assert sync(folder, config) == 15
-    _, runs = runs_of(config)
+    assert sync(folder, settings) == 15
+    _, runs = runs_of(settings)
     assert {name: run.info.status for name, run in runs.items()} == {
         "demo": "KILLED", "demo-000": "FINISHED", "demo-001": "KILLED",
     }  # fmt: skip
     assert runs["demo-001"].data.tags["ferhpo.reason"] == "its driver was killed; can be resumed"
     last = json.loads((folder / "spool.jsonl").read_text().splitlines()[-3])
-    assert runs["demo-001"].info.end_time == last["time_ms"], "when it was killed, not when it was shipped"
-    assert sync(folder, config) == 0
+    assert runs["demo-001"].info.end_time == last["time_ms"], "the time of the kill, not of the upload"
+    assert sync(folder, settings) == 0
 
-    resumed = Tracker(folder, config)
+    resumed = Tracker(folder, settings)
     assert resumed.was_closed(0)
-    assert not resumed.was_closed(1), "the study may know how it ended, and tells it"
+    assert not resumed.was_closed(1), "STOPPED is not final: the study may have another end of the trial"
     resumed.open_sweep("demo", {}, {}, "")
     resumed.open_trial(1, {}, {})
     resumed.close_trial(1, "COMPLETE", {"ferhpo.reason": ""})
     resumed.close_sweep("COMPLETE", "")
     resumed.close(0)
-    assert sync(folder, config) == 4
-    assert {run.info.status for run in runs_of(config)[1].values()} == {"FINISHED"}
+    assert sync(folder, settings) == 4
+    assert {run.info.status for run in runs_of(settings)[1].values()} == {"FINISHED"}
 
 
-def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
+def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, settings, caplog):
     folder = tmp_path / "demo"
-    tracker = Tracker(folder, config)
+    tracker = Tracker(folder, settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.open_trial(0, {"a": 1, "b": 2}, {})
     tracker.open_trial(0, {"a": 7, "c": 3}, {"tag": "kept"})  # a parameter never changes in MLflow
@@ -277,7 +281,7 @@ def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
     tracker.close_trial(0, "COMPLETE")
     tracker.start()
     assert tracker.close(WAIT_SECONDS) == 0
-    _, runs = runs_of(config)
+    _, runs = runs_of(settings)
     run = runs["demo-000"]
     assert run.data.params == {"a": "1", "b": "2", "c": "3"}
     assert run.data.metrics == {"val_acc": 0.5}
@@ -287,90 +291,90 @@ def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, config, caplog):
     assert [(r["seq"], r["kind"], r.get("key") or r.get("path")) for r in rejected] == [
         (5, "artifact", "gone.txt"), (3, "param", "a"), (4, "metric", "bad!name"),
     ]  # fmt: skip
-    assert "the file was gone before it was shipped" in caplog.text
+    assert "cannot upload gone.txt: the file was removed before it was uploaded" in caplog.text
 
-    (folder / "spool.shipped.json").unlink()  # again, and each thing is set aside once
-    sync(folder, config)
+    (folder / "spool.shipped.json").unlink()  # uploading again does not add lines to rejected.jsonl
+    sync(folder, settings)
     assert len((folder / "rejected.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_run_that_a_person_deleted_stops_nothing(tmp_path, config, caplog):
-    tracker = record_sweep(tmp_path / "demo", config, range(2))
+def test_a_run_that_the_user_deleted_does_not_stop_the_upload(tmp_path, settings, caplog):
+    tracker = record_sweep(tmp_path / "demo", settings, range(2))
     tracker.start()
     assert tracker.flush(WAIT_SECONDS) == 0
-    client, _ = runs_of(config)
+    client, _ = runs_of(settings)
     client.delete_run(tracker.run_id(0))
     tracker.log_metrics(0, {"late": 1.0})
     tracker.close_trial(0, "COMPLETE")
     tracker.log_metrics(1, {"late": 1.0})
     assert tracker.close(WAIT_SECONDS) == 0
-    _, runs = runs_of(config)
+    _, runs = runs_of(settings)
     assert runs["demo-001"].data.metrics["late"] == 1.0
     assert "demo-000" not in runs
     assert "2 values of a deleted run" in caplog.text
 
 
-def test_more_than_one_batch_holds(tmp_path, config):
-    tracker = Tracker(tmp_path / "demo", config)
+def test_more_values_than_mlflows_limits_are_split_into_batches(tmp_path, settings):
+    tracker = Tracker(tmp_path / "demo", settings)
     tracker.open_sweep("demo", {f"p{i:03d}": i for i in range(250)}, {f"t{i:03d}": str(i) for i in range(250)}, "")
     tracker.open_trial(0, {}, {})
     for epoch in range(400):
         tracker.log_epoch(0, epoch, {f"m{i}": float(epoch) for i in range(6)})
     tracker.start()
     assert tracker.close(WAIT_SECONDS) == 0
-    client, runs = runs_of(config)
+    client, runs = runs_of(settings)
     assert len(runs["demo"].data.params) == 250
     assert sum(key.startswith("t") for key in runs["demo"].data.tags) == 250
     assert len(client.get_metric_history(runs["demo-000"].info.run_id, "m3")) == 400
 
 
-def test_sync_is_refused_while_a_sweep_runs(tmp_path, config):
-    tracker = record_sweep(tmp_path / "demo", config, range(1))
-    with pytest.raises(TrackingError, match="a running sweep, or ferhpo sync, holds these records"):
-        sync(tmp_path / "demo", config)
+def test_sync_is_refused_while_a_sweep_runs(tmp_path, settings):
+    tracker = record_sweep(tmp_path / "demo", settings, range(1))
+    with pytest.raises(TrackingError, match="demo is in use by a running sweep or ferhpo sync, which uploads its"):
+        sync(tmp_path / "demo", settings)
     tracker.close(0)
 
 
-def test_sync_without_a_store_says_how_far_it_came(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9")
-    record_sweep(tmp_path / "demo", config, range(1)).close(0)
+def test_sync_without_a_store_says_how_many_records_were_uploaded(tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9")
+    record_sweep(tmp_path / "demo", settings, range(1)).close(0)
     with pytest.raises(
-        TrackingError, match=r"0 records shipped, 12 wait; http://127.0.0.1:9: connection refused; start"
+        TrackingError, match=r"0 of 12 records uploaded; http://127.0.0.1:9: connection refused; start the server, then"
     ):
-        sync(tmp_path / "demo", config)
+        sync(tmp_path / "demo", settings)
 
 
-def test_another_store_gets_the_whole_sweep(tmp_path, config, empty_store):
-    record_sweep(tmp_path / "demo", config).close(0)
-    sync(tmp_path / "demo", config)
+def test_another_store_gets_the_whole_sweep(tmp_path, settings, empty_store):
+    record_sweep(tmp_path / "demo", settings).close(0)
+    sync(tmp_path / "demo", settings)
     (tmp_path / "b").mkdir()
     shutil.copy(empty_store, tmp_path / "b" / "mlflow.db")
     other = TrackingSettings(output_dir=tmp_path / "b")
     assert sync(tmp_path / "demo", other) == 30
-    assert len(everything(other)["metrics"]) == len(everything(config)["metrics"]) == 30
+    assert len(everything(other)["metrics"]) == len(everything(settings)["metrics"]) == 30
 
 
-def test_another_database_at_the_same_address_is_no_place_to_go_on(tmp_path, config, empty_store):
+def test_another_database_at_the_same_address_is_refused(tmp_path, settings, empty_store):
     folder = tmp_path / "demo"
-    record_sweep(folder, config).close(0)
-    sync(folder, config)
-    shutil.copy(empty_store, config.sqlite_path)
-    tracker = Tracker(folder, config)
+    record_sweep(folder, settings).close(0)
+    sync(folder, settings)
+    shutil.copy(empty_store, settings.sqlite_path)
+    tracker = Tracker(folder, settings)
     tracker.log_metrics(0, {"late": 1.0})
     tracker.close(0)
     with pytest.raises(
-        TrackingError, match=r"does not have this sweep's parent run; start it with its old database, or"
+        TrackingError, match=r"does not have this sweep's parent run; start the server with its previous database, or"
     ):
-        sync(folder, config)
+        sync(folder, settings)
     assert not (folder / "rejected.jsonl").exists()
     (folder / "spool.shipped.json").unlink()
-    assert sync(folder, config) == 31
-    assert len(everything(config)["metrics"]) == 31
+    assert sync(folder, settings) == 31
+    assert len(everything(settings)["metrics"]) == 31
 
 
-def test_a_deleted_experiment_is_named(tmp_path, config):
-    client = connect(config)
+def test_a_deleted_experiment_is_an_error_with_its_name(tmp_path, settings):
+    client = connect(settings)
     client.delete_experiment(client.create_experiment("ferhpo"))
-    record_sweep(tmp_path / "demo", config, range(1)).close(0)
-    with pytest.raises(TrackingError, match=r"tracking\.experiment is ferhpo: that experiment was deleted; restore it"):
-        sync(tmp_path / "demo", config)
+    record_sweep(tmp_path / "demo", settings, range(1)).close(0)
+    with pytest.raises(TrackingError, match=r"tracking\.experiment is ferhpo; this experiment was deleted; restore it"):
+        sync(tmp_path / "demo", settings)

@@ -1,4 +1,4 @@
-"""An exported model: what its folder holds, and that it answers without ferhpo and with pickle forbidden."""
+"""Exported models: the files of their folder, and predictions in a process without ferhpo and without pickle."""
 
 import dataclasses
 import json
@@ -29,14 +29,13 @@ NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "stem_channels": 4, "num_blocks": 2, "block_channels": [4, 6],
               "dense_units": 8}  # fmt: skip
 RESNET_CONFIG = {"_target_": "ferhpo.models.resnet.ResNet", "num_stages": 2, "blocks_per_stage": 1, "width": 4}
-
-
 HOG_CONFIG = {**CNN_CONFIG, "hog": {"pixels_per_cell": 12}}
 TREE_CONFIG = {"_target_": "ferhpo.models.estimators.DecisionTree", "features": "pixels", "max_depth": 4}
 SVM_CONFIG = {"_target_": "ferhpo.models.estimators.LinearSVM", "features": "hog", "hog": {"orientations": 6}}
 
 
 def make_checkpoint(config, network_class, preprocess, seed=0):
+    """Return a network with random parameters, fitted if it is an estimator, and its checkpoint."""
     torch.manual_seed(seed)
     arguments = {key: value for key, value in config.items() if key != "_target_"}
     network = network_class(
@@ -51,9 +50,9 @@ def make_checkpoint(config, network_class, preprocess, seed=0):
     if isinstance(network, Estimator):
         network.fit(network.inputs_of(torch.randn(28, *shape), *features), np.arange(28) % 7, seed)
     else:
-        with torch.no_grad():  # batch statistics that are not their first values
+        with torch.no_grad():  # gives batch normalization other statistics than its initial ones
             network(torch.randn(28, *shape), *features)
-    held = {
+    checkpoint = {
         "format": 1,
         "network": network.state_dict(),
         "class_names": NAMES,
@@ -62,55 +61,59 @@ def make_checkpoint(config, network_class, preprocess, seed=0):
         "metrics": {"val_acc": 0.5},
         "confusion": torch.zeros(7, 7),
     }
-    return network.eval(), held
+    return network.eval(), checkpoint
 
 
 def expected(network, preprocess, images, hog=None):
-    """What training's own evaluation answers."""
+    """Return the probabilities that the evaluation of a training predicts."""
     num_images = len(images)
     split = np.full(num_images, TEST, np.uint8)
-    data = face_data(images, np.zeros(num_images, np.int64), split, NAMES, "made", "published")
+    data = face_data(images, np.zeros(num_images, np.int64), split, NAMES, "random", "published")
     if hog is not None:
         data = with_hog(data, hog)
     return evaluate(network, data, "test", preprocess).probabilities
 
 
-GREY = Preprocess(1, 48, 44, "dataset", (0.5,), (0.25,))
-COLOUR = Preprocess(3, 32, 32, "image", (), ())
+GRAY = Preprocess(1, 48, 44, "dataset", (0.5,), (0.25,))
+COLOR = Preprocess(3, 32, 32, "image", (), ())
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Two families as MLflow models, each with images and the answers of the network in this process."""
+    """Models of every kind as MLflow models, each with images and the predictions of the network in this process.
+
+    "evil" is a decision tree whose file contains a function that must not be loaded.
+    """
     from ferhpo.tracking.models import package
 
     folder = tmp_path_factory.mktemp("models")
     rng = np.random.default_rng(0)
     cases = {
-        "cnn": (CNN_CONFIG, CNN, GREY, (48, 48)),
-        "resnet": (RESNET_CONFIG, ResNet, COLOUR, (32, 32, 3)),
-        "hog": (HOG_CONFIG, CNN, GREY, (48, 48)),
-        "tree": (TREE_CONFIG, DecisionTree, GREY, (48, 48)),
-        "svm": (SVM_CONFIG, LinearSVM, COLOUR, (32, 32, 3)),
+        "cnn": (CNN_CONFIG, CNN, GRAY, (48, 48)),
+        "resnet": (RESNET_CONFIG, ResNet, COLOR, (32, 32, 3)),
+        "hog": (HOG_CONFIG, CNN, GRAY, (48, 48)),
+        "tree": (TREE_CONFIG, DecisionTree, GRAY, (48, 48)),
+        "svm": (SVM_CONFIG, LinearSVM, COLOR, (32, 32, 3)),
     }
     for name, (config, network_class, preprocess, shape) in cases.items():
-        network, held = make_checkpoint(config, network_class, preprocess)
-        export_model(held, config, folder / name, data_digest="d" * 64)
+        network, checkpoint = make_checkpoint(config, network_class, preprocess)
+        export_model(checkpoint, config, folder / name, data_digest="d" * 64)
         package(folder / name, folder / f"{name}-mlflow")
         images = rng.integers(0, 256, (7, *shape), dtype=np.uint8)
-        np.savez(folder / f"{name}.npz", images=images, answers=expected(network, preprocess, images, hog_of(config)))
+        predictions = expected(network, preprocess, images, hog_of(config))
+        np.savez(folder / f"{name}.npz", images=images, predictions=predictions)
     shutil.copytree(folder / "tree", folder / "evil")
     (folder / "evil" / "estimator.skops").write_bytes(skops.io.dumps(FunctionTransformer(func=os.system)))
     package(folder / "evil", folder / "evil-mlflow")
     return folder
 
 
-LOADS = """
+LOAD_AND_PREDICT = """
 import builtins, json, pickle, sys
 real_import = builtins.__import__
 def no_ferhpo(name, *args, **kwargs):
     if name.split(".")[0] == "ferhpo":
-        raise ImportError("ferhpo is not here")
+        raise ImportError("ferhpo is not installed")
     return real_import(name, *args, **kwargs)
 builtins.__import__ = no_ferhpo
 import mlflow.pyfunc
@@ -118,25 +121,25 @@ import numpy as np
 models = {name: mlflow.pyfunc.load_model(f"{name}-mlflow") for name in sys.argv[1:]}
 report = {}
 for name, model in models.items():
-    held = np.load(f"{name}.npz")
+    saved = np.load(f"{name}.npz")
     for n in (1, 7):
-        answers = model.predict(held["images"][:n])
-        assert answers.dtype == np.float32 and answers.shape == (n, 7), (answers.dtype, answers.shape)
-        report[f"{name}{n}"] = float(np.abs(answers - held["answers"][:n]).max())
+        predictions = model.predict(saved["images"][:n])
+        assert predictions.dtype == np.float32 and predictions.shape == (n, 7), (predictions.dtype, predictions.shape)
+        report[f"{name}{n}"] = float(np.abs(predictions - saved["predictions"][:n]).max())
     report[name] = [model.metadata.metadata["class_names"], model.metadata.signature.to_dict()]
     report[f"{name}-refusals"] = []
-    for wrong in (held["images"].astype(np.float32), held["images"][:, :20], list(range(3))):
+    for wrong in (saved["images"].astype(np.float32), saved["images"][:, :20], list(range(3))):
         try:
             model.predict(wrong)
         except Exception as error:
             report[f"{name}-refusals"].append(str(error))
     unwrapped = model.unwrap_python_model()
-    for wrong in (held["images"].astype(np.float32), held["images"][:, :20], [1, 2]):
+    for wrong in (saved["images"].astype(np.float32), saved["images"][:, :20], [1, 2]):
         try:
             unwrapped.predict(None, wrong)
         except ValueError as error:
             report[f"{name}-refusals"].append(str(error))
-    assert unwrapped.predict(None, held["images"][:0]).shape == (0, 7)
+    assert unwrapped.predict(None, saved["images"][:0]).shape == (0, 7)
 try:
     mlflow.pyfunc.load_model("evil-mlflow")
 except RuntimeError as error:
@@ -146,10 +149,10 @@ print(json.dumps(report))
 """
 
 
-def test_it_answers_in_a_process_without_ferhpo_and_without_pickle(exported):
+def test_models_predict_in_a_process_without_ferhpo_and_without_pickle(exported):
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, "cnn", "resnet", "hog", "tree", "svm"],
+        [sys.executable, "-c", LOAD_AND_PREDICT, "cnn", "resnet", "hog", "tree", "svm"],
         cwd=exported,
         env=environment,
         capture_output=True,
@@ -167,15 +170,15 @@ def test_it_answers_in_a_process_without_ferhpo_and_without_pickle(exported):
     assert json.loads(signature["outputs"])[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 7]}
     assert len(report["cnn-refusals"]) == 6
     assert report["cnn-refusals"][3:] == [
-        "the input is float32 of shape [7, 48, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "the input is float32 of shape [7, 48, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
         "from 0 to 255",
-        "the input is uint8 of shape [7, 20, 48]; this model takes uint8 images of shape [N, 48, 48], raw pixels "
+        "the input is uint8 of shape [7, 20, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
         "from 0 to 255",
-        "the input is list; this model takes a numpy array: uint8 images of shape [N, 48, 48]",
+        "the input is list; it must be a numpy array: uint8 images of shape [N, 48, 48]",
     ]
 
 
-def test_the_folder_holds_tensors_json_and_code_alone(exported):
+def test_the_folder_has_only_tensors_json_and_code(exported):
     files = {path.name for path in (exported / "cnn").iterdir()}
     assert files == {"network.safetensors", "model.json", "model.py"}
     description = json.loads((exported / "cnn" / "model.json").read_text())
@@ -202,31 +205,31 @@ def test_a_model_requires_what_its_code_imports(exported, name, own):
     assert {line.split("==")[0] for line in lines} == {"mlflow", "numpy", "safetensors", "torch"} | own
 
 
-def test_an_export_in_place_of_another_kind_leaves_nothing_of_it(tmp_path):
+def test_an_export_removes_the_files_of_another_kind_of_model(tmp_path):
     for config, kind in ((CNN_CONFIG, CNN), (TREE_CONFIG, DecisionTree)):
-        export_model(make_checkpoint(config, kind, GREY)[1], config, tmp_path, data_digest="")
+        export_model(make_checkpoint(config, kind, GRAY)[1], config, tmp_path, data_digest="")
     assert {path.name for path in tmp_path.iterdir()} == {"estimator.skops", "model.json", "model.py"}
 
 
-def test_a_checkpoint_file_exports_the_same(tmp_path, exported):
-    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
-    torch.save(held, tmp_path / "best.ckpt")
+def test_a_checkpoint_file_exports_the_same_model(tmp_path, exported):
+    _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
+    torch.save(checkpoint, tmp_path / "best.ckpt")
     export_model(tmp_path / "best.ckpt", CNN_CONFIG, tmp_path / "out", data_digest="d" * 64)
     for name in ("network.safetensors", "model.json", "model.py"):
         assert (tmp_path / "out" / name).read_bytes() == (exported / "cnn" / name).read_bytes()
 
 
-def test_a_network_from_elsewhere_is_refused(tmp_path):
-    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
+def test_a_network_outside_ferhpo_is_refused(tmp_path):
+    _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
     with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; only a network under"):
-        export_model(held, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
+        export_model(checkpoint, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
 
 
 def test_a_model_that_does_not_load_is_refused(tmp_path):
     from ferhpo.tracking.models import package
 
-    _, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
-    export_model(held, CNN_CONFIG, tmp_path / "m", data_digest="")
+    _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
+    export_model(checkpoint, CNN_CONFIG, tmp_path / "m", data_digest="")
     (tmp_path / "m" / "model.py").write_text("raise RuntimeError('broken')")
     with pytest.raises(ValueError, match="broken"):
         package(tmp_path / "m", tmp_path / "out")
@@ -244,7 +247,7 @@ def test_a_model_that_does_not_load_is_refused(tmp_path):
         ),
     ],
 )
-def test_bundle_refuses_what_would_not_run(tmp_path, monkeypatch, source, message):
+def test_bundle_refuses_code_that_would_not_run(tmp_path, monkeypatch, source, message):
     (tmp_path / "some_family.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=message):

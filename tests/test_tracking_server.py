@@ -1,4 +1,4 @@
-"""Recording over HTTP into a real MLflow server that stops and starts again meanwhile, and its UI in a browser."""
+"""Recording to a real MLflow server over HTTP, while it stops and restarts, and its UI in a browser."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_u
 from ferhpo.tracking.registry import download, promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.servers import Server, wait_until
-from tests.test_tracking_models import CNN, CNN_CONFIG, GREY, expected, make_checkpoint
+from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
 
 pytestmark = pytest.mark.full
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """One server for all tests here, for it takes long to start; each test has its own experiment."""
+    """One server for all tests of this module, because it starts slowly; each test has its own experiment."""
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
@@ -31,16 +31,17 @@ def server(tmp_path_factory):
 
 
 def record_epochs(tracker, numbers, epochs):
+    """Record epochs of trials, 100 a second."""
     for number in numbers:
         for epoch in epochs:
             tracker.log_epoch(number, epoch, {"val_acc": number + epoch / 100, "val_loss": 1.0 / (epoch + 1)})
             time.sleep(0.01)
 
 
-def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="outage")
-    assert check_store(config) is None
-    tracker = Tracker(tmp_path / "demo", config)
+def test_an_unreachable_server_causes_one_warning(server, tmp_path, caplog, capfd):
+    settings = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="outage")
+    assert check_store(settings) is None
+    tracker = Tracker(tmp_path / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.start()
     for number in range(4):
@@ -48,32 +49,32 @@ def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
     record_epochs(tracker, range(4), range(25))
     wait_until(lambda: tracker.run_id(3) is not None)
     record_epochs(tracker, range(4), range(25, 30))
-    server.stop()  # with records on their way
+    server.stop()  # while records are uploaded
 
     start = time.perf_counter()
     record_epochs(tracker, range(4), range(30, 60))
-    tracker.log_text(0, "written while the server was away", "note.txt")
+    tracker.log_text(0, "written while the server was down", "note.txt")
     for number in range(4):
         tracker.close_trial(number, "COMPLETE")
     tracker.open_trial(4, {"optim.lr": 0.2}, {})
-    assert time.perf_counter() - start < 3  # 120 epochs, of which 1.2 s are the pauses between them
+    assert time.perf_counter() - start < 3  # 120 epochs; the pauses between them take 1.2 s
     wait_until(lambda: tracker.last_error is not None)
     assert tracker.unshipped >= 125
     wait_until(lambda: tracker.last_error == "connection refused")
     assert tracker.flush(1) > 0
-    assert sum("records wait in" in message for message in caplog.messages) == 1
+    assert sum("records are kept in" in message for message in caplog.messages) == 1
 
     server.start()
     assert tracker.flush(60) == 0
     assert tracker.last_error is None
     wait_until(
-        lambda: sum("answers again" in message for message in caplog.messages) == 1
-    )  # said after the last record
+        lambda: sum("is available again" in message for message in caplog.messages) == 1
+    )  # logged after the last record
     tracker.close_trial(4, "STOPPED")
     tracker.close_sweep("COMPLETE", "done")
     assert tracker.close(60) == 0
 
-    client = connect(config)
+    client = connect(settings)
     experiment = client.get_experiment_by_name("outage")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert sorted(runs) == ["demo", *(f"demo-{i:03d}" for i in range(5))]
@@ -84,35 +85,35 @@ def test_a_server_that_is_away_costs_a_warning(server, tmp_path, caplog, capfd):
         assert runs[f"demo-{number:03d}"].info.status == "FINISHED"
     assert runs["demo-004"].info.status == "KILLED"
     fetched = client.download_artifacts(runs["demo-000"].info.run_id, "note.txt", str(tmp_path))
-    assert Path(fetched).read_text() == "written while the server was away"
+    assert Path(fetched).read_text() == "written while the server was down"
     assert not (tmp_path / "demo" / "rejected.jsonl").exists()
-    assert capfd.readouterr().out == ""  # nothing of MLflow's own into a progress display
+    assert capfd.readouterr().out == "", "MLflow must not print into a progress display"
 
 
-def test_a_model_goes_through_a_server_into_the_registry(server, tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="models")
-    tracker = Tracker(tmp_path / "demo", config)
+def test_a_model_is_logged_and_registered_through_a_server(server, tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="models")
+    tracker = Tracker(tmp_path / "demo", settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.open_trial(0, {}, {})
-    network, held = make_checkpoint(CNN_CONFIG, CNN, GREY)
-    tracker.log_model(0, export_model(held, CNN_CONFIG, tmp_path / "export", data_digest="d"))
+    network, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
+    tracker.log_model(0, export_model(checkpoint, CNN_CONFIG, tmp_path / "export", data_digest="d"))
     tracker.close_trial(0, "COMPLETE")
     tracker.start()
     assert tracker.flush(60) == 0
     model_id = tracker.model_id(0)
     tracker.close(5)
     (tmp_path / "demo" / "spool.shipped.json").unlink()
-    sync(tmp_path / "demo", config)
-    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
-    assert register(config, model_id, "faces", {"sweep": "demo"}, "text") == 1
-    promote(config, "faces", alias="champion")
-    assert [(v.number, v.aliases, v.model_id) for v in versions(config, "faces")] == [(1, ("champion",), model_id)]
+    sync(tmp_path / "demo", settings)
+    assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
+    promote(settings, "faces", alias="champion")
+    assert [(v.number, v.aliases, v.model_id) for v in versions(settings, "faces")] == [(1, ("champion",), model_id)]
     images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
-    model = mlflow.pyfunc.load_model(str(download(config, "faces", "champion", tmp_path / "fetched")))
-    np.testing.assert_allclose(model.predict(images), expected(network, GREY, images), atol=1e-6)
+    model = mlflow.pyfunc.load_model(str(download(settings, "faces", "champion", tmp_path / "fetched")))
+    np.testing.assert_allclose(model.predict(images), expected(network, GRAY, images), atol=1e-6)
 
 
-KILLED = """
+RECORDER = """
 import sys, time
 from pathlib import Path
 from ferhpo.tracking import Tracker, TrackingSettings
@@ -131,17 +132,17 @@ sys.exit(tracker.close(60))
 """
 
 
-def test_a_killed_recorder_doubles_and_loses_nothing(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path)
-    connect(config)  # the tables, so that each kill finds the recorder at work
-    note = tmp_path / "demo" / "spool.shipped.json"
-    for num_shipped in (20, 70, 130):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
-        wait_until(lambda least=num_shipped: note.exists() and json.loads(note.read_text())["seq"] >= least)
+def test_a_killed_recorder_duplicates_and_loses_nothing(tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path)
+    connect(settings)  # creates the tables, so that each kill interrupts an upload
+    position = tmp_path / "demo" / "spool.shipped.json"
+    for num_uploaded in (20, 70, 130):
+        process = subprocess.Popen([sys.executable, "-c", RECORDER, str(tmp_path)])
+        wait_until(lambda least=num_uploaded: position.exists() and json.loads(position.read_text())["seq"] >= least)
         process.kill()
         process.wait()
-    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == 0
-    client = connect(config)
+    assert subprocess.run([sys.executable, "-c", RECORDER, str(tmp_path)]).returncode == 0
+    client = connect(settings)
     runs = client.search_runs([client.get_experiment_by_name("ferhpo").experiment_id])
     assert sorted(run.info.run_name for run in runs) == ["demo", *(f"demo-{i:03d}" for i in range(6))]
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -158,7 +159,7 @@ BROWSER_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
-def test_the_view_shows_the_sweep_best_first(server, tmp_path):
+def test_the_view_shows_the_trials_best_first(server, tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api")
     tracker = Tracker(tmp_path / "demo", TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="view"))
     tracker.open_sweep("demo", {}, {}, "")

@@ -1,4 +1,4 @@
-"""The spool file: torn lines, full disks, two writers, and settings."""
+"""The spool: incomplete lines, full disks, two writers. Tracking settings, and the check of a store before a sweep."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferhpo.errors import ConfigError, StorageError, TrackingError
@@ -18,9 +18,9 @@ from ferhpo.tracking.spool import Shipped, Spool
 VALUES = st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.dictionaries(st.text(), st.text()))
 
 
-@settings(max_examples=60, deadline=None)
-@given(values=st.lists(VALUES, max_size=6), cut=st.floats(0, 1))
-def test_a_spool_cut_at_any_byte_reopens_to_a_prefix(tmp_path_factory, values, cut):
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(values=st.lists(VALUES, max_size=6), cut=st.floats(0, 1))
+def test_a_spool_truncated_at_any_byte_reopens_with_its_complete_records(tmp_path_factory, values, cut):
     folder = tmp_path_factory.mktemp("spool")
     spool = Spool(folder)
     for value in values:
@@ -41,7 +41,7 @@ def test_a_spool_cut_at_any_byte_reopens_to_a_prefix(tmp_path_factory, values, c
     reopened.close()
 
 
-def test_a_long_torn_line_is_cut(tmp_path):
+def test_a_long_incomplete_line_is_removed(tmp_path):
     spool = Spool(tmp_path)
     spool.append("text", {"text": "a" * 200_000})
     spool.append("text", {"text": "b" * 200_000})
@@ -53,12 +53,12 @@ def test_a_long_torn_line_is_cut(tmp_path):
     reopened.close()
 
 
-def test_a_full_disk_is_a_storage_error_and_leaves_no_torn_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_storage_error_and_leaves_no_incomplete_line(tmp_path, monkeypatch):
     spool = Spool(tmp_path)
     spool.append("op", {})
     before = spool.path.read_bytes()
     real_write = os.write
-    # A disk that takes half of a line is not to be had in a test; the system call is made to do it.
+    # A full disk that accepts half of a line is simulated in the system call.
     monkeypatch.setattr(os, "write", lambda fd, data: real_write(fd, data[: len(data) // 2]))
     with pytest.raises(StorageError, match=r"spool\.jsonl cannot be written \(disk full\); free some space and resume"):
         spool.append("op", {"value": "lost"})
@@ -70,24 +70,24 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_torn_line(tmp_path, monkey
 
 def test_a_second_writer_is_refused(tmp_path):
     spool = Spool(tmp_path)
-    with pytest.raises(TrackingError, match="a running sweep, or ferhpo sync, holds these records"):
+    with pytest.raises(TrackingError, match="is in use by a running sweep or ferhpo sync, which uploads its records"):
         Spool(tmp_path)
     spool.close()
     Spool(tmp_path).close()
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+def test_a_damaged_line_in_the_middle_is_an_error_with_its_offset(tmp_path):
     spool = Spool(tmp_path)
     for _ in range(3):
         spool.append("op", {})
     lines = spool.path.read_bytes().splitlines(keepends=True)
     spool.path.write_bytes(lines[0] + b"}{\n" + lines[2])
-    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is broken; delete that line"):
+    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is damaged; delete this line"):
         spool.read(0, 10)
     spool.close()
 
 
-def test_a_note_for_another_store_counts_as_none(tmp_path):
+def test_an_upload_position_for_another_store_is_ignored(tmp_path):
     Shipped(tmp_path / "spool.shipped.json", "sqlite:////a.db", "ferhpo", seq=5, offset=99, runs={"": "r"}).save()
     assert Shipped.load(tmp_path, "sqlite:////a.db", "ferhpo").seq == 5
     assert Shipped.load(tmp_path, "sqlite:////b.db", "ferhpo").seq == 0
@@ -96,10 +96,10 @@ def test_a_note_for_another_store_counts_as_none(tmp_path):
     assert Shipped.load(tmp_path, "sqlite:////a.db", "ferhpo").seq == 0
 
 
-def test_an_epoch_is_recorded_once_also_after_reopening(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path)
+def test_an_epoch_is_recorded_once_even_after_reopening(tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path)
     for epochs in (range(1, 4), range(2, 6)):
-        tracker = Tracker(tmp_path / "s", config)
+        tracker = Tracker(tmp_path / "s", settings)
         tracker.open_sweep("s", {}, {}, "")
         tracker.open_trial(0, {}, {})
         for epoch in epochs:
@@ -110,8 +110,8 @@ def test_an_epoch_is_recorded_once_also_after_reopening(tmp_path):
     assert len({r["sweep_id"] for r in records if r["op"] == "open_sweep"}) == 1
 
 
-def test_recording_an_epoch_takes_no_time(tmp_path):
-    """A driver may see 20 epochs a second and more; recording them must not be felt."""
+def test_recording_an_epoch_takes_less_than_two_milliseconds(tmp_path):
+    """A driver may get more than 20 epochs per second, and recording must not slow it down."""
     tracker = Tracker(tmp_path / "s", TrackingSettings(output_dir=tmp_path))
     tracker.open_sweep("s", {}, {}, "")
     tracker.open_trial(0, {}, {})
@@ -138,29 +138,29 @@ def test_uri_none_records_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("section", "message"),
     [
         (
             {"uri": "./mlruns"},
-            "tracking.uri is ./mlruns; MLflow refuses plain file stores since 3.13; use sqlite:///<abs",
+            "tracking.uri is ./mlruns; MLflow 3.13 and later refuse file stores; use sqlite:///<abs",
         ),
-        ({"uri": "file:///tmp/x"}, "tracking.uri is file:///tmp/x; MLflow refuses plain file stores"),
-        ({"uri": "sqlite://"}, "tracking.uri is sqlite://; a database in memory keeps nothing"),
+        ({"uri": "file:///tmp/x"}, "tracking.uri is file:///tmp/x; MLflow 3.13 and later refuse file stores"),
+        ({"uri": "sqlite://"}, "tracking.uri is sqlite://; a database in memory is lost at exit"),
         ({"uri": "ftp://a"}, "tracking.uri is ftp://a; its scheme must be one of http, https, sqlite"),
-        ({"uri": "http://"}, "tracking.uri is http://; it names no host; write http://127.0.0.1:5000"),
-        ({"models": "some"}, "tracking.models is some; choose one of all, best, none"),
-        ({"experiment": ""}, "tracking.experiment is ''; a name without / is needed, as ferhpo"),
-        ({"required": "yes"}, "tracking.required is 'yes'; write true or false"),
+        ({"uri": "http://"}, "tracking.uri is http://; it has no host; use e.g. http://127.0.0.1:5000"),
+        ({"models": "some"}, "tracking.models is some; it must be one of all, best, none"),
+        ({"experiment": ""}, "tracking.experiment is ''; it must be a name without /, e.g. ferhpo"),
+        ({"required": "yes"}, "tracking.required is 'yes'; it must be true or false"),
         ({"urii": "x"}, "tracking.urii matches no key; tracking has: experiment, models, registered_model_name, "),
     ],
 )
-def test_settings_name_every_fault(tmp_path, given, message):
+def test_invalid_settings_are_errors(tmp_path, section, message):
     with pytest.raises(ConfigError) as caught:
-        TrackingSettings.from_config(given, tmp_path)
+        TrackingSettings.from_config(section, tmp_path)
     assert str(caught.value).startswith(f"tracking: {message}")
 
 
-def test_faults_come_together(tmp_path):
+def test_all_faults_are_in_one_error(tmp_path):
     with pytest.raises(ConfigError, match=r"tracking: 2 faults\n  tracking.uri is .*\n  tracking.models is x"):
         TrackingSettings(output_dir=tmp_path, uri="mlruns", models="x")
 
@@ -206,35 +206,35 @@ def test_no_password_reaches_the_folder(tmp_path):
         assert "s3cret" not in path.read_text(), path
 
 
-def test_parameters_read_well():
+def test_parameters_are_short_text():
     assert [param_text(v) for v in (0.123456, 1e-7 / 3, 5, True, None, "a b", [1, 2])] == [
         "0.1235", "3.333e-08", "5", "true", "null", "a b", "[1, 2]",
     ]  # fmt: skip
 
 
-def test_a_store_that_is_not_there_is_named(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri="http://ann:s3cret@127.0.0.1:9")
+def test_an_unreachable_server_is_an_error_with_its_address(tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path, uri="http://ann:s3cret@127.0.0.1:9")
     with pytest.raises(TrackingError) as caught:
-        check_store(config)
+        check_store(settings)
     assert str(caught.value) == (
-        "tracking.uri is http://***@127.0.0.1:9: no answer within 5 s (connection refused); start the server, or set "
-        "tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+        "tracking.uri is http://***@127.0.0.1:9: no response within 5 s (connection refused); start the server, or set "
+        "tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
-    config = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9", required=False)
-    assert check_store(config) == "no answer within 5 s (connection refused)"
+    settings = TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9", required=False)
+    assert check_store(settings) == "no response within 5 s (connection refused)"
 
 
-def test_a_database_that_is_away_is_named_at_once(tmp_path):
-    config = TrackingSettings(output_dir=tmp_path, uri="postgresql+psycopg2://ann:s3cret@127.0.0.1:9/ml")
+def test_an_unreachable_database_is_an_error_within_seconds(tmp_path):
+    settings = TrackingSettings(output_dir=tmp_path, uri="postgresql+psycopg2://ann:s3cret@127.0.0.1:9/ml")
     start = time.perf_counter()
     with pytest.raises(
-        TrackingError, match=r"^tracking\.uri is postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:9/ml: no answer"
+        TrackingError, match=r"^tracking\.uri is postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:9/ml: no response"
     ):
-        check_store(config)
+        check_store(settings)
     assert time.perf_counter() - start < 10
 
 
-def test_a_store_without_its_driver_is_named(tmp_path):
+def test_a_missing_database_driver_is_an_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         uri = f"postgresql+nodriver://ann:s3cret@127.0.0.1:{listening.getsockname()[1]}/ml"
         with pytest.raises(
@@ -244,7 +244,7 @@ def test_a_store_without_its_driver_is_named(tmp_path):
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_sqlite_store_that_cannot_be_written_is_named(tmp_path):
+def test_a_sqlite_store_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is no database, but a text that is long enough to be looked at")
     with pytest.raises(
         TrackingError, match=r"the database cannot be written \(file is not a database\); correct tracking"
@@ -257,12 +257,12 @@ def test_a_sqlite_store_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_records_are_on_disk_before_the_store_has_them(tmp_path, monkeypatch):
-    """Else a loss of power leaves the store ahead of the file, and a resume records the epochs once more."""
+    """Otherwise a power failure could leave the store ahead of the file, and a resume would record epochs twice."""
     tracker = Tracker(tmp_path, TrackingSettings(output_dir=tmp_path))
     tracker.open_sweep("demo", {}, {}, "")
     order = []
     shipper = tracker._shipper
     monkeypatch.setattr(shipper.spool, "sync_to_disk", lambda: order.append("disk"))
-    shipper._writer = SimpleNamespace(write=lambda records, is_over: order.append("store") or True)
-    shipper.ship()
+    shipper._writer = SimpleNamespace(write=lambda records, stopped: order.append("store") or True)
+    shipper.upload()
     assert order == ["disk", "store"]

@@ -1,7 +1,7 @@
 """Hyperparameter sweeps with experiment tracking for facial emotion recognition.
 
-The verbs of the command line as functions: `from ferhpo import sweep, load_sweep`. Nothing heavy is imported before a
-verb is used.
+The verbs of the command line are functions here: `from ferhpo import sweep, load_sweep`. Importing the package is
+cheap: each function imports what it needs when it is first used.
 """
 
 from importlib import import_module

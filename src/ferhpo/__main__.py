@@ -1,4 +1,4 @@
-"""`python -m ferhpo`, where the command is not on the path."""
+"""Run the command line as `python -m ferhpo`."""
 
 from ferhpo.cli import command
 

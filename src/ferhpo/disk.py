@@ -1,4 +1,4 @@
-"""Write files atomically, check that a disk can be written, lock a file."""
+"""Write files atomically, check that a disk is writable, and lock files."""
 
 import fcntl
 import json
@@ -12,10 +12,11 @@ from typing import Any
 from ferhpo.errors import StorageError
 
 START_BYTES = 1_000_000  # sweep.json, the journal, and the tables of an empty MLflow store
+_HOLD_SECONDS = 1.0  # a process that only checks whether a folder is locked releases the lock at once
 
 
 def check_disk(folder: Path) -> None:
-    """Raise StorageError where the disk has no place for a sweep in `folder`; leaves nothing behind."""
+    """Raise StorageError if a sweep cannot be stored in `folder`. Nothing is left on the disk."""
     place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     try:
         with tempfile.TemporaryFile(dir=place) as file:
@@ -25,13 +26,14 @@ def check_disk(folder: Path) -> None:
 
 
 def disk_refused(folder: Path, error: OSError) -> StorageError:
+    """Return the StorageError for a folder that cannot be written."""
     return StorageError(
-        f"{folder} cannot be written ({error.strerror}); free space there, or set output_dir to a folder that can be"
+        f"{folder} cannot be written ({error.strerror}); free space on the disk, or set output_dir to a writable folder"
     )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write by rename, so that no reader sees half a file."""
+    """Write a JSON file atomically: readers see the old content or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(json.dumps(content, indent=1))
@@ -41,11 +43,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
-_HOLD_SECONDS = 1.0  # somebody who only asks whether a folder is held lets go at once
-
-
 def flock_soon(descriptor: int) -> None:
-    """Lock a file for this process alone. BlockingIOError where another one holds it for longer than _HOLD_SECONDS."""
+    """Lock an open file exclusively. Raises BlockingIOError if another process keeps it locked for a second."""
     deadline = time.monotonic() + _HOLD_SECONDS
     while True:
         try:

@@ -1,16 +1,16 @@
-"""The exceptions of ferhpo. A user's mistake ends in one of these, printed without a traceback.
+"""The exceptions of ferhpo. The command line prints them without a traceback.
 
 FerhpoError
-├── ConfigError      a configuration that cannot run; holds every fault found            exit 2
-├── DataError        a data set that cannot be read; holds every fault found             exit 2
-├── SweepError       a sweep's name, folder, lock or record stands in the way            exit 2
-├── TrackingError    the MLflow store or registry cannot be reached, or refuses          exit 2
-│   └── StillRunning a sweep that runs holds its records, and ships them itself
-├── StorageError     a disk that is full or cannot be written                            exit 2
-├── FailuresError    the first trials of a sweep all failed for one reason               exit 3
-└── TrialError       how a trial ends without a result
+├── ConfigError      an invalid configuration; lists every fault                          exit 2
+├── DataError        a data set that cannot be read; lists every fault                    exit 2
+├── SweepError       a sweep's name, folder, lock or files prevent the operation          exit 2
+├── TrackingError    the MLflow store or registry is unreachable or rejects a request     exit 2
+│   └── StillRunning the sweep is running and uploads its records itself
+├── StorageError     a disk that is full or not writable                                  exit 2
+├── FailuresError    the first trials of a sweep all failed for the same reason           exit 3
+└── TrialError       a trial that ends without a result
     ├── Infeasible   out of memory, or a network that cannot be built; never retried
-    └── Diverged     a loss that is not finite
+    └── Diverged     the loss is not finite
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough me
 
 
 class FerhpoError(Exception):
-    """Base of every error that ferhpo raises on purpose."""
+    """Base class of the errors that ferhpo raises on purpose."""
 
     exit_status = 2
 
 
 class _FaultsError(FerhpoError):
-    """Several faults found in one place, told together."""
+    """One or more faults, reported together."""
 
     def __init__(self, where: str, faults: Sequence[str]) -> None:
         self.where = where
@@ -41,55 +41,55 @@ class _FaultsError(FerhpoError):
 
 
 class ConfigError(_FaultsError):
-    """A configuration that cannot run. `faults` holds one sentence for each: key, value, rule, remedy."""
+    """An invalid configuration. Each of `faults` is a sentence: key, value, rule, remedy."""
 
 
 class DataError(_FaultsError):
-    """A data set that cannot be read. `where` is like "data.path is /data/fer2013.csv"."""
+    """A data set that cannot be read. `where` names it, e.g. "data.path is /data/fer2013.csv"."""
 
 
 class SweepError(FerhpoError):
-    """A sweep's name, folder, lock or record stands in the way."""
+    """A sweep's name, folder, lock or files prevent the operation."""
 
 
 class TrackingError(FerhpoError):
-    """The MLflow store or registry cannot be reached, or refuses."""
+    """The MLflow store or registry is unreachable or rejects a request."""
 
 
-class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` tells as good news
-    """A sweep that runs holds its records, and ships them itself."""
+class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` reports as a success
+    """The sweep is running and uploads its records itself."""
 
 
 class StorageError(FerhpoError):
-    """A disk that is full or cannot be written."""
+    """A disk that is full or not writable."""
 
 
 class FailuresError(FerhpoError):
-    """The first trials of a sweep all failed for one reason, and the others would."""
+    """The first trials of a sweep all failed for the same reason, so the others would fail too."""
 
     exit_status = 3
 
 
 class TrialError(FerhpoError):
-    """How a trial ends without a result."""
+    """A trial that ends without a result."""
 
 
-class Infeasible(TrialError):  # noqa: N818 - an outcome's name
-    """Out of memory, or a network that cannot be built. The same sample would end the same way."""
+class Infeasible(TrialError):  # noqa: N818 - the name of a trial state
+    """Out of memory, or a network that cannot be built. The same sample would end in the same way again."""
 
 
-class Diverged(TrialError):  # noqa: N818 - an outcome's name
-    """A loss that is not finite."""
+class Diverged(TrialError):  # noqa: N818 - the name of a trial state
+    """The loss is not finite."""
 
 
 def first_line(text: object) -> str:
-    """The first line of a reason or an exception; of an exception without words its type."""
+    """Return the first line of a reason or an exception; for an exception without a message, its type."""
     words = str(text).strip() or (type(text).__name__ if isinstance(text, BaseException) else "no reason was recorded")
     return words.splitlines()[0]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that a device or the host had no memory left."""
+    """Return whether an exception means that a device or the host ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)

@@ -1,11 +1,11 @@
-"""Format numbers, durations, sizes and lists for people."""
+"""Format numbers, durations, sizes and lists for display."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def number(value: object) -> str:
-    """A value as a table shows it: four significant digits for a float."""
+    """Format a value for a table cell; a float has four significant digits."""
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value).lower()
     if isinstance(value, float):
@@ -14,7 +14,7 @@ def number(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the largest two units: 45 s, 3 min 20 s, 2 h 5 min."""
+    """Format seconds in their two largest units: 45 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes in the unit that fits."""
+    """Format bytes in the largest decimal unit that fits: 512 B, 3.4 MB, 12 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if num_bytes >= 10 or unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -34,7 +34,7 @@ def size(num_bytes: float) -> str:
 
 
 def short(count: float) -> str:
-    """A count in thousands, millions or billions."""
+    """Format a count with three significant digits in thousands (k), millions (M) or billions (G)."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
             return f"{count / limit:.3g}{unit}"
@@ -42,7 +42,7 @@ def short(count: float) -> str:
 
 
 def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(heading, paths) of each sampled hyperparameter, the entries of a repeated one in one column."""
+    """Return (heading, paths) of each sampled hyperparameter; the entries of a repeated draw share a column."""
     columns: dict[str, list[str]] = {}
     for sample in samples:
         for path in sample:
@@ -54,10 +54,10 @@ def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, lis
 
 
 def join(words: Sequence[str]) -> str:
-    """Words as a sentence lists them: a, b and c."""
+    """Join words as a sentence lists them: a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def plural(count: int, noun: str) -> str:
-    """A count with its noun: 1 trial, 1,200 trials."""
+    """Format a count with its noun: 1 trial, 1,200 trials."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -60,7 +60,7 @@ def test_named_folders_without_splits(faces: Path) -> None:
     assert data.split_name == "random"
     assert data.class_names == EMOTIONS[:7]
     assert np.bincount(data.labels).tolist() == [4] * 7
-    with pytest.raises(DataError, match="needs folders train and val or test, and it has classes only"):
+    with pytest.raises(DataError, match="needs folders train and val or test, which it does not have"):
         affectnet.load(faces / "train", split="published")
 
 
@@ -107,8 +107,8 @@ def test_unknown_folders(faces: Path) -> None:
     with pytest.raises(DataError) as caught:
         affectnet.load(faces)
     assert str(caught.value) == (
-        f"data.path is {faces}: 8 is the name of no emotion; known are angry, disgust, fear, happy, sad, surprise, "
-        "neutral, contempt; data=image_folder reads other classes; 1 more folder is broken (bored)"
+        f"data.path is {faces}: the folder 8 is not an emotion (angry, disgust, fear, happy, sad, surprise, neutral, "
+        "contempt); use data=image_folder for other classes; 1 more folder is broken (bored)"
     )
 
 

@@ -42,7 +42,7 @@ def change(row: str, emotion: str | None = None, pixels: str | None = None, usag
 def test_one_short_row(rows: list[str], write_csv: WriteCsv) -> None:
     rows[11] = change(rows[11], pixels=" ".join(["1"] * 2303))
     path = write_csv(rows)
-    assert message(fer2013.load, path) == of_path(path, "row 12 has 2,303 pixels, and an image is 48x48")
+    assert message(fer2013.load, path) == of_path(path, "row 12 has 2,303 pixels; it must have 48x48")
 
 
 def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> None:
@@ -57,12 +57,12 @@ def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> N
     path = write_csv(rows)
     assert message(fer2013.load, path) == of_path(
         path,
-        "row 2 has 2,291 pixels, and an image is 48x48; 8 more rows are broken (3, 4, 5, 6, 7, ...)",
-        "row 10 has the pixel 256, and pixels are 0 to 255; 1 more row is broken (13)",
-        "row 11 has the pixel 'x9', and pixels are whole numbers",
-        "row 12 has the emotion '7', and labels are 0 to 6; if this file counts from 1, set data.label_offset=1; "
-        "1 more row is broken (13)",
-        "row 12 has the Usage 'Trainig', and Usage is Training, PublicTest or PrivateTest",
+        "row 2 has 2,291 pixels; it must have 48x48; 8 more rows are broken (3, 4, 5, 6, 7, ...)",
+        "row 10 has the pixel 256; it must be from 0 to 255; 1 more row is broken (13)",
+        "row 11 has the pixel 'x9'; it must be an integer",
+        "row 12 has the emotion '7'; it must be from 0 to 6; if the labels of this file start at 1, set "
+        "data.label_offset=1; 1 more row is broken (13)",
+        "row 12 has the Usage 'Trainig'; it must be Training, PublicTest or PrivateTest",
         "row 14 has 1 of 3 columns",
     )
 
@@ -75,9 +75,7 @@ def test_no_odd_number_passes_as_a_pixel(pixel: str, rows: list[str], write_csv:
 
 def test_csv_without_usage(rows: list[str], write_csv: WriteCsv) -> None:
     path = write_csv([row.rpartition(",")[0] for row in rows])
-    expected = of_path(
-        path, "it has no column Usage, and data.split=published needs it; data.split=random works without"
-    )
+    expected = of_path(path, "data.split=published needs a column Usage, which it does not have; set data.split=random")
     assert message(fer2013.load, path) == expected
     fer2013.load(path, split="random")  # now it is in the cache
     assert message(fer2013.load, path) == expected
@@ -87,9 +85,9 @@ def test_csv_without_its_columns(rows: list[str], write_csv: WriteCsv) -> None:
     path = write_csv(["emotions,pixel,Use", *rows[1:]])
     assert message(fer2013.load, path) == of_path(
         path,
-        "it has no column emotion (it has: emotions, pixel, Use); did you mean emotions to be it?",
-        "it has no column pixels (it has: emotions, pixel, Use); did you mean pixel to be it?",
-        "it has no column Usage, and data.split=published needs it; data.split=random works without",
+        "it has no column emotion (it has: emotions, pixel, Use); rename emotions to emotion",
+        "it has no column pixels (it has: emotions, pixel, Use); rename pixel to pixels",
+        "data.split=published needs a column Usage, which it does not have; set data.split=random",
     )
     path = write_csv(["a;b", "1;2"])
     assert message(fer2013.load, path, split="random") == of_path(
@@ -101,15 +99,15 @@ def test_csv_without_its_columns(rows: list[str], write_csv: WriteCsv) -> None:
 
 def test_empty_files(write_csv: WriteCsv) -> None:
     path = write_csv(["emotion,pixels,Usage"])
-    assert message(fer2013.load, path) == of_path(path, "it has a header and no rows; get the file again")
+    assert message(fer2013.load, path) == of_path(path, "it has a header but no rows; download the file again")
     path.write_bytes(b"")
-    assert message(fer2013.load, path) == of_path(path, "the file is empty; get it again")
+    assert message(fer2013.load, path) == of_path(path, "the file is empty; download it again")
 
 
 def test_no_csv_at_all(tmp_path: Path) -> None:
     (tmp_path / "face.png").write_bytes(png(GREY))
     assert message(fer2013.load, tmp_path / "face.png") == of_path(
-        tmp_path / "face.png", "it is neither a CSV in plain text, nor a folder, nor a zip; unpack or convert it"
+        tmp_path / "face.png", "it must be a plain-text CSV, a folder or a zip; unpack or convert it"
     )
 
 
@@ -117,7 +115,7 @@ def test_too_many_rows(rows: list[str], write_csv: WriteCsv, monkeypatch: pytest
     monkeypatch.setattr(fer2013_csv, "MAX_ROWS", 20)
     path = write_csv(rows)
     assert message(fer2013.load, path) == of_path(
-        path, "it has more than 20 rows, and FER2013 has 35,887; get it again"
+        path, "it has more than 20 rows; FER2013 has 35,887; download it again"
     )
 
 
@@ -133,9 +131,7 @@ def test_missing_file(rows: list[str], write_csv: WriteCsv, tmp_path: Path) -> N
     path = tmp_path / "fer213.csv"
     assert message(fer2013.load, path) == of_path(path, "there is no such file; did you mean fer2013.csv?")
     path = tmp_path / "zzz"
-    assert message(fer2013.load, path) == of_path(
-        path, f"there is no such file; nothing in {tmp_path} has a name like it"
-    )
+    assert message(fer2013.load, path) == of_path(path, f"there is no such file; no similar name in {tmp_path}")
     path = tmp_path / "no" / "fer2013.csv"
     assert message(fer2013.load, path) == of_path(path, f"there is no such file, and no folder {tmp_path / 'no'}")
 
@@ -157,16 +153,15 @@ def test_every_fault_of_folders_at_once(folders: Path) -> None:
     (folders / "test" / "happy").rmdir()
     assert message(fer2013.load, folders) == of_path(
         folders,
-        "bored is no emotion of FER2013; FER2013 has angry, disgust, fear, happy, sad, surprise, neutral; "
-        "data=image_folder reads other classes",
-        "there is no folder test/happy; get the data again",
-        "train/disgust holds no image; fill it, or take its class out of every split",
-        "train/angry/Training_00.png cannot be decoded (image file is truncated); remove it or get it again",
+        "the folder bored is not an emotion of FER2013 (angry, disgust, fear, happy, sad, surprise, neutral); "
+        "use data=image_folder for other classes",
+        "the folder test/happy is missing; download the data again",
+        "train/disgust has no images; add some, or remove the class from every split",
+        "train/angry/Training_00.png cannot be decoded (image file is truncated); remove it or download it again",
         "train/angry/notes.txt is not an image; remove it; 1 more file is broken (test/sad/notes.txt)",
         "train/fear/Training_97.png has pixels of more than 8 bits; convert it to 8 bits",
-        "train/fear/Training_98.png is 40x48, and images here are 48x48; "
-        "data=image_folder with data.image_size resizes",
-        "train/fear/Training_99.png is empty; remove it or get it again",
+        "train/fear/Training_98.png is 40x48; it must be 48x48; resize with data=image_folder and data.image_size",
+        "train/fear/Training_99.png is empty; remove it or download it again",
     )
 
 
@@ -174,12 +169,12 @@ def test_folders_of_another_form(folders: Path) -> None:
     path = folders / "train"
     assert message(fer2013.load, path) == of_path(
         path,
-        "it holds neither fer2013.csv or icml_face_data.csv nor folders of the known form; "
-        "FER2013 in folders has train/<emotion> and test/<emotion>; data=image_folder reads other forms",
+        "it has neither fer2013.csv or icml_face_data.csv nor folders train/<emotion> and test/<emotion>; "
+        "use data=image_folder for other layouts",
     )
     assert message(image_folder.load, folders / "train" / "sad") == of_path(
         folders / "train" / "sad",
-        "it holds no folders of classes; put the images of each class into a folder of its name",
+        "it has no folders of classes; put the images of each class into a folder named after it",
     )
 
 
@@ -188,7 +183,7 @@ def test_file_names_without_their_split(folders: Path) -> None:
         file.rename(file.with_name(f"im{index}.png"))
     assert message(fer2013.load, folders) == of_path(
         folders,
-        "14 file names of test/ begin neither with PublicTest_ nor with PrivateTest_; set data.split=folder or random",
+        "14 file names under test/ start with neither PublicTest_ nor PrivateTest_; set data.split=folder or random",
     )
     assert fer2013.load(folders, split="folder").split_name == "folder"
 
@@ -197,7 +192,7 @@ def test_unreadable_zip(tmp_path: Path, rows: list[str]) -> None:
     path = tmp_path / "fer2013.zip"
     path.write_bytes(b"PK\x03\x04 cut off in the middle")
     assert message(fer2013.load, path) == of_path(
-        path, "it is not a readable zip (File is not a zip file); get the file again"
+        path, "it is not a readable zip (File is not a zip file); download the file again"
     )
     with zipfile.ZipFile(path, "w") as out:
         out.writestr("top/fer2013.csv", "\n".join(rows))
@@ -206,7 +201,7 @@ def test_unreadable_zip(tmp_path: Path, rows: list[str]) -> None:
     path.write_bytes(data)
     assert message(fer2013.load, path) == of_path(
         path,
-        "top/fer2013.csv cannot be unpacked (Bad CRC-32 for file 'top/fer2013.csv'); get the zip again",
+        "top/fer2013.csv cannot be unpacked (Bad CRC-32 for file 'top/fer2013.csv'); download the zip again",
     )
 
 
@@ -216,7 +211,7 @@ def test_zip_that_climbs_out(evil: str, folders: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "a") as out:
         out.writestr(evil, png(GREY))
     before = sorted(tmp_path.rglob("*"))
-    expected = of_path(path, f"the zip holds {evil}, a path outside its own folder; nothing was read")
+    expected = of_path(path, f"the zip has {evil}, a path outside its own folder; nothing was read")
     assert message(fer2013.load, path) == expected
     assert message(image_folder.load, path) == expected
     assert sorted(tmp_path.rglob("*")) == before
@@ -230,14 +225,15 @@ def test_broken_image_in_a_zip(folders: Path, tmp_path: Path) -> None:
     assert message(fer2013.load, path) == of_path(
         path,
         "train/sad/Training_20.png cannot be unpacked (Bad CRC-32 for file 'train/sad/Training_20.png'); "
-        "get the zip again",
+        "download the zip again",
     )
 
 
 def test_image_that_would_fill_the_memory(folders: Path) -> None:
     Image.new("1", (8000, 8000)).save(folders / "train" / "sad" / "Training_bomb.png")
     assert message(fer2013.load, folders) == of_path(
-        folders, "train/sad/Training_bomb.png is 8000x8000; no face needs more than 40,000,000 pixels"
+        folders,
+        "train/sad/Training_bomb.png is 8000x8000; it must have at most 40,000,000 pixels; remove it or make it smaller",
     )
 
 
@@ -248,14 +244,14 @@ def test_image_folder_faults(folders: Path) -> None:
     assert message(image_folder.load, folders, image_size=None) == of_path(
         folders,
         "test/bored is a class that train does not have; add it there or remove it",
-        "train/sad/wide.png is 48x20, and images here are 48x48; set data.image_size",
+        "train/sad/wide.png is 48x20; it must be 48x48; set data.image_size",
     )
 
 
 def test_image_folder_without_splits(folders: Path) -> None:
     assert message(image_folder.load, folders / "train", split="published") == of_path(
         folders / "train",
-        "data.split=published needs folders train and val or test, and it has classes only; set data.split=random",
+        "data.split=published needs folders train and val or test, which it does not have; set data.split=random",
     )
 
 
@@ -266,7 +262,7 @@ def test_two_data_sets_in_one_folder(folders: Path) -> None:
         out.writestr("b/train/sad/x.png", png(GREY))
     path = folders.parent / "both.zip"
     assert message(fer2013.load, path) == of_path(
-        path, "it holds two data sets, in a and b; set data.path to one of them"
+        path, "it has two data sets, in a and b; set data.path to one of them"
     )
 
 
@@ -274,27 +270,26 @@ def test_ferplus_faults(rows: list[str], write_csv: WriteCsv, folders: Path, tmp
     path = write_csv(rows)
     assert message(fer2013.load, path, labels="ferplus_majority") == of_path(
         path,
-        "data.labels=ferplus_majority needs ferplus.csv or fer2013new.csv beside it, "
-        f"and neither is in {tmp_path}; set data.ferplus_path",
+        "data.labels=ferplus_majority needs ferplus.csv or fer2013new.csv, "
+        f"not found in {tmp_path}; set data.ferplus_path",
     )
     assert message(fer2013.load, folders, labels="ferplus_shares") == of_path(
         folders,
-        "data.labels=ferplus_shares needs the rows of the CSV, because FER+ votes come one row a row; "
+        "data.labels=ferplus_shares needs the CSV, since row i of the FER+ votes belongs to row i of the CSV; "
         "set data.path to fer2013.csv, or data.labels=fer",
     )
     header = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
     votes = write_csv([header, *["1,0,0,0,0,0,0,0,0,0"] * 30], "ferplus.csv")
     assert message(fer2013.load, path, labels="ferplus_majority") == (
-        f"data.ferplus_path is {votes}: it has 30 rows, and fer2013.csv has 35; they must be rows of the same images"
+        f"data.ferplus_path is {votes}: it has 30 rows; it must have the 35 rows of fer2013.csv, in the same order"
     )
     write_csv([header, "1,0,0", *["1,0,0,0,0,0,0,0,0,0"] * 33, "1,-1,0,0,0,0,0,0,0,0"], "ferplus.csv")
     assert message(fer2013.load, path, labels="ferplus_majority") == (
-        f"data.ferplus_path is {votes}: row 2 is '1,0,0', and a row of FER+ has 10 counts of votes; "
-        "1 more row is broken (36)"
+        f"data.ferplus_path is {votes}: row 2 is '1,0,0'; it must have 10 counts of votes; 1 more row is broken (36)"
     )
     write_csv([header.replace("neutral", "calm").replace("NF", "none")], "ferplus.csv")
     assert message(fer2013.load, path, labels="ferplus_majority") == (
-        f"data.ferplus_path is {votes}: it has no column neutral or NF; FER+ votes need {header.replace(',', ', ')}"
+        f"data.ferplus_path is {votes}: it has no column neutral or NF; it must have {header.replace(',', ', ')}"
     )
 
 
@@ -319,11 +314,11 @@ def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) ->
         if os.getuid() == 0:
             os.seteuid(65534)
         load = fer2013.load if path.suffix == ".csv" else image_folder.load
-        told = message(load, path if path.suffix == ".csv" else root)
+        fault = message(load, path if path.suffix == ".csv" else root)
         os.seteuid(os.getuid())
         path.chmod(mode)
-        assert str(path) in told
-        assert re.search(r"may not be read|cannot be read|cannot be looked up|permission", told), told
+        assert str(path) in fault
+        assert re.search(r"is not readable|cannot be read|cannot be accessed|permission", fault), fault
 
 
 def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
@@ -345,34 +340,34 @@ def test_every_wrong_key_at_once(tmp_path: Path) -> None:
     keys = {"split": "publishd", "labels": "ferplus", "val_fraction": 0.0, "folds": 1, "train_subset": 0}
     assert message(fer2013.load, tmp_path, label_offset=2, image_size=0, **keys) == (
         "data=fer2013: 7 faults\n"
-        "  data.split is publishd, and it is published, folder or random; did you mean published?\n"
-        "  data.val_fraction is 0.0, and it is a share above 0 and below 1; 0.1 is usual\n"
-        "  data.folds is 1, and folds are 2 or more; set null for none\n"
-        "  data.train_subset is 0, and it is 1 or more; set null for all images\n"
-        "  data.labels is ferplus, and it is fer, ferplus_majority or ferplus_shares; did you mean ferplus_shares?\n"
-        "  data.label_offset is 2, and labels begin at 0 or 1\n"
-        "  data.image_size is 0, and it is 1 or more; set null to leave 48"
+        "  data.split is publishd; it must be published, folder or random; did you mean published?\n"
+        "  data.val_fraction is 0.0; it must be above 0 and below 1, e.g. 0.1\n"
+        "  data.folds is 1; it must be at least 2, or null for no folds\n"
+        "  data.train_subset is 0; it must be at least 1, or null for all images\n"
+        "  data.labels is ferplus; it must be fer, ferplus_majority or ferplus_shares; did you mean ferplus_shares?\n"
+        "  data.label_offset is 2; it must be 0 or 1, the label of angry in the CSV\n"
+        "  data.image_size is 0; it must be at least 1, or null for 48"
     )
     assert message(image_folder.load, tmp_path, val_fraction=0.5, test_fraction=0.5, channels=2, folds=3, fold=3) == (
         "data=image_folder: 3 faults\n"
-        "  data.val_fraction is 0.5 and data.test_fraction is 0.5, which leaves nothing to train on; "
-        "their sum must be below 1\n"
-        "  data.fold is 3, and data.folds=3 counts from 0 to 2\n"
-        "  data.channels is 2, and it is 1 (grey) or 3 (colour)"
+        "  data.val_fraction is 0.5 and data.test_fraction is 0.5; "
+        "their sum must be below 1, or no image is left to train on\n"
+        "  data.fold is 3; with data.folds=3 it must be at most 2\n"
+        "  data.channels is 2; it must be 1 (gray) or 3 (color)"
     )
     assert message(synthetic.load, num_train=0, image_size=8, label_noise=1.0, difficulty=-1, imbalance=0.5) == (
         "data=synthetic: 5 faults\n"
-        "  data.num_train is 0, and it is 1 or more\n"
-        "  data.image_size is 8, and a face needs 24 pixels or more\n"
-        "  data.difficulty is -1, and it is 0 or more; 1 is the standard\n"
-        "  data.label_noise is 1.0, and it is a share from 0 and below 1; 0.08 is the standard\n"
-        "  data.imbalance is 0.5, and it is 1 or more; 1 draws all classes alike"
+        "  data.num_train is 0; it must be at least 1\n"
+        "  data.image_size is 8; it must be at least 24 pixels\n"
+        "  data.difficulty is -1; it must be at least 0, e.g. 1\n"
+        "  data.label_noise is 1.0; it must be at least 0 and below 1, e.g. 0.08\n"
+        "  data.imbalance is 0.5; it must be at least 1, which draws all classes equally often"
     )
 
 
 def test_subset_larger_than_the_split(rows: list[str], write_csv: WriteCsv) -> None:
     assert message(fer2013.load, write_csv(rows), train_subset=40) == (
-        "data=fer2013: data.train_subset is 40, and the train split has 21 images; set at most 21, or null for all"
+        "data=fer2013: data.train_subset is 40; it must be at most 21, the number of training images, or null for all"
     )
 
 

@@ -99,7 +99,7 @@ def test_file_that_changes_while_it_is_read(
     with pytest.raises(DataError) as caught:
         fer2013.load(path)
     assert str(caught.value) == (
-        f"data.path is {path}: it changed while it was read; start again when nothing writes to it"
+        f"data.path is {path}: it changed while it was read; retry when no other process writes to it"
     )
     assert entries(own_cache) == []
 
@@ -170,7 +170,7 @@ def test_cache_that_cannot_be_written(
         data = fer2013.load(path, cache_dir=tmp_path / "file")
     assert len(data.images) == 35
     assert caplog.messages == [
-        f"data.cache_dir is {tmp_path / 'file'}: cannot write it (File exists); going on without"
+        f"data.cache_dir is {tmp_path / 'file'}: cannot write to it (File exists); continuing without a cache"
     ]
 
 
@@ -183,7 +183,7 @@ def test_full_disk_leaves_nothing_behind(own_cache: Path, caplog: pytest.LogCapt
     cache._write_whole(own_cache / "entry.arrays", write)
     assert list(own_cache.iterdir()) == []
     assert caplog.messages == [
-        f"data.cache_dir is {own_cache}: cannot write it (No space left on device); going on without"
+        f"data.cache_dir is {own_cache}: cannot write to it (No space left on device); continuing without a cache"
     ]
 
 

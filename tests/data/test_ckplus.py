@@ -141,8 +141,9 @@ def test_faces_by_landmarks(original: Path) -> None:
     (original / "Landmarks" / "S010_001_00000008_landmarks.txt").write_text("1 2 x")
     assert message(original) == (
         "data.path is HERE: 2 faults\n"
-        "  cohn-kanade-images/S005/001/S005_001_00000001.png has no landmarks; get them again, or set data.crop=centre\n"
-        "  Landmarks/S010_001_00000008_landmarks.txt does not hold pairs of numbers; get it again, or set "
+        "  cohn-kanade-images/S005/001/S005_001_00000001.png has no landmarks; download them again, or set "
+        "data.crop=centre\n"
+        "  Landmarks/S010_001_00000008_landmarks.txt does not consist of pairs of numbers; download it again, or set "
         "data.crop=centre"
     )
 
@@ -156,16 +157,16 @@ def test_every_fault_of_the_original(original: Path) -> None:
         (original / "cohn-kanade-images" / "S014" / "001" / f"S014_001_{frame:08}.png").unlink()
     assert message(original) == (
         "data.path is HERE: 3 faults\n"
-        "  Emotion/S005/001/S005_001_00000008_emotion.txt holds '8.0', and an emotion file holds one number from 0 to 7; "
-        "get it again; 1 more file is broken (Emotion/S010/001/S010_001_00000008_emotion.txt)\n"
-        "  Emotion/S099_001_00000012_emotion.txt labels S099_001, of which there is no image; get the images\n"
-        "  S014_001 has 3 frames, and data.peak_frames=3 and data.neutral_frames=1 need more; set fewer"
+        "  the content of Emotion/S005/001/S005_001_00000008_emotion.txt is '8.0'; it must be one number from 0 to 7; "
+        "download it again; 1 more file is broken (Emotion/S010/001/S010_001_00000008_emotion.txt)\n"
+        "  Emotion/S099_001_00000012_emotion.txt labels S099_001, which has no images; download the images\n"
+        "  S014_001 has 3 frames, fewer than data.peak_frames=3 and data.neutral_frames=1 together; set fewer"
     )
     for file in emotion.rglob("*.txt"):
         file.unlink()
     assert message(original) == (
-        "data.path is HERE: it holds no emotion file as S005_001_00000011_emotion.txt; unpack CK+'s Emotion labels "
-        "beside cohn-kanade-images"
+        "data.path is HERE: it has no emotion file, e.g. S005_001_00000011_emotion.txt; unpack the Emotion labels of "
+        "CK+ beside cohn-kanade-images"
     )
 
 
@@ -174,10 +175,10 @@ def test_every_fault_of_folders(folders: Path) -> None:
     (folders / "happy" / "S001_009_00000001.png").write_text("no image")
     assert message(folders) == (
         "data.path is HERE: 3 faults\n"
-        "  bored is the name of no emotion; known are angry, disgust, fear, happy, sad, surprise, neutral, contempt; "
-        "data=image_folder reads other classes\n"
-        "  fear/face.png does not tell subject, sequence and frame, as S010_004_00000017.png does; data=image_folder "
-        "reads other names\n"
+        "  the folder bored is not an emotion (angry, disgust, fear, happy, sad, surprise, neutral, contempt); "
+        "use data=image_folder for other classes\n"
+        "  fear/face.png is not named by subject, sequence and frame, e.g. S010_004_00000017.png; use data=image_folder "
+        "for other names\n"
         "  happy/S001_009_00000001.png is not an image; remove it"
     )
 
@@ -186,13 +187,13 @@ def test_every_wrong_key(folders: Path) -> None:
     keys = {"split": "published", "peak_frames": 0, "neutral_frames": -1, "crop": "face", "channels": 2}
     assert message(folders, labels={"contmpt": "drop"}, image_size=0, **keys) == (
         "data=ckplus: 7 faults\n"
-        "  data.split is published, and it is random\n"
+        "  data.split is published; it must be random\n"
         "  data.labels.contmpt matches no class; did you mean contempt?\n"
-        "  data.channels is 2, and it is 1 (grey) or 3 (colour)\n"
-        "  data.image_size is 0, and it is 1 or more; set null to leave images as they are\n"
-        "  data.peak_frames is 0, and it is 1 or more; 3 is usual\n"
-        "  data.neutral_frames is -1, and it is 0 or more; 1 is usual\n"
-        "  data.crop is face, and it is landmarks or centre, or null for what is there"
+        "  data.channels is 2; it must be 1 (gray) or 3 (color)\n"
+        "  data.image_size is 0; it must be at least 1, or null to keep the size of the images\n"
+        "  data.peak_frames is 0; it must be at least 1, e.g. 3\n"
+        "  data.neutral_frames is -1; it must be at least 0, e.g. 1\n"
+        "  data.crop is face; it must be landmarks or centre, or null for landmarks if they exist"
     )
 
 

@@ -90,12 +90,12 @@ def test_damaged_entry_is_computed_again(data: FaceData, computed: list[int], ow
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"orientations": 0}, "hog.orientations is 0; it must be a whole number of 1 or more"),
-        ({"pixels_per_cell": True}, "hog.pixels_per_cell is True; it must be a whole number of 1 or more"),
+        ({"orientations": 0}, "hog.orientations is 0; it must be an integer of at least 1"),
+        ({"pixels_per_cell": True}, "hog.pixels_per_cell is True; it must be an integer of at least 1"),
         ({"cells": 2}, "hog.cells matches no key; hog has: orientations, pixels_per_cell, cells_per_block"),
         (
             True,
-            "hog is True; it must be null, or a mapping that may have orientations, pixels_per_cell, cells_per_block",
+            "hog is True; it must be null or a mapping with any of orientations, pixels_per_cell, cells_per_block",
         ),
     ],
     ids=str,
@@ -110,6 +110,6 @@ def test_image_without_room_for_a_block_is_named() -> None:
     with pytest.raises(ValueError) as caught:
         Hog(pixels_per_cell=16).num_features(24)
     assert str(caught.value) == (
-        "hog.pixels_per_cell is 16 and hog.cells_per_block 2: a block has 32x32 pixels, and an image 24x24; make one "
-        "of them smaller"
+        "hog.pixels_per_cell is 16 and hog.cells_per_block is 2; a block of 32x32 pixels must fit in an image of "
+        "24x24; set a smaller one"
     )

@@ -110,7 +110,7 @@ def test_links_that_form_a_ring_end(tmp_path: Path) -> None:
     path = make(tmp_path / "set", {"train/glad": 3, "train/sad": 3, "val/glad": 1, "val/sad": 1})
     (path / "train" / "glad" / "ring").symlink_to(path, target_is_directory=True)
     (path / "train" / "glad" / "dead.png").symlink_to(path / "nowhere.png")
-    with pytest.raises(DataError, match="it holds two data sets"):
+    with pytest.raises(DataError, match="it has two data sets"):
         image_folder.load(path)
     (path / "train" / "glad" / "ring").unlink()
     assert counts(image_folder.load(path).split) == [6, 2, 0, 0]

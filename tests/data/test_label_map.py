@@ -51,13 +51,13 @@ def test_every_fault() -> None:
     assert label_faults(labels, EMOTIONS, CLASS_NAMES) == [
         "data.labels.contemt matches no class; did you mean contempt?",
         "data.labels.angry and data.labels.anger mean the same class; keep one",
-        "data.labels.fear is dropp, and it is drop, angry, disgust, fear, happy, sad, surprise or neutral; "
+        "data.labels.fear is dropp; it must be drop, angry, disgust, fear, happy, sad, surprise or neutral; "
         "did you mean drop?",
-        "data.labels.sad is None, and it is drop or the name of a class",
-        "data.labels.zzz matches no class; there are angry, disgust, fear, happy, sad, surprise, neutral, contempt",
+        "data.labels.sad is None; it must be drop or the name of a class",
+        "data.labels.zzz matches no class; there are: angry, disgust, fear, happy, sad, surprise, neutral, contempt",
     ]
     assert label_faults("fer", EMOTIONS, None) == [
-        "data.labels is fer, and it says what becomes of a class, as data.labels={contempt: drop}"
+        "data.labels is fer; it must be a mapping from classes, e.g. data.labels={contempt: drop}"
     ]
 
 

@@ -155,8 +155,8 @@ def test_classes_without_a_place(csv: Path, tmp_path: Path) -> None:
     readers = {"more": partial(image_folder.load, root)}
     main = partial(fer2013.load, csv)
     assert message(main, readers) == (
-        "data=merged: data.merge.more has the class bored, and data.main has angry, disgust, fear, happy, sad, surprise, "
-        "neutral; set data.merge.more.labels={bored: drop}"
+        "data=merged: data.merge.more has the class bored, which data.main does not have (it has: angry, disgust, fear, "
+        "happy, sad, surprise, neutral); set data.merge.more.labels={bored: drop}"
     )
     data = merged.load(main, {"more": partial(image_folder.load, root, labels={"bored": "neutral"})})
     assert np.bincount(data.labels[35:], minlength=7).tolist() == [9, 0, 0, 9, 0, 0, 9]
@@ -172,13 +172,13 @@ def test_every_fault_of_every_source(csv: Path, ck48: Path, tmp_path: Path) -> N
     emotions = "drop, angry, disgust, fear, happy, sad, surprise, neutral or contempt"
     assert message(partial(fer2013.load, path=tmp_path / "no.csv", split="random"), readers) == (
         "data=merged: 4 faults\n"
-        f"  data.main.path is {tmp_path / 'no.csv'}: there is no such file; nothing in {tmp_path} has a name like it\n"
-        f"  data.merge.ckplus.labels.contempt is dorp, and it is {emotions}; did you mean drop?\n"
-        "  data.merge.ckplus.crop is x, and it is landmarks or centre, or null for what is there\n"
-        f"  data.merge.sfew.path is {path}: there is no such file; nothing in {tmp_path} has a name like it"
+        f"  data.main.path is {tmp_path / 'no.csv'}: there is no such file; no similar name in {tmp_path}\n"
+        f"  data.merge.ckplus.labels.contempt is dorp; it must be {emotions}; did you mean drop?\n"
+        "  data.merge.ckplus.crop is x; it must be landmarks or centre, or null for landmarks if they exist\n"
+        f"  data.merge.sfew.path is {path}: there is no such file; no similar name in {tmp_path}"
     )
     assert message(partial(fer2013.load, csv), {"sfew": partial(sfew.load, ck48)}) == (
-        f"data.merge.sfew.path is {ck48}: data.merge.sfew.split=published needs folders Train and Val; "
+        f"data.merge.sfew.path is {ck48}: data.merge.sfew.split=published needs the folders Train and Val; "
         "set data.merge.sfew.split=random"
     )
 
@@ -187,14 +187,16 @@ def test_wrong_keys(csv: Path) -> None:
     main = partial(fer2013.load, csv)
     assert message(main, {"ckplus": partial(ckplus.load, path=None)}, take="some", folds=1) == (
         "data=merged: 3 faults\n"
-        "  data.folds is 1, and folds are 2 or more; set null for none\n"
-        "  data.take is some, and it is all or train\n"
-        "  data.merge names no source to merge; set data.merge.ckplus.path, or use the main source alone"
+        "  data.folds is 1; it must be at least 2, or null for no folds\n"
+        "  data.take is some; it must be all or train\n"
+        "  data.merge has no source to merge; set data.merge.ckplus.path, or use the main data set alone"
     )
     assert message(main, {"ckplus": {"path": "x"}}) == (
-        "data=merged: data.merge.ckplus is {'path': 'x'}, and it is a data set with its _target_"
+        "data=merged: data.merge.ckplus is {'path': 'x'}; it must be a data set with its _target_"
     )
-    assert message(main, None).startswith("data=merged: 2 faults\n  data.merge is None, and it holds data sets by name")
+    assert message(main, None).startswith(
+        "data=merged: 2 faults\n  data.merge is None; it must be a mapping from names to data sets"
+    )
 
 
 @pytest.mark.full

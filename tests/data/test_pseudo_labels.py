@@ -77,13 +77,13 @@ def test_every_fault(tmp_path: Path) -> None:
     ]
     assert message(tmp_path, "\n".join(rows)) == (
         "data.clean is HERE/pseudo.csv: 6 faults\n"
-        "  row 2 names a file that ends in '1.png', as several images do; name its folders too\n"
-        "  row 3 names 'train/anger/3.png', which the data set does not have; take the row out, or name the file as it "
-        "stands there; 1 more row is broken (8)\n"
-        "  row 4 has the label 'happy', and train/anger/2.png is of the class angry; is it the CSV of this data set?\n"
-        "  row 5 has the pseudo-label 'hapy', and no class is called so; the image's is happy\n"
+        "  row 2 names '1.png', which several images match; add the folders of the file\n"
+        "  row 3 names 'train/anger/3.png', which the data set does not have; remove the row, or use the path in the "
+        "data set; 1 more row is broken (8)\n"
+        "  row 4 has the label 'happy', but train/anger/2.png has angry; use the CSV of this data set\n"
+        "  row 5 has the pseudo-label 'hapy', which is not a class; the label of the image is happy\n"
         "  row 6 has 2 of 3 columns\n"
-        "  row 7 names train/anger/2.png again, after row 4; keep one"
+        "  row 7 repeats train/anger/2.png of row 4; keep one"
     )
 
 
@@ -97,9 +97,9 @@ def test_columns(tmp_path: Path) -> None:
     rule = "its first line must name file, label and pseudo_label"
     start = "data.clean is HERE/pseudo.csv: it has no column"
     assert message(tmp_path, "file,label\nx,y\n") == f"{start} pseudo_label (it has: file, label); {rule}"
-    assert message(tmp_path, "a;b\n") == f"{start} file and none pseudo_label (it has: a;b); {rule}"
-    assert message(tmp_path, "") == f"{start} file and none pseudo_label (it has: nothing); {rule}"
-    assert message(tmp_path, "file,pseudo_label\n").endswith("it has a header and no rows; get the file again")
+    assert message(tmp_path, "a;b\n") == f"{start} file and no column pseudo_label (it has: a;b); {rule}"
+    assert message(tmp_path, "") == f"{start} file and no column pseudo_label (it has: nothing); {rule}"
+    assert message(tmp_path, "file,pseudo_label\n").endswith("it has a header but no rows; download the file again")
 
 
 def test_inside_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,5 +122,5 @@ def test_inside_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert agrees.tolist() == [True, False, False, False], "a path is looked up from the current folder first"
     with pytest.raises(DataError, match="there is no such file"):
         agreement(tmp_path / "no.csv", root, NAMES, LABELS, emotion_of)
-    with pytest.raises(DataError, match="it is a folder, and a CSV is needed"):
+    with pytest.raises(DataError, match="it is a folder; it must be a CSV"):
         agreement(tmp_path / "here", root, NAMES, LABELS, emotion_of)

@@ -58,12 +58,14 @@ def test_faults(faces: Path) -> None:
     with pytest.raises(DataError) as caught:
         sfew.load(faces / "Train")
     assert str(caught.value) == (
-        f"data.path is {faces / 'Train'}: data.split=published needs folders Train and Val; set data.split=random"
+        f"data.path is {faces / 'Train'}: data.split=published needs the folders Train and Val; set data.split=random"
     )
     everything = dict.fromkeys(("disgust", "fear", "happy", "sad", "surprise", "neutral"), "angry")
     with pytest.raises(ConfigError) as leaves_one:
         sfew.load(faces, labels=everything)
-    assert str(leaves_one.value) == "data=sfew: data.labels leaves one class, angry; a classifier needs two"
+    assert (
+        str(leaves_one.value) == "data=sfew: data.labels leaves only one class, angry; a classifier needs at least two"
+    )
 
 
 @pytest.mark.full

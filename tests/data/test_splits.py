@@ -1,12 +1,16 @@
 """Properties of splits: every image in one, identical images never apart, the same for the same seed, right shares."""
 
+import inspect
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ferhpo.data import affectnet, ckplus, fer2013, image_folder, sfew
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, Part, face_data
-from ferhpo.data.splits import identical_groups, with_fold
+from ferhpo.data.splits import SplitKeys, SplitOptions, identical_groups, with_fold
 from ferhpo.data.splits.assign import balanced_class_weights, keep_subset
 from ferhpo.data.splits.draw import k_fold, random_split
 from ferhpo.data.splits.groups import image_groups
@@ -153,7 +157,7 @@ def test_more_folds_than_groups() -> None:
     with pytest.raises(ConfigError) as caught:
         _ = [with_fold(data, 5, fold, 0) for fold in range(5)]
     assert str(caught.value) == (
-        "data: data.folds is 5, and the 2 groups of images to train and validate on do not fill so many; set fewer"
+        "data: data.folds is 5; the train and val images form 2 groups, too few for so many folds; set fewer"
     )
 
 
@@ -198,3 +202,18 @@ def test_balanced_class_weights_against_scikit_learn() -> None:
         sklearn_weights.compute_class_weight("balanced", classes=np.arange(5), y=labels),
         rtol=1e-6,
     )
+
+
+def test_keys_are_the_fields_of_the_options() -> None:
+    names = [field.name for field in fields(SplitOptions)]
+    assert list(SplitKeys.__annotations__) == names
+    for reader in (affectnet, ckplus, fer2013, image_folder, sfew):
+        assert list(inspect.signature(reader.load).parameters)[-len(names) :] == names
+        with pytest.raises(TypeError, match="fold_"):
+            reader.load("faces", fold_=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("keys", [{}, {"split": None}])
+def test_default_split(keys: SplitKeys) -> None:
+    assert SplitOptions.of({**keys, "folds": 3}, "published") == SplitOptions("published", folds=3)
+    assert SplitOptions.of({"split": "random"}, "published").split == "random"

@@ -1,58 +1,59 @@
-"""What has to hold of a sweep that is over, whatever befell it: the study and the MLflow store tell the same, once."""
+"""Check a finished sweep after faults: the study and the MLflow store agree, and have everything exactly once."""
 
 import json
 from collections import Counter
 
 import ferhpo
-from ferhpo.storage.sweep import tracking_settings
 from ferhpo.tracking import num_unshipped
 from ferhpo.tracking.store import connect
 
 COUNTED = ("lost", "doubled", "left_running", "points_missing", "points_doubled")
-ONCE = ("num_parameters", "macs", "best_val_acc", "best_epoch", "num_folds")  # metrics that a trial's run has once
+ONCE = ("num_parameters", "macs", "best_val_acc", "best_epoch", "num_folds")  # metrics with one point in a trial's run
 
 
-def ship_what_is_left(folder):
-    """`ferhpo sync`, where records wait; says whether they did."""
-    record = ferhpo.load_sweep("round", folder)
-    settings = tracking_settings(record.config)
-    is_left = num_unshipped(record.folder, settings) > 0
-    if is_left:
+def upload_the_rest(folder):
+    """Run `ferhpo sync` if records are not in MLflow yet; return whether there were any."""
+    sweep = ferhpo.load_sweep("round", folder)
+    settings = sweep.tracking
+    has_rest = num_unshipped(sweep.folder, settings) > 0
+    if has_rest:
         ferhpo.sync("round", str(folder))
-    assert num_unshipped(record.folder, settings) == 0
-    return is_left
+    assert num_unshipped(sweep.folder, settings) == 0
+    return has_rest
 
 
 def check(played, seen, folder):
-    """Counts of COUNTED, and complaints in words about everything that is not as it should be.
+    """Return counts for COUNTED, and a complaint in words about everything that is wrong.
 
     played: the round; seen: the trials of the study after each driver
     """
     counts, complaints = dict.fromkeys(COUNTED, 0), []
-    record = ferhpo.load_sweep("round", folder)
-    trials = record.trials()
-    _check_study(played, record, trials, counts, complaints)
+    sweep = ferhpo.load_sweep("round", folder)
+    trials = sweep.trials()
+    _check_study(played, sweep, trials, counts, complaints)
     _check_history(seen, trials, complaints)
-    _check_store(record, trials, counts, complaints)
+    _check_store(sweep, trials, counts, complaints)
     complaints += [f"{key} is {value}" for key, value in counts.items() if value]
     return counts, complaints
 
 
-def _check_study(played, record, trials, counts, complaints):
-    """Every trial asked once, ended, with its epochs (or folds) from 1 without gap; each written once."""
+def _check_study(played, sweep, trials, counts, complaints):
+    """Check that every trial was asked once and has ended, and that its epochs (or folds) have no gap or duplicate."""
     numbers = [trial.number for trial in trials]
     counts["lost"] += len(set(range(played.num_trials)) - set(numbers))
     if numbers != list(range(played.num_trials)):
         complaints.append(f"the study has the trials {numbers}")
     written = Counter()
-    for line in (record.folder / "study.jsonl").read_text().splitlines():
+    for line in (sweep.folder / "study.jsonl").read_text().splitlines():
         operation = json.loads(line)
         for key in operation.get("user_attr", {}):
             if "trial_id" in operation and key.partition(":")[0] in ("epoch", "fold"):
                 written[operation["trial_id"], key] += 1
-    again = [key for key, count in written.items() if count > 1]
-    counts["doubled"] += len(again)
-    complaints += [f"the journal has {key} of trial {number} {written[number, key]} times" for number, key in again]
+    duplicates = [key for key, count in written.items() if count > 1]
+    counts["doubled"] += len(duplicates)
+    complaints += [
+        f"the journal has {key} of trial {number} {written[number, key]} times" for number, key in duplicates
+    ]
     num_all = played.folds or played.num_epochs
     for trial in trials:
         unit = "fold" if played.folds else "epoch"
@@ -72,7 +73,7 @@ def _check_study(played, record, trials, counts, complaints):
 
 
 def _check_history(seen, trials, complaints):
-    """What stood in the study when a driver had ended stands there for ever."""
+    """Check that what the study had after each driver has not changed since."""
     after = {trial.number: trial for trial in trials}
     for count, before in enumerate(seen, start=1):
         for trial in before:
@@ -82,12 +83,12 @@ def _check_history(seen, trials, complaints):
             elif trial.reports != now.reports[: len(trial.reports)]:
                 complaints.append(f"trial {trial.number} has other epochs than after driver {count}")
             elif trial.state != "RUNNING" and trial != now:
-                complaints.append(f"trial {trial.number} changed after its end, which driver {count} saw")
+                complaints.append(f"trial {trial.number} had ended after driver {count} and changed since")
 
 
-def _check_store(record, trials, counts, complaints):
-    """One run for the sweep, one a trial, one a fold; all ended; the points of the study, each once."""
-    settings = tracking_settings(record.config)
+def _check_store(sweep, trials, counts, complaints):
+    """Check that MLflow has one ended run per sweep, trial and fold, and each point of the study once."""
+    settings = sweep.tracking
     client = connect(settings)
     experiment = client.get_experiment_by_name(settings.experiment)
     runs = client.search_runs([experiment.experiment_id], max_results=5000)
@@ -100,7 +101,7 @@ def _check_store(record, trials, counts, complaints):
         wanted[f"round-{trial.number:03d}"] = (trial, trial.reports)
         for fold, epochs in enumerate(trial.fold_epochs):
             wanted[f"round-{trial.number:03d}-fold{fold}"] = (trial, epochs)
-    complaints += [f"MLflow has a run {name} that the study does not know" for name in set(by_name) - set(wanted)]
+    complaints += [f"MLflow has a run {name} that the study does not have" for name in set(by_name) - set(wanted)]
     for name, known in wanted.items():
         own = by_name.get(name, [])
         counts["lost"] += not own
@@ -112,26 +113,26 @@ def _check_store(record, trials, counts, complaints):
                 complaints.append(f"run {name} is {run.info.status}, {run.data.tags.get('ferhpo.state')}")
             if known is not None:
                 _check_points(client, run, known[1], is_trial, counts, complaints)
-    if (record.folder / "rejected.jsonl").exists():
-        complaints.append(f"MLflow refused: {(record.folder / 'rejected.jsonl').read_text()}")
+    if (sweep.folder / "rejected.jsonl").exists():
+        complaints.append(f"MLflow refused: {(sweep.folder / 'rejected.jsonl').read_text()}")
     if settings.models == "best":
-        versions = client.search_model_versions(f"name = '{settings.registered_name(record.name)}'")
-        if [version.tags["ferhpo.trial"] for version in versions] != [str(record.best().number)]:
-            complaints.append(f"of the best trial {record.best().number} are registered {len(versions)} versions")
+        versions = client.search_model_versions(f"name = '{settings.registered_name(sweep.name)}'")
+        if [version.tags["ferhpo.trial"] for version in versions] != [str(sweep.best().number)]:
+            complaints.append(f"the best trial, {sweep.best().number}, has {len(versions)} registered versions")
 
 
 def _check_points(client, run, rows, is_trial, counts, complaints):
-    """Each metric's points are those of the study's rows."""
+    """Check that the points of each metric equal the rows of the study."""
     unit = "fold" if rows and "fold" in rows[0] else "epoch"
     keys = {key for row in rows for key in row if key != unit}
     for key in sorted(keys | (set(ONCE) & set(run.data.metrics) if is_trial else set())):
-        got = Counter((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
+        points = Counter((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
         if key in keys:
             wanted = Counter((int(row[unit]), row[key]) for row in rows if key in row)
         else:
             wanted = Counter([(0, run.data.metrics[key])])
-        missing, doubled = (wanted - got).total(), (got - wanted).total()
+        missing, doubled = (wanted - points).total(), (points - wanted).total()
         counts["points_missing"] += missing
         counts["points_doubled"] += doubled
         if missing or doubled:
-            complaints.append(f"{run.info.run_name} {key}: MLflow has {sorted(got.items())}, not {sorted(wanted)}")
+            complaints.append(f"{run.info.run_name} {key}: MLflow has {sorted(points.items())}, not {sorted(wanted)}")

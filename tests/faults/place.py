@@ -1,7 +1,7 @@
-"""Where rounds are played: the warm interpreter, one Ray cluster and one MLflow server, kept up from round to round.
+"""The environment of the rounds: a warm interpreter, a Ray cluster and an MLflow server, shared by all rounds.
 
-What a reader would get wrong: whatever is started here is ended by its process number; other people's Ray on this
-machine is left alone.
+Note: everything that is started here is killed by its process id. Ray processes of other users on this machine are not
+touched.
 """
 
 import os
@@ -20,25 +20,25 @@ from tests.servers import Server, free_port
 
 
 class Place:
-    """Starts each of the three when it is first asked for."""
+    """Start each of the three when it is first needed."""
 
     def __init__(self):
-        # Ray asks for a token that is this place's own.
+        # The cluster requires this place's own token.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
         self.warm = Interpreter(**token)
         self._token = token
         self._head = self._server = self._restart = None
-        self._hand = ThreadPoolExecutor(1)  # a server ends with the thread that started it
+        self._starter = ThreadPoolExecutor(1)  # a server ends with the thread that started it
         self._port = 0
 
     def driver(self, arguments, log, *, is_cold=False):
-        """Start `ferhpo`: as a fork of the warm interpreter, or as a fresh process with a Ray of its own."""
+        """Start `ferhpo`: as a fork of the warm interpreter, or as a new process with its own Ray."""
         if is_cold:
             return cold(arguments, log, {**os.environ, **self._token})
         return self.warm.start(*arguments, log=log)
 
     def address(self):
-        """The cluster's address, for compute.address."""
+        """Return the cluster's address, for compute.address."""
         folder, environment = self.warm.folder, {**os.environ, **self.warm.environment}
         if self._head is None:
             self._port = free_port()
@@ -54,13 +54,13 @@ class Place:
         return f"127.0.0.1:{self._port}"
 
     def workers(self, driver):
-        """The processes in which trials run now."""
+        """Return the processes in which trials run now."""
         if isinstance(driver, warm.Fork):
             return self.warm.workers()
         return [process for process in psutil.Process(driver.pid).children(recursive=True) if is_worker(process)]
 
     def server(self):
-        """The MLflow server, started where it is not up."""
+        """Return the URL of the MLflow server; start it if it is down."""
         if self._server is None:
             folder = self.warm.folder / "server"
             folder.mkdir()
@@ -71,32 +71,32 @@ class Place:
         return self._server.url
 
     def kill_server(self, pause_seconds):
-        """Kill the server now and start it again after a pause, while the round goes on."""
+        """Kill the server now and restart it after a pause, while the round continues."""
         self.wait_for_server()
         self._server.stop()
-        self._restart = self._hand.submit(lambda: (time.sleep(pause_seconds), self._server.start()))
+        self._restart = self._starter.submit(lambda: (time.sleep(pause_seconds), self._server.start()))
 
     def freeze_server(self, pause_seconds):
-        """Stop the server for a while, connections open, as an overloaded machine does."""
+        """Suspend the server for a while with open connections, like an overloaded machine."""
         self.wait_for_server()
         server = psutil.Process(self._server.process.pid)
         processes = [server, *server.children(recursive=True)]
         for process in processes:
             process.suspend()
-        self._restart = self._hand.submit(
+        self._restart = self._starter.submit(
             lambda: (time.sleep(pause_seconds), [process.resume() for process in processes])
         )
 
     def wait_for_server(self):
-        """Wait until a server that was killed or stopped is back."""
+        """Wait until a server that was killed or suspended runs again."""
         if self._restart is not None:
             restart, self._restart = self._restart, None
             restart.result()
 
     def close(self):
-        """End everything, by its number."""
+        """Kill everything, by process id."""
         self.wait_for_server()
-        self._hand.shutdown()
+        self._starter.shutdown()
         if self._server is not None:
             self._server.stop()
         if self._head is not None:

@@ -1,7 +1,7 @@
-"""A round: a sweep and faults at random moments, all drawn by its number.
+"""Draw a round, a sweep with faults at random moments, from its number.
 
-What a reader would get wrong: the number decides what is done and when, but not how far each process then is: a round
-that is played twice kills at the same points of the sweep's record, and perhaps some milliseconds beside them.
+Note: the number determines what is done and when, but not how far each process is at that moment. A round that is
+played twice kills at the same points of the sweep's files, to within some milliseconds.
 """
 
 import random
@@ -14,11 +14,11 @@ import yaml
 class Fault:
     """What is done, and when.
 
-    what: kill, term, int (of the driver), worker, workers, raylet, server (killed, and started again), freeze
-    since: what is counted from the start of the driver: seconds, or the lines of journal or spool, or the records
-        shipped; or `closing`, seconds after the sweep's run was closed in the spool
-    share: of the lines that are still to come; or seconds
-    pause_seconds: after the moment was seen, before the fault; pause of a server, for a fault of the server
+    what: kill, term, int (of the driver), worker, workers, raylet, server (killed and restarted), freeze (the server)
+    since: what is counted from the start of the driver: seconds, lines of the journal or the spool, or uploaded records
+        ("shipped"); or `closing`, seconds after the sweep's run was closed in the spool
+    share: share of the lines that are still to come; or seconds
+    pause_seconds: between the moment and the fault; for a fault of the server, the time until it runs again
     """
 
     what: str
@@ -29,11 +29,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Round:
-    """What is played.
+    """A sweep and its faults.
 
-    kind: tiny (networks whose epochs take milliseconds), real (about a second), cold (tiny; each driver is a fresh
-        process with a Ray of its own)
-    store: file (a database beside the sweep) or server (`mlflow server`, over HTTP)
+    kind: tiny (networks whose epochs take milliseconds), real (about a second), cold (tiny; each driver is a new
+        process with its own Ray)
+    store: file (a database next to the sweep) or server (`mlflow server`, over HTTP)
     finish: whether the sweep ends with figures, page and registered model
     """
 
@@ -51,18 +51,18 @@ class Round:
 
 
 def draw(number):
-    """The round with this number."""
+    """Return the round with this number."""
     rng = random.Random(number)
     kind = "real" if number % 4 == 3 else "cold" if number % 10 == 4 else "tiny"
     store = "server" if number % 3 == 2 else "file"
     most_trials, most_epochs = (5, 4) if kind == "real" else (12, 5)
     folds = 2 if kind == "tiny" and rng.random() < 0.2 else None
-    whats = ["kill", "kill", "kill", "term", "int", "worker", "workers"]
-    whats += ["raylet"] * 3 if kind == "cold" else []
+    kinds_of_fault = ["kill", "kill", "kill", "term", "int", "worker", "workers"]
+    kinds_of_fault += ["raylet"] * 3 if kind == "cold" else []
     faults = []
     for _ in range(rng.randint(1, 2 if kind == "cold" else 3)):
-        faults.append(_fault(rng, rng.choice(whats), kind))
-        if faults[-1].what == "kill" and rng.random() < 0.25:  # and again, while it resumes
+        faults.append(_fault(rng, rng.choice(kinds_of_fault), kind))
+        if faults[-1].what == "kill" and rng.random() < 0.25:  # and once more, while it resumes
             faults.append(Fault("kill", "seconds", rng.uniform(0, 4), 0.0))
     if store == "server":
         faults.insert(rng.randint(0, len(faults)), _fault(rng, rng.choice(["server", "server", "freeze"]), kind))
@@ -92,7 +92,7 @@ def _fault(rng, what, kind):
 
 
 def write_config(played, folder):
-    """The round's sweep as a user's own configuration."""
+    """Write the round's sweep as a user's own configuration."""
     spaces = {
         "random": {"model": _blocks(), "optim": {"lr": _lr(), "weight_decay": None}},
         "tpe": {"model": _blocks(), "optim": {"lr": _lr(), "weight_decay": None}},
@@ -123,7 +123,7 @@ def write_config(played, folder):
             "required": False,
             "models": "best" if played.finish else "none",
             "report": played.finish,
-            # One server is there for many rounds.
+            # Many rounds share one server.
             "experiment": f"round-{played.number}",
             "registered_model_name": f"round-{played.number}",
         },
@@ -143,6 +143,6 @@ def _unvaried():
 
 
 def _blocks():
-    """A space with conditions: the second block is drawn where there is one."""
+    """Return a conditional space: the second block is sampled only if there is one."""
     repeated = {"low": 4, "high": 12, "step": 4, "repeat": "model.num_blocks"}
     return _unvaried() | {"num_blocks": {"low": 1, "high": 2}, "block_channels": repeated}

@@ -1,4 +1,4 @@
-"""The rounds' log, a JSON line a round, and what it comes to."""
+"""Read, write and summarize the log of rounds, which has a JSON line per round."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from tests.faults.checks import COUNTED
 
 
 def read(path):
-    """The last line of each round that stands in a log, by number."""
+    """Return the last line of each round in a log, by number."""
     lines = Path(path).read_text().splitlines() if path and Path(path).exists() else []
     rounds = [json.loads(line) for line in lines]
     return {row["number"]: row for row in rounds}
@@ -22,7 +22,7 @@ def append(path, row):
 
 
 def lines(rows):
-    """What some rounds come to, in a few lines."""
+    """Summarize rounds in a few lines of text."""
     rows = list(rows)
     kills = Counter(fault["what"] for row in rows for fault in row["faults"] if fault["came"])
     kinds = Counter(row["kind"] for row in rows)

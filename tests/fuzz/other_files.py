@@ -33,7 +33,7 @@ def _read_sweep(folder: Path) -> Any:
     list_sweeps(str(folder))
     record = load_sweep("made", folder)
     board = [(trial.number, trial.state, trial.value) for trial in record.leaderboard()]
-    configs = [record.trial_config(trial) for trial in record.trials()]
+    configs = [trial.config for trial in record.trials()]
     study = SweepStudy(record.folder, record.space(), record.config["sampler"], 0, record.objective, record.listed)
     try:
         asked = study.ask().sample

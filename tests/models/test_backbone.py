@@ -77,9 +77,9 @@ def test_a_small_stem_draws_its_own_first_layer(tmp_path):
     ("settings", "error", "message"),
     [
         ({"arch": "alexnet"}, ValueError, "arch is 'alexnet'; it must be one of resnet18, "),
-        ({"weights": "/none.pth"}, ValueError, "weights is /none.pth; it must be none, imagenet or a file, and there is no such file"),
-        ({"arch": "vgg13_bn", "image_size": 24}, Infeasible, "vgg13_bn halves the image five times, and 24x24 pixels leave nothing"),
-        ({"resize": 0}, ValueError, "resize is 0; it must be a whole number of 1 or more"),
+        ({"weights": "/none.pth"}, ValueError, "weights is /none.pth; it must be none, imagenet or an existing file"),
+        ({"arch": "vgg13_bn", "image_size": 24}, Infeasible, "vgg13_bn halves the image five times; 24x24 pixels are too small for it"),
+        ({"resize": 0}, ValueError, "resize is 0; it must be an integer of at least 1"),
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(settings, error, message):
@@ -105,5 +105,7 @@ class Evil:
 def test_pickled_code_in_weights_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"fc.weight": Evil()}, path)
-    with pytest.raises(ValueError, match=r"which holds code beside tensors, or is damaged; save its state_dict alone"):
+    with pytest.raises(
+        ValueError, match=r"which has objects other than tensors, or is damaged; save only its state_dict"
+    ):
         Backbone(**DATA, weights=str(path))

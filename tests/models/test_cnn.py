@@ -141,29 +141,29 @@ def test_widths_are_rounded_half_up_to_one_at_least(width: int, multiplier: floa
         ({"conv_dropout": 1.5}, "conv_dropout is 1.5; it must be in [0, 1)"),
         ({"conv_dropout": [0.1, 0.2, 1]}, "conv_dropout is 1; it must be in [0, 1)"),
         ({"dense_dropout": -0.1}, "dense_dropout is -0.1; it must be in [0, 1)"),
-        ({"stem_channels": -1}, "stem_channels is -1; it must be a whole number of 0 or more"),
-        ({"block_channels": 0}, "block_channels is 0; it must be a whole number of 1 or more"),
-        ({"block_channels": 12.5}, "block_channels is 12.5; it must be a whole number of 1 or more"),
+        ({"stem_channels": -1}, "stem_channels is -1; it must be an integer of at least 0"),
+        ({"block_channels": 0}, "block_channels is 0; it must be an integer of at least 1"),
+        ({"block_channels": 12.5}, "block_channels is 12.5; it must be an integer of at least 1"),
         (
             {"block_channels": [64], "num_blocks": 2},
-            "block_channels has 1 values; num_blocks is 2, so it must have 2 or more, or be one number",
+            "block_channels has 1 values; it must have at least 2, the value of num_blocks, or be one number",
         ),
         (
             {"dense_units": "many"},
-            "dense_units is 'many'; it must be a number, or a list with one number for each layer",
+            "dense_units is 'many'; it must be a number or a list with one number per layer",
         ),
         ({"activation": "tanh"}, "activation is 'tanh'; it must be one of relu, gelu, elu, leaky_relu, silu"),
         ({"norm": "group"}, "norm is 'group'; it must be one of batch, layer, none"),
         ({"pool": 2}, "pool is 2; it must be one of max, avg, none"),
         ({"padding": "full"}, "padding is 'full'; it must be one of same, valid"),
         ({"kernel_size": 4}, "kernel_size is 4; with padding same it must be odd"),
-        ({"stem_kernel_size": 0}, "stem_kernel_size is 0; it must be a whole number of 1 or more"),
-        ({"stride": 0}, "stride is 0; it must be a whole number of 1 or more"),
+        ({"stem_kernel_size": 0}, "stem_kernel_size is 0; it must be an integer of at least 1"),
+        ({"stride": 0}, "stride is 0; it must be an integer of at least 1"),
         ({"width_multiplier": 0}, "width_multiplier is 0; it must be above 0"),
         (
             {"order": "norm-conv-act"},
-            "order is 'norm-conv-act'; it must begin with conv and name act and norm once each, as conv-act-norm "
-            "(pool and dropout may be named too; otherwise they come last)",
+            "order is 'norm-conv-act'; it must start with conv and contain act and norm once each, e.g. conv-act-norm "
+            "(and may contain pool and dropout, which otherwise come last)",
         ),
     ],
     ids=lambda value: str(value)[:40],
@@ -176,8 +176,8 @@ def test_setting_out_of_range_is_named(settings: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_blocks": 6}, "block 6 of 6: 2x2 pooling leaves nothing of 1x1 pixels"),
-        ({"num_blocks": 5, "padding": "valid"}, "block 5 of 5: a 3x3 convolution leaves nothing of 1x1 pixels"),
+        ({"num_blocks": 6}, "block 6 of 6: 1x1 pixels are too small for 2x2 pooling"),
+        ({"num_blocks": 5, "padding": "valid"}, "block 5 of 5: 1x1 pixels are too small for a 3x3 convolution"),
     ],
     ids=str,
 )

@@ -61,7 +61,7 @@ def test_memory_is_what_a_real_training_step_keeps(network: nn.Module) -> None:
     assert training_memory_bytes(network, (1, 48, 48), 16, optimizer_states=1) == pytest.approx(expected, rel=0.02)
 
 
-def test_memory_of_an_optimiser_state_is_that_of_the_parameters() -> None:
+def test_memory_of_an_optimizer_state_is_that_of_the_parameters() -> None:
     network = networks()[0]
     sgd, adam = (training_memory_bytes(network, (1, 48, 48), 8, optimizer_states=states) for states in (0, 2))
     assert adam - sgd == 2 * 4 * count_parameters(network)

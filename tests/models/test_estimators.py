@@ -116,13 +116,13 @@ def test_state_is_tensors_and_answers_the_same(
 
 def test_state_of_another_estimator_is_refused(images: Tensor, labels: np.ndarray) -> None:
     state = fitted(LinearDiscriminants, images, labels).state_dict()
-    with pytest.raises(RuntimeError, match="it is the skops file of a LinearDiscriminantAnalysis, and not of a Dec"):
+    with pytest.raises(RuntimeError, match="it is the skops file of a LinearDiscriminantAnalysis, not of a Dec"):
         DecisionTree(**DATA).load_state_dict(state)
 
 
 def test_state_for_images_of_another_size_is_refused(images: Tensor, labels: np.ndarray) -> None:
     state = fitted(LinearSVM, images, labels).state_dict()
-    with pytest.raises(RuntimeError, match="it takes 36 inputs of an image, and here are 16"):
+    with pytest.raises(RuntimeError, match="it takes 36 inputs per image; it must take 16"):
         LinearSVM(**{**DATA, "image_size": 4}).load_state_dict(state)
 
 
@@ -148,10 +148,10 @@ def test_state_that_holds_other_things_is_refused(content: bytes, message: str) 
         (
             DecisionTree,
             {"features": "hog"},
-            "features is hog, and hog is null; give its settings, as hog={orientations: 9}",
+            "features is hog, but hog is null; set it, e.g. hog={orientations: 9}",
         ),
-        (DecisionTree, {"max_depth": 0}, "max_depth is 0; it must be a whole number of 1 or more"),
-        (DecisionTree, {"min_samples_leaf": 0.5}, "min_samples_leaf is 0.5; it must be a whole number of 1 or more"),
+        (DecisionTree, {"max_depth": 0}, "max_depth is 0; it must be an integer of at least 1"),
+        (DecisionTree, {"min_samples_leaf": 0.5}, "min_samples_leaf is 0.5; it must be an integer of at least 1"),
         (DecisionTree, {"criterion": "mse"}, "criterion is 'mse'; it must be one of gini, entropy, log_loss"),
         (LinearSVM, {"C": 0}, "C is 0; it must be above 0"),
         (LinearDiscriminants, {"shrinkage": 2}, "shrinkage is 2; it must be in [0, 1], auto or null"),

@@ -60,9 +60,9 @@ def test_zero_init_makes_a_block_its_shortcut(zero_init: bool) -> None:
     [
         ({"dropout": 1.0}, "dropout is 1.0; it must be in [0, 1)"),
         ({"stem_kernel_size": 4}, "stem_kernel_size is 4; it must be odd"),
-        ({"blocks_per_stage": [2, 0, 1, 1]}, "blocks_per_stage is 0; it must be a whole number of 1 or more"),
-        ({"num_stages": 0}, "num_stages is 0; it must be a whole number of 1 or more"),
-        ({"width": 0.5}, "width is 0.5; it must be a whole number of 1 or more"),
+        ({"blocks_per_stage": [2, 0, 1, 1]}, "blocks_per_stage is 0; it must be an integer of at least 1"),
+        ({"num_stages": 0}, "num_stages is 0; it must be an integer of at least 1"),
+        ({"width": 0.5}, "width is 0.5; it must be an integer of at least 1"),
         ({"activation": None}, "activation is None; it must be one of relu, gelu, elu, leaky_relu, silu"),
     ],
     ids=str,

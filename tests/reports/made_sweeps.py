@@ -1,4 +1,4 @@
-"""Sweeps made through the study alone, without training: any outcome in no time."""
+"""Make sweeps with any outcomes through the study alone, without training."""
 
 import copy
 from functools import cache
@@ -26,7 +26,7 @@ def demo(overrides):
 
 
 def score(sample) -> float:
-    """A value that depends on the learning rate only, where there is one."""
+    """Return a value that depends only on the learning rate, if the sample has one."""
     return 0.9 - abs(sample.get("optim.lr", 0.01) - 0.03) * 4
 
 
@@ -38,16 +38,16 @@ def metrics(value, epoch) -> dict[str, float]:
 
 
 def made_sweep(folder, states, space=None, name="made", overrides=(), objective=None, extra=None, reason=""):
-    """A sweep with one trial for each of `states`; RUNNING ones have an epoch and have not ended.
+    """Make a sweep with one trial for each of `states`; RUNNING ones have one epoch and have not ended.
 
-    extra: called with the trial's number, what the study keeps beside its outcome
+    extra: a function of the trial's number that returns what the study records with its outcome
     """
     composed = copy.deepcopy(demo(tuple(overrides)))
     composed.config.update({"name": name, "output_dir": str(folder)})
     composed.config["space"] = SMALL_SPACE if space is None else space
     composed.config["objective"] = objective or composed.config["objective"]
-    record = create_sweep(composed)
-    study = SweepStudy(record.folder, composed.space(), composed.config["sampler"], 0, record.objective)
+    sweep = create_sweep(composed)
+    study = SweepStudy(sweep.folder, composed.space(), composed.config["sampler"], 0, sweep.objective)
     for state in states:
         trial = study.ask()
         if state not in ("FAILED", "INFEASIBLE"):
@@ -58,4 +58,4 @@ def made_sweep(folder, states, space=None, name="made", overrides=(), objective=
             kept = extra(trial.number) if extra else {"num_parameters": 1000 + 37 * trial.number, "macs": 10**6}
             study.finish(trial.number, state, reason if state != "COMPLETE" else "", 1.5, kept)
     study.close()
-    return record
+    return sweep

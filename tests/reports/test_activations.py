@@ -1,4 +1,4 @@
-"""Activation maps are what the layers give, in the order of the forward pass."""
+"""Activation maps are the outputs of the layers, in the order of the forward pass."""
 
 from pathlib import Path
 
@@ -55,17 +55,17 @@ def test_large_maps_are_no_larger_than_their_tiles(tmp_path: Path) -> None:
     assert outputs[rows[0].name][0].shape[1:] == (activations.SIDE, activations.SIDE)
 
 
-def test_default_is_the_surest_right_answer_of_each_class(tmp_path: Path) -> None:
+def test_default_is_the_most_confident_correct_prediction_of_each_class(tmp_path: Path) -> None:
     subject = train(make_subject(build("cnn"), tmp_path), steps=30)
     panel = activations.panel(subject, tmp_path)
     assert panel is not None
-    chosen = looking.surest(subject, right=True)
+    chosen = looking.most_confident(subject, correct=True)
     assert len(chosen) >= 2, "trained too little for this test"
     assert [path.name for path in panel.images] == [f"activations_{index}.png" for index in chosen]
     assert {Image.open(path).width for path in panel.images} == {activations.WIDTH}
 
 
-def test_kept_epochs_stand_side_by_side(tmp_path: Path) -> None:
+def test_kept_epochs_are_side_by_side(tmp_path: Path) -> None:
     subject = make_subject(build("cnn"), tmp_path, best_epoch=2)
     trial = tmp_path / "trials" / "0000"
     trial.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The filters of the first layer, of every size, as they are."""
+"""The filters of the first layer, of every size, are shown unchanged."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def test_each_filter_is_shown_at_its_own_contrast_the_strongest_first(tmp_path: 
     weights[3] *= 1e-4
     panel = filters.panel(make_subject(network, tmp_path, make_data(channels)), tmp_path)
     assert panel is not None
-    colours = "grey" if channels == 1 else "colour"
-    assert panel.text.startswith(f"40 {colours} filters of {size}x{size} pixels (features.stem.conv); shown are all")
+    color = "gray" if channels == 1 else "color"
+    assert panel.text.startswith(f"40 {color} filters of {size}x{size} pixels (features.stem.conv); shown are all")
     picture = np.asarray(Image.open(panel.images[0]).convert("RGB"))
     side = (filters.WIDTH - 17 * filters.GAP) // 16
     centres = filters.GAP + ((np.arange(size) + 0.5) * side / size).astype(int)
@@ -36,7 +36,7 @@ def test_of_many_filters_the_strongest_are_shown(tmp_path: Path) -> None:
     network = build("cnn", stem_channels=512, width_multiplier=1.0, block_channels=4, dense_units=4)
     panel = filters.panel(make_subject(network, tmp_path), tmp_path)
     assert panel is not None
-    assert panel.text.startswith("512 grey filters")
+    assert panel.text.startswith("512 gray filters")
     assert "the 128 strongest" in panel.text
     assert Image.open(panel.images[0]).height < 600
 

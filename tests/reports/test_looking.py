@@ -1,4 +1,4 @@
-"""Looking into a network: the same answers as in validation, and nothing is left behind."""
+"""Looking into a network: the same predictions as in validation, and the network is left unchanged."""
 
 import re
 from dataclasses import replace
@@ -26,11 +26,11 @@ CASES = [
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("normalise", "input_size"), [("dataset", 32), ("image", 24), ("none", 28)])
-def test_answers_are_those_of_validation(tmp_path: Path, normalise: str, input_size: int, channels: int) -> None:
+def test_predictions_are_those_of_validation(tmp_path: Path, normalise: str, input_size: int, channels: int) -> None:
     network = build("resnet", channels=channels)
     subject = make_subject(network, tmp_path, make_data(channels), normalise, input_size)
-    found = looking.probabilities_of(subject, subject.answers.indices.tolist())
-    np.testing.assert_allclose(found.numpy(), subject.answers.probabilities, rtol=1e-5, atol=1e-6)
+    found = looking.probabilities_of(subject, subject.predictions.indices.tolist())
+    np.testing.assert_allclose(found.numpy(), subject.predictions.probabilities, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("normalise", ["dataset", "image", "none"])
@@ -44,7 +44,7 @@ def test_gradients_pass_the_preprocessing(tmp_path: Path, normalise: str) -> Non
         above, below = (looking.logits_of(subject, pixels + sign * direction)[0, 2] for sign in (1, -1))
     assert float((gradient * direction).sum()) == pytest.approx(float(above - below) / 2, rel=0.02)
     assert gradient.abs().max() > 0
-    assert gradient[0, 0, :4].abs().max() == 0  # cut off before the network sees it
+    assert gradient[0, 0, :4].abs().max() == 0  # cropped by the preprocessing
 
 
 @pytest.mark.parametrize(("family", "channels"), CASES)
@@ -53,7 +53,7 @@ def test_every_panel_of_every_family_leaves_the_network_as_it_was(tmp_path: Path
     subject = make_subject(build(family, channels=channels), tmp_path, data)
     network = subject.network
     first, *others = network.parameters()
-    first.requires_grad_(False)  # as frozen_epochs leaves it
+    first.requires_grad_(False)  # like trainer.frozen_epochs
     for parameter in others:
         parameter.grad = torch.ones_like(parameter)
     network.train()
@@ -144,7 +144,7 @@ def test_stages_are_layers_of_plain_networks_and_blocks_of_others() -> None:
     assert [looking.short_name(name, vgg[name]) for name in vgg][:3] == ["Conv2d 0", "ReLU 2", "Conv2d 3"]
 
 
-def test_tokens_stand_in_rows_and_values_without_a_place_are_flat() -> None:
+def test_tokens_form_rows_and_values_without_spatial_dimensions_are_flat() -> None:
     tokens = torch.arange(9.0).reshape(1, 9, 1).repeat(2, 1, 5)
     assert looking.as_maps(tokens)[1, 4].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert looking.as_maps(torch.rand(2, 10, 5)).shape == (2, 5)
@@ -152,25 +152,25 @@ def test_tokens_stand_in_rows_and_values_without_a_place_are_flat() -> None:
     assert looking.as_maps(torch.rand(2, 5, 1, 2)).shape == (2, 5, 1, 2)
 
 
-def test_surest_answers_of_each_class(tmp_path: Path) -> None:
+def test_most_confident_predictions_of_each_class(tmp_path: Path) -> None:
     subject = make_subject(build("cnn"), tmp_path)
-    indices, labels = subject.answers.indices, subject.data.labels[subject.answers.indices]
+    indices, labels = subject.predictions.indices, subject.data.labels[subject.predictions.indices]
     probabilities = np.full((len(indices), NUM_CLASSES), 0.1, np.float32)
-    probabilities[np.arange(len(indices)), labels] = 0.4  # all right ...
+    probabilities[np.arange(len(indices)), labels] = 0.4  # all correct ...
     wrong_angry, sure_angry = np.flatnonzero(labels == 0)[[2, 5]]
     probabilities[wrong_angry] = [0, 0.9, 0.1, 0]  # ... but one
     probabilities[sure_angry, 0] = 0.7
-    subject = replace(subject, answers=replace(subject.answers, probabilities=probabilities))
+    subject = replace(subject, predictions=replace(subject.predictions, probabilities=probabilities))
     first_of = [indices[np.flatnonzero(labels == label)[0]] for label in range(NUM_CLASSES)]
-    assert looking.surest(subject, right=True) == [indices[sure_angry], *first_of[1:]]
-    assert looking.surest(subject, right=False) == [indices[wrong_angry]]
+    assert looking.most_confident(subject, correct=True) == [indices[sure_angry], *first_of[1:]]
+    assert looking.most_confident(subject, correct=False) == [indices[wrong_angry]]
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         ([0, 80, -1], "images has 80, -1; the data set has 80 images, counted from 0"),
-        ([0, 79], "images has 79 of the test split, which stays unseen; take images of validation"),
+        ([0, 79], "images has 79 of the test split, which reports do not show; choose validation images"),
     ],
 )
 def test_images_that_cannot_be_shown_are_named(tmp_path: Path, images: list[int], message: str) -> None:
@@ -204,7 +204,7 @@ def test_of_many_values_those_evenly_spread_stay() -> None:
 
 
 class Hybrid(nn.Module):
-    """A network that answers by features of the images alone, which it is called with beside them."""
+    """A network whose predictions depend on features of the images only, its second argument."""
 
     num_image_features = NUM_CLASSES
 
@@ -228,7 +228,7 @@ def test_features_of_the_images_go_in_too(tmp_path: Path) -> None:
 
 
 class Tree(nn.Module):
-    """An estimator: it answers like a network, and has no parameters."""
+    """An estimator: it predicts like a network, and has no parameters."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((1, 2, 3))[:, None] * torch.arange(NUM_CLASSES)

@@ -1,5 +1,5 @@
-"""A trained sweep's page in a real browser, with the network off, at a phone's width and a desk's; and what the end of a
-training leaves in MLflow.
+"""The page of a trained sweep in a real browser, offline, at the widths of a phone and of a desktop; and what the end of a
+training uploads to MLflow.
 """
 
 import shutil
@@ -19,7 +19,7 @@ VIEWS = {"phone": (390, 844), "desk": (1280, 900)}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A training that ends with its page, and whose learning rate lets the network answer one class only."""
+    """A training that ends with its page, and whose learning rate makes the network predict one class only."""
     folder = tmp_path_factory.mktemp("page") / "mlruns"
     options = [option for option in TINY if not option.startswith("tracking")]
     result = ferhpo.train(
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     return result, folder
 
 
-def test_the_end_of_a_training_leaves_its_page_and_figures_in_mlflow(trained):
+def test_the_end_of_a_training_uploads_its_page_and_figures_to_mlflow(trained):
     from mlflow import MlflowClient
 
     result, folder = trained
@@ -39,17 +39,17 @@ def test_the_end_of_a_training_leaves_its_page_and_figures_in_mlflow(trained):
     assert [file.path for file in client.list_artifacts(parent.info.run_id, "report")] == ["report/index.html"]
     assert {file.path for file in client.list_artifacts(child.info.run_id)} >= {"curves.png", "confusion.png"}
     page = (result.sweep.folder / "report" / "index.html").read_text()
-    assert "ferhpo report once makes the whole page" in page
+    assert "Make the complete page with: ferhpo report once" in page
 
 
-def test_a_collapsed_network_is_named_everywhere(trained):
+def test_a_collapsed_network_is_reported_everywhere(trained):
     from mlflow import MlflowClient
 
     result, folder = trained
     found = result.best.extra["most_answered"]
-    assert found["share"] > 0.9, "a rate of 1 leaves no network but a constant"
+    assert found["share"] > 0.9, "with a learning rate of 1 the network is constant"
     (warning,) = [warning for warning in result.warnings if "collapsed" in warning]
-    assert f"trial 0 answers {found['class']}" in warning
+    assert f"trial 0 predicts {found['class']}" in warning
     runs = MlflowClient(f"sqlite:///{folder}/mlflow.db").search_runs(["1"])
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     (child,) = [run for run in runs if run is not parent]

@@ -1,4 +1,4 @@
-"""The page: one comes out of any sweep, everything is inside it, what users wrote is escaped."""
+"""The page: every sweep has one, it is self-contained, and text from users is escaped."""
 
 import ast
 import re
@@ -22,7 +22,7 @@ VOID = {"meta", "link", "img", "wbr", "br"}
 
 
 class Reader(HTMLParser):
-    """Reads a page: its tags must close in order, its links must have their anchors."""
+    """Read a page; its tags must close in order, and its links must have anchors."""
 
     def __init__(self, text):
         super().__init__()
@@ -46,7 +46,7 @@ class Reader(HTMLParser):
 
 
 def read(path):
-    """A page as a Reader, after checks that hold for every page."""
+    """Return a page as a Reader, after checks that hold for every page."""
     text = path.read_text()
     reader = Reader(text)
     assert all(source.startswith("data:image/") for source in reader.sources)
@@ -74,41 +74,41 @@ MORE_SWEEPS = {
 @pytest.mark.parametrize("case", [*SWEEPS, *(pytest.param(case, marks=pytest.mark.full) for case in MORE_SWEEPS)])
 def test_any_sweep_gives_a_page(tmp_path, case):
     states, space = (SWEEPS | MORE_SWEEPS)[case]
-    record = made_sweep(tmp_path, states, space, overrides=GONE)
-    path = sweep_report(record)
-    assert path == record.folder / "report" / "index.html"
+    sweep = made_sweep(tmp_path, states, space, overrides=GONE)
+    path = sweep_report(sweep)
+    assert path == sweep.folder / "report" / "index.html"
     words = " ".join(read(path).words)
     assert plural(len(states), "trial") in words
-    assert "data.path is /nowhere/fer2013.csv" in words, "what is missing is said"
+    assert "data.path is /nowhere/fer2013.csv" in words, "the page says what is missing"
     assert not list(path.parent.glob(".report-*"))
     assert path.stat().st_size < 3_000_000
 
 
-def test_a_sweep_ends_with_a_page_also_without_checkpoints(tmp_path):
+def test_a_quick_page_is_made_also_without_checkpoints(tmp_path):
     path = sweep_report(made_sweep(tmp_path, ["COMPLETE"], {}, overrides=GONE), is_quick=True)
     words = " ".join(read(path).words)
     assert "best.ckpt does not exist" in words
-    assert "ferhpo report made makes the whole page" in words
+    assert "Make the complete page with: ferhpo report made" in words
 
 
-def test_what_users_wrote_is_escaped(tmp_path):
+def test_text_from_users_is_escaped(tmp_path):
     evil = "<script>alert('x')</script>&\"<img src=x>"
-    record = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
-    record.config["data"]["path"] = f"/nowhere/{evil}"
-    words = "".join(read(sweep_report(record)).words)
+    sweep = made_sweep(tmp_path, ["FAILED"], reason=evil, overrides=GONE)
+    sweep.config["data"]["path"] = f"/nowhere/{evil}"
+    words = "".join(read(sweep_report(sweep)).words)
     assert words.count(evil) >= 2
 
 
-def test_a_trials_page_tells_of_it_alone(tmp_path):
-    record = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
-    path = trial_report(record, 1)
-    assert path == record.folder / "report" / "trial-1" / "index.html"
+def test_the_page_of_a_trial_is_about_it_alone(tmp_path):
+    sweep = made_sweep(tmp_path, ["COMPLETE", "DIVERGED"], reason="val_loss is nan at epoch 3", overrides=GONE)
+    path = trial_report(sweep, 1)
+    assert path == sweep.folder / "report" / "trial-1" / "index.html"
     words = " ".join(read(path).words)
     assert "Diverged after 3 epochs." in words
     assert "val_loss is nan at epoch 3" in words
     assert "best.ckpt does not exist" in words
-    with pytest.raises(SweepError, match=r"^--trial is 7, which sweep made does not have; it has 0 to 1$"):
-        trial_report(record, 7)
+    with pytest.raises(SweepError, match=r"^--trial is 7; sweep made has no such trial; it has trials 0 to 1$"):
+        trial_report(sweep, 7)
 
 
 def test_the_verb_prints_the_path(tmp_path, capsys):
@@ -117,12 +117,12 @@ def test_the_verb_prints_the_path(tmp_path, capsys):
     assert cli.main(["report", "made", "--output-dir", str(tmp_path), "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert "out of memory" in " ".join(read(out).words)
-    assert not (tmp_path / "made" / "report").exists(), "--out leaves the sweep's folder as it is"
+    assert not (tmp_path / "made" / "report").exists(), "--out leaves the sweep's folder unchanged"
     assert ferhpo.report("made", trial=0, output_dir=tmp_path).exists()
 
 
 def test_every_panel_is_on_a_page():
-    """A module with a function `panel` belongs to one of the lists, or nobody would ever see it."""
+    """Every module with a function `panel` is in one of the lists; otherwise it would never be shown."""
     listed = {*OF_A_SWEEP, *OF_A_TRIAL, *OF_DATA}
     with_panel = {
         f"{path.parent.name}.{path.stem}"
@@ -136,7 +136,7 @@ def test_a_long_table_is_cut_and_says_so(tmp_path):
     table = write_table(tmp_path / "long.csv", [{"number": number} for number in range(page.MOST_ROWS + 5)])
     text = page.render(page.Page("t", [], [], [page.Part("p", [Panel("long", "", tables=(table,))])]))
     assert text.count("<tr>") == page.MOST_ROWS + 1
-    assert "5 more rows stand in long.csv in the report folder." in text
+    assert "5 more rows are in long.csv in the report folder." in text
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_long_table_is_cut_and_says_so(tmp_path):
         (["12 %", "nan"], ["12 %", "nan"]),
     ],
 )
-def test_cells_are_as_people_read_them(column, shown):
+def test_cells_are_formatted_for_reading(column, shown):
     assert page._cells(column) == shown
 
 

@@ -1,4 +1,4 @@
-"""Saliency and Grad-CAM against networks of which the answer is known."""
+"""Saliency and Grad-CAM on networks for which the result is known."""
 
 from pathlib import Path
 
@@ -42,8 +42,8 @@ class Averaged(nn.Module):
         return logits
 
 
-def told(subject: Subject, folder: Path, against: int | None) -> str:
-    """What the panel says of an image; `against`: a class that wins, though all maps speak against it."""
+def text_of(subject: Subject, folder: Path, against: int | None) -> str:
+    """The text of the panel for one image; `against`: a class that wins although no map supports it."""
     subject.network.get_parameter("output.bias").data = torch.full((NUM_CLASSES,), 0.0)
     if against is not None:
         subject.network.get_parameter("output.bias").data[against] = 100
@@ -65,9 +65,9 @@ def test_grad_cam_after_an_average_is_the_class_activation_map(tmp_path: Path) -
     assert saliency.last_maps(subject) == "act"
     found = saliency.grad_cam(subject, indices, targets, "act")
     torch.testing.assert_close(found, expected)
-    assert found[0].max() == 0  # all speaks against the first class
-    assert "In 1 of 1 images Grad-CAM finds no place" in told(subject, tmp_path, against=0)
-    assert "finds no place" not in told(subject, tmp_path, against=None)
+    assert found[0].max() == 0  # no map supports the first class
+    assert "In 1 of 1 images Grad-CAM finds no region" in text_of(subject, tmp_path, against=0)
+    assert "finds no region" not in text_of(subject, tmp_path, against=None)
     assert (found[1:].amax((1, 2)) > 0).all()
 
 
@@ -102,23 +102,23 @@ def test_grad_cam_does_not_mind_frozen_weights_or_batches(tmp_path: Path) -> Non
         pytest.param("torchvision-efficientnet_b0", "features.features.8", marks=pytest.mark.full),
     ],
 )
-def test_maps_are_those_of_the_last_stage_that_has_a_place(tmp_path: Path, family: str, stage: str | None) -> None:
+def test_maps_are_those_of_the_last_spatial_stage(tmp_path: Path, family: str, stage: str | None) -> None:
     assert saliency.last_maps(make_subject(build(family), tmp_path)) == stage
 
 
-def test_panel_shows_right_and_wrong_answers(tmp_path: Path) -> None:
+def test_panel_shows_correct_and_wrong_predictions(tmp_path: Path) -> None:
     subject = train(make_subject(build("cnn"), tmp_path, input_size=SIZE), steps=10)
-    right, wrong = looking.surest(subject, right=True), looking.surest(subject, right=False)
-    assert right, "trained too little for this test"
+    correct, wrong = looking.most_confident(subject, correct=True), looking.most_confident(subject, correct=False)
+    assert correct, "trained too little for this test"
     assert wrong, "trained too well for this test"
     panel = saliency.panel(subject, tmp_path)
     assert panel is not None
-    assert [path.name for path in panel.images] == ["saliency_right.png", "saliency_wrong.png"]
+    assert [path.name for path in panel.images] == ["saliency_correct.png", "saliency_wrong.png"]
     assert "Grad-CAM at features.block3.act" in panel.text
-    (chosen,) = saliency.panel(subject, tmp_path, [*right, *wrong]).images  # type: ignore[union-attr]
+    (chosen,) = saliency.panel(subject, tmp_path, [*correct, *wrong]).images  # type: ignore[union-attr]
     heights = [Image.open(path).height for path in (*panel.images, chosen)]
-    cell = heights[0] / -(-len(right) // 2)
-    assert heights[2] == pytest.approx(cell * -(-(len(right) + len(wrong)) // 2), abs=saliency.GAP * 3)
+    cell = heights[0] / -(-len(correct) // 2)
+    assert heights[2] == pytest.approx(cell * -(-(len(correct) + len(wrong)) // 2), abs=saliency.GAP * 3)
 
 
 def test_network_without_maps_has_saliency_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A sheet puts every picture and word where it was told to, and cuts what would not fit."""
+"""A sheet draws pictures and text at the given positions, and cuts text that does not fit."""
 
 from pathlib import Path
 
@@ -44,11 +44,11 @@ def test_words_are_cut_to_their_place() -> None:
     assert shortened("something", 1) == "s…"
 
 
-def test_grey_and_colour_photographs_are_clipped() -> None:
-    grey = photograph(np.array([[[-3, 127.6], [255, 300]]], np.float32))
-    assert grey.tolist() == [[[0] * 3, [128] * 3], [[255] * 3, [255] * 3]]
-    colour = photograph(np.array([[[1]], [[2]], [[3]]], np.float32))
-    assert colour.tolist() == [[[1, 2, 3]]]
+def test_gray_and_color_photographs_are_clipped() -> None:
+    gray = photograph(np.array([[[-3, 127.6], [255, 300]]], np.float32))
+    assert gray.tolist() == [[[0] * 3, [128] * 3], [[255] * 3, [255] * 3]]
+    color = photograph(np.array([[[1]], [[2]], [[3]]], np.float32))
+    assert color.tolist() == [[[1, 2, 3]]]
 
 
 def test_marks_leave_what_has_no_share() -> None:

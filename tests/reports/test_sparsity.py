@@ -1,4 +1,4 @@
-"""The share of zeros of layers where it is known."""
+"""The share of zeros, for layers of which it is known."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ IMAGES = list(range(40, 60))
 
 
 class Known(nn.Module):
-    """Of six channels `num_dead` are negative everywhere, so that a ReLU makes zeros of them."""
+    """`num_dead` of six channels are negative everywhere, so that a ReLU outputs zeros."""
 
     def __init__(self, num_dead: int, act: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def test_share_of_zeros_is_that_of_the_dead_channels(
     assert found == {"act": pytest.approx(share)}
 
 
-def test_next_to_zero_counts_as_zero(tmp_path: Path) -> None:
+def test_nearly_zero_counts_as_zero(tmp_path: Path) -> None:
     network = Known(0, nn.LeakyReLU(0.001))
     network.conv.bias.data = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0])
     assert sparsity.sparsity(make_subject(network, tmp_path), IMAGES) == {"act": pytest.approx(2 / 6)}
@@ -59,7 +59,7 @@ def test_epochs_that_were_kept_are_compared(tmp_path: Path) -> None:
     panel = sparsity.panel(subject, tmp_path, num_images=8)
     assert panel is not None
     assert "on 8 validation images" in panel.text
-    assert panel.text.endswith("The mean over layers went from 17% at epoch 1 to 50%.")
+    assert panel.text.endswith("The mean over layers changed from 17% at epoch 1 to 50%.")
     with panel.tables[0].open() as file:
         assert list(csv.reader(file)) == [["layer", "epoch 1", "epoch 5"], ["act", "0.1667", "0.5000"]]
     assert "epoch 1" in panel.images[0].read_text()

@@ -33,9 +33,9 @@ def rows(path):
 @given(arrays(np.int64, st.tuples(st.just(2), st.integers(1, 30)), elements=st.integers(0, 2)))
 @settings(max_examples=80, deadline=None)
 def test_scores_by_class_are_those_of_scikit_learn(labels):
-    true, answered = labels
-    matrix = confusion_matrix(true, answered, labels=range(3))
-    expected = precision_recall_fscore_support(true, answered, labels=range(3), zero_division=0)
+    true, predicted = labels
+    matrix = confusion_matrix(true, predicted, labels=range(3))
+    expected = precision_recall_fscore_support(true, predicted, labels=range(3), zero_division=0)
     found = confusion.class_scores(matrix, NAMES)
     for key, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
         assert [row[key] for row in found[:-1]] == pytest.approx(values.tolist())
@@ -43,11 +43,11 @@ def test_scores_by_class_are_those_of_scikit_learn(labels):
             assert found[-1][key] == pytest.approx(values.mean())
 
 
-def test_a_confusion_is_told_in_words(tmp_path):
+def test_a_confusion_is_described_in_words(tmp_path):
     panel = confusion.of_matrix([[8, 2, 0], [3, 7, 0], [1, 9, 0]], NAMES, tmp_path)
     assert panel.text == (
-        "Accuracy 0.5000 on 30 images. Best known is angry (80% of its images), least sad (0%). The commonest mistake: "
-        "sad taken for happy, 90% of its images. It never answers sad."
+        "Accuracy 0.5000 on 30 images. Recall is highest for angry (80%) and lowest for sad (0%). Most frequent confusion: "
+        "90% of sad predicted as happy. Never predicted: sad."
     )
     assert [path.name for path in panel.images] == ["confusion_images.svg", "confusion_shares.svg"]
     assert confusion.of_matrix(np.zeros((3, 3), int).tolist(), NAMES, tmp_path) is None
@@ -57,9 +57,9 @@ def test_a_confusion_is_told_in_words(tmp_path):
     ("matrix", "expected"),
     [
         ([[0, 10, 0], [1, 9, 0], [0, 10, 0]], "happy 96.7 %"),
-        ([[1, 9, 0], [1, 9, 0], [1, 9, 0]], ""),  # 90 % is not more than 90 %
+        ([[1, 9, 0], [1, 9, 0], [1, 9, 0]], ""),  # exactly 90 %, not more
         ([[1, 9, 0], [0, 10, 0], [0, 9, 1]], "happy 93.3 %"),
-        ([[0, 1, 0], [0, 99, 0], [0, 0, 0]], ""),  # so are the images
+        ([[0, 1, 0], [0, 99, 0], [0, 0, 0]], ""),  # and so are the labels
     ],
 )
 def test_a_collapse_is_named(matrix, expected):
@@ -68,15 +68,15 @@ def test_a_collapse_is_named(matrix, expected):
     assert (panel is not None) == bool(expected)
     if panel is not None:
         assert panel.is_warning
-        assert "answers happy for" in panel.text
+        assert "predicts happy for" in panel.text
 
 
 def test_the_warning_of_a_sweep_names_the_best_first():
     found = most_answered([[0, 10, 0], [0, 10, 0], [0, 10, 0]], NAMES)
     trials = [TrialRecord(n, "COMPLETE", {}, 0, extra={"most_answered": found} if n else {}) for n in range(3)]
     assert collapse.collapse_warnings(trials, trials[2]) == [
-        "2 trials collapsed, the best among them: trial 2 answers happy 100.0 % of the time; "
-        "trial 1 answers happy 100.0 % of the time"
+        "2 trials collapsed, including the best: trial 2 predicts happy 100.0 % of the time; "
+        "trial 1 predicts happy 100.0 % of the time"
     ]
     assert collapse.collapse_warnings(trials[:1], None) == []
 
@@ -132,15 +132,18 @@ def curve(*values):
     [
         (
             curve((0.5, 0.5, 1.0), (0.9, 0.6, 0.8), (0.99, 0.55, 1.2)),
-            "30.0 points above validation there: overfitting.",
+            "30.0 points above validation accuracy at that epoch: overfitting.",
         ),
-        (curve((0.5, 0.5, 1.0), (0.9, 0.6, 0.8), (0.99, 0.55, 1.2)), "least at epoch 2 (0.800) and rises to 1.200"),
-        (curve((0.4, 0.5, 1.0), (0.5, 0.6, 0.8)), "10.0 points below validation there: no overfitting."),
+        (curve((0.5, 0.5, 1.0), (0.9, 0.6, 0.8), (0.99, 0.55, 1.2)), "lowest at epoch 2 (0.800) and rises to 1.200"),
+        (
+            curve((0.4, 0.5, 1.0), (0.5, 0.6, 0.8)),
+            "10.0 points below validation accuracy at that epoch: no overfitting.",
+        ),
         (curve((0.4, 0.5, 1.0), (0.5, 0.6, 0.8)), "still falling at the last epoch"),
-        (curve((0.5, 0.48, 1.0)), "2.0 points above validation there, a small gap."),
+        (curve((0.5, 0.48, 1.0)), "2.0 points above validation accuracy at that epoch, a small gap."),
     ],
 )
-def test_curves_are_told_in_words(trial, words):
+def test_curves_are_described_in_words(trial, words):
     assert words in curves.describe(trial, ACCURACY)
 
 

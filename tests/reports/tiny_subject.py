@@ -1,4 +1,4 @@
-"""Subjects of the reports that look into networks: every family, tiny, on bands whose height is the class."""
+"""Make subjects for reports that look into networks: tiny ones of every family, on bands whose height is the class."""
 
 import importlib
 from dataclasses import replace
@@ -21,7 +21,7 @@ from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
-SIZE = 32  # VGG needs so many
+SIZE = 32  # the minimum of VGG
 NUM_CLASSES = 4
 FAMILIES: dict[str, dict[str, Any]] = {
     "cnn": {"width_multiplier": 0.05},
@@ -37,7 +37,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def make_data(channels: int = 1, num_images: int = 80) -> FaceData:
-    """Noise with a bright band; half training, the rest validation but for eight images of the test split."""
+    """Make noise with a bright band; half of the images are training, eight are test, the others validation."""
     rng = np.random.default_rng(7)
     shape = (num_images, SIZE, SIZE) if channels == 1 else (num_images, SIZE, SIZE, channels)
     images = rng.integers(0, 120, shape, dtype=np.uint8)
@@ -68,35 +68,35 @@ def make_subject(
     input_size: int = SIZE,
     best_epoch: int = 3,
 ) -> Subject:
-    """A subject as load_subject makes one. Its trial's folder is folder/trials/0000."""
+    """Make a subject like load_subject does. Its trial's folder is folder/trials/0000."""
     data = data or make_data()
     preprocess = preprocess_of(data, input_size, normalise)
-    record = Sweep(folder, "id", Composed(folder.name, {"data": {}}), {})
+    sweep = Sweep(folder, "id", Composed(folder.name, {"data": {}}), {})
     trial = TrialRecord(0, "COMPLETE", {}, seed=0, best_epoch=best_epoch)
     network.eval()
-    return Subject(record, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))
+    return Subject(sweep, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))
 
 
 def train(subject: Subject, steps: int = 40) -> Subject:
-    """The subject after some steps on all its training images, with its new answers."""
+    """Return the subject after some steps on all its training images, with its new predictions."""
     indices = np.flatnonzero(subject.data.split == TRAIN).tolist()
     inputs, labels = subject.preprocess(pixels_of(subject, indices)), torch.from_numpy(subject.data.labels[indices])
     optimizer = torch.optim.Adam(subject.network.parameters(), lr=3e-3)
     subject.network.train()
     for module in subject.network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.9  # or its statistics are those of no data, and a deep network says nothing
+            module.momentum = 0.9  # otherwise a few steps leave its statistics at their initial values
     for _ in range(steps):
         optimizer.zero_grad()
         F.cross_entropy(subject.network(inputs), labels).backward()
         optimizer.step()
     optimizer.zero_grad()
     subject.network.eval()
-    return replace(subject, answers=evaluate(subject.network, subject.data, "val", subject.preprocess))
+    return replace(subject, predictions=evaluate(subject.network, subject.data, "val", subject.preprocess))
 
 
 def linear_subject(folder: Path, channels: int = 1) -> Subject:
-    """One dense layer on the pixels as they are."""
+    """Make a subject whose network is one dense layer on the raw pixels."""
     data = make_data(channels)
     network = nn.Sequential(nn.Flatten(), nn.Linear(channels * SIZE * SIZE, NUM_CLASSES))
     return make_subject(network, folder, data, normalise="none")

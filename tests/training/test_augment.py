@@ -1,4 +1,4 @@
-"""Augmentation against torchvision at fixed draws, and its own rules."""
+"""Augmentation against torchvision at fixed noise, and its own rules."""
 
 import re
 from pathlib import Path
@@ -23,13 +23,13 @@ def images() -> Tensor:
     return torch.randint(0, 256, (6, 1, SIZE, SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def drawn(augment: Augment, num: int = 6, seed: int = 1, size: int = SIZE) -> Tensor:
-    return augment.draw(num, size, np.random.default_rng(seed))
+def noise_of(augment: Augment, num: int = 6, seed: int = 1, size: int = SIZE) -> Tensor:
+    return augment.noise(num, size, np.random.default_rng(seed))
 
 
-def as_torchvision(image: Tensor, draw: Tensor, size: int) -> Tensor:
+def as_torchvision(image: Tensor, row: Tensor, size: int) -> Tensor:
     """One image [1, H, H], float in 0..255, through torchvision's functions in our order."""
-    value = {name: draw[i].item() for name, i in COLUMN.items()}
+    value = {name: row[i].item() for name, i in COLUMN.items()}
     if value["flip"]:
         image = tv.hflip(image)
     image = tv.affine(
@@ -56,43 +56,41 @@ def as_torchvision(image: Tensor, draw: Tensor, size: int) -> Tensor:
     ids=str,
 )
 def test_geometry_is_torchvisions(images: Tensor, augment: Augment) -> None:
-    draws = drawn(augment)
+    noise = noise_of(augment)
     size = augment.output_size(SIZE)
-    changed = augment(images, draws)
-    expected = torch.stack(
-        [as_torchvision(image.float(), draw, size) for image, draw in zip(images, draws, strict=True)]
-    )
+    changed = augment(images, noise)
+    expected = torch.stack([as_torchvision(image.float(), row, size) for image, row in zip(images, noise, strict=True)])
     assert changed.shape == (6, 1, size, size)
     torch.testing.assert_close(changed * 255, expected, atol=0.05, rtol=0)
 
 
 def test_move_without_interpolation_is_what_the_interpolation_gives(images: Tensor) -> None:
-    draws = drawn(Augment(flip=0.5, shift=0.2, crop=40))
-    moved = Augment(flip=0.5, shift=0.2, crop=40)(images, draws)
-    warped = Augment(flip=0.5, shift=0.2, crop=40, rotation=1e-9)(images, draws)
+    noise = noise_of(Augment(flip=0.5, shift=0.2, crop=40))
+    moved = Augment(flip=0.5, shift=0.2, crop=40)(images, noise)
+    warped = Augment(flip=0.5, shift=0.2, crop=40, rotation=1e-9)(images, noise)
     torch.testing.assert_close(moved, warped, atol=1e-4, rtol=0)
 
 
 def test_brightness_and_contrast_are_torchvisions(images: Tensor) -> None:
     augment = Augment(brightness=0.4, contrast=0.4)
-    draws = drawn(augment)
-    for image, draw, changed in zip(images, draws, augment(images, draws), strict=True):
-        expected = tv.adjust_brightness(image.expand(3, -1, -1).float() / 255, draw[COLUMN["brightness"]].item())
-        expected = tv.adjust_contrast(expected, draw[COLUMN["contrast"]].item())
-        # torchvision's grey of equal channels is 0.9999 of them.
+    noise = noise_of(augment)
+    for image, row, changed in zip(images, noise, augment(images, noise), strict=True):
+        expected = tv.adjust_brightness(image.expand(3, -1, -1).float() / 255, row[COLUMN["brightness"]].item())
+        expected = tv.adjust_contrast(expected, row[COLUMN["contrast"]].item())
+        # torchvision's gray of equal channels is 0.9999 of them.
         torch.testing.assert_close(changed, expected[:1], atol=2e-4, rtol=0)
 
 
-def test_colour_images_move_as_grey_ones(images: Tensor) -> None:
+def test_color_images_move_as_gray_ones(images: Tensor) -> None:
     for augment in (Augment(flip=0.5, shift=0.1, crop=44), Augment(flip=0.5, rotation=15)):
-        draws = drawn(augment)
-        colour = augment(images.expand(-1, 3, -1, -1), draws)
-        assert torch.equal(colour, augment(images, draws).expand(-1, 3, -1, -1))
+        noise = noise_of(augment)
+        color = augment(images.expand(-1, 3, -1, -1), noise)
+        assert torch.equal(color, augment(images, noise).expand(-1, 3, -1, -1))
 
 
 def test_erasing_puts_the_mean_into_a_rectangle_of_the_area_asked_for(images: Tensor) -> None:
     augment = Augment(erasing=1.0, erasing_area=0.25)
-    changed = augment(images, drawn(augment))
+    changed = augment(images, noise_of(augment))
     for before, after in zip(images.float() / 255, changed, strict=True):
         erased = after == before.mean()
         rows, columns = erased[0].any(1).sum(), erased[0].any(0).sum()
@@ -103,9 +101,9 @@ def test_erasing_puts_the_mean_into_a_rectangle_of_the_area_asked_for(images: Te
 
 def test_erasing_takes_its_share_of_the_images() -> None:
     augment = Augment(erasing=0.3, erasing_area=0.25)
-    draws = drawn(augment, num=20_000)
-    area = (draws[:, COLUMN["erase_right"]] - draws[:, COLUMN["erase_left"]]) * (
-        draws[:, COLUMN["erase_bottom"]] - draws[:, COLUMN["erase_top"]]
+    noise = noise_of(augment, num=20_000)
+    area = (noise[:, COLUMN["erase_right"]] - noise[:, COLUMN["erase_left"]]) * (
+        noise[:, COLUMN["erase_bottom"]] - noise[:, COLUMN["erase_top"]]
     )
     assert (area > 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert (area[area > 0].mean() / SIZE**2).item() == pytest.approx((0.02 + 0.25) / 2, abs=0.01)
@@ -113,28 +111,28 @@ def test_erasing_takes_its_share_of_the_images() -> None:
 
 def test_draws_cover_their_range_evenly() -> None:
     augment = Augment(flip=0.25, shift=0.1, rotation=10, scale=0.2, crop=40, brightness=0.3, contrast=0.1)
-    draws = drawn(augment, num=20_000)
-    assert draws[:, COLUMN["flip"]].mean().item() == pytest.approx(0.25, abs=0.02)
-    assert sorted(draws[:, COLUMN["shift_x"]].unique().tolist()) == list(range(-5, 6))
-    assert sorted(draws[:, COLUMN["crop_y"]].unique().tolist()) == list(range(9))
+    noise = noise_of(augment, num=20_000)
+    assert noise[:, COLUMN["flip"]].mean().item() == pytest.approx(0.25, abs=0.02)
+    assert sorted(noise[:, COLUMN["shift_x"]].unique().tolist()) == list(range(-5, 6))
+    assert sorted(noise[:, COLUMN["crop_y"]].unique().tolist()) == list(range(9))
     for name, low, high in (("angle", -10, 10), ("scale", 0.8, 1.2), ("brightness", 0.7, 1.3), ("contrast", 0.9, 1.1)):
-        column = draws[:, COLUMN[name]]
+        column = noise[:, COLUMN[name]]
         assert column.min().item() == pytest.approx(low, abs=0.01)
         assert column.max().item() == pytest.approx(high, abs=0.01)
 
 
 def test_turning_one_setting_on_leaves_the_other_draws() -> None:
-    plain, more = drawn(Augment(flip=0.5, shift=0.1)), drawn(Augment(flip=0.5, shift=0.1, rotation=10, mixup=0.2))
+    plain, more = noise_of(Augment(flip=0.5, shift=0.1)), noise_of(Augment(flip=0.5, shift=0.1, rotation=10, mixup=0.2))
     same = [name for name, i in COLUMN.items() if torch.equal(plain[:, i], more[:, i])]
     assert set(COLUMNS) - set(same) == {"angle", "mix"}
 
 
 def test_mixup_is_the_weighted_sum_of_neighbours(images: Tensor) -> None:
     augment = Augment(mixup=0.4)
-    draws = drawn(augment)
+    noise = noise_of(augment)
     pixels, targets = images.float() / 255, torch.eye(6)
-    mixed, soft = augment.mix(pixels, draws), augment.mix(targets, draws)
-    weight = draws[:, COLUMN["mix"]]
+    mixed, soft = augment.mix(pixels, noise), augment.mix(targets, noise)
+    weight = noise[:, COLUMN["mix"]]
     assert (weight >= 0.5).all()
     for i in range(6):
         torch.testing.assert_close(mixed[i], weight[i] * pixels[i] + (1 - weight[i]) * pixels[i - 1])
@@ -149,7 +147,7 @@ def test_files_change_batches_without_touching_their_source(file: Path, images: 
     augment = Augment(**settings)
     assert set(settings) == set(vars(augment))
     before = images.clone()
-    changed = augment(images, drawn(augment))
+    changed = augment(images, noise_of(augment))
     assert torch.equal(images, before)
     assert changed.min() >= 0
     assert changed.max() <= 1
@@ -164,9 +162,9 @@ def test_files_change_batches_without_touching_their_source(file: Path, images: 
         ({"shift": -0.1}, "shift is -0.1; it must be in [0, 0.99]"),
         ({"rotation": 200}, "rotation is 200; it must be in [0, 180] degrees"),
         ({"scale": 1.0}, "scale is 1.0; it must be in [0, 0.99]"),
-        ({"crop": 0}, "crop is 0; it must be a whole number of 1 or more, or null"),
+        ({"crop": 0}, "crop is 0; it must be an integer of at least 1, or null"),
         ({"erasing_area": 1.0}, "erasing_area is 1.0; it must be in [0.02, 1)"),
-        ({"mixup": "yes"}, "mixup is 'yes'; it must be 0 or more"),
+        ({"mixup": "yes"}, "mixup is 'yes'; it must be at least 0"),
     ],
     ids=str,
 )
@@ -176,6 +174,6 @@ def test_setting_out_of_range_is_named(settings: dict[str, Any], message: str) -
 
 
 def test_crop_larger_than_the_images_is_named() -> None:
-    message = "crop is 44; it must be at most 40, the pixels a side of the images"
+    message = "crop is 44; it must be at most 40, the side in pixels of the images"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Augment(crop=44).output_size(40)

@@ -209,7 +209,7 @@ def test_network_without_features_gets_images_alone(data: FaceData) -> None:
 @pytest.mark.parametrize(("num_features", "has"), [(0, "none"), (2, "2")])
 def test_data_without_the_features_of_a_network_is_refused(data: FaceData, num_features: int, has: str) -> None:
     given = with_features(data) if num_features else data
-    with pytest.raises(ValueError, match=f"takes 5 features of an image beside its pixels; the data has {has}$"):
+    with pytest.raises(ValueError, match=f"takes 5 features per image besides its pixels; the data has {has}$"):
         to_device(given, CPU, make_network(hog={}, num_features=5))
 
 

@@ -37,7 +37,7 @@ def test_metrics_are_scikit_learns(data: FaceData, tmp_path: Path) -> None:
     for name, split in (("train", TRAIN), ("val", VAL)):
         chosen = data.split == split
         images = torch.from_numpy(data.images[chosen])[:, None] / 255
-        own = tree.fitted.predict_proba(Preprocess(**preprocess(tmp_path)).normalised(images).flatten(1).numpy())
+        own = tree.fitted.predict_proba(Preprocess(**preprocess(tmp_path)).normalized(images).flatten(1).numpy())
         labels, predicted = data.labels[chosen], own.argmax(1)
         assert metrics[f"{name}_acc"] == sklearn.metrics.accuracy_score(labels, predicted)
         loss = sklearn.metrics.log_loss(labels, own.astype(np.float32), labels=[0, 1, 2])
@@ -86,7 +86,7 @@ def test_a_fit_that_the_folder_holds_is_told_again_and_not_made_again(
 
 def test_checkpoint_of_another_estimator_is_named(data: FaceData, tmp_path: Path) -> None:
     run_fit(DecisionTree(**SHAPE), data, tmp_path)
-    with pytest.raises(SweepError, match=r"best\.ckpt holds the weights of another network: it is the skops file of a"):
+    with pytest.raises(SweepError, match=r"best\.ckpt has the weights of another network: it is the skops file of a"):
         run_fit(LinearDiscriminants(**SHAPE), data, tmp_path)
 
 

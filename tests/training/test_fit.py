@@ -24,7 +24,7 @@ from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
-from ferhpo.training.fit import parameter_groups
+from ferhpo.training.module import parameter_groups
 
 METRICS = [
     "train_loss",
@@ -32,11 +32,11 @@ METRICS = [
     "val_loss",
     "val_acc",
     "val_macro_f1",
+    "val_acc_dedup",
     "lr",
     "epoch_seconds",
     "images_per_second",
     "device_memory_mb",
-    "val_acc_clean",
 ]
 MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
 RunFit = Callable[..., Any]
@@ -350,11 +350,11 @@ def test_damaged_checkpoint_is_named(run_fit: RunFit, tmp_path: Path) -> None:
             run_fit(trainer={"max_epochs": 2})
 
 
-def test_checkpoint_of_another_network_or_optimiser_is_named(run_fit: RunFit) -> None:
+def test_checkpoint_of_another_network_or_optimizer_is_named(run_fit: RunFit) -> None:
     run_fit(trainer={"max_epochs": 1})
-    with pytest.raises(SweepError, match=r"last\.ckpt holds the weights of another network: size mismatch"):
+    with pytest.raises(SweepError, match=r"last\.ckpt has the weights of another network: size mismatch"):
         run_fit(network=make_network(dense_units=16))
     with pytest.raises(SweepError, match=r"last\.ckpt was written with another trainer\.weight_averaging"):
         run_fit(trainer={"weight_averaging": "ema"})
-    with pytest.raises(SweepError, match=r"last\.ckpt holds the state of another optimiser"):
+    with pytest.raises(SweepError, match=r"last\.ckpt has the state of another optimizer"):
         run_fit(trainer={"decay_norm_and_bias": False})

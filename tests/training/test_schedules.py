@@ -90,7 +90,7 @@ def test_one_cycle_ends_where_it_should_and_turns_momentum() -> None:
     assert momenta[0] == pytest.approx(0.95)
 
 
-def test_one_cycle_leaves_an_optimiser_without_momentum_alone() -> None:
+def test_one_cycle_leaves_an_optimizer_without_momentum_alone() -> None:
     rates = run(schedules.one_cycle, torch.optim.RMSprop([nn.Parameter(torch.zeros(1))], lr=0.1))
     assert max(rates) == pytest.approx(0.1, rel=0.02)
 
@@ -132,15 +132,15 @@ def test_files_stop_and_go_on_exactly(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("cosine", {"warmup_epochs": 10}, "warmup_epochs is 10; it must be 0 or more and below max_epochs, 10"),
-        ("constant", {"warmup_epochs": -1}, "warmup_epochs is -1; it must be 0 or more and below max_epochs, 10"),
+        ("cosine", {"warmup_epochs": 10}, "warmup_epochs is 10; it must be at least 0 and below max_epochs, 10"),
+        ("constant", {"warmup_epochs": -1}, "warmup_epochs is -1; it must be at least 0 and below max_epochs, 10"),
         ("cosine", {"final_fraction": 2}, "final_fraction is 2; it must be in [0, 1]"),
-        ("step", {"every_epochs": 0}, "every_epochs is 0; it must be a whole number of 1 or more"),
+        ("step", {"every_epochs": 0}, "every_epochs is 0; it must be an integer of at least 1"),
         ("step", {"factor": 1.0}, "factor is 1.0; it must be in (0, 1)"),
-        ("plateau", {"patience": -1}, "patience is -1; it must be a whole number of 0 or more"),
-        ("plateau", {"min_lr": -1}, "min_lr is -1; it must be 0 or more"),
+        ("plateau", {"patience": -1}, "patience is -1; it must be an integer of at least 0"),
+        ("plateau", {"min_lr": -1}, "min_lr is -1; it must be at least 0"),
         ("one_cycle", {"warmup_fraction": 1}, "warmup_fraction is 1; it must be in (0, 1)"),
-        ("one_cycle", {"start_divisor": 0}, "start_divisor is 0; it must be 1 or more"),
+        ("one_cycle", {"start_divisor": 0}, "start_divisor is 0; it must be at least 1"),
     ],
 )
 def test_setting_out_of_range_is_named(name: str, settings: dict[str, Any], message: str) -> None:
@@ -149,7 +149,7 @@ def test_setting_out_of_range_is_named(name: str, settings: dict[str, Any], mess
 
 
 @pytest.mark.parametrize("file", sorted((CONF / "optim").glob("*.yaml")), ids=lambda file: file.stem)
-def test_optimiser_files(file: Path) -> None:
+def test_optimizer_files(file: Path) -> None:
     config = yaml.safe_load(file.read_text())
     settings = config["optim"]
     optimizer_class = getattr(torch.optim, settings.pop("_target_").removeprefix("torch.optim."))

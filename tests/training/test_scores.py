@@ -1,4 +1,4 @@
-"""Both lines of scores against scikit-learn, on a data set with planted duplicates."""
+"""Both score variants against scikit-learn, on a data set with planted duplicates."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import DataError
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import preprocess_of
-from ferhpo.scoring.scores import class_scores, score_lines, seen_in_training
+from ferhpo.scoring.scores import class_scores, in_training_mask, score_variants
 
 PLANTED = {VAL: 4, TEST: 3}
 
@@ -27,40 +27,40 @@ def overlapping() -> FaceData:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_both_lines_are_scikit_learns(overlapping: FaceData, split: str) -> None:
+def test_both_variants_are_scikit_learns(overlapping: FaceData, split: str) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
-    answers = evaluate(make_network(), overlapping, split, preprocess_of(overlapping, 24, "dataset"))
-    lines = score_lines(answers, overlapping)
+    predictions = evaluate(make_network(), overlapping, split, preprocess_of(overlapping, 24, "dataset"))
+    variants = score_variants(predictions, overlapping)
     planted = PLANTED[VAL if split == "val" else TEST]
-    for line, kept in ((lines.published, slice(None)), (lines.clean, slice(planted, None))):
-        assert line is not None
-        labels, probabilities = overlapping.labels[answers.indices][kept], answers.probabilities[kept]
+    for scores, kept in ((variants.all, slice(None)), (variants.dedup, slice(planted, None))):
+        assert scores is not None
+        labels, probabilities = overlapping.labels[predictions.indices][kept], predictions.probabilities[kept]
         predicted = probabilities.argmax(1)
-        assert line.n == len(labels)
-        assert line.acc == metrics.accuracy_score(labels, predicted)
-        assert line.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"), abs=1e-6)
-        assert line.loss == pytest.approx(metrics.log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-5)
-    assert lines.published.acc == answers.acc
-    assert lines.published.macro_f1 == pytest.approx(answers.macro_f1, abs=1e-7)
-    assert lines.published.loss == pytest.approx(answers.loss, rel=1e-5)
-    assert lines.clean is not None
-    assert lines.clean.n == lines.published.n - planted
+        assert scores.n == len(labels)
+        assert scores.acc == metrics.accuracy_score(labels, predicted)
+        assert scores.macro_f1 == pytest.approx(metrics.f1_score(labels, predicted, average="macro"), abs=1e-6)
+        assert scores.loss == pytest.approx(metrics.log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-5)
+    assert variants.all.acc == predictions.acc
+    assert variants.all.macro_f1 == pytest.approx(predictions.macro_f1, abs=1e-7)
+    assert variants.all.loss == pytest.approx(predictions.loss, rel=1e-5)
+    assert variants.dedup is not None
+    assert variants.dedup.n == variants.all.n - planted
 
 
-def test_without_overlap_both_lines_are_one(data: FaceData) -> None:
-    lines = score_lines(evaluate(make_network(), data, "val", preprocess_of(data, 24, "none")), data)
-    assert lines.clean == lines.published
+def test_without_duplicates_both_variants_are_equal(data: FaceData) -> None:
+    variants = score_variants(evaluate(make_network(), data, "val", preprocess_of(data, 24, "none")), data)
+    assert variants.dedup == variants.all
 
 
-def test_a_split_that_was_all_trained_on_has_no_second_line(data: FaceData) -> None:
-    answers = evaluate(make_network(), data, "val", preprocess_of(data, 24, "none"))
-    assert score_lines(answers, data, np.ones(len(data.labels), np.bool_)).clean is None
+def test_a_split_that_is_all_in_training_has_no_dedup_scores(data: FaceData) -> None:
+    predictions = evaluate(make_network(), data, "val", preprocess_of(data, 24, "none"))
+    assert score_variants(predictions, data, np.ones(len(data.labels), np.bool_)).dedup is None
 
 
 def test_the_loss_of_soft_targets_is_that_of_the_evaluation() -> None:
     soft = make_data(soft=True)
-    answers = evaluate(make_network(), soft, "val", preprocess_of(soft, 24, "none"))
-    assert score_lines(answers, soft).published.loss == pytest.approx(answers.loss, rel=1e-5)
+    predictions = evaluate(make_network(), soft, "val", preprocess_of(soft, 24, "none"))
+    assert score_variants(predictions, soft).all.loss == pytest.approx(predictions.loss, rel=1e-5)
 
 
 def test_what_was_trained_on_elsewhere_counts(overlapping: FaceData) -> None:
@@ -70,27 +70,27 @@ def test_what_was_trained_on_elsewhere_counts(overlapping: FaceData) -> None:
     split[7:] = TRAIN
     images = np.concatenate([overlapping.images[own], np.zeros((7, 24, 24), np.uint8)])
     other = face_data(images, np.zeros(10, np.int64), split, overlapping.class_names, "other", "published")
-    assert seen_in_training(other, overlapping).tolist() == [True] * 3 + [False] * 7
-    assert seen_in_training(other)[:7].tolist() == [False] * 3 + [True] * 4, "its own: the black ones are all alike"
+    assert in_training_mask(other, overlapping).tolist() == [True] * 3 + [False] * 7
+    assert in_training_mask(other)[:7].tolist() == [False] * 3 + [True] * 4, "its own: the black ones are all alike"
     small = face_data(np.zeros((2, 8, 8), np.uint8), np.zeros(2, np.int64), split[:2], ("a",), "small", "published")
-    assert not seen_in_training(small, overlapping).any()
+    assert not in_training_mask(small, overlapping).any()
 
 
-def test_a_fold_with_the_digest_of_another_has_its_own_overlap(overlapping: FaceData) -> None:
+def test_a_fold_with_the_digest_of_another_has_its_own_duplicates(overlapping: FaceData) -> None:
     split = overlapping.split.copy()
     split[split == TRAIN] = VAL
     split[np.flatnonzero(overlapping.split == TEST)] = TRAIN
-    assert seen_in_training(overlapping).sum() == sum(PLANTED.values())
-    assert seen_in_training(replace(overlapping, split=split)).sum() == PLANTED[TEST] + min(PLANTED.values())
+    assert in_training_mask(overlapping).sum() == sum(PLANTED.values())
+    assert in_training_mask(replace(overlapping, split=split)).sum() == PLANTED[TEST] + min(PLANTED.values())
 
 
 def test_scores_of_classes_are_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)
-    labels, answered = rng.integers(0, 4, 200), rng.integers(0, 3, 200)  # nobody answers the last class
+    labels, predicted = rng.integers(0, 4, 200), rng.integers(0, 3, 200)  # the last class is never predicted
     names = ("a", "b", "c", "d")
-    found = class_scores(metrics.confusion_matrix(labels, answered, labels=range(4)), names)
-    precision, recall, f1, count = metrics.precision_recall_fscore_support(labels, answered, zero_division=0)
+    found = class_scores(metrics.confusion_matrix(labels, predicted, labels=range(4)), names)
+    precision, recall, f1, count = metrics.precision_recall_fscore_support(labels, predicted, zero_division=0)
     assert [c.name for c in found] == list(names)
     np.testing.assert_allclose([c.precision for c in found], precision)
     np.testing.assert_allclose([c.recall for c in found], recall)
@@ -113,5 +113,6 @@ def test_other_classes_are_named() -> None:
     with pytest.raises(DataError) as caught:
         with_classes(make_data(), ("a", "b", "d"))
     assert str(caught.value) == (
-        "made: it has c, which the model does not answer; it lacks d; the classes must be those of the model: a, b, d"
+        "made: it has c, which the model does not predict; it does not have d; its classes must be those of the model: "
+        "a, b, d"
     )

@@ -52,7 +52,7 @@ def test_probabilities_are_the_mean_of_ten(size: int, normalise: str) -> None:
         images = F.pad(images.float(), [1] * 4, mode="replicate").to(torch.uint8)
     network.eval()
     with torch.inference_mode():
-        crops = [network(preprocess.normalised(crop / 255)).softmax(1) for crop in ten_crop(images, [size, size])]
+        crops = [network(preprocess.normalized(crop / 255)).softmax(1) for crop in ten_crop(images, [size, size])]
     mean = torch.stack(crops).mean(0).numpy()
     np.testing.assert_allclose(found.probabilities, mean, atol=1e-6)
     labels = data.labels[found.indices]
@@ -76,5 +76,5 @@ def test_a_network_that_answers_mirrors_and_shifts_alike_answers_as_by_one_view(
 
 def test_features_of_whole_images_have_no_crops() -> None:
     data = replace(make_data(), features=np.zeros((150, 2), np.float32))
-    with pytest.raises(ValueError, match="ten-crop needs a network that sees images alone"):
+    with pytest.raises(ValueError, match="ten-crop testing needs a network that takes images only"):
         evaluate_ten_crop(make_network(), data, "val", preprocess_of(data, SIZE, "none"))

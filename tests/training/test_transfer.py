@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_training import make_network
 
-from ferhpo.training.fit import parameter_groups
+from ferhpo.training.module import parameter_groups
 from ferhpo.training.settings import TrainerSettings
 
 
@@ -78,7 +78,7 @@ def test_groups_hold_every_parameter_once_and_the_output_layer_first(decay_norm_
 
 def test_a_network_without_output_layer_is_named():
     with pytest.raises(
-        ValueError, match=r"^Linear has no layer called output, whose body could be frozen or slowed down$"
+        ValueError, match=r"^Linear has no layer named output, which frozen_epochs and body_lr_factor need$"
     ):
         parameter_groups(torch.nn.Linear(2, 2), True, body_apart=True)
 

@@ -1,10 +1,11 @@
 """The command line.
 
-entry.py     main() and command(): parse, call, exit status
+entry.py     main() and command(): parse arguments, call the verb, map errors to an exit status
 parser.py    verbs, arguments, help texts
+help.py      longer help texts
 commands.py  one function per verb: call it, print its result
-results.py   the end of a sweep, printed or as JSON
-tables.py    results as terminal tables
+results.py   the result of a sweep, as text or JSON
+tables.py    results as tables for the terminal
 progress.py  a running sweep on the terminal
 doctor.py    the verb `doctor`
 ui.py        the verb `ui`

@@ -1,4 +1,4 @@
-"""`python -m ferhpo.cli`, the same as `python -m ferhpo`."""
+"""Run the command line as `python -m ferhpo.cli`, like `python -m ferhpo`."""
 
 from ferhpo.cli import command
 

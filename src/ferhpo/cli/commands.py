@@ -1,19 +1,29 @@
-"""What each verb of the command line does: call it, print its answer as tables for people or as JSON. cli.py parses.
+"""One function per verb: call it with the parsed arguments, and print the result as tables or as JSON.
 
-Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
+Heavy packages are imported inside functions: `ferhpo --help` imports none of torch, ray and mlflow.
 """
 
 import argparse
 import json
 import signal
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
 import ferhpo
-from ferhpo.cli.results import exit_status, print_result, registered_text, result_dict, trial_dict, waiting_text
+from ferhpo.cli.results import (
+    exit_status,
+    print_result,
+    registered_text,
+    result_dict,
+    stopped_text,
+    trial_dict,
+    unshipped_text,
+)
 from ferhpo.errors import StillRunning
+from ferhpo.text import plural
 
 if TYPE_CHECKING:
-    pass
+    from rich.console import Console
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -21,7 +31,7 @@ def sweep(args: argparse.Namespace) -> int:
     from ferhpo.cli.tables import make_console
 
     console = make_console(stderr=args.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
     with Progress(console) as progress:
         function = ferhpo.train if args.verb == "train" else ferhpo.sweep
         result = function(
@@ -32,8 +42,7 @@ def sweep(args: argparse.Namespace) -> int:
             config_dir=args.config_dir,
             listener=progress,
         )
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow")
+    _print_warnings(console, result.warnings)
     if args.json:
         print(json.dumps(result_dict(result)))
     else:
@@ -49,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from ferhpo.cli.tables import evaluation_tables, make_console
 
-    found = ferhpo.evaluate(
+    scores = ferhpo.evaluate(
         args.model,
         args.overrides,
         split=args.split,
@@ -58,14 +67,13 @@ def evaluate(args: argparse.Namespace) -> None:
         config_dir=args.config_dir,
     )
     if args.json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(scores)))
         return
     console = make_console()
-    for table in evaluation_tables(found):
+    for table in evaluation_tables(scores):
         console.print(table)
         console.print()
-    for warning in found.warnings:
-        console.print(f"warning: {warning}", style="yellow")
+    _print_warnings(console, scores.warnings)
 
 
 def confirm(args: argparse.Namespace) -> int:
@@ -73,7 +81,7 @@ def confirm(args: argparse.Namespace) -> int:
     from ferhpo.cli.tables import confirmation_tables, make_console
 
     console = make_console(stderr=args.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
     with Progress(console) as progress:
         result = ferhpo.confirm(
             args.name,
@@ -85,21 +93,21 @@ def confirm(args: argparse.Namespace) -> int:
             output_dir=args.output_dir,
             listener=progress,
         )
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow")
+    _print_warnings(console, result.warnings)
     if args.json:
-        print(json.dumps({**result_dict(result), "found": result.found}))
+        found = None if result.found is None else result.found.to_json()
+        print(json.dumps({**result_dict(result), "found": found}))
     elif result.found is None:
-        console.print(f"Stopped. {result.sweep.resume_command} goes on.")
+        console.print(stopped_text(result.sweep.resume_command))
     else:
         console.print()
         for part in confirmation_tables(result.found):
             console.print(part, soft_wrap=isinstance(part, str))
             console.print()
         if result.registered and result.confirmed is not None:
-            console.print(f"ferhpo promote {result.confirmed.name} makes it the champion.")
+            console.print(f"Promote it with: ferhpo promote {result.confirmed.name}")
     if result.unshipped and not args.json:
-        console.print(waiting_text(result.unshipped, result.sweep.name))
+        console.print(unshipped_text(result.unshipped, result.sweep.name))
     return exit_status(result)
 
 
@@ -112,8 +120,7 @@ def plan(args: argparse.Namespace) -> None:
         return
     console = make_console()
     console.print(plan_table(plan))
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", style="yellow")
+    _print_warnings(console, plan.warnings)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -123,7 +130,7 @@ def check(args: argparse.Namespace) -> None:
         return
     for warning in warnings:
         print(f"warning: {warning}")
-    print(f"{args.name} can run")
+    print(f"{args.name}: no faults found")
 
 
 def show(args: argparse.Namespace) -> None:
@@ -145,6 +152,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def _parents(path: str) -> list[str]:
+    """Return a dotted path and every path above it, longest first."""
     parts = path.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
@@ -152,26 +160,20 @@ def _parents(path: str) -> list[str]:
 def list_options(args: argparse.Namespace) -> None:
     from ferhpo.cli.tables import key_values, make_console
     from ferhpo.config import GROUPS
-    from ferhpo.config.files import group_files, headline, sweep_files
-    from ferhpo.errors import ConfigError
-    from ferhpo.keys import nearest
+    from ferhpo.config.files import group_files, group_of, headline, sweep_files
 
-    kinds = ["sweeps", *GROUPS]
-    alias = {name.rstrip("s"): name for name in kinds} | {f"{name}s": name for name in GROUPS} | {"optimisers": "optim"}
-    what = alias.get(args.what, args.what) if args.what else None
-    if what is not None and what not in kinds:
-        raise ConfigError("list", [f"{args.what} is nothing to list; {nearest(args.what, kinds)}"])
-    found = {
-        kind: sweep_files(args.config_dir) if kind == "sweeps" else group_files(kind, args.config_dir)
-        for kind in ([what] if what else kinds)
+    groups = [group_of(args.what)] if args.what else ["sweeps", *GROUPS]
+    files = {
+        group: sweep_files(args.config_dir) if group == "sweeps" else group_files(group, args.config_dir)
+        for group in groups
     }
-    lines = {kind: {name: headline(path) for name, path in files.items()} for kind, files in found.items()}
+    lines = {group: {name: headline(path) for name, path in paths.items()} for group, paths in files.items()}
     if args.json:
         print(json.dumps(lines))
         return
     console = make_console()
-    for kind, names in lines.items():
-        console.print(kind, style="bold")
+    for group, names in lines.items():
+        console.print(group, style="bold")
         console.print(key_values([(f"  {name}", text) for name, text in names.items()]))
 
 
@@ -187,23 +189,25 @@ def runs(args: argparse.Namespace) -> None:
             print(json.dumps(rows))
             return
         console.print(sweeps_table(rows))
-        waiting = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
-        if waiting:
-            console.print(f"\nferhpo sync {' or '.join(waiting)} ships what is not in MLflow yet.")
+        unshipped = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
+        if unshipped:
+            commands = ", ".join(f"ferhpo sync {name}" for name in unshipped)
+            console.print(f"\nSome records are not in MLflow yet. Upload them with: {commands}")
         return
-    record = load_sweep(args.name, args.output_dir)
-    trials = record.leaderboard()
+    sweep = load_sweep(args.name, args.output_dir)
+    trials = sweep.leaderboard()
     if args.json:
         print(json.dumps([trial_dict(trial) for trial in trials]))
     else:
-        console.print(leaderboard(trials, record.objective.metric, args.rows))
-        waiting_records, runs = listing.unshipped(record)
-        interrupted = sum(not trial.state.is_over for trial in trials)
-        if interrupted and not runs:
-            of_them = "1 trial was" if interrupted == 1 else f"{interrupted} trials were"
-            console.print(f"\nNo driver runs it: {of_them} interrupted. {record.resume_command} goes on.")
-        if waiting_records and not runs:
-            console.print(waiting_text(waiting_records, record.name))
+        console.print(leaderboard(trials, sweep.objective.metric, args.rows))
+        num_unshipped, is_running = listing.unshipped(sweep)
+        num_interrupted = sum(not trial.state.is_over for trial in trials)
+        if num_interrupted and not is_running:
+            were = "was" if num_interrupted == 1 else "were"
+            trials_text = f"{plural(num_interrupted, 'trial')} {were} interrupted"
+            console.print(f"\nNot running; {trials_text}. Resume with: {sweep.resume_command}")
+        if num_unshipped and not is_running:
+            console.print(unshipped_text(num_unshipped, sweep.name))
 
 
 def ui(args: argparse.Namespace) -> NoReturn:
@@ -221,10 +225,10 @@ def promote(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(asdict(promotion)))
         return
-    before = "" if promotion.previous is None else f" (before: version {promotion.previous})"
-    print(f"{promotion.name}@{promotion.alias} is version {promotion.version}{before}")
-    print(f"load it: mlflow.set_tracking_uri('{store_of(args.name, args.output_dir)}')")
-    print(f"         mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
+    before = "" if promotion.previous is None else f" (previously version {promotion.previous})"
+    print(f"{promotion.name}@{promotion.alias} is now version {promotion.version}{before}. Load it in Python with:")
+    print(f"  mlflow.set_tracking_uri('{store_of(args.name, args.output_dir)}')")
+    print(f"  mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
 
 
 def report(args: argparse.Namespace) -> None:
@@ -239,17 +243,18 @@ def sync(args: argparse.Namespace) -> None:
     from ferhpo.tracking import hide_all
 
     overrides = hide_all(args.overrides)
-    faults = [f"{t.partition('=')[0]} is no setting of sync; tracking.uri=... is" for t in overrides if not _is_uri(t)]
+    keys = [text.partition("=")[0] for text in overrides if not _is_uri(text)]
+    faults = [f"{key} cannot be set in sync; only tracking.uri can" for key in keys]
     if faults:
         raise ConfigError(f"sync {args.name}", faults)
     uri = overrides[-1].removeprefix("tracking.uri=") if overrides else None
     try:
         num_records, registered = ship_and_register(args.name, args.output_dir, uri)
-    except StillRunning:  # what was asked for is being done: no error, so that a script may sync all it finds
+    except StillRunning:  # not an error, so that a script can call sync for every sweep
         left, _ = listing.unshipped(load_sweep(args.name, args.output_dir))
-        print(f"sweep {args.name} runs and ships its records itself; {left} are on their way")
+        print(f"sweep {args.name} is running and uploads its records itself; {plural(left, 'record')} pending")
         return
-    print(f"{num_records} records shipped")
+    print(f"{plural(num_records, 'record')} uploaded to MLflow")
     if registered:
         print(registered_text(registered, args.name))
 
@@ -274,11 +279,16 @@ def data(args: argparse.Namespace) -> None:
 def doctor(args: argparse.Namespace) -> None:
     from ferhpo.cli.tables import key_values, make_console
 
-    found = ferhpo.doctor(args.output_dir)
+    facts = ferhpo.doctor(args.output_dir)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(facts))
         return
     console = make_console()
-    for title, rows in found.items():
-        console.print(title, style="bold")
+    for title, rows in facts.items():
+        console.print("records not in MLflow" if title == "unshipped" else title, style="bold")
         console.print(key_values([(f"  {key}", value) for key, value in rows.items()]))
+
+
+def _print_warnings(console: "Console", warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow")

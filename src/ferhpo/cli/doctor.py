@@ -1,4 +1,4 @@
-"""The verb `doctor`: versions, devices, store, disk, and sweeps with records that are not in MLflow yet."""
+"""The verb `doctor`: versions, devices, store, disk space, and sweeps with records that are not in MLflow yet."""
 
 import os
 import shutil
@@ -10,16 +10,12 @@ import psutil
 from ferhpo.errors import FerhpoError
 from ferhpo.storage.provenance import versions
 from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.text import plural
 from ferhpo.tracking import TrackingSettings, check_store
 
 
 def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
-    """Versions, devices, store, disk, and records that are not shipped."""
-    return examine(output_dir)
-
-
-def examine(output_dir: str) -> dict[str, dict[str, Any]]:
-    """Facts by topic, as plain values."""
+    """Return facts by topic: versions, devices, store, disk, and records that are not in MLflow yet."""
     import torch
 
     memory = psutil.virtual_memory()
@@ -27,13 +23,13 @@ def examine(output_dir: str) -> dict[str, dict[str, Any]]:
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = {
-        "cpu": f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads",
+        "cpu": f"{os.cpu_count()} cores; torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free",
         "gpu": ", ".join(gpus) or "none",
     }
     settings = TrackingSettings(output_dir=folder, required=False)
-    reason = check_store(settings) if folder.exists() else "not made yet; the first sweep makes it"
-    store = {"default": settings.shown_uri, "state": reason or "answers"}
+    reason = check_store(settings) if folder.exists() else "does not exist yet; the first sweep creates it"
+    store = {"default": settings.shown_uri, "state": reason or "reachable"}
     disk = {
         "output": str(folder),
         "free": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
@@ -51,23 +47,23 @@ def _shared_memory() -> str:
 def _unshipped(folder: Path) -> dict[str, Any]:
     from ferhpo.tracking import is_held, num_rejected, num_unshipped
 
-    found = {}
+    facts = {}
     for meta in sorted(folder.glob(f"*/{META}")):
-        name, told = meta.parent.name, []
+        name, lines = meta.parent.name, []
         try:
-            record = load_sweep(meta.parent)
-            settings = TrackingSettings.from_config(record.config["tracking"], folder)
-            count = num_unshipped(record.folder, settings)
+            sweep = load_sweep(meta.parent)
+            tracking = TrackingSettings.from_config(sweep.config["tracking"], folder)
+            count = num_unshipped(sweep.folder, tracking)
         except FerhpoError as error:
-            found[name] = str(error)
+            facts[name] = str(error)
             continue
-        if count and is_held(record.folder):
-            told.append(f"{count} records; it runs, and ships them itself")
+        if count and is_held(sweep.folder):
+            lines.append(f"{plural(count, 'record')}; the sweep is running and uploads its records itself")
         elif count:
-            again = f" tracking.uri=..., with the password of {settings.shown_uri}," if settings.lacks_password else ""
-            told.append(f"{count} records; ferhpo sync {name}{again} ships them")
-        if rejected := num_rejected(record.folder):
-            told.append(f"{rejected} values or files that MLflow refused are in {record.folder / 'rejected.jsonl'}")
-        if told:
-            found[name] = "; ".join(told)
-    return found or {"none": "every record is in MLflow"}
+            uri = f" tracking.uri=... (with the password of {tracking.shown_uri})" if tracking.lacks_password else ""
+            lines.append(f"{plural(count, 'record')}; upload with: ferhpo sync {name}{uri}")
+        if rejected := num_rejected(sweep.folder):
+            lines.append(f"MLflow rejected {rejected} values or files; see {sweep.folder / 'rejected.jsonl'}")
+        if lines:
+            facts[name] = "; ".join(lines)
+    return facts or {"none": "all records are in MLflow"}

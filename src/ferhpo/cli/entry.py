@@ -1,6 +1,6 @@
 """Run the command line: parse the arguments, call the verb, map errors to an exit status.
 
-Exit status: 0 success, 1 an internal or tracking error, 2 invalid input, 3 a sweep in which a trial failed, 130
+Exit status: 0 success, 1 internal error (with a traceback), 2 invalid input, 3 a trial of the sweep failed, 130
 interrupted by the user.
 """
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = make_parser()
     args, left = parser.parse_known_args(argv)
-    # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one over.
+    # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one.
     if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
         parser.error(f"unrecognized arguments: {redact(' '.join(left))}")
     if left:
@@ -40,23 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print("; ".join(["stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output, as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
         sys.stderr.close()
         return 0
 
 
 def command() -> NoReturn:
-    """The `ferhpo` command: `main` in a process of its own, which then ends at once.
+    """Run `main` as the `ferhpo` command, and exit without Python's teardown.
 
-    Python would first take apart, for seconds, all that torch, Ray and MLflow made; what they registered to be done at
-    the end is done. A signal that comes by then changes nothing any more.
+    The teardown of torch, Ray and MLflow objects takes seconds. Functions registered with atexit do run. A signal that
+    arrives after `main` has returned does not change the exit status.
     """
     hide_command_line()
     status = main()
 
     def end(*_: object) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # its reader has gone
+            with suppress(OSError, ValueError):  # the reader has exited
                 stream.flush()
         os._exit(status)
 

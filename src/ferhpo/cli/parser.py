@@ -7,109 +7,216 @@ from typing import Any
 
 from ferhpo import __version__
 from ferhpo.cli import commands
+from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
 
-EXIT_CODES = "exit status: 0 done, 2 a mistake in the configuration, data or names, 3 a trial failed, 130 stopped"
+OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with one subparser per verb."""
     parser = argparse.ArgumentParser(
         prog="ferhpo",
         description="Hyperparameter sweeps with experiment tracking for facial emotion recognition.",
-        epilog="ferhpo VERB --help tells more. Start with: ferhpo sweep demo",
+        epilog="Run `ferhpo VERB --help` for the options of a verb. To get started, run `ferhpo sweep demo`.",
     )
-    parser.add_argument("--version", action="version", version=f"ferhpo {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    parser.add_argument(
+        "--version", action="version", version=f"ferhpo {__version__}", help="show the version and exit"
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    _add_running(verbs)
+    _add_planning(verbs)
+    _add_results(verbs)
+    _add_models(verbs)
+    _add_system(verbs)
+    return parser
 
-    def verb(name: str, run: Callable[[argparse.Namespace], int | None], text: str, *examples: str) -> Any:
-        lines = "\n".join(f"  ferhpo {example}" for example in examples)
-        sub = verbs.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"examples:\n{lines}\n\n{EXIT_CODES}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(run=run)
-        sub.add_argument("--config-dir", type=Path, help="a folder of your own configurations, searched first")
-        return sub
 
-    def named(sub: Any, what: str = "a sweep or training; see ferhpo list") -> None:
-        sub.add_argument("name", metavar="NAME", help=what)
+def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, *examples: str) -> Any:
+    """Add a verb. text: its line in `ferhpo --help`, and the first one of its own help."""
+    details = DETAILS.get(name)
+    lines = "\n".join(f"  ferhpo {example}" for example in examples)
+    sub = verbs.add_parser(
+        name,
+        help=text,
+        description=f"{text}\n\n{details}" if details else text,
+        epilog=f"examples:\n{lines}\n\n{EXIT_CODES}",
+        formatter_class=HelpFormatter,
+    )
+    sub.set_defaults(run=run)
+    sub.add_argument(
+        "--config-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of your own configurations, searched before those of ferhpo (default: $FERHPO_CONFIG_DIR, "
+        "otherwise conf/ and sweeps/ in the current folder)",
+    )
+    return sub
+
+
+def _overrides(sub: Any, text: str) -> None:
+    sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
+
+
+def _named(sub: Any) -> None:
+    sub.add_argument("name", metavar="NAME", help="name of a sweep or training (see `ferhpo list sweeps`)")
+    _overrides(sub, "Hydra overrides, e.g. optim.lr=0.01 model=resnet space.optim.lr.high=0.1")
+    _json(sub)
+
+
+def _of_sweep(sub: Any) -> None:
+    sub.add_argument("name", metavar="SWEEP", help="name of a sweep, or path of its folder")
+    _output_dir(sub)
+
+
+def _output_dir(sub: Any) -> None:
+    sub.add_argument("--output-dir", default="mlruns", metavar="DIR", help=OUTPUT_DIR)
+
+
+def _json(sub: Any) -> None:
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_running(verbs: Any) -> None:
+    sweep = _verb(
+        verbs,
+        "sweep",
+        commands.sweep,
+        "Run a hyperparameter sweep.",
+        "sweep demo",
+        "sweep vulpe2021 data.path=fer2013.csv num_trials=20 trainer.max_epochs=3",
+        "sweep --resume demo num_trials=16",
+    )
+    train = _verb(
+        verbs,
+        "train",
+        commands.train,
+        "Train one network with a fixed configuration.",
+        "train demo trainer.max_epochs=3",
+        "train vulpe2021_winner data.path=fer2013.csv",
+    )
+    for sub in (sweep, train):
+        _named(sub)
         sub.add_argument(
-            "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as optim.lr=0.01 model=resnet"
+            "--resume",
+            action="store_true",
+            help="resume NAME; only num_trials, keep_checkpoints, compute and tracking can be overridden",
         )
+        sub.add_argument("--new", action="store_true", help="if NAME exists already, use the next free name (NAME-2)")
 
-    def json_too(sub: Any) -> None:
-        sub.add_argument("--json", action="store_true", help="print the answer as JSON")
 
-    def of_sweep(sub: Any) -> None:
-        sub.add_argument("name", metavar="SWEEP", help="a sweep's name, or its folder")
-        sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
-
-    for name, run, text, examples in (
-        (
-            "sweep",
-            commands.sweep,
-            "Run a sweep: sample, train, prune, record, register the best.",
-            (
-                "sweep demo",
-                "sweep vulpe2021 data.path=fer2013.csv num_trials=20 trainer.max_epochs=3",
-                "sweep --resume demo num_trials=16",
-            ),
-        ),
-        (
-            "train",
-            commands.train,
-            "Train one network with a configuration as it stands, without Ray.",
-            ("train demo trainer.max_epochs=3", "train vulpe2021 data.path=fer2013.csv"),
-        ),
-    ):
-        sub = verb(name, run, text, *examples)
-        named(sub)
-        sub.add_argument("--resume", action="store_true", help="go on with the sweep called NAME")
-        sub.add_argument("--new", action="store_true", help="where the name is taken, use the next free one (NAME-2)")
-        json_too(sub)
-
-    sub = verb(
+def _add_planning(verbs: Any) -> None:
+    sub = _verb(
+        verbs,
         "plan",
         commands.plan,
-        "Show what a sweep would do and cost.",
+        "Estimate what a sweep or a training costs, without running it.",
         "plan demo",
         "plan vulpe2021 data.path=fer2013.csv",
+        "plan demo space=null",
     )
-    named(sub)
-    json_too(sub)
-    sub = verb("check", commands.check, "Check a configuration: every fault at once.", "check demo optim.lr=0.01")
-    named(sub)
-    json_too(sub)
-    sub = verb(
-        "show", commands.show, "Show what a name composes to, and where each value came from.", "show demo model=resnet"
+    _named(sub)
+    sub = _verb(
+        verbs,
+        "check",
+        commands.check,
+        "Check a configuration and report all faults at once.",
+        "check demo optim.lr=0.01",
     )
-    named(sub)
-    json_too(sub)
-    sub = verb(
+    _named(sub)
+    sub = _verb(
+        verbs,
+        "show",
+        commands.show,
+        "Show a composed configuration and the origin of each value.",
+        "show demo model=resnet",
+    )
+    _named(sub)
+    sub = _verb(
+        verbs,
         "list",
         commands.list_options,
-        "List sweeps, and the options of each group.",
+        "List the sweeps and the options of each config group.",
         "list",
         "list sweeps",
-        "list model",
+        "list models",
     )
-    sub.add_argument("what", nargs="?", metavar="WHAT", help="sweeps, or a group: data, model, optim, sampler, ...")
-    json_too(sub)
-    sub = verb("runs", commands.runs, "Show the leaderboard of a sweep.", "runs", "runs demo", "runs demo --json")
-    sub.add_argument("name", nargs="?", metavar="SWEEP", help="a sweep's name or folder; without it, all sweeps")
-    sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
-    sub.add_argument("--rows", type=int, default=20, help="how many trials (default: 20)")
-    json_too(sub)
-    sub = verb("ui", commands.ui, "Serve the MLflow UI on 127.0.0.1.", "ui", "ui --port 5001")
-    sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
-    sub.add_argument("--port", type=int, default=5000, help="default: 5000")
-    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; anything else can be reached by others")
-    sub = verb(
+    sub.add_argument(
+        "what",
+        nargs="?",
+        metavar="GROUP",
+        help="sweeps, or a config group, e.g. data, model, optim, sampler, scheduler (default: all)",
+    )
+    _json(sub)
+    sub = _verb(
+        verbs,
+        "data",
+        commands.data,
+        "Describe and verify a data set.",
+        "data synthetic",
+        "data fer2013 path=fer2013.csv",
+    )
+    sub.add_argument("name", metavar="DATA", help="name of a data set (see `ferhpo list data`)")
+    _overrides(sub, "settings of the data set, e.g. path=fer2013.csv")
+    _json(sub)
+
+
+def _add_results(verbs: Any) -> None:
+    sub = _verb(
+        verbs,
+        "runs",
+        commands.runs,
+        "Show the leaderboard of a sweep, or all sweeps.",
+        "runs",
+        "runs demo",
+        "runs demo --json",
+    )
+    sub.add_argument(
+        "name", nargs="?", metavar="SWEEP", help="name of a sweep, or path of its folder (default: list all sweeps)"
+    )
+    _output_dir(sub)
+    sub.add_argument("--rows", type=int, default=20, metavar="N", help="maximum number of trials to show (default: 20)")
+    _json(sub)
+    sub = _verb(
+        verbs,
+        "report",
+        commands.report,
+        "Write an HTML report of a sweep or a trial.",
+        "report demo",
+        "report demo --trial 3",
+        "report demo --out demo.html",
+    )
+    _of_sweep(sub)
+    sub.add_argument("--trial", type=int, metavar="N", help="report on trial N instead of the sweep")
+    sub.add_argument(
+        "--out", type=Path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
+    )
+    sub = _verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
+    _output_dir(sub)
+    sub.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
+    sub.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1); with any other address, the UI is accessible to other "
+        "machines, without a password",
+    )
+    sub = _verb(
+        verbs,
+        "sync",
+        commands.sync,
+        "Upload records that are not in MLflow yet.",
+        "sync demo",
+        "sync demo tracking.uri=http://user:password@host:5000",
+    )
+    _of_sweep(sub)
+    _overrides(sub, "tracking.uri=..., e.g. to give the password, which ferhpo never stores")
+
+
+def _add_models(verbs: Any) -> None:
+    sub = _verb(
+        verbs,
         "evaluate",
         commands.evaluate,
-        "Score a trial or a registered model, with and without images that stand in training.",
+        "Evaluate a trial or a registered model.",
         "evaluate demo",
         "evaluate demo/7 --ten-crop",
         "evaluate models:/ferhpo-demo@champion data=fer2013 data.path=fer2013.csv",
@@ -118,78 +225,52 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "model",
         metavar="MODEL",
-        help="a sweep (its best trial), SWEEP/7 (trial 7), models:/NAME@ALIAS or models:/NAME/VERSION",
+        help="SWEEP (its best trial), SWEEP/N (trial N), models:/NAME@ALIAS or models:/NAME/VERSION",
     )
-    sub.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="another data set, as data=fer2013 data.path=fer2013.csv"
-    )
-    sub.add_argument(
-        "--split", default="val", choices=("val", "test"), help="default: val; a reading of test is recorded"
-    )
-    sub.add_argument("--ten-crop", action="store_true", help="also the mean of ten views of each image")
-    sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
-    json_too(sub)
-    sub = verb(
+    _overrides(sub, "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv")
+    sub.add_argument("--split", default="val", choices=("val", "test"), help="split to evaluate (default: val)")
+    sub.add_argument("--ten-crop", action="store_true", help="also average the predictions over ten crops per image")
+    _output_dir(sub)
+    _json(sub)
+    sub = _verb(
+        verbs,
         "confirm",
         commands.confirm,
-        "Train a sweep's best trials again on fresh seeds, choose by the mean, read the test images once.",
+        "Retrain the best trials of a sweep with fresh seeds.",
         "confirm demo --top 5 --seeds 3",
         "confirm demo trainer.max_epochs=60 data.train_subset=null",
         "confirm demo --resume",
     )
-    of_sweep(sub)
+    _of_sweep(sub)
+    _overrides(sub, "settings of the retraining, of compute and of tracking, e.g. trainer.max_epochs=60")
+    sub.add_argument("--top", type=int, metavar="N", help="number of complete trials to retrain (default: 5)")
+    sub.add_argument("--seeds", type=int, metavar="N", help="number of fresh seeds per trial (default: 3)")
+    sub.add_argument("--resume", action="store_true", help="resume an existing confirmation; never start one")
     sub.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="settings of the retraining, of compute and of tracking"
+        "--new", action="store_true", help="start another confirmation (SWEEP-confirm-2) even if one exists"
     )
-    sub.add_argument("--top", type=int, help="how many of the best complete trials (default: 5)")
-    sub.add_argument("--seeds", type=int, help="how many fresh seeds each (default: 3)")
-    sub.add_argument("--resume", action="store_true", help="go on with the confirmation, and never start one")
-    sub.add_argument("--new", action="store_true", help="start another one (SWEEP-confirm-2) where there is one")
-    json_too(sub)
-    sub = verb(
+    _json(sub)
+    sub = _verb(
+        verbs,
         "promote",
         commands.promote,
-        "Point an alias at a sweep's registered model.",
+        "Set an alias of a sweep's registered model.",
         "promote demo",
         "promote demo --alias staging",
     )
-    of_sweep(sub)
-    sub.add_argument("--alias", default="champion", help="default: champion")
-    sub.add_argument("--version", type=int, help="default: the newest")
-    json_too(sub)
-    sub = verb(
-        "report",
-        commands.report,
-        "Write a sweep's figures and tables as one HTML page that needs no network.",
-        "report demo",
-        "report demo --trial 3",
-        "report demo --out demo.html",
+    _of_sweep(sub)
+    sub.add_argument("--alias", default="champion", help="alias to set (default: champion)")
+    sub.add_argument("--version", type=int, metavar="N", help="version of the registered model (default: the newest)")
+    _json(sub)
+
+
+def _add_system(verbs: Any) -> None:
+    sub = _verb(
+        verbs,
+        "doctor",
+        commands.doctor,
+        "Show versions, devices, the MLflow store, and free disk space.",
+        "doctor",
     )
-    of_sweep(sub)
-    sub.add_argument("--trial", type=int, metavar="N", help="the page of this trial instead")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/index.html in the sweep's folder")
-    sub = verb(
-        "sync",
-        commands.sync,
-        "Ship to MLflow what a sweep could not, and register its best model.",
-        "sync demo",
-        "sync demo tracking.uri=http://user:password@host:5000",
-    )
-    of_sweep(sub)
-    sub.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="tracking.uri=..., with its password, which is kept nowhere"
-    )
-    sub = verb(
-        "data",
-        commands.data,
-        "Describe and verify a data set: counts, duplicates, conflicts, blanks, overlap.",
-        "data synthetic",
-        "data fer2013 path=fer2013.csv",
-    )
-    sub.add_argument("name", metavar="DATA", help="an option of the group data; see ferhpo list data")
-    sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the data set, as path=fer2013.csv")
-    json_too(sub)
-    sub = verb("doctor", commands.doctor, "Show versions, devices, store and disk.", "doctor")
-    sub.add_argument("--output-dir", default="mlruns", help="where sweeps are kept (default: mlruns)")
-    json_too(sub)
-    return parser
+    _output_dir(sub)
+    _json(sub)

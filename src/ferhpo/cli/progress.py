@@ -1,4 +1,4 @@
-"""Show a running sweep: a live line on a terminal, otherwise one line per finished trial."""
+"""Show a running sweep: one line per trial that ends, and on a terminal also a live status line."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ferhpo.errors import first_line
 from ferhpo.states import TrialState
-from ferhpo.text import duration
+from ferhpo.text import duration, plural
 
 if TYPE_CHECKING:
     from ferhpo.driver.ledger import Ledger
@@ -30,7 +30,7 @@ STATE_STYLES = {
 
 
 class Progress:
-    """Shows a running sweep: a live line on a terminal, else a line for each trial that ends."""
+    """Print a line for each trial that ends, and keep a status line up to date if the console is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -49,7 +49,7 @@ class Progress:
             self.live.stop()
 
     def __call__(self, ledger: "Ledger") -> None:
-        """Take note of an event in the sweep."""
+        """Show an event of the sweep, e.g. a report or the end of a trial."""
         trials = ledger.study.trials()
         for trial in trials:
             before = self.known.get(trial.number)
@@ -64,7 +64,7 @@ class Progress:
         value = "" if trial.value is None else f"{ledger.study.objective.metric} {trial.value:.4f}"
         at = f" at epoch {trial.best_epoch} of {len(trial.epochs)}" if trial.best_epoch else ""
         if trial.folds:
-            at = f" over {len(trial.folds)} of {ledger.num_reports} folds"
+            at = f" on {len(trial.folds)} of {ledger.num_reports} folds"
         reason = f": {first_line(trial.reason)}" if trial.reason else ""
         state = Text(f"{trial.state.lower():<10}", style=STATE_STYLES.get(trial.state, ""))
         took = "" if trial.seconds is None else f" ({duration(trial.seconds)})"
@@ -83,7 +83,7 @@ class Progress:
         )
         failed = counts[TrialState.FAILED] + counts[TrialState.INFEASIBLE] + counts[TrialState.DIVERGED]
         parts = [
-            f"{num_ended}{of} ended",
+            f"{num_ended}{of} trials done",
             f"running {running}" if running else "",
             f"{counts[TrialState.PRUNED]} pruned",
             f"{failed} failed" if failed else "",
@@ -107,4 +107,4 @@ class Progress:
     def _tracking(self, ledger: "Ledger") -> str:
         if ledger.tracker.last_error is None:
             return ""
-        return f"tracking: {ledger.tracker.unshipped} records wait, {ledger.tracker.last_error}"
+        return f"MLflow: {plural(ledger.tracker.unshipped, 'record')} pending ({ledger.tracker.last_error})"

@@ -1,4 +1,4 @@
-"""Render results as terminal tables."""
+"""Render results as tables for the terminal."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ferhpo.cli.progress import STATE_STYLES
 from ferhpo.states import TrialState
-from ferhpo.text import duration, number, sampled_columns, short, size
+from ferhpo.text import duration, number, plural, sampled_columns, short, size
 
 if TYPE_CHECKING:
     from ferhpo.storage.trial_record import TrialRecord
@@ -18,32 +18,33 @@ if TYPE_CHECKING:
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ferhpo.confirmation.text import interval, sentences, spread, test_rows
+from ferhpo.confirmation.text import VARIANT_NAMES, interval, sentences, spread, test_rows
 
 if TYPE_CHECKING:
+    from ferhpo.confirmation.result import ConfirmationFound
     from ferhpo.evaluation.evaluate import ModelScores
 
 
 MOST_ROWS = 20
-WIDE = 120  # columns where the output is no terminal
+WIDE = 120  # columns, if the output is not a terminal
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A console on standard output or error."""
+    """Return a console on standard output, or on standard error."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=stream, highlight=False, width=None if stream.isatty() else WIDE, soft_wrap=False)
 
 
 def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_ROWS) -> Table:
-    """A sweep's trials, best first."""
+    """Return a table of a sweep's trials, which are given best first."""
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
     columns = sampled_columns([trial.sample for trial in trials])
     last_parts = [heading.rpartition(".")[2] for heading, _ in columns]
     is_folded = any(trial.folds for trial in trials)
-    # The line without images that also stand in training, where it says anything else than the first.
-    overlaps = metric == "val_acc" and any(trial.clean_acc not in (None, trial.value) for trial in trials)
+    # val_acc without images whose pixels are also in training; shown only if it differs from val_acc.
+    has_duplicates = metric == "val_acc" and any(trial.dedup_acc not in (None, trial.value) for trial in trials)
     counted = "folds" if is_folded else "epoch"
-    for heading in ("trial", "state", metric, *(["clean"] if overlaps else []), counted, "params"):
+    for heading in ("trial", "state", metric, *(["val_acc (dedup)"] if has_duplicates else []), counted, "params"):
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for (heading, _), last in zip(columns, last_parts, strict=True):
         name = last if last_parts.count(last) == 1 else heading
@@ -54,7 +55,7 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
             str(trial.number),
             Text(trial.state.lower(), style=STATE_STYLES.get(trial.state, "")),
             "" if trial.value is None else f"{trial.value:.4f}" + (f" ±{std:.4f}" if std is not None else ""),
-            *([] if not overlaps else ["" if trial.clean_acc is None else f"{trial.clean_acc:.4f}"]),
+            *([] if not has_duplicates else ["" if trial.dedup_acc is None else f"{trial.dedup_acc:.4f}"]),
             _reports(trial, is_folded),
             short(trial.extra["num_parameters"]) if "num_parameters" in trial.extra else "",
         ]
@@ -62,19 +63,19 @@ def leaderboard(trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_R
             cells.append(" ".join(number(trial.sample[path]) for path in paths if path in trial.sample))
         table.add_row(*cells)
     if len(trials) > rows:
-        table.caption = f"{len(trials) - rows} more"
+        table.caption = f"{plural(len(trials) - rows, 'more trial')} (show with --rows)"
     return table
 
 
 def _reports(trial: "TrialRecord", is_folded: bool) -> str:
-    """The best epoch and how many there were, as 7/20; or how many folds."""
+    """Format the best epoch and the number of epochs, e.g. 7/20; or the number of folds."""
     if is_folded:
         return str(len(trial.folds))
     return f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
 
 
 def key_values(rows: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> Table:
-    """Two columns without lines."""
+    """Return a table of two columns without a header."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -84,37 +85,56 @@ def key_values(rows: Mapping[str, Any] | Sequence[tuple[str, Any]]) -> Table:
 
 
 def plan_table(plan: "Plan") -> Table:
-    """What `ferhpo plan` shows."""
+    """Return the table of `ferhpo plan`: of a sweep, or of a single training."""
+    disk = f"{size(plan.disk_bytes)} at most for checkpoints, {size(plan.free_bytes)} free"
+    time = f"{duration(plan.seconds)} without early stopping, at {short(plan.macs_per_second)} MAC/s (estimate)"
+    if plan.kind == "training":
+        folds = f"{plan.num_folds} folds, each with " if plan.num_folds else ""
+        rows = [
+            (
+                "training",
+                f"{plan.model}: {folds}{plural(plan.max_epochs, 'epoch')} of {plural(plan.num_train, 'image')}",
+            ),
+            ("device", plan.where),
+        ]
+        if plan.parameters is None or plan.macs is None or plan.memory_bytes is None:  # the warnings say why
+            return key_values([*rows, ("disk", f"{size(plan.free_bytes)} free")])
+        rows += [
+            ("parameters", f"{plan.parameters.high:,.0f}"),
+            ("MACs per image", short(plan.macs.high)),
+            ("memory", f"{size(plan.memory_bytes.high)} (estimate)"),
+            ("disk", disk),
+            ("time", time),
+        ]
+        return key_values(rows)
 
     def spread(values: "Spread | None", show: Any) -> str:
         if values is None:
-            return "no sample makes a network"
-        return f"{show(values.low)} .. {show(values.high)}, median {show(values.median)}"
+            return "no sampled network can be built"
+        return f"{show(values.low)} to {show(values.high)}, median {show(values.median)}"
 
     points = f"{plan.num_points:,} points" if plan.num_points > 1 or not plan.num_continuous else ""
-    continuous = (
-        f"{plan.num_continuous} continuous draw{'s' * (plan.num_continuous > 1)}" if plan.num_continuous else ""
-    )
-    trials = "until the grid is done" if plan.num_trials is None else f"{plan.num_trials:,} trials"
+    continuous = plural(plan.num_continuous, "continuous draw") if plan.num_continuous else ""
+    trials = "every point of the grid" if plan.num_trials is None else plural(plan.num_trials, "trial")
     trials += f" of {plan.num_folds} folds" if plan.num_folds else ""
     largest = " ".join(f"{key}={number(value)}" for key, value in plan.largest.items())
     rows = [
         ("space", " and ".join(part for part in (points, continuous) if part)),
         ("trials", f"{trials}, {plan.num_slots} at a time"),
-        ("where", plan.where),
+        ("device", plan.where),
         ("parameters", spread(plan.parameters, short)),
-        ("MACs an image", f"{spread(plan.macs, short)}, mean {short(plan.mean_macs)}"),
-        ("memory a trial", f"{spread(plan.memory_bytes, size)} (estimate)"),
-        ("disk", f"{size(plan.disk_bytes)} at most for checkpoints, {size(plan.free_bytes)} free"),
-        ("time", f"{duration(plan.seconds)} without early stopping, at {short(plan.macs_per_second)} MAC/s (estimate)"),
+        ("MACs per image", f"{spread(plan.macs, short)}, mean {short(plan.mean_macs)}"),
+        ("memory per trial", f"{spread(plan.memory_bytes, size)} (estimate)"),
+        ("disk", disk),
+        ("time", time),
         ("largest sample", largest),
-        ("from", f"{plan.num_samples} samples of the space"),
+        ("based on", f"{plan.num_samples} samples of the space"),
     ]
     return key_values(rows)
 
 
 def _dropped(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was left out of each source and why."""
+    """Return a line for each source with dropped images: how many, and why."""
     return [
         f"{part['name']}: " + ", ".join(f"{number:,} {reason}" for reason, number in part["dropped"].items())
         for part in parts
@@ -123,23 +143,26 @@ def _dropped(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def data_tables(description: Mapping[str, Any]) -> list[Table]:
-    """What `ferhpo data` shows: facts, then counts of classes by split."""
+    """Return the tables of `ferhpo data`: facts, images per class and split, images per source and split."""
     pixels, duplicates = description["pixels"], description["duplicates"]
     conflicts, blanks, overlap = description["conflicting_labels"], description["blank_images"], description["overlap"]
     side, channels = description["image_size"], description["channels"]
     facts = [
         ("source", description["source"]),
         ("split", description["split_name"]),
-        ("images", f"{description['num_images']:,} of {side}x{side}, {'grey' if channels == 1 else 'colour'}"),
+        ("images", f"{description['num_images']:,} of {side}x{side}, {'grayscale' if channels == 1 else 'color'}"),
         ("pixels", f"{pixels['min']} to {pixels['max']}, mean {pixels['mean']:.1f}"),
-        ("duplicates", f"{duplicates['redundant_images']:,} redundant images in {duplicates['groups']:,} groups"),
+        (
+            "duplicates",
+            f"{duplicates['redundant_images']:,} duplicates in {duplicates['groups']:,} groups of identical images",
+        ),
         (
             "conflicts",
-            f"{conflicts['groups']:,} groups of identical images ({conflicts['images']:,} images) with two labels",
+            f"{conflicts['images']:,} images in {conflicts['groups']:,} groups of identical images with two labels",
         ),
-        ("blank", f"{blanks['one_value']:,} images of one value, {blanks['all_black']:,} of them black"),
+        ("blank", f"{blanks['one_value']:,} images with a single pixel value, {blanks['all_black']:,} of them black"),
         *(("dropped", text) for text in _dropped(description["parts"])),
-        ("overlap", f"{overlap['val_in_train']:,} val and {overlap['test_in_train']:,} test images stand in train too"),
+        ("overlap", f"{overlap['val_in_train']:,} val and {overlap['test_in_train']:,} test images are also in train"),
         ("digest", description["digest"]),
     ]
     counts = Table(box=None, header_style="bold", pad_edge=False)
@@ -157,7 +180,7 @@ def data_tables(description: Mapping[str, Any]) -> list[Table]:
 
 
 def _sources_table(parts: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Table:
-    """Images of each source by split."""
+    """Return the number of images of each source by split."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("source")
     for name in splits:
@@ -174,61 +197,60 @@ def _table(*headings: str, left: Sequence[str] = ()) -> Table:
     return table
 
 
-def evaluation_tables(found: "ModelScores") -> Iterator[Table | str]:
-    """Facts, the lines of scores, the classes, the confusion matrix."""
-    yield key_values(
-        [("model", found.model), ("data", found.source), ("split", f"{found.split} of the {found.split_name} split")]
-    )
+def evaluation_tables(scores: "ModelScores") -> Iterator[Table | str]:
+    """Yield facts, the score variants, the scores by class and the confusion matrix."""
+    split = f"{scores.split} of the {scores.split_name} split"
+    yield key_values([("model", scores.model), ("data", scores.source), ("split", split)])
     table = _table("", "images", "acc", "macro F1", "loss", left=("",))
-    for lines, words in ((found.scores, ""), (found.ten_crop, ", ten-crop")):
-        if lines is None:
-            continue
-        for line, name in ((lines.published, "as published"), (lines.clean, "without overlap")):
-            if line is not None:
-                scores = (f"{value:.4f}" for value in (line.acc, line.macro_f1, line.loss))
-                table.add_row(f"{name}{words}", f"{line.n:,}", *scores)
+    for variants, view in ((scores.scores, ""), (scores.ten_crop, ", ten-crop")):
+        for variant, name in VARIANT_NAMES.items():
+            row = None if variants is None else getattr(variants, variant)
+            if row is not None:
+                table.add_row(f"{name}{view}", f"{row.n:,}", f"{row.acc:.4f}", f"{row.macro_f1:.4f}", f"{row.loss:.4f}")
     yield table
-    yield f"Classes, all images as published, {'by ten-crop' if found.ten_crop else 'by one view of each'}"
+    yield f"Scores by class, all images, {'ten-crop' if scores.ten_crop else 'one view of each'}"
     table = _table("class", "images", "precision", "recall", "F1", left=("class",))
-    for c in found.classes:
+    for c in scores.classes:
         table.add_row(c.name, f"{c.n:,}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}")
     yield table
-    table = _table("true \\ answered", *found.class_names, left=("true \\ answered",))
-    for name, row in zip(found.class_names, found.confusion, strict=True):
-        table.add_row(name, *(f"{count:,}" for count in row))
+    table = _table("true \\ predicted", *scores.class_names, left=("true \\ predicted",))
+    for class_name, counts in zip(scores.class_names, scores.confusion, strict=True):
+        table.add_row(class_name, *(f"{count:,}" for count in counts))
     yield table
 
 
-def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
-    """The candidates, the test scores, and what they say."""
-    columns = sampled_columns([candidate["sample"] for candidate in found["candidates"]])
+def confirmation_tables(found: "ConfirmationFound") -> Iterator[Table | str]:
+    """Yield the candidates, the test scores and the result in sentences."""
+    columns = sampled_columns([candidate.sample for candidate in found.candidates])
     yield (
-        f"{found['confirmation']}: the best {len(found['candidates'])} of sweep {found['sweep']} on "
-        f"{len(found['seeds'])} fresh seed{'s' * (len(found['seeds']) > 1)}, by {found['objective']}"
+        f"{found.confirmation}: the best {len(found.candidates)} of sweep {found.sweep} on "
+        f"{len(found.seeds)} fresh seed{'s' * (len(found.seeds) > 1)}, by {found.objective}"
     )
-    level = f"{100 * found['level']:.0f} %\ninterval"
+    level = f"{100 * found.level:.0f} %\ninterval"
     table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
-    for heading in ("rank", "trial", "in the\nsweep", "mean ±\ndeviation", level, "without\noverlap", "luck"):
+    for heading in ("rank", "trial", "in the\nsweep", "mean ±\nstd. dev.", level, "val_acc\n(dedup)", "luck"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading, _ in columns:
         table.add_column(heading.rpartition(".")[2].replace("_", "_\n"), justify="right", overflow="fold")
-    for c in found["candidates"]:
-        clean, luck = c["clean"], c["luck"]
+    for c in found.candidates:
         table.add_row(
-            str(c["rank"]),
-            str(c["trial"]),
-            f"{c['sweep_value']:.4f}",
-            spread(c["score"]),
-            interval(c["score"]),
-            "" if clean is None else f"{clean['mean']:.4f}",
-            "" if luck is None else f"{luck['mean']:+.4f}",
-            *(" ".join(number(c["sample"][path]) for path in paths if path in c["sample"]) for _, paths in columns),
+            str(c.rank),
+            str(c.trial),
+            f"{c.sweep_value:.4f}",
+            spread(c.score),
+            interval(c.score),
+            "" if c.dedup is None else f"{c.dedup.mean:.4f}",
+            "" if c.luck is None else f"{c.luck.mean:+.4f}",
+            *(" ".join(number(c.sample[path]) for path in paths if path in c.sample) for _, paths in columns),
         )
     yield table
     rows = list(test_rows(found))
-    if rows:
-        num_networks = found["candidates"][0]["score"]["n"]
-        yield f"Test images of the {found['split_name']} split, read once; mean ± deviation of {num_networks} networks"
+    if rows and found.best.score:
+        num_networks = found.best.score.n
+        yield (
+            f"Test images of the {found.split_name} split, evaluated once; mean ± standard deviation of "
+            f"{num_networks} network{'s' * (num_networks > 1)}"
+        )
         table = _table("", "images", "acc", "macro F1", "loss", left=("",))
         for name, images, *scores in rows:
             table.add_row(name, f"{images:,}", *scores)
@@ -237,9 +259,9 @@ def confirmation_tables(found: Mapping[str, Any]) -> Iterator[Table | str]:
 
 
 def sweeps_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Every sweep of an output folder, as `list_sweeps` returns them."""
+    """Return a table of the sweeps in an output folder, as returned by `list_sweeps`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("sweep", "created", "trials", "best", "unshipped", "states"):
+    for heading in ("sweep", "created", "trials", "best", "to upload", "states"):
         table.add_column(heading)
     for row in rows:
         if "error" in row:

@@ -1,4 +1,4 @@
-"""The verb `ui`: serve the MLflow UI of the default store."""
+"""The verb `ui`: serve the MLflow UI of an output folder's store."""
 
 import os
 import signal
@@ -14,26 +14,26 @@ from ferhpo.errors import SweepError
 
 
 def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> NoReturn:
-    """Serve the MLflow UI of the default store until it is interrupted.
+    """Serve the MLflow UI of an output folder's store until interrupted, which raises KeyboardInterrupt.
 
-    Raises KeyboardInterrupt then, and SweepError where there is no store or the server ends by itself.
+    Raises SweepError if there is no store, or if the server exits.
     """
     from ferhpo.tracking import TrackingSettings
 
     settings = TrackingSettings(output_dir=Path(output_dir))
     if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
-        raise SweepError(f"there is no store at {settings.shown_uri}; run a sweep first, or name its --output-dir")
+        raise SweepError(f"there is no MLflow store at {settings.shown_uri}; run a sweep first, or set --output-dir")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    # Without its job runners and telemetry the server is 2 processes instead of 15.
+    # Without job runners and telemetry, the server has 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"http://{host}:{port}  (ctrl-C ends it)", flush=True)
+    print(f"MLflow UI: http://{host}:{port}  (press Ctrl-C to stop)", flush=True)
     server = subprocess.Popen(command, env={**os.environ, **quiet})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.wait()
-        raise SweepError(f"the server ended by itself; where port {port} is taken, --port names another")
-    finally:  # MLflow's command starts the server as a child and does not take it along when it is ended
+        raise SweepError(f"the MLflow server exited; if port {port} is in use, choose another with --port")
+    finally:  # MLflow's command starts the server as a child process, which would outlive it
         with suppress(psutil.NoSuchProcess):
             for child in psutil.Process(server.pid).children(recursive=True):
                 child.terminate()

@@ -1,6 +1,6 @@
-"""Composes a configuration from files and overrides, by Hydra's compose. All of Hydra is here.
+"""Compose a configuration from files and overrides with Hydra. No other module imports Hydra or OmegaConf.
 
-What a reader would get wrong: settings of a sweep file for an option that the user replaced are dropped, not merged.
+Note: if the user chooses another option of a group, the sweep file's settings for that group are dropped, not merged.
 """
 
 import copy
@@ -16,22 +16,23 @@ from ferhpo.errors import ConfigError
 from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
 from ferhpo.tracking.secrets import hide, hide_all
 
-# What Hydra raises, beside its own exceptions, on a file that is no configuration.
+OPEN_SECTIONS = ("space.", "metrics.")  # an override may add keys to these
+# What Hydra raises, besides its own exceptions, for a file that is not a configuration.
 _ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 
 
 def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
     """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
 
-    name: None composes config.yaml alone, from which every sweep starts
-    Raises ConfigError with every fault of the name and the overrides: unknown names come with the nearest right one.
+    name: None composes config.yaml alone, which every sweep builds on
+    Raises ConfigError with every fault of the name and the overrides; for unknown names it suggests the closest one.
     """
     import yaml
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    # What schedulers count and how far: it follows from `data` and `trainer`, whatever file sets those.
+    # The unit and the limit of schedulers follow from `data` and `trainer`, no matter which file sets those.
     for resolver in (report_unit, num_reports):
         OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
     roots = config_roots(config_dir)
@@ -40,24 +41,24 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
         name = "config"
         files = {name: next(root / "config.yaml" for root in roots if (root / "config.yaml").exists())}
     if name not in files:
-        raise ConfigError("sweep", [f"{name} is no sweep; {nearest(name, list(files))}"])
-    # Hydra wants the primary configuration in its main folder; the roots follow in their order.
+        raise ConfigError("sweep", [f"unknown name '{name}'; {nearest(name, list(files))}"])
+    # Hydra expects the primary configuration in its main folder; the other roots follow in order.
     roots = [files[name].parent, *(root for root in roots if root != files[name].parent)]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(roots[0]), version_base="1.3"):
             return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
-    except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # of any file that it is made of
+    except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # in any of the composed files
         raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
 
 
 def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
-    """A resolver, written ${name:} in a file, that looks at the whole configuration."""
+    """Return a resolver, written ${name:} in a file, that is given the whole configuration."""
     return lambda *, _root_: function(_root_)
 
 
 class _Composer:
-    """Composes inside an initialised Hydra, and turns its complaints into faults."""
+    """Compose inside an initialized Hydra, and turn its exceptions into faults."""
 
     def __init__(self, name: str, file: Path, roots: Sequence[Path], config_dir: Path | None) -> None:
         self.name, self.file, self.roots = name, file, roots
@@ -76,7 +77,7 @@ class _Composer:
         return Composed(self.name, config, groups, self.group_options, options, slices, self.origins(in_groups, values))
 
     def sort(self, overrides: list[str]) -> tuple[list[Any], list[str], list[str]]:
-        """Part overrides into parsed ones of values and `group=option`; and faults of grammar and unknown options."""
+        """Sort overrides into parsed value overrides, `group=option` overrides, and faults."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
@@ -89,28 +90,34 @@ class _Composer:
                 override = parser.parse_override(text)
             except HydraException as error:
                 first = str(error).splitlines()[0]
-                faults.append(f"override {text!r} is not understood ({first}); write key=value")
+                faults.append(f"override {text!r} cannot be parsed ({first}); write key=value")
                 continue
             key = override.key_or_group
-            if key in self.group_options and not override.is_delete() and "{" not in text:
-                option = str(override.value())
+            if override.is_sweep_override():
+                several = "options" if key in self.group_options else "choices"
+                faults.append(
+                    f"{key} is {text.partition('=')[2]}; it must be a single value; to search over several, use "
+                    f"space.{key}={{{several}: [...]}}"
+                )
+            elif key in self.group_options and not override.is_delete() and "{" not in text:
+                option = "null" if override.value() is None else str(override.value())
                 if option in self.group_options[key]:
                     groups.append(f"{key}={option}")
                 else:
                     faults.append(f"{key} is {option}; {nearest(option, self.group_options[key])}")
-            elif key.startswith("space.") and not override.is_delete():
-                # The space is open: an entry may be new.
+            elif key.startswith(OPEN_SECTIONS) and not override.is_delete():
                 values.append(parser.parse_override("++" + text.lstrip("+")))
             else:
                 values.append(override)
         return values, groups, faults
 
     def check_keys(self, config: Mapping[str, Any], values: Sequence[Any]) -> list[str]:
+        """Return a fault for each override of a key that does not exist."""
         keys = [value.key_or_group for value in values if not value.is_add() and not value.is_force_add()]
         return [f"{key} matches no key; {nearest_key(config, key)}" for key in keys if not has_key(config, key)]
 
     def load(self, in_groups: Sequence[str], values: Sequence[Any] = ()) -> tuple[dict[str, Any], dict[str, str]]:
-        """The resolved configuration and the option of each group. `values` are parsed overrides of values."""
+        """Return the resolved configuration and the option of each group. `values` are parsed value overrides."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra.errors import HydraException
         from omegaconf import OmegaConf
@@ -131,7 +138,7 @@ class _Composer:
         return {str(key): value for key, value in resolved.items()}, groups
 
     def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
-        """Hydra's configuration, not resolved, and the option of each group. Each is composed once: it takes 0.2 s."""
+        """Return Hydra's unresolved configuration and the option of each group; cached, as composing takes 0.2 s."""
         from hydra import compose
         from omegaconf import OmegaConf
 
@@ -148,8 +155,10 @@ class _Composer:
         return copy.deepcopy(config), dict(groups)
 
     def drop_settings_of_other_options(self, config: Any, in_groups: Sequence[str]) -> None:
-        """What a sweep's file sets for its model means nothing to another one: choosing another option of a group
-        brings that option's own section and slice of the space, and drops the file's."""
+        """Replace the section and the slice of the space of each group for which the user chose another option.
+
+        What a sweep's file sets for its model, for example, has no meaning for another model.
+        """
         from omegaconf import open_dict
 
         own = self.compose_raw(self.name, [])[1] if in_groups else {}
@@ -160,7 +169,7 @@ class _Composer:
             alone, _ = self.compose_raw(None, [f"+{group}={option}"])
             with open_dict(config):
                 config[group] = alone[group]
-                if config.space is None:  # of a single training
+                if config.space is None:  # a single training
                     continue
                 config.space.pop(group, None)
                 if alone.get("space") and group in alone.space:
@@ -169,21 +178,27 @@ class _Composer:
     def offered(
         self, config: Mapping[str, Any], in_groups: list[str], values: Sequence[Any]
     ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """For each `options` in the space, compose every option once: its section and its slice."""
+        """Return the section and the slice of every option that the space chooses among, composed one by one."""
         options: dict[str, dict[str, Any]] = {}
         slices: dict[str, dict[str, Any]] = {}
         faults = []
         space = config.get("space")
-        for group, node in space.items() if isinstance(space, Mapping) else ():  # what is none, checking.py tells
+        for group, node in space.items() if isinstance(space, Mapping) else ():  # validate.py reports other types
             if not isinstance(node, Mapping) or "options" not in node:
                 continue
             if group not in self.group_options:
-                faults.append(f"space.{group}.options: {group} is no group; {nearest(group, GROUPS)}")
+                faults.append(f"space.{group}.options: unknown group '{group}'; {nearest(group, GROUPS)}")
+                continue
+            if not isinstance(node["options"], list | None):
+                example = ", ".join(self.group_options[group][:2])
+                faults.append(
+                    f"space.{group}.options is {node['options']!r:.60}; it must be a list of options, e.g. [{example}]"
+                )
                 continue
             for option in node["options"] or []:
                 if option not in self.group_options[group]:
                     near = nearest(str(option), self.group_options[group])
-                    faults.append(f"space.{group}.options has {option}; {near}")
+                    faults.append(f"space.{group}.options contains {option}; {near}")
                     continue
                 chosen = [text for text in in_groups if not text.startswith(f"{group}=")] + [f"{group}={option}"]
                 base, _ = self.load(chosen)
@@ -196,7 +211,7 @@ class _Composer:
         return options, slices
 
     def origins(self, in_groups: Sequence[str], values: Sequence[Any]) -> dict[str, str]:
-        """Where each leaf came from: the last file of the defaults list, or the override, that set it."""
+        """Return where each leaf was set last: in a file of the defaults list, or by an override."""
         from hydra.core.global_hydra import GlobalHydra
         from hydra.types import RunMode
         from omegaconf import OmegaConf
@@ -222,16 +237,17 @@ class _Composer:
 
 
 def hide_password(config: Mapping[Any, Any]) -> None:
-    """Take the password out of tracking.uri: what is written, sent or printed of a configuration has none."""
+    """Remove the password from tracking.uri, so that nothing that is written, sent or printed contains it."""
     section = config.get("tracking")
     if isinstance(section, dict) and isinstance(section.get("uri"), str):
         section["uri"] = hide(section["uri"])
 
 
 def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Put overrides `key=value`, in Hydra's grammar, into a configuration that is composed; return their faults.
+    """Apply `key=value` overrides, in Hydra's grammar, to a composed configuration, and return their faults.
 
-    A key must be there already, and a group stays at its option.
+    Keys must exist. A mapping that is a value (data.labels, model.hog) is replaced, not merged; config groups and other
+    sections cannot be replaced (see `replacement_fault`).
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -241,21 +257,42 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         key, _, shown = text.partition("=")
         try:
             override = OverridesParser.create().parse_override(text)
-            value = override.value() if override.type is None or not override.is_sweep_override() else None
+            value = override.value()
         except HydraException:
-            faults.append(f"{key} is {shown}, which is not understood; write key=value")
+            faults.append(f"{key} is {shown}, which cannot be parsed; write key=value")
             continue
-        if not has_key(config, key):
+        if override.is_sweep_override():
+            faults.append(f"{key} is {shown}; it must be a single value")
+        elif not has_key(config, key):
             faults.append(f"{key} matches no key; {nearest_key(config, key)}")
-        elif isinstance(get_path(config, key), Mapping):
-            faults.append(f"{key} is a group, and stays; set its keys, as {key}.{next(iter(config[key]), 'key')}=...")
+        elif fault := replacement_fault(config, key):
+            faults.append(fault)
         else:
             set_path(config, key, value)
     hide_password(config)
     return faults
 
 
+def replacement_fault(config: Mapping[str, Any], key: str) -> str | None:
+    """Return why an override must not replace the value at `key` as a whole; None if it may.
+
+    Refused are config groups, and sections with a `_target_` in or below them, which would lose their component.
+    """
+    section = get_path(config, key)
+    if not isinstance(section, Mapping):
+        return None
+    if key in GROUPS:
+        kind = "a config group"
+    elif any(path.rpartition(".")[2] == "_target_" for path, _ in leaves(section)):
+        kind = "a section with a _target_"
+    else:
+        return None
+    keys = [path for path, _ in leaves(section, key) if path != key and not path.endswith("._target_")]
+    example = keys[0] if keys else f"{key}.KEY"
+    return f"{key} is {kind} and cannot be replaced here; set single keys, e.g. {example}=..."
+
+
 def not_set(path: str) -> str:
-    """The fault of a key that is still `???`."""
+    """Return the fault of a key that is still `???`."""
     leave_out = f", or {path}=null to leave it out" if re.fullmatch(r"data\.merge\.[^.]+\.path", path) else ""
     return f"{path} is not set; add {path}=...{leave_out}"

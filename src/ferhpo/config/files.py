@@ -1,25 +1,34 @@
-"""Where configuration files are searched for."""
+"""Find configuration files: the folders that are searched, sweeps, and options of groups."""
 
 import os
 from pathlib import Path
 
 from ferhpo.errors import ConfigError
+from ferhpo.keys import closest, nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # the folder ferhpo
 GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
+# Other words for config groups, and for "sweeps". Plurals are added in `group_of`.
+SYNONYMS = {
+    "sweep": "sweeps", "training": "sweeps", "recipe": "sweeps",
+    "optimizer": "optim", "optimiser": "optim",
+    "schedule": "lr_schedule", "learning_rate_schedule": "lr_schedule",
+    "augmentation": "augment", "dataset": "data", "data_set": "data", "network": "model",
+}  # fmt: skip
 
 
 def config_roots(config_dir: Path | None = None) -> list[Path]:
-    """The folders searched for configurations, first one first: the user's, then ferhpo's own conf/ and sweeps/.
+    """Return the folders that are searched for configurations, in order: the user's, then ferhpo's conf/ and sweeps/.
 
-    The user's is `config_dir`, else $FERHPO_CONFIG_DIR, else conf/ and sweeps/ of the current folder where they exist.
+    The user's folder is `config_dir`, else $FERHPO_CONFIG_DIR, else conf/ and sweeps/ of the current folder if they
+    exist. Raises ConfigError if the user's folder does not exist.
     """
     root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]  # in a wheel, or in a checkout
     own = [root / "conf", root / "sweeps"]
     chosen = config_dir or (Path(os.environ["FERHPO_CONFIG_DIR"]) if os.environ.get("FERHPO_CONFIG_DIR") else None)
     if chosen is not None:
         if not chosen.is_dir():
-            raise ConfigError(f"--config-dir is {chosen}", ["there is no such folder"])
+            raise ConfigError(f"--config-dir is {chosen}", ["the folder does not exist"])
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
         users = [Path("conf"), Path("sweeps")]
@@ -31,7 +40,7 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
 
 
 def sweep_files(config_dir: Path | None = None) -> dict[str, Path]:
-    """Every named sweep or training and its file; a user's file hides one of ours with the same name."""
+    """Return the file of every named sweep and training; a user's file hides ferhpo's file of the same name."""
     files: dict[str, Path] = {}
     for root in config_roots(config_dir):
         for path in sorted(root.glob("*.yaml")):
@@ -41,7 +50,7 @@ def sweep_files(config_dir: Path | None = None) -> dict[str, Path]:
 
 
 def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
-    """Every option of a group and its file."""
+    """Return the file of every option of a config group."""
     files: dict[str, Path] = {}
     for root in config_roots(config_dir):
         for path in sorted((root / group).glob("*.yaml")):
@@ -49,8 +58,24 @@ def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
     return files
 
 
+def group_of(word: str) -> str:
+    """Return the config group, or "sweeps", that a word means: its name, a synonym, or the plural of either.
+
+    Raises ConfigError for any other word.
+    """
+    names = ("sweeps", *GROUPS)
+    known = {name: name for name in names} | SYNONYMS
+    known |= {f"{name}s": group for name, group in known.items() if not name.endswith("s")}
+    plain = word.lower().replace("-", "_")
+    if plain in known:
+        return known[plain]
+    close = closest(plain, known)
+    remedy = f"did you mean {known[close]}?" if close else nearest(word, names)
+    raise ConfigError("list", [f"unknown group '{word}'; {remedy}"])
+
+
 def headline(path: Path) -> str:
-    """The first comment of a configuration file that says something: its line in `ferhpo list`."""
+    """Return the first descriptive comment of a configuration file: its line in `ferhpo list`."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         text = line.removeprefix("#").strip()
         if line.startswith("#") and text and not text.startswith("@package"):

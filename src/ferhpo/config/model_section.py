@@ -1,7 +1,7 @@
-"""What a `model` section asks of the rest: to be fitted once (scikit-learn's estimators), and features of the images.
+"""What a `model` section requires of the other sections: HOG features, and the settings of scikit-learn's estimators.
 
-What a reader would get wrong: features are computed before the first trial and shared by all, so every model that a
-sweep may choose must agree on how.
+Note: features are computed once, before the first trial, and shared by all trials. Every model that a sweep chooses
+among must therefore use the same HOG settings.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ferhpo.config.composed import Composed
+from ferhpo.config.kinds import is_estimator as is_estimator
 from ferhpo.data.features.hog import Hog
 from ferhpo.space import Space
 from ferhpo.training.settings import TrainerSettings
 
-ESTIMATORS = "ferhpo.models.estimators."
-# What rules the training of a network beside its epochs, and would change nothing in an estimator.
+# Settings of a network's training that have no effect on an estimator.
 FOR_NETWORKS = (
     "label_smoothing", "class_weights", "sampling", "gradient_clip_norm", "weight_averaging", "early_stopping_patience",
     "frozen_epochs", "body_lr_factor",
@@ -22,28 +22,26 @@ FOR_NETWORKS = (
 RANDOM_CHANGES = ("flip", "shift", "rotation", "scale", "brightness", "contrast", "erasing", "mixup")
 
 
-def is_estimator(model: Mapping[str, Any]) -> bool:
-    """Whether a model is fitted in one go by scikit-learn, without optimiser, schedule, augmentation and epochs."""
-    return str(model.get("_target_")).startswith(ESTIMATORS)
-
-
 def hog_of(model: Mapping[str, Any]) -> Hog | None:
-    """The HOG features that a model takes; None where it takes images alone. ValueError for settings out of range."""
+    """Return the HOG features that a model uses; None if it uses images only. ValueError for settings out of range."""
     if model.get("hog") is None or model.get("features") == "pixels":
         return None
     return Hog.from_config(model["hog"])
 
 
 def given_features(model: Mapping[str, Any], image_size: int) -> dict[str, int]:
-    """The argument num_features for a model that takes features, as images of so many pixels a side have them."""
+    """Return the argument num_features for a model that uses features; empty for other models.
+
+    image_size: side of the square images in pixels
+    """
     hog = hog_of(model)
     return {} if hog is None else {"num_features": hog.num_features(image_size)}
 
 
 def shared_hog(composed: Composed) -> Hog | None:
-    """The HOG features that trials of this configuration may take; None where none does.
+    """Return the HOG features that trials of this configuration may use; None if no trial uses any.
 
-    ValueError for settings out of range, and where two models want different ones.
+    Raises ValueError for settings out of range, and for models with different settings.
     """
     draws = [draw for draw in composed.read_space()[0].draws if draw.path == "model.features"]
     may_draw = {draw.option for draw in draws if "hog" in draw.choices}
@@ -55,17 +53,18 @@ def shared_hog(composed: Composed) -> Hog | None:
     if len(wanted) > 1:
         (one, first), (other, second) = list(wanted.items())[:2]
         raise ValueError(
-            f"hog of {first} is {asdict(one)}, and that of {second} {asdict(other)}; all trials share one: set them "
-            "alike"
+            f"hog of {first} is {asdict(one)}, but that of {second} is {asdict(other)}; all trials share the features: "
+            "use the same settings"
         )
     return next(iter(wanted), None)
 
 
 def find_faults(composed: Composed, space: Space) -> tuple[list[str], list[str]]:
-    """(faults, warnings) of a configuration about features, and about settings that an estimator has no use for."""
+    """Return (faults, warnings) about features, and about settings that estimators do not use."""
+    allowed = composed.config.get("allowed_targets") or ()
     faults = [
-        f"space.{draw.path} is drawn, and features are computed once, before the first trial; set model.hog, and run a "
-        "sweep for each"
+        f"space.{draw.path}: HOG settings cannot be searched, because features are computed once per sweep; set "
+        "model.hog, and run one sweep per setting"
         for draw in space.draws
         if draw.path.split(".")[:2] == ["model", "hog"]
     ]
@@ -74,37 +73,38 @@ def find_faults(composed: Composed, space: Space) -> tuple[list[str], list[str]]
     except ValueError as error:
         faults.append(f"model.{error}")
     options = dict(_models(composed))
-    estimators = [option for option, model in options.items() if is_estimator(model)]
+    estimators = [option for option, model in options.items() if is_estimator(model, allowed)]
     if len(estimators) == len(options):
         return faults + list(_useless_settings(composed.config, space, " and ".join(estimators))), []
     warnings = [
-        f"{option} is fitted once, to images as they are: trainer, augment, optim and lr_schedule rule networks only"
+        f"{option} is fitted once, to unmodified images; trainer, augment, optim and lr_schedule apply to networks only"
         for option in estimators
     ]
     return faults, warnings
 
 
 def _models(composed: Composed) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(option, section) of the model, or of each that the space chooses among."""
+    """Yield (option, section) of the model, or of each model that the space chooses among."""
     chosen = composed.options.get("model")
     yield from chosen.items() if chosen else [(composed.groups.get("model", ""), composed.config["model"])]
 
 
 def _useless_settings(config: Mapping[str, Any], space: Space, models: str) -> Iterator[str]:
+    """Yield a fault for each setting of a network's training, if all models are estimators."""
     trainer, augment = config["trainer"], config["augment"]
     if trainer.get("max_epochs") != 1:
         num_epochs = trainer.get("max_epochs")
-        yield f"trainer.max_epochs is {num_epochs}, and {models} is fitted once; set trainer.max_epochs=1"
+        yield f"trainer.max_epochs is {num_epochs}, but {models} is fitted once; set trainer.max_epochs=1"
     default = TrainerSettings()
     for key in FOR_NETWORKS:
         usual = getattr(default, key)
         if trainer.get(key, usual) != usual:
             remedy = f"set trainer.{key}={'null' if usual is None else usual}"
-            yield f"trainer.{key} is {trainer[key]}, and {models} has no use for it; {remedy}"
+            yield f"trainer.{key} is {trainer[key]}, but {models} does not use it; {remedy}"
     changes = [f"augment.{key}" for key in RANDOM_CHANGES if augment.get(key)]
     if changes:
-        yield f"{', '.join(changes)} is set, and {models} is fitted once, to images as they are; set augment=none"
+        yield f"{', '.join(changes)} is set, but {models} is fitted once, to unmodified images; set augment=none"
     for draw in space.draws:
         section = draw.path.split(".")[0]
         if section in ("optim", "lr_schedule", "augment", "trainer") and draw.path != "trainer.normalise":
-            yield f"space.{draw.path} is drawn, and {models} has no use for it; take it out with ~space.{draw.path}"
+            yield f"space.{draw.path} is a draw, but {models} does not use it; remove it with ~space.{draw.path}"

@@ -1,26 +1,24 @@
-"""The `compute` and `objective` sections."""
+"""The settings of the `compute` section."""
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from ferhpo.keys import nearest
 
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """Where trials run.
+    """Where trials run, and when a trial or the sweep is given up. Raises ValueError for a value out of range.
 
-    address: null for this machine, auto for a running Ray cluster, or its address
-    num_cpus, num_gpus: what this machine offers to trials; null finds out
-    cpus_per_trial: CPU cores of a slot; null shares the cores among the slots
-    gpus_per_trial: GPUs of a slot, 0.5 puts two trials on one; null is 1 where there is a GPU, else 0
-    max_concurrent: the most trials at a time; null is as many as fit
-    isolate_trials: a fresh process for every trial, at the cost of its imports
-    max_retries: how often a trial whose worker died goes on from its checkpoint without an epoch in between
-    trial_timeout: seconds without an epoch after which a trial counts as hanging; null is never
-    stop_after_failures: the sweep stops when its first so many trials all fail for one reason; null is never
-    stop_grace_seconds: from ctrl-C or SIGTERM on, for running epochs to come to their end
+    address: null: this machine; auto: a running Ray cluster; otherwise the cluster's HOST:PORT
+    num_cpus, num_gpus: CPU cores and GPUs of this machine that trials may use; null: all
+    cpus_per_trial: CPU cores of a slot; null: the cores divided by the number of slots
+    gpus_per_trial: GPUs of a slot, e.g. 0.5 for two trials per GPU; null: 1 if there is a GPU, else 0
+    max_concurrent: maximum number of trials at a time; null: as many as fit
+    isolate_trials: whether each trial has its own process, which costs the time of the imports
+    max_retries: how often a trial is continued from its checkpoint after its worker died, unless an epoch was completed
+        in between
+    trial_timeout: seconds without a completed epoch after which a trial is stopped as hanging; null: no limit
+    stop_after_failures: stop the sweep if this many trials, the first ones, all fail for the same reason; null: never
+    stop_grace_seconds: seconds that running epochs have to complete after Ctrl-C or SIGTERM
     """
 
     address: str | None = None
@@ -45,46 +43,10 @@ class ComputeSettings:
             if value is not None and not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{key} is {value}; it must be 0 or more")
         if self.trial_timeout is not None and not (_is_finite(self.trial_timeout) and self.trial_timeout > 0):
-            raise ValueError(
-                f"trial_timeout is {self.trial_timeout}; it must be more than 0 seconds, or null for never"
-            )
+            raise ValueError(f"trial_timeout is {self.trial_timeout}; it must be above 0 seconds, or null for no limit")
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a sweep optimises: a metric of the epochs, and `max` or `min`."""
-
-    metric: str = "val_acc"
-    mode: str = "max"
-
-    METRICS = ("train_loss", "train_acc", "val_loss", "val_acc", "val_macro_f1")
-
-    def __post_init__(self) -> None:
-        if self.metric not in self.METRICS:
-            raise ValueError(f"metric is {self.metric}; {nearest(self.metric, self.METRICS)}")
-        if self.mode not in ("max", "min"):
-            raise ValueError(f"mode is {self.mode}; it must be max or min")
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` beats `than`."""
-        return than is None or (value > than if self.mode == "max" else value < than)
-
-    def best_row(self, rows: Iterable[Mapping[str, float]]) -> Mapping[str, float] | None:
-        """The epoch whose checkpoint is kept: the best of some rows of metrics, the first of equal ones.
-
-        Rows without the metric, or where it is not a number, do not count; None where no row does.
-        """
-        best: Mapping[str, float] | None = None
-        for row in rows:
-            value = row.get(self.metric)
-            if value is None or value != value:
-                continue
-            if best is None or self.is_better(value, best[self.metric]):
-                best = row
-        return best

@@ -1,4 +1,4 @@
-"""What a `_target_` may name, and the call that a section of a configuration stands for. No Hydra: workers use it."""
+"""What a `_target_` may name, and how a section of a configuration is called. Free of Hydra, because workers use it."""
 
 import functools
 import pkgutil
@@ -7,7 +7,8 @@ from typing import Any
 
 from ferhpo.errors import ConfigError
 
-# Of ferhpo what a configuration is made of: the rest could load, write and serve for whoever writes a _target_.
+# Of ferhpo, only what configurations are made of: other modules could load, write and serve files for anyone who
+# writes a _target_.
 ALLOWED_TARGETS = (
     "ferhpo.data.",
     "ferhpo.models.",
@@ -21,18 +22,20 @@ ALLOWED_TARGETS = (
 
 
 def locate(target: Any, allowed: Any = ()) -> Any:
-    """The Python class or function that a `_target_` names.
+    """Return the Python class or function that a `_target_` names.
 
-    Both its name and the module that defines it must be allowed: what an allowed module imports for itself, as
-    torch.nn.functional.torch.hub.load, is not.
+    Both its name and the module that defines it must be allowed, because an allowed module may import others:
+    torch.nn.functional.torch.hub.load, for example, is not.
     allowed: further prefixes, from the configuration's `allowed_targets`
-    Raises ValueError where the name is not allowed, or is nothing.
+    Raises ValueError if the name is not allowed or cannot be imported.
     """
     trusted = [name for name in allowed if isinstance(name, str)] if isinstance(allowed, Sequence) else []
     prefixes = (*ALLOWED_TARGETS, *(f"{name.rstrip('.')}." for name in trusted))
     rule = f"only names under {', '.join(prefix.rstrip('.') for prefix in prefixes)} are allowed"
     if not isinstance(target, str) or not _is_dotted_name(target):
-        raise ValueError(f"_target_ is {target}; it must be the dotted name of a class or function, as torch.optim.SGD")
+        raise ValueError(
+            f"_target_ is {target}; it must be the dotted name of a class or function, e.g. torch.optim.SGD"
+        )
     if not f"{target}.".startswith(prefixes):
         raise ValueError(f"_target_ is {target}; {rule}; {_how_to_allow(trusted, target.rpartition('.')[0] or target)}")
     try:
@@ -41,7 +44,7 @@ def locate(target: Any, allowed: Any = ()) -> Any:
         raise ValueError(f"_target_ is {target}, which cannot be imported ({error})") from None
     module = getattr(found, "__module__", None)
     if not callable(found) or not isinstance(module, str):
-        raise ValueError(f"_target_ is {target}, which is no class or function")
+        raise ValueError(f"_target_ is {target}, which is not a class or function")
     if not f"{module}.".startswith(prefixes):
         own_name = f"{module}.{getattr(found, '__qualname__', type(found).__qualname__)}"
         raise ValueError(f"_target_ is {target}, which is {own_name}; {rule}; {_how_to_allow(trusted, module)}")
@@ -58,7 +61,10 @@ def _how_to_allow(trusted: Sequence[str], module: str) -> str:
 
 
 def _located(section: Mapping[str, Any], allowed: Any) -> Any:
-    """What a section's `_target_` names. Raises ConfigError where it may not, as in the edited folder of a sweep."""
+    """Return what a section's `_target_` names.
+
+    Raises ConfigError if it is not allowed, e.g. because a sweep's folder was edited.
+    """
     try:
         return locate(section.get("_target_"), allowed)
     except ValueError as error:
@@ -66,7 +72,10 @@ def _located(section: Mapping[str, Any], allowed: Any) -> Any:
 
 
 def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] = (), **extra: Any) -> Any:
-    """Call a section's `_target_` with its other keys, nested sections first; `extra` fills in what a run knows."""
+    """Call a section's `_target_` with its other keys, nested sections first.
+
+    extra: arguments that are known only at run time; they take precedence over the section's keys
+    """
     target = _located(section, allowed)
     kwargs = {
         key: instantiate(value, allowed=allowed) if isinstance(value, Mapping) and "_target_" in value else value
@@ -77,7 +86,7 @@ def instantiate(section: Mapping[str, Any], *args: Any, allowed: Sequence[str] =
 
 
 def as_function(section: Mapping[str, Any], allowed: Sequence[str] = ()) -> Callable[..., Any]:
-    """A section's `_target_` with its other keys filled in, still to be called; nested sections likewise."""
+    """Return a section's `_target_` with its other keys bound, not called yet; nested sections likewise."""
 
     def filled(value: Any) -> Any:
         if not isinstance(value, Mapping):

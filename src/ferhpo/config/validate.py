@@ -1,11 +1,12 @@
-"""The verbs that answer and return, as Python functions; sweep and train are in running.py.
+"""The verb `check`: find every fault of a configuration before anything is created.
 
-Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
+Components are not only matched against their signatures but also built, networks on torch's meta device. Heavy packages
+are imported inside functions.
 """
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from warnings import catch_warnings, simplefilter
 from ferhpo.config import model_section
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
+from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.config.model_section import given_features
 from ferhpo.config.rules import sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
@@ -27,15 +29,15 @@ from ferhpo.tracking import TrackingSettings
 def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
-    return check_composed(composed, for_sweep=bool(composed.config["space"]))
+    return check_composed(composed, for_sweep=composed.is_sweep)
 
 
 TOP_KEYS = {
     "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
-    "name", "seed", "num_trials", "keep_checkpoints", "objective", "output_dir", "allowed_targets", "space",
+    "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "output_dir", "allowed_targets", "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
-# Arguments that the program gives, so that a configuration need not.
+# Arguments that ferhpo passes, so that the configuration does not have to.
 GIVEN = {
     "model": {"in_channels", "num_classes", "image_size", "num_features"},
     "optim": {"params"},
@@ -43,19 +45,14 @@ GIVEN = {
     "sampler": {"seed", "search_space"},
     "scheduler": {"metric", "mode"},
 }
-# These pause trials or change a trial's hyperparameters: one sample a trial would no longer be true.
-REFUSED_SCHEDULERS = {
-    "HyperBandScheduler", "HyperBandForBOHB", "PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2",
-    "ResourceChangingScheduler",
-}  # fmt: skip
-WEIGHT_KEYS = ("model.arch", "model.weights")  # what trained weights depend on
-IMAGE_SIZE = 48  # pixels; the size of every data set here unless data.image_size says otherwise
+WEIGHT_KEYS = ("model.arch", "model.weights")  # what pretrained weights depend on
+IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.image_size is set
 
 
 def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
-    """Raise ConfigError with every fault of the configuration; return its warnings.
+    """Raise ConfigError with every fault of a composed configuration; return its warnings.
 
-    for_sweep: false leaves out what a single training has no use for (space, sampler, scheduler)
+    for_sweep: False skips what a single training does not use (space, sampler, scheduler)
     """
     faults, warnings = find_faults(composed, for_sweep)
     if faults:
@@ -64,7 +61,7 @@ def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
 
 
 def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], list[str]]:
-    """(faults, warnings) of a configuration, as sentences."""
+    """Return (faults, warnings) of a configuration, as sentences."""
     config = composed.config
     faults = [f"{key} matches no key; {nearest(str(key), TOP_KEYS)}" for key in config if key not in TOP_KEYS]
     if shapeless := list(config_shape(config)):
@@ -76,9 +73,11 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     for section in sections:
         own = list(_bind(section, config[section], allowed))
         for option, values in composed.options.get(section, {}).items():
-            own += [f"space.{section}.options has {option}: {fault}" for fault in _bind(section, values, allowed)]
+            own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, allowed)]
         broken |= {section} if own else set()
         faults += own
+    for name, section in (config.get("metrics") or {}).items():
+        faults += _bind(f"metrics.{name}", section, allowed, given={"found"})
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
@@ -104,24 +103,27 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     return list(dict.fromkeys(faults)), warnings
 
 
-def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
-    """Faults of a section against the signature of its `_target_`."""
+def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None) -> Iterator[str]:
+    """Yield the faults of a section's keys against the signature of its `_target_`.
+
+    given: arguments that ferhpo passes
+    """
     if not isinstance(values, Mapping) or "_target_" not in values:
         yield f"{section} has no _target_"
         return
     try:
         target = locate(values["_target_"], allowed)
         parameters = inspect.signature(target).parameters
-    except ValueError as error:  # also of a function in C, which does not tell its arguments
+    except ValueError as error:  # also raised for a function in C, which has no signature
         yield f"{section}.{error}"
         return
-    if section == "scheduler" and target.__name__ in REFUSED_SCHEDULERS:
+    if section == "scheduler" and pauses_trials(values, allowed):
         yield (
-            f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters: a resume could not "
-            "be exact; use scheduler=asha, hyperband or median"
+            f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters, so that a sweep "
+            "could not be resumed exactly; use scheduler=asha, hyperband or median"
         )
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    given = GIVEN.get(section, set())
+    given = GIVEN.get(section, set()) if given is None else given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
     for key, value in values.items():
         if key == "_target_":
@@ -138,7 +140,7 @@ def _bind(section: str, values: Any, allowed: Any) -> Iterator[str]:
     for name, parameter in parameters.items():
         missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
         if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-            yield f"{section}.{name} is not set, and {values['_target_']} needs it"
+            yield f"{section}.{name} is not set, but {values['_target_']} requires it; add {section}.{name}=..."
 
 
 def _bind_settings(section: str, values: Mapping[str, Any], settings: Callable[..., Any]) -> list[str]:
@@ -160,14 +162,17 @@ def _with_section(section: str, error: Exception) -> str:
 
 
 def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") -> list[str]:
-    """Build a section and return what its component says against it. Raises Infeasible for a network of no pixels."""
+    """Build a section's component and return its faults.
+
+    Raises Infeasible for a network whose layers leave no pixels of the images.
+    """
     import torch
 
     allowed = config.get("allowed_targets") or ()
     values = config[section]
     try:
         if section == "model":
-            data = config["data"].get("main") or config["data"]  # of merged sources, the one that the others follow
+            data = config["data"].get("main") or config["data"]  # merged sources follow the main one
             image_size = data.get("image_size") or IMAGE_SIZE
             size = config["augment"].get("crop") or image_size
             channels = data.get("channels") or 1
@@ -180,9 +185,9 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
                 epochs = int(config["trainer"]["max_epochs"])
                 instantiate(values, optimizer, allowed=allowed, num_epochs=epochs, steps_per_epoch=10)
         elif section in ("augment", "trainer", "scheduler"):
-            stopping = {"metric": "val_acc", "mode": "max"} if _is_stopping(section, values) else {}
-            instantiate(values, allowed=allowed, **stopping)
-        elif section == "sampler" and not values["_target_"].endswith("GridSampler"):
+            stops = section == "scheduler" and not is_fifo(values, allowed)
+            instantiate(values, allowed=allowed, **({"metric": "val_acc", "mode": "max"} if stops else {}))
+        elif section == "sampler" and not is_grid(values, allowed):  # a grid is built from the space
             with catch_warnings():
                 simplefilter("ignore")
                 instantiate(values, allowed=allowed)
@@ -192,9 +197,9 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
 
 
 def check_weights(config: Mapping[str, Any], space: Space) -> None:
-    """Build each network that starts from trained weights, in memory: they are downloaded, read, and fit.
+    """Check pretrained weights by building each network that uses them; missing ones are downloaded.
 
-    Raises ConfigError where they do not: said once, before any trial could say it.
+    Raises ConfigError for weights that cannot be read or do not fit, once for the sweep instead of in every trial.
     """
     faults = []
     first = {group: next(iter(sections)) for group, sections in space.options.items()}
@@ -211,14 +216,10 @@ def check_weights(config: Mapping[str, Any], space: Space) -> None:
         raise ConfigError(str(config["name"]), list(dict.fromkeys(faults)))
 
 
-def _is_stopping(section: str, values: Mapping[str, Any]) -> bool:
-    return section == "scheduler" and not values["_target_"].endswith("FIFOScheduler")
-
-
 def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
-    """Build each draw's section at the draw's ends: a value that the component refuses is a fault of the space.
+    """Build each draw's section at both ends of the draw, and yield a fault for each value that the component rejects.
 
-    A network that cannot be built is none: it depends on the other draws, and a trial will say so.
+    A network that cannot be built is not a fault: it depends on the other draws, and such a trial ends as infeasible.
     """
     for draw in space.draws:
         section = draw.path.split(".")[0]
@@ -230,19 +231,21 @@ def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
             tried = space.apply(sample)
             with suppress(Infeasible):
                 if _try_build(section, tried):
-                    continue  # the configuration itself is at fault, and that has been said
+                    continue  # the configuration itself has a fault, which is reported already
                 set_path(tried, draw.path, value if repeats is None else [value] * repeats)
                 for fault in _try_build(section, tried):
-                    yield f"space.{draw.path}.{end} is {value}, which {section} refuses: {fault}"
+                    yield f"space.{draw.path}.{end} is {value}, which {section} rejects: {fault}"
 
 
 def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of other draws so that the conditions of `draw` hold."""
     for key, allowed in draw.when:
         if key in space.options or any(other.path == key for other in space.draws):
             yield key, allowed[0]
 
 
 def _ends(draw: Draw) -> list[tuple[str, Any]]:
+    """Return (key, value) of a draw's choices or bounds."""
     if draw.choices:
         return [("choices", choice) for choice in draw.choices]
     return [("low", draw.low), ("high", draw.high)]

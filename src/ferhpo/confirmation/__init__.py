@@ -1,9 +1,9 @@
-"""Retrain the best trials of a sweep on fresh seeds, and tell improvement from luck.
+"""Confirm a sweep: retrain its best trials on fresh seeds, to tell improvement from luck.
 
 confirm.py     the verb `confirm`: start or resume a confirmation
 plan.py        its configuration and its list of trials
-conclude.py    ranks, the test evaluation, the registered network
-result.py      what it returns
-statistics.py  means, intervals, ranks, luck
-text.py        the result in words and as CSV
+conclude.py    ranking, test evaluation, model registration
+result.py      what `confirm` returns and confirm.json holds
+statistics.py  means, confidence intervals, ranks, luck
+text.py        the result as sentences, Markdown and CSV
 """

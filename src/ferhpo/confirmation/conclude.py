@@ -7,11 +7,11 @@ describes what is registered.
 import json
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from ferhpo.confirmation.result import RESULT, Confirmation
-from ferhpo.confirmation.statistics import means_of_lines, median_trial, rank_candidates, told_apart
+from ferhpo.confirmation.result import RESULT, Confirmation, ConfirmationFound, MeanTestScores, Registered
+from ferhpo.confirmation.statistics import is_distinct, mean_variants, median_trial, rank_candidates
 from ferhpo.confirmation.text import candidates_csv, confirmation_note
 from ferhpo.data.dataset import TEST, FaceData
 from ferhpo.disk import write_json
@@ -21,7 +21,7 @@ from ferhpo.publish.models import export
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 from ferhpo.states import RunState, TrialState
 from ferhpo.storage import test_log
-from ferhpo.storage.sweep import Sweep, tracking_settings
+from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, add_to_run, registry, run_of
 from ferhpo.tuning.finish import SHIP_SECONDS
@@ -29,53 +29,56 @@ from ferhpo.tuning.finish import SHIP_SECONDS
 
 def conclude(
     sweep: Sweep,
-    record: Sweep,
+    confirmation: Sweep,
     tracker: Tracker,
-    settings: TrackingSettings,
+    tracking: TrackingSettings,
     data: FaceData,
     finished: bool,
     warnings: list[str],
 ) -> Confirmation:
-    """Close the confirmation `record` of `sweep`: the finisher of its run."""
-    trials = record.trials()
-    tracker.log_text(None, leaderboard_csv(record.leaderboard(), record.objective.metric), "leaderboard.csv")
-    tracker.log_artifact(None, record.folder / "study.jsonl", "study")
-    found, registered_trial, unshipped = None, None, 0
+    """Finish the run of a confirmation of `sweep`; a `tuning.result.Finisher` but for its first argument."""
+    trials = confirmation.trials()
+    tracker.log_text(
+        None, leaderboard_csv(confirmation.leaderboard(), confirmation.objective.metric), "leaderboard.csv"
+    )
+    tracker.log_artifact(None, confirmation.folder / "study.jsonl", "study")
+    found, median = None, None
     if finished:
         try:
-            found, registered_trial = _find(sweep, record, tracker, settings, data, trials)
+            found, median = _find(sweep, confirmation, tracker, tracking, data, trials)
         except KeyboardInterrupt:
             finished = False
     if found is None:
         tracker.close_sweep(
-            RunState.STOPPED, f"**{record.name}** was stopped; ferhpo confirm --resume {record.name} goes on."
+            RunState.STOPPED,
+            f"**{confirmation.name}** was interrupted. Resume with: ferhpo confirm --resume {confirmation.name}",
         )
     else:
-        tracker.log_text(None, json.dumps(found, indent=1), RESULT)
+        tracker.log_text(None, json.dumps(found.to_json(), indent=1), RESULT)
         tracker.log_text(None, candidates_csv(found), "candidates.csv")
         tracker.log_metrics(None, _parent_metrics(found))
-        tracker.set_tags(None, {"ferhpo.confirms_run": found["sweep_run"]})
+        tracker.set_tags(None, {"ferhpo.confirms_run": found.sweep_run})
         tracker.close_sweep(RunState.COMPLETE, confirmation_note(found))
     unshipped = tracker.flush(SHIP_SECONDS)
-    if (
-        found is not None and registered_trial is not None and found["registered"] is None
-    ):  # the store was slow, or away
+    if found is not None and median is not None and found.registered is None:  # the store was slow or unreachable
         with suppress(TrackingError):
-            found["registered"] = _make_version(sweep, record, registered_trial, tracker, settings, data, found)
-        if found["registered"] is None and not settings.off and settings.models != "none":
-            warnings = [*warnings, f"its network is not registered yet; {record.resume_command} registers it"]
-    view = sweep_run.view_address(tracker, settings)
+            found = replace(found, registered=_make_version(found, confirmation, median, tracker, tracking, data))
+        if found.registered is None and not tracking.off and tracking.models != "none":
+            command = confirmation.resume_command
+            warnings = [*warnings, f"the network is not registered yet; register it with: {command}"]
+    view = sweep_run.view_address(tracker, tracking)
     tracker.close(1.0)
     if found is not None:
-        write_json(record.folder / RESULT, found)
-        warnings = [*warnings, *test_log.repeated(sweep.name, test_log.read_all(sweep.folder)), *_tell(sweep, found)]
-    registered = None if found is None else found["registered"]
+        write_json(confirmation.folder / RESULT, found.to_json())
+        log = test_log.read_all(sweep.folder)
+        warnings = [*warnings, *test_log.repeat_warnings(sweep.name, log), *_tag_sweep(sweep, found)]
+    registered = None if found is None else found.registered
     return Confirmation(
-        record,
+        confirmation,
         dict(Counter(trial.state for trial in trials)),
         finished,
-        registered_trial,
-        None if registered is None else (registered["name"], registered["version"]),
+        median,
+        None if registered is None else (registered.name, registered.version),
         unshipped,
         view,
         warnings,
@@ -86,182 +89,176 @@ def conclude(
 
 def _find(
     sweep: Sweep,
-    record: Sweep,
+    confirmation: Sweep,
     tracker: Tracker,
-    settings: TrackingSettings,
+    tracking: TrackingSettings,
     data: FaceData,
     trials: list[TrialRecord],
-) -> tuple[dict[str, Any], TrialRecord | None]:
-    """What confirm.json holds, and the trial whose network is registered."""
-    begun, objective = record.config["confirm"], record.objective
+) -> tuple[ConfirmationFound, TrialRecord | None]:
+    """Return the content of confirm.json, and the trial whose network is registered."""
+    plan, objective = confirmation.config["confirm"], confirmation.objective
     of_sweep = {trial.number: trial for trial in sweep.trials()}
-    changed = list(begun["changed"])
+    changed = list(plan["changed"])
     if not changed and sweep.meta.get("data", {}).get("digest", data.digest) != data.digest:
-        changed = [f"other data: {data.source}, digest {data.digest[:12]}"]
-    candidates = rank_candidates([of_sweep[n] for n in begun["candidates"]], trials, objective, not changed)
-    first = candidates[0]
-    winner = next(candidate for candidate in candidates if candidate.trial == begun["candidates"][0])
-    found: dict[str, Any] = {
-        "sweep": sweep.name,
-        "sweep_id": sweep.id,
-        "sweep_run": run_of(sweep.folder, settings, None) or "",
-        "experiment_id": tracker.experiment_id or "",
-        "confirmation": record.name,
-        "objective": objective.metric,
-        "mode": objective.mode,
-        "level": begun["level"],
-        "seeds": begun["seeds"],
-        "changed": changed,
-        "split_name": data.split_name,
-        "data": data.source,
-        "data_digest": data.digest,
-        "candidates": [asdict(candidate) for candidate in candidates],
-        "told_apart": told_apart(candidates),
-        "chosen": None if first.score is None else first.trial,
-        "winner": winner.trial,
-        "luck": None if winner.luck is None else asdict(winner.luck),
-        "test": None,
-        "no_test": "",
-        "registered": None,
-    }
-    if first.score is None:
-        found["no_test"] = "no training of a candidate came to an end"
-        return json.loads(json.dumps(found)), None
-    mine = [trial for trial in trials if trial.number in first.trials and trial.state == TrialState.COMPLETE]
+        changed = [f"different data: {data.source}, digest {data.digest[:12]}"]
+    candidates = rank_candidates([of_sweep[n] for n in plan["candidates"]], trials, objective, not changed)
+    best = candidates[0]
+    winner = next(candidate for candidate in candidates if candidate.trial == plan["candidates"][0])
+    found = ConfirmationFound(
+        sweep=sweep.name,
+        sweep_id=sweep.id,
+        sweep_run=run_of(sweep.folder, tracking, None) or "",
+        experiment_id=tracker.experiment_id or "",
+        confirmation=confirmation.name,
+        objective=objective.metric,
+        mode=objective.mode,
+        level=plan["level"],
+        seeds=tuple(plan["seeds"]),
+        changed=tuple(changed),
+        split_name=data.split_name,
+        data=data.source,
+        data_digest=data.digest,
+        candidates=tuple(candidates),
+        is_distinct=is_distinct(candidates),
+        chosen=None if best.score is None else best.trial,
+        winner=winner.trial,
+        luck=winner.luck,
+    )
+    if best.score is None:
+        return replace(found, no_test=f"no candidate finished a training with a {objective.metric}"), None
+    retrained = [trial for trial in trials if trial.number in best.trials and trial.state == TrialState.COMPLETE]
     if (data.split == TEST).any():
-        noted = _read_test(sweep, record, mine, data)
-        found["test"] = noted[-1]["scores"]
-        _log_test(noted, mine, tracker)
+        log = _evaluate_on_test(sweep, confirmation, retrained, data)
+        found = replace(found, test=MeanTestScores.from_json(log[-1]["scores"]))
+        _log_test(log, retrained, tracker)
     else:
-        found["no_test"] = f"data.split={data.split_name} leaves no test images"
-    middle = median_trial(mine, objective)
-    found["registered"] = _register(sweep, record, middle, tracker, settings, data, found)
-    return json.loads(json.dumps(found)), middle
+        found = replace(found, no_test=f"data.split={data.split_name} leaves no test images")
+    median = median_trial(retrained, objective)
+    return replace(found, registered=_register(found, confirmation, median, tracker, tracking, data)), median
 
 
-def _read_test(sweep: Sweep, record: Sweep, mine: list[TrialRecord], data: FaceData) -> list[test_log.Reading]:
-    """The readings up to that of the chosen candidate's networks on the test images. They are read once: a resumed
-    confirmation takes what was noted before."""
-    noted = test_log.read_all(sweep.folder)
-    for count, reading in enumerate(noted, start=1):
-        if reading.get("confirmation_id") == record.id:
-            return noted[:count]
+def _evaluate_on_test(
+    sweep: Sweep, confirmation: Sweep, retrained: list[TrialRecord], data: FaceData
+) -> list[test_log.TestEvaluation]:
+    """Evaluate the selected candidate's networks on test; return the test log up to this evaluation.
+
+    It happens once: a resumed confirmation takes the scores from the log.
+    """
+    log = test_log.read_all(sweep.folder)
+    for count, entry in enumerate(log, start=1):
+        if entry.get("confirmation_id") == confirmation.id:
+            return log[:count]
     from ferhpo.evaluation.load import load_trial
     from ferhpo.scoring.device_data import default_device
     from ferhpo.scoring.predict import evaluate
-    from ferhpo.scoring.scores import score_lines
+    from ferhpo.scoring.scores import score_variants
     from ferhpo.scoring.ten_crop import evaluate_ten_crop
 
-    lines: dict[str, list[dict[str, Any]]] = {"one_view": [], "ten_crop": []}
-    for trial in mine:
-        network, preprocess, _ = load_trial(record, trial)
+    one_view, ten_crop = [], []
+    for trial in retrained:
+        network, preprocess, _ = load_trial(confirmation, trial)
         network.to(default_device())
-        lines["one_view"].append(asdict(score_lines(evaluate(network, data, "test", preprocess), data)))
-        if data.features is None:  # features belong to the whole image: there are none of a crop
-            answers = evaluate_ten_crop(network, data, "test", preprocess)
-            lines["ten_crop"].append(asdict(score_lines(answers, data)))
-    scores = {way: means_of_lines(each) if each else None for way, each in lines.items()}
-    scores = json.loads(json.dumps(scores, default=asdict))
-    numbers = ", ".join(str(trial.number) for trial in mine)
-    model = f"{record.name}, trials {numbers}"
-    reading = test_log.new_reading("confirm", model, data, scores, confirmation_id=record.id)
-    return test_log.note(sweep.folder, reading)
+        one_view.append(score_variants(evaluate(network, data, "test", preprocess), data))
+        if data.features is None:  # features describe the whole image: a crop has none
+            ten_crop.append(score_variants(evaluate_ten_crop(network, data, "test", preprocess), data))
+    scores = MeanTestScores(mean_variants(one_view), mean_variants(ten_crop) if ten_crop else None)
+    numbers = ", ".join(str(trial.number) for trial in retrained)
+    model = f"{confirmation.name}, trials {numbers}"
+    entry = test_log.new_entry("confirm", model, data, scores.to_json(), confirmation_id=confirmation.id)
+    return test_log.append(sweep.folder, entry)
 
 
-def _log_test(noted: list[test_log.Reading], mine: list[TrialRecord], tracker: Tracker) -> None:
-    """The test scores of each network in its trial's run."""
-    for index, trial in enumerate(mine):
+def _log_test(log: list[test_log.TestEvaluation], retrained: list[TrialRecord], tracker: Tracker) -> None:
+    """Log the test scores of each network to its trial's run."""
+    for index, trial in enumerate(retrained):
         own = {
-            way: {
-                line: {key: value if key == "n" else value["values"][index] for key, value in scores.items()}
-                for line, scores in lines.items()
+            view: {
+                variant: {key: value if key == "n" else value["values"][index] for key, value in scores.items()}
+                for variant, scores in variants.items()
                 if scores
             }
-            for way, lines in noted[-1]["scores"].items()
-            if lines
+            for view, variants in log[-1]["scores"].items()
+            if variants
         }
         tracker.log_metrics(trial.number, test_log.metrics(own))
-        tracker.set_tags(trial.number, test_log.tags(noted[-1], len(noted)))
+        tracker.set_tags(trial.number, test_log.tags(log[-1], len(log)))
 
 
 def _register(
-    sweep: Sweep,
-    record: Sweep,
+    found: ConfirmationFound,
+    confirmation: Sweep,
     trial: TrialRecord,
     tracker: Tracker,
-    settings: TrackingSettings,
+    tracking: TrackingSettings,
     data: FaceData,
-    found: dict[str, Any],
-) -> dict[str, Any] | None:
-    """Make the network of `trial` a new version of the sweep's registered model; None where there is no store."""
-    if settings.off or settings.models == "none":
+) -> Registered | None:
+    """Make the network of `trial` a new version of the sweep's registered model; None without a store."""
+    if tracking.off or tracking.models == "none":
         return None
-    export(record, trial, tracker, data.digest)
+    export(confirmation, trial, tracker, data.digest)
     if tracker.flush(SHIP_SECONDS):
         return None
-    return _make_version(sweep, record, trial, tracker, settings, data, found)
+    return _make_version(found, confirmation, trial, tracker, tracking, data)
 
 
 def _make_version(
-    sweep: Sweep,
-    record: Sweep,
+    found: ConfirmationFound,
+    confirmation: Sweep,
     trial: TrialRecord,
     tracker: Tracker,
-    settings: TrackingSettings,
+    tracking: TrackingSettings,
     data: FaceData,
-    found: dict[str, Any],
-) -> dict[str, Any] | None:
-    """The version of an exported network; None where the store does not have it."""
-    name, objective = settings.registered_name(sweep.name), record.objective
-    first = found["candidates"][0]
-    score = first["score"]
+) -> Registered | None:
+    """Register an exported network; None if the store does not have it."""
+    name, objective, best = tracking.registered_name(found.sweep), confirmation.objective, found.best
+    assert best.score is not None
     model_id = tracker.model_id(trial.number)
     if model_id is None:
         return None
     tags = {
-        "ferhpo.sweep": record.name,
+        "ferhpo.sweep": confirmation.name,
         "ferhpo.trial": str(trial.number),
         "ferhpo.split": data.split_name,
-        "ferhpo.confirms": sweep.name,
-        "ferhpo.candidate": str(first["trial"]),
+        "ferhpo.confirms": found.sweep,
+        "ferhpo.candidate": str(best.trial),
         "ferhpo.seed": str(trial.seed),
-        "ferhpo.num_seeds": str(score["n"]),
-        f"ferhpo.mean_{objective.metric}": f"{score['mean']:.4f}",
-        "ferhpo.confirmation_id": record.id,
+        "ferhpo.num_seeds": str(best.score.n),
+        f"ferhpo.mean_{objective.metric}": f"{best.score.mean:.4f}",
+        "ferhpo.confirmation_id": confirmation.id,
     }
     description = (
-        f"Trial {first['trial']} of sweep {sweep.name}, chosen by its mean {objective.metric} of {score['mean']:.4f} "
-        f"over {score['n']} fresh seeds ({record.name}); the network of the middle seed, trial {trial.number}: "
+        f"Trial {best.trial} of sweep {found.sweep}, selected by its mean {objective.metric} of {best.score.mean:.4f} "
+        f"over {best.score.n} fresh seeds ({confirmation.name}); the network of the median seed, trial {trial.number}: "
         f"{trial.value:.4f}"
     )
-    known = [v for v in registry.versions(settings, name) if v.tags.get("ferhpo.confirmation_id") == record.id]
-    version = known[0].number if known else registry.register(settings, model_id, name, tags, description)
-    return {"name": name, "version": version, "trial": trial.number, "seed": trial.seed, "value": trial.value}
+    known = [v for v in registry.versions(tracking, name) if v.tags.get("ferhpo.confirmation_id") == confirmation.id]
+    version = known[0].number if known else registry.register(tracking, model_id, name, tags, description)
+    return Registered(name, version, trial.number, trial.seed, trial.value)
 
 
-def _parent_metrics(found: dict[str, Any]) -> dict[str, float]:
-    """What the confirmation's parent run has once."""
-    first, metric = found["candidates"][0], found["objective"]
-    values = {"num_candidates": float(len(found["candidates"])), "num_seeds": float(len(found["seeds"]))}
-    if first["score"]:
-        values |= {"chosen_candidate": float(first["trial"]), f"mean_{metric}": first["score"]["mean"]}
-    if found["luck"]:
-        values["luck"] = found["luck"]["mean"]
-    for way, lines in (found["test"] or {}).items():
-        for line, scores in (lines or {}).items():
-            end = ("_clean" if line == "clean" else "") + ("_ten_crop" if way == "ten_crop" else "")
+def _parent_metrics(found: ConfirmationFound) -> dict[str, float]:
+    """Return the metrics of the confirmation's parent run."""
+    values = {"num_candidates": float(len(found.candidates)), "num_seeds": float(len(found.seeds))}
+    if found.best.score:
+        values |= {"chosen_candidate": float(found.best.trial), f"mean_{found.objective}": found.best.score.mean}
+    if found.luck:
+        values["luck"] = found.luck.mean
+    views: dict[str, Any] = {} if found.test is None else asdict(found.test)
+    for view, variants in views.items():
+        for variant, scores in (variants or {}).items():
+            end = test_log.metric_suffix(view, variant)
             values |= {f"mean_test_{key}{end}": v["mean"] for key, v in (scores or {}).items() if key != "n"}
     return values
 
 
-def _tell(sweep: Sweep, found: dict[str, Any]) -> list[str]:
-    """Say in the confirmed sweep's MLflow run that it was confirmed, and to what."""
-    settings, score = tracking_settings(sweep.config), found["candidates"][0]["score"]
-    tags = {"ferhpo.confirmed_by": found["confirmation"], "ferhpo.confirmed_trial": str(found["chosen"])}
+def _tag_sweep(sweep: Sweep, found: ConfirmationFound) -> list[str]:
+    """Tag the MLflow run of the confirmed sweep with the confirmation's name and result; return warnings."""
+    tracking, score = sweep.tracking, found.best.score
+    tags = {"ferhpo.confirmed_by": found.confirmation, "ferhpo.confirmed_trial": str(found.chosen)}
     if score:
-        tags[f"ferhpo.confirmed_mean_{found['objective']}"] = f"{score['mean']:.4f}"
+        tags[f"ferhpo.confirmed_mean_{found.objective}"] = f"{score.mean:.4f}"
     try:
-        left = add_to_run(sweep.folder, settings, None, tags, {}, SHIP_SECONDS)
+        left = add_to_run(sweep.folder, tracking, None, tags, {}, SHIP_SECONDS)
     except TrackingError as error:
         return [str(error)]
-    return [f"{left} records wait for MLflow; ferhpo sync {sweep.name} ships them"] if left else []
+    return [f"{left} records are not in MLflow yet; upload them with: ferhpo sync {sweep.name}"] if left else []

@@ -5,7 +5,6 @@ per candidate and seed. Note: everything that can be refused is refused before i
 written last; while that file is missing, running the verb again resumes.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 from ferhpo.config import Composed
 from ferhpo.confirmation.conclude import conclude
 from ferhpo.confirmation.plan import SEEDS, TOP, plan_confirmation
-from ferhpo.confirmation.result import RESULT, Confirmation
+from ferhpo.confirmation.result import Confirmation, read_result
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.states import TrialState
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.sweep import KIND, META, Sweep, free_name, load_sweep, tracking_settings
+from ferhpo.storage.sweep import KIND, META, Sweep, free_name, load_sweep
 from ferhpo.tracking import hide_all, num_unshipped
 from ferhpo.tuning.preflight import resumed
 from ferhpo.tuning.session import Listener
@@ -36,20 +35,21 @@ def confirm(
     output_dir: str | Path = "mlruns",
     listener: Listener = lambda ledger: None,
 ) -> Confirmation:
-    """Train the best complete trials of a sweep again on fresh seeds, choose by the mean, read the test images once.
+    """Retrain the best complete trials of a sweep on fresh seeds, select one by its mean, evaluate it on test once.
 
-    name: the sweep, or its confirmation, with which it goes on; overrides: name=... of the confirmation, compute and
-        tracking, and settings of the retraining, as trainer.max_epochs=60
-    top, seeds: how many trials and seeds; by default 5 and 3, or those that the confirmation was started with
-    resume: refuse to start anew; new: start anew under the next free name
-    Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any training starts.
+    name: a sweep, or its confirmation, which is then resumed
+    overrides: name=... of the confirmation; compute, tracking and settings of the retraining, e.g.
+        trainer.max_epochs=60
+    top, seeds: number of trials and of seeds; by default 5 and 3, or those that the confirmation was started with
+    resume: raise instead of starting a confirmation; new: start another one under the next free name
+    Raises ConfigError, DataError, SweepError, TrackingError or StorageError before any training starts.
     """
     overrides = hide_all(overrides)
     sweep, existing = _find(name, overrides, resume, new, output_dir)
     rest = [text for text in overrides if not text.startswith("name=")]
     if existing is not None:
-        return _go_on(sweep, existing, rest, top, seeds, listener)
-    FolderLock(sweep.folder).release()  # refuses while a driver runs it
+        return _resume(sweep, existing, rest, top, seeds, listener)
+    FolderLock(sweep.folder).release()  # raises while a driver runs the sweep
     num_candidates, num_seeds = TOP if top is None else top, SEEDS if seeds is None else seeds
     composed, listed, warnings = plan_confirmation(
         sweep, _name_of(sweep, overrides, new), rest, num_candidates, num_seeds
@@ -69,7 +69,7 @@ def _run(
         composed,
         KIND,
         listed,
-        lambda *ended: conclude(sweep, *ended),
+        lambda *arguments: conclude(sweep, *arguments),
         existing=existing,
         warnings=warnings,
         listener=listener,
@@ -78,51 +78,50 @@ def _run(
     return result
 
 
-def _go_on(
+def _resume(
     sweep: Sweep, existing: Sweep, overrides: Sequence[str], top: int | None, seeds: int | None, listener: Listener
 ) -> Confirmation:
-    """Go on with a confirmation, or tell again what it found."""
-    begun = existing.config["confirm"]
-    asked = {"top": (top, begun["top"]), "seeds": (seeds, len(begun["seeds"]))}
+    """Resume a confirmation; return its result if it is complete."""
+    plan = existing.config["confirm"]
+    numbers = {"top": (top, plan["top"]), "seeds": (seeds, len(plan["seeds"]))}
     faults = [
-        f"--{key} is {given}, and {existing.name} was started with {was}; leave it out, or --new starts "
-        f"{free_name(existing.folder)}"
-        for key, (given, was) in asked.items()
-        if given not in (None, was)
+        f"--{key} is {given}; {existing.name} was started with {planned}; leave out --{key}, or start "
+        f"{free_name(existing.folder)} with --new"
+        for key, (given, planned) in numbers.items()
+        if given not in (None, planned)
     ]
-    faults += [f"{t} cannot change: --top and --seeds make the trials" for t in overrides if t.startswith("num_trials")]
+    faults += [
+        f"{text} cannot be overridden in a confirmation; --top and --seeds determine its trials"
+        for text in overrides
+        if text.startswith("num_trials")
+    ]
     if faults:
         raise ConfigError(f"confirm {sweep.name}", faults)
     warnings = []
     complete = [trial.number for trial in sweep.leaderboard() if trial.state == TrialState.COMPLETE]
-    if complete[: begun["top"]] != begun["candidates"]:
+    if complete[: plan["top"]] != plan["candidates"]:
         warnings.append(
-            f"sweep {sweep.name} has gone on since: its best are now trials {_listed(complete[: begun['top']])}, and "
-            f"{existing.name} confirms {_listed(begun['candidates'])}; --new confirms the others"
+            f"sweep {sweep.name} has changed since: its best are now trials {_listed(complete[: plan['top']])}, but "
+            f"{existing.name} confirms trials {_listed(plan['candidates'])}; confirm the new ones with --new"
         )
-    found = _result(existing)
-    settings = tracking_settings(existing.config)
-    if found is not None and (found["registered"] or settings.off or settings.models == "none"):
-        registered = found["registered"]
+    found = read_result(existing.folder)
+    tracking = existing.tracking
+    if found is not None and (found.registered or tracking.off or tracking.models == "none"):
+        registered = found.registered
         return Confirmation(
             existing,
             dict(Counter(trial.state for trial in existing.trials())),
             finished=True,
             best=None,
-            registered=None if registered is None else (registered["name"], registered["version"]),
-            unshipped=num_unshipped(existing.folder, settings),
+            registered=None if registered is None else (registered.name, registered.version),
+            unshipped=num_unshipped(existing.folder, tracking),
             warnings=warnings,
             confirmed=sweep,
             found=found,
         )
-    new = [text for text in overrides if text not in begun["overrides"]]
-    record = resumed(existing.name, [*new, f"output_dir={existing.folder.parent}"], KIND)
-    return _run(sweep, record.composed, record.listed, record, warnings, listener)
-
-
-def _result(record: Sweep) -> dict[str, Any] | None:
-    path = record.folder / RESULT
-    return json.loads(path.read_text()) if path.exists() else None
+    new = [text for text in overrides if text not in plan["overrides"]]
+    confirmation = resumed(existing.name, [*new, f"output_dir={existing.folder.parent}"], KIND)
+    return _run(sweep, confirmation.composed, confirmation.listed, confirmation, warnings, listener)
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -132,23 +131,23 @@ def _listed(numbers: Sequence[int]) -> str:
 def _find(
     name: str, overrides: Sequence[str], resume: bool, new: bool, output_dir: str | Path
 ) -> tuple[Sweep, Sweep | None]:
-    """The sweep to confirm, and its confirmation where it is there and wanted."""
-    record = load_sweep(name, output_dir)
-    if record.meta["kind"] == KIND:
-        sweep = load_sweep(record.folder.parent / record.config["confirm"]["sweep"])
-        return sweep, None if new else record
-    folder = record.folder.parent / _name_of(record, overrides, new=False)
+    """Return the sweep to confirm, and its confirmation if there is one to resume."""
+    sweep = load_sweep(name, output_dir)
+    if sweep.meta["kind"] == KIND:
+        confirmed = load_sweep(sweep.folder.parent / sweep.config["confirm"]["sweep"])
+        return confirmed, None if new else sweep
+    folder = sweep.folder.parent / _name_of(sweep, overrides, new=False)
     if not new and (folder / META).exists():
         existing = load_sweep(folder)
-        if existing.config.get("confirm", {}).get("sweep_id") != record.id:
+        if existing.config.get("confirm", {}).get("sweep_id") != sweep.id:
             raise SweepError(
-                f"{folder.name} in {folder.parent} is no confirmation of this sweep {record.name}; "
-                f"name=... starts one by another name, --new starts {free_name(folder)}"
+                f"{folder.name} in {folder.parent} is not a confirmation of this sweep {sweep.name}; choose another "
+                f"name with name=..., or start {free_name(folder)} with --new"
             )
-        return record, existing
+        return sweep, existing
     if resume:
-        raise SweepError(f"sweep {record.name} has no confirmation {folder.name} to go on with; leave out --resume")
-    return record, None
+        raise SweepError(f"sweep {sweep.name} has no confirmation {folder.name} to resume; leave out --resume")
+    return sweep, None
 
 
 def _name_of(sweep: Sweep, overrides: Sequence[str], new: bool) -> str:

@@ -1,4 +1,4 @@
-"""Plan a confirmation: its configuration, its list of trials, and what a retraining may change."""
+"""Plan a confirmation: its configuration, its list of trials, and which settings a retraining may change."""
 
 import copy
 from collections import Counter
@@ -16,15 +16,18 @@ from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 
 TOP, SEEDS = 5, 3
-RETRAINED = ("data", "augment", "model", "optim", "lr_schedule", "trainer")  # what a retraining may change
-LOCATIONS = ("data.path", "data.ferplus_path", "data.cache_dir")  # where data are, not what they are
-DIVIDES = ("data.split", "data.split_seed", "data.val_fraction", "data.test_fraction", "data.path")
+RETRAINED = ("data", "augment", "model", "optim", "lr_schedule", "trainer")  # sections that a retraining may change
+LOCATIONS = ("data.path", "data.ferplus_path", "data.cache_dir")  # a changed location is not a changed setting
+SPLIT_KEYS = ("data.split", "data.split_seed", "data.val_fraction", "data.test_fraction", "data.path")
 
 
 def plan_confirmation(
     sweep: Sweep, name: str, overrides: Sequence[str], top: int, seeds: int
 ) -> tuple[Composed, list[dict[str, Any]], list[str]]:
-    """The configuration of a new confirmation, its trials, and warnings. Raises with every fault."""
+    """Return the configuration of a new confirmation, its list of trials, and warnings.
+
+    Raises ConfigError with all faults at once, SweepError if the sweep has no complete trial.
+    """
     faults = [
         f"--{key} is {count}; it must be 1 or more" for key, count in (("top", top), ("seeds", seeds)) if count < 1
     ]
@@ -38,10 +41,10 @@ def plan_confirmation(
         raise SweepError(f"sweep {sweep.name} has no complete trial to confirm; its trials: {have}")
     if top > len(complete):
         trials = f"{len(complete)} complete trial{'s' * (len(complete) > 1)}"
-        warnings.append(f"--top is {top}, and sweep {sweep.name} has {trials}: as many are confirmed")
+        warnings.append(f"--top is {top}; sweep {sweep.name} has only {trials} to confirm")
     if seeds == 1:
-        warnings.append("--seeds is 1: one value has no deviation and no interval")
-    chosen = complete[:top]
+        warnings.append("--seeds is 1; a single value has no standard deviation and no interval")
+    candidates = complete[:top]
     config = copy.deepcopy(sweep.config)
     composed = replace(sweep.composed, config=config, groups={**sweep.composed.groups, "scheduler": "none"})
     faults = _override(sweep, config, overrides)
@@ -51,14 +54,14 @@ def plan_confirmation(
     config.update(
         name=name,
         output_dir=str(sweep.folder.parent),
-        num_trials=len(chosen) * seeds,
-        keep_checkpoints="all",  # which candidate wins is known when all have ended
+        num_trials=len(candidates) * seeds,
+        keep_checkpoints="all",  # the selected candidate is known only after the last trial
         scheduler={"_target_": "ray.tune.schedulers.FIFOScheduler"},
-        sampler={"_target_": "none"},  # nothing is drawn: the trials are listed
+        sampler={"_target_": "none"},  # the trials are listed, not sampled
     )
     composed.groups["sampler"] = "none"
-    for trial in chosen:
-        # Each candidate's own configuration, because an override may not suit what one of them drew.
+    for trial in candidates:
+        # Check each candidate's own configuration: an override may be invalid together with one of their samples.
         applied = {**composed.space().apply(trial.sample), "space": {}}
         warnings += validate.check_composed(
             replace(composed, name=f"confirm {sweep.name}", config=applied), for_sweep=False
@@ -67,8 +70,8 @@ def plan_confirmation(
     config["confirm"] = {
         "sweep": sweep.name,
         "sweep_id": sweep.id,
-        "candidate": None,  # each trial has its own
-        "candidates": [trial.number for trial in chosen],
+        "candidate": None,  # set by the sample of each trial
+        "candidates": [trial.number for trial in candidates],
         "seeds": fresh,
         "top": top,
         "level": LEVEL,
@@ -78,13 +81,13 @@ def plan_confirmation(
     listed = [
         {"sample": {"confirm.candidate": trial.number, **trial.sample}, "seed": seed}
         for seed in fresh
-        for trial in chosen
+        for trial in candidates
     ]
     return composed, listed, list(dict.fromkeys(warnings))
 
 
 def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
-    """What a retraining does otherwise than the sweep did, as "trainer.max_epochs=60 (2 in the sweep)"."""
+    """Return how a retraining differs from the sweep, e.g. ["trainer.max_epochs=60 (2 in the sweep)"]."""
     before = {section: dict(leaves(sweep.config[section], section)) for section in RETRAINED}
     after = {section: dict(leaves(config[section], section)) for section in RETRAINED}
     return [
@@ -96,42 +99,42 @@ def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
 
 
 def _yaml(value: object) -> str:
-    """A value as a person types it in an override."""
+    """Return a value as written in an override."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _override(sweep: Sweep, config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Put overrides into the configuration of a retraining; return what is wrong with them."""
+    """Apply overrides to the configuration of a retraining; return the faults."""
     faults: list[str] = []
-    may = (*RETRAINED, "compute", "tracking")
-    drawn = {draw.path for draw in sweep.space().draws}
+    allowed = (*RETRAINED, "compute", "tracking")
+    sampled = {draw.path for draw in sweep.space().draws}
     for text in overrides:
         key = text.partition("=")[0]
         section = key.split(".")[0]
-        if section not in may:
-            faults.append(f"{key} is no setting of a retraining; {', '.join(may)} and name are")
-        elif key in drawn or section in sweep.composed.options:
-            faults.append(f"{key} is what the sweep drew: each candidate keeps its own")
-        elif key in DIVIDES and not _keeps_division(sweep, key, text):
+        if section not in allowed:
+            faults.append(f"{key} cannot be overridden in a confirmation; allowed: {', '.join(allowed)}, name")
+        elif key in sampled or section in sweep.composed.options:
+            faults.append(f"{key} was sampled by the sweep; every candidate keeps its own value; leave it out")
+        elif key in SPLIT_KEYS and not _keeps_split(sweep, key, text):
             faults.append(
-                f"{text} divides the images in another way than the sweep, which chose under "
-                f"data.split={_split_of(sweep)}: its selection may have seen the test images; leave it out"
+                f"{text} changes the split; the sweep selected its trials under data.split={_split_of(sweep)}, so the "
+                "new test images may have been used for training or selection; leave it out"
             )
         else:
             faults += set_values(config, [text])
     return faults
 
 
-def _keeps_division(sweep: Sweep, key: str, text: str) -> bool:
-    """Whether an override of data leaves it alone which images test: under published splits only data.split says so."""
+def _keeps_split(sweep: Sweep, key: str, text: str) -> bool:
+    """Return whether an override of data keeps the test images; a published split depends on data.split only."""
     config = copy.deepcopy(sweep.config)
     if set_values(config, [text]):
-        return True  # a fault that is told as such
+        return True  # an invalid override: reported by `_override`
     same = bool(config["data"] == sweep.config["data"])
     return same or (key != "data.split" and _split_of(sweep) == "published")
 
 
 def _split_of(sweep: Sweep) -> str:
-    """The split that a sweep chose under, without its fold."""
+    """Return the name of the split that a sweep used, without its fold."""
     named = sweep.config["data"].get("split") or "published"
     return str(sweep.meta.get("data", {}).get("split_name", named)).partition(",")[0]

@@ -6,20 +6,26 @@ trainings, not the variation between images.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
 from ferhpo.states import TrialState
 from ferhpo.storage.trial_record import TrialRecord
+
+if TYPE_CHECKING:
+    from ferhpo.scoring.scores import Scores, ScoreVariants
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of n values, their deviation (over n - 1), and the t-interval of the mean; one value has neither."""
+    """Mean of n values, their standard deviation (n - 1 degrees of freedom), and the t-interval of the mean.
+
+    A single value has no deviation and no interval.
+    """
 
     n: int
     mean: float
@@ -30,14 +36,32 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One trial of the confirmed sweep, trained again.
+class MeanScores:
+    """Mean scores of several networks on the same n images."""
 
-    trial: its number there, with the sample and the value that it had there
-    trials: the numbers of its trainings in the confirmation; without: the states of those that gave no value
-    score, clean: the objective, and val_acc without images that also stand in training, over the seeds
-    rank: from 1, by the mean of `score`; candidates that lost a seed come after those that lost none
-    luck: by how much the sweep's value flatters, its mean and interval; None where the values mean different things
+    n: int
+    acc: Mean
+    macro_f1: Mean
+    loss: Mean
+
+
+@dataclass(frozen=True)
+class MeanVariants:
+    """Mean scores of `all` images of a split and without the images that are also in training, see scoring.scores."""
+
+    all: MeanScores
+    dedup: MeanScores | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial of the confirmed sweep and its retrainings.
+
+    trial, sample, sweep_value: its number, sample and value in the sweep
+    trials: the numbers of its retrainings in the confirmation; without: the states of those that have no value
+    score, dedup: the objective, and val_acc without images that are also in training, over the seeds
+    rank: from 1, by the mean of `score`; candidates that lost a seed rank below those that lost none
+    luck: by how much the value in the sweep is better than those on fresh seeds; None if they are not comparable
     """
 
     trial: int
@@ -46,13 +70,13 @@ class Candidate:
     trials: tuple[int, ...]
     without: tuple[str, ...]
     score: Mean | None
-    clean: Mean | None
+    dedup: Mean | None
     rank: int
     luck: Mean | None
 
 
 def mean_of(values: Sequence[float], level: float = LEVEL) -> Mean:
-    """Mean and t-interval: mean ± t((1 + level) / 2, n - 1) * deviation / sqrt(n)."""
+    """Return the mean and its t-interval: mean ± t((1 + level) / 2, n - 1) * deviation / sqrt(n)."""
     from scipy.stats import t
 
     mean = statistics.fmean(values)
@@ -64,61 +88,63 @@ def mean_of(values: Sequence[float], level: float = LEVEL) -> Mean:
 
 
 def rank_candidates(
-    chosen: Sequence[TrialRecord], trials: Sequence[TrialRecord], objective: Objective, comparable: bool
+    selected: Sequence[TrialRecord], trials: Sequence[TrialRecord], objective: Objective, comparable: bool
 ) -> list[Candidate]:
-    """The candidates best first, from the sweep's trials `chosen` and the confirmation's `trials`, all of which ended.
+    """Return the candidates, best first.
 
-    comparable: whether a value of the sweep and one of the confirmation mean the same
+    selected: trials of the sweep; trials: all trials of the confirmation, none of them running
+    comparable: whether values of the sweep and of the confirmation were measured in the same way
     """
-    sign = 1.0 if objective.mode == "max" else -1.0
-    found = []
-    for candidate in chosen:
-        mine = [trial for trial in trials if trial.sample["confirm.candidate"] == candidate.number]
-        complete = [trial for trial in mine if trial.state == TrialState.COMPLETE and trial.value is not None]
+    sign = _sign(objective)
+    candidates = []
+    for candidate in selected:
+        retrained = [trial for trial in trials if trial.sample["confirm.candidate"] == candidate.number]
+        complete = [trial for trial in retrained if trial.state == TrialState.COMPLETE and trial.value is not None]
         values = [trial.value for trial in complete if trial.value is not None]
-        cleans = [trial.clean_acc for trial in complete if trial.clean_acc is not None]
+        dedup = [trial.dedup_acc for trial in complete if trial.dedup_acc is not None]
         assert candidate.value is not None
-        flattery = [sign * (candidate.value - value) for value in values]
-        found.append(
+        gains = [sign * (candidate.value - value) for value in values]
+        candidates.append(
             Candidate(
                 trial=candidate.number,
                 sample=candidate.sample,
                 sweep_value=candidate.value,
-                trials=tuple(trial.number for trial in mine),
-                without=tuple(trial.state for trial in mine if trial not in complete),
+                trials=tuple(trial.number for trial in retrained),
+                without=tuple(trial.state for trial in retrained if trial not in complete),
                 score=mean_of(values) if values else None,
-                clean=mean_of(cleans) if cleans else None,
+                dedup=mean_of(dedup) if dedup else None,
                 rank=0,
-                luck=mean_of(flattery) if flattery and comparable else None,
+                luck=mean_of(gains) if gains and comparable else None,
             )
         )
-    order = sorted(found, key=lambda c: (len(c.without), -sign * c.score.mean if c.score else 0.0, c.trial))
+    order = sorted(candidates, key=lambda c: (len(c.without), -sign * c.score.mean if c.score else 0.0, c.trial))
     return [replace(candidate, rank=rank) for rank, candidate in enumerate(order, start=1)]
 
 
 def median_trial(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord:
-    """The trial in the middle by its value; of two in the middle the worse, so that it never flatters."""
+    """Return the trial with the median value; of an even number, the worse of the two in the middle."""
     assert trials
-    sign = 1.0 if objective.mode == "max" else -1.0
+    sign = _sign(objective)
     return sorted(trials, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[(len(trials) - 1) // 2]
 
 
-def means_of_lines(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Both lines of several networks, as `dataclasses.asdict` gives them, to the mean of each score over the networks;
-    `n` is the number of images."""
-    return {
-        name: None
-        if lines[0][name] is None
-        else {
-            key: lines[0][name]["n"] if key == "n" else mean_of([line[name][key] for line in lines])
-            for key in lines[0][name]
-        }
-        for name in ("published", "clean")
-    }
+def _sign(objective: Objective) -> float:
+    return 1.0 if objective.is_better(1.0, 0.0) else -1.0
 
 
-def told_apart(candidates: Sequence[Candidate]) -> bool:
-    """Whether the interval of the first's mean lies clear of the second's; not where there is none."""
+def mean_variants(networks: Sequence["ScoreVariants"]) -> MeanVariants:
+    """Return the mean of each score over several networks that were evaluated on the same images."""
+    dedup = [variants.dedup for variants in networks if variants.dedup is not None]
+    return MeanVariants(_mean_scores([variants.all for variants in networks]), _mean_scores(dedup) if dedup else None)
+
+
+def _mean_scores(scores: Sequence["Scores"]) -> MeanScores:
+    acc, macro_f1, loss = (mean_of([getattr(each, key) for each in scores]) for key in ("acc", "macro_f1", "loss"))
+    return MeanScores(scores[0].n, acc, macro_f1, loss)
+
+
+def is_distinct(candidates: Sequence[Candidate]) -> bool:
+    """Return whether the intervals of the first two candidates' means do not overlap; False if one has no interval."""
     ends = [(c.score.low, c.score.high) for c in candidates[:2] if c.score is not None]
     if len(ends) < 2 or any(low is None or high is None for low, high in ends):
         return False

@@ -1,7 +1,7 @@
-"""Data sets. Each reader returns a FaceData.
+"""Data sets: each reader returns a FaceData.
 
 dataset.py    FaceData
-describe.py   what the verb `data` reports
+describe.py   the facts that `ferhpo data` prints
 fer2013.py ckplus.py affectnet.py sfew.py merged.py image_folder.py synthetic.py
               the readers, one per data set
 io/           files, archives, decoding, the cache

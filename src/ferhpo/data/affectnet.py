@@ -1,11 +1,14 @@
-"""AffectNet in folders of classes, as its subsets are passed on: [train/ and val/ or test/ above] <class>/*.jpg.
+"""The reader of AffectNet in folders of classes, as its subsets are distributed: [train|val|test/]<class>/*.jpg.
 
-Classes are named (anger, Happy) or numbered as AffectNet does: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear,
-5 disgust, 6 anger, 7 contempt. That is not FER2013's order. A labels CSV beside the folders is read with `clean` only:
-the folders tell the labels. Source: Mollahosseini et al. 2017 (arXiv 1708.03985), which may not be redistributed.
+Classes are named (anger, Happy) or have AffectNet's numbers: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust,
+6 anger, 7 contempt. Source: Mollahosseini et al. 2017 (arXiv 1708.03985), which may not be redistributed.
+
+Note: AffectNet's numbers are not in FER2013's order. The labels come from the folders; a CSV of labels beside them is
+read only if `clean` names it.
 """
 
 from pathlib import Path
+from typing import Unpack
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.io.cache import read_cached
@@ -14,41 +17,36 @@ from ferhpo.data.io.faults import existing_path
 from ferhpo.data.labels.emotions import emotion_of
 from ferhpo.data.labels.label_map import LabelMap
 from ferhpo.data.labels.selection import key_faults, select, split_of_folders
-from ferhpo.data.splits import SplitOptions
+from ferhpo.data.splits import SplitKeys, SplitOptions, lists_split_keys
 from ferhpo.errors import ConfigError
 
-SPLITS = ("published", "folder", "random")
+SPLITS = ("published", "folder", "random")  # the first is the default if the source has split folders
 
 _NUMBERED = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
-_NO_EMOTION = ("none", "uncertain", "no face")  # 8, 9 and 10: nothing to train on, but a pseudo-label may say so
+_NO_EMOTION = ("none", "uncertain", "no face")  # AffectNet's 8, 9 and 10: no class to train on, valid pseudo-labels
 
 
+@lists_split_keys(None)
 def load(
     path: str | Path,
     labels: LabelMap | None = None,
     clean: str | Path | None = None,
-    split: str | None = None,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    folds: int | None = None,
-    fold: int | None = None,
-    split_seed: int = 0,
-    train_subset: int | None = None,
     image_size: int = 48,
     channels: int = 1,
     cache_dir: str | Path | None = None,
+    **split_keys: Unpack[SplitKeys],
 ) -> FaceData:
     """Read AffectNet: images uint8 [N, S, S] (channels=1) or [N, S, S, 3], classes in FER2013's order, then contempt.
 
-    path: the folder that holds the classes, or train and val above them, or a zip of it
-    labels: what becomes of a class, as {contempt: drop}
+    path: the folder with the classes, or with train and val above them, or a zip of it
+    labels: a new name or "drop" for each class to change, e.g. {contempt: drop}
     clean: the CSV of labels and pseudo-labels; see pseudo_labels.agreement
-    split: None takes "published" where there are folders train and val or test, "random" otherwise
-    image_size: side that the faces (of 224 or 96 in what is passed on) are resized to
-    Keys of the split: see splits.SplitOptions. "published" without val: val_fraction of train validates.
-    Raises ConfigError for keys that cannot be, DataError with every fault of the data.
+    image_size: the side in pixels that faces (distributed as 224x224 or 96x96) are resized to
+    split_keys: see splits.SplitOptions. The default is "published" if there are folders train and val or test, else
+        "random". "published" without a val folder takes val_fraction of train as val
+    Raises ConfigError with every invalid key, DataError with every fault of the data.
     """
-    options = SplitOptions(split or "published", val_fraction, test_fraction, folds, fold, split_seed, train_subset)
+    options = SplitOptions.of(split_keys, SPLITS[0])
     if faults := key_faults(options, SPLITS, image_size, channels, labels):
         raise ConfigError("data=affectnet", faults)
     where = f"data.path is {path}"
@@ -61,12 +59,12 @@ def load(
         cache_dir,
         lambda: read_emotion_folders(where, source, "AffectNet, folders of classes", channels, image_size, class_of),
     )
-    options = split_of_folders(where, entry, options, split)
+    options = split_of_folders(where, entry, options, split_keys.get("split"))
     return select("affectnet", where, source, entry, options, labels, clean, class_of=class_of)
 
 
 def class_of(text: str) -> str | None:
-    """The emotion that a name or a number of AffectNet means; "none" where it means that there is no emotion."""
+    """Return the emotion of a name or number of AffectNet, "none" for one that means no emotion, None if unknown."""
     if text.strip().isdecimal():
         number = int(text)
         return _NUMBERED[number] if number < 8 else "none" if number < 11 else None

@@ -1,13 +1,13 @@
-"""CK+ in both forms: folders of classes with files of 48x48 as S010_004_00000017.png, and the original directories.
+"""The reader of CK+: folders of classes with 48x48 files such as S010_004_00000017.png, or the original directories.
 
-The original: cohn-kanade-images/S005/001/S005_001_00000011.png, with Emotion/S005/001/S005_001_00000011_emotion.txt for
-327 of its 593 sequences. A sequence begins neutral and ends at the peak of its emotion. The first three digits are the
-subject: images of one subject are never divided. Source: Lucey et al. 2010, "The Extended Cohn-Kanade Dataset (CK+)".
+The original has cohn-kanade-images/S005/001/S005_001_00000011.png, and Emotion/S005/001/S005_001_00000011_emotion.txt
+for 327 of its 593 sequences. A sequence starts neutral and ends at the peak of its emotion. S005 is the subject: no
+split divides the images of one subject. Source: Lucey et al. 2010, "The Extended Cohn-Kanade Dataset (CK+)".
 """
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ferhpo.data.io.files import Tree, decode_images, open_tree
 from ferhpo.data.labels.emotions import EMOTIONS
 from ferhpo.data.labels.label_map import LabelMap
 from ferhpo.data.labels.selection import key_faults, select
-from ferhpo.data.splits import SplitOptions
+from ferhpo.data.splits import SplitKeys, SplitOptions, lists_split_keys
 from ferhpo.errors import ConfigError
 
 SPLITS = ("random",)
@@ -29,6 +29,7 @@ CROPS = ("landmarks", "centre")
 _NAME = re.compile(r"(S\d+)_(\d+)_(\d+)\.\w+$", re.IGNORECASE)
 
 
+@lists_split_keys(SPLITS[0])
 def load(
     path: str | Path,
     labels: LabelMap | None = None,
@@ -36,37 +37,31 @@ def load(
     peak_frames: int = 3,
     neutral_frames: int = 1,
     crop: str | None = None,
-    split: str = "random",
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.1,
-    folds: int | None = None,
-    fold: int | None = None,
-    split_seed: int = 0,
-    train_subset: int | None = None,
     image_size: int = 48,
     channels: int = 1,
     cache_dir: str | Path | None = None,
+    **split_keys: Unpack[SplitKeys],
 ) -> FaceData:
     """Read CK+: images uint8 [N, S, S] (channels=1) or [N, S, S, 3], classes in FER2013's order, then contempt.
 
     path: the folder of either form, or a zip of it
-    labels: what becomes of a class, as {contempt: drop}
+    labels: a new name or "drop" for each class to change, e.g. {contempt: drop}
     clean: a CSV of pseudo-labels; see pseudo_labels.agreement
-    peak_frames: the last frames of a sequence, which show its emotion; both forms
-    neutral_frames: the first frames of a sequence, which are neutral; the original form alone
-    crop: of the original form, the square of the face that is kept: "landmarks" (a folder Landmarks beside the images),
-        "centre" (of the whole frame: the face is small there), None takes landmarks where they are
-    Keys of the split: see splits.SplitOptions. CK+ publishes none, so it is "random", by subjects.
-    Raises ConfigError for keys that cannot be, DataError with every fault of the data.
+    peak_frames: the number of frames at the end of a sequence that are images of its emotion; both forms
+    neutral_frames: the number of frames at the start of a sequence that are images of neutral; original form only
+    crop: the square to keep of a frame of the original form: "landmarks" (needs the folder Landmarks beside the images)
+        or "centre" (of the whole frame, in which the face is small); None takes the landmarks if they exist
+    split_keys: see splits.SplitOptions. CK+ publishes no split; the only one is "random", by subject
+    Raises ConfigError with every invalid key, DataError with every fault of the data.
     """
-    options = SplitOptions(split, val_fraction, test_fraction, folds, fold, split_seed, train_subset)
+    options = SplitOptions.of(split_keys, SPLITS[0])
     faults = key_faults(options, SPLITS, image_size, channels, labels)
     if not is_whole(peak_frames, 1):
-        faults.append(f"data.peak_frames is {peak_frames}, and it is 1 or more; 3 is usual")
+        faults.append(f"data.peak_frames is {peak_frames}; it must be at least 1, e.g. 3")
     if not is_whole(neutral_frames):
-        faults.append(f"data.neutral_frames is {neutral_frames}, and it is 0 or more; 1 is usual")
+        faults.append(f"data.neutral_frames is {neutral_frames}; it must be at least 0, e.g. 1")
     if crop is not None and crop not in CROPS:
-        faults.append(f"data.crop is {crop}, and it is {one_of(CROPS)}, or null for what is there")
+        faults.append(f"data.crop is {crop}; it must be {one_of(CROPS)}, or null for landmarks if they exist")
     if faults:
         raise ConfigError("data=ckplus", faults)
     where = f"data.path is {path}"
@@ -85,7 +80,7 @@ def load(
 
 
 def subject_of(name: str) -> str:
-    """The subject in the name of a file, as S010."""
+    """Return the subject in the name of a file, e.g. S010."""
     return PurePosixPath(name).name.partition("_")[0].upper()
 
 
@@ -96,14 +91,14 @@ def _read_folders(where: str, tree: Tree, channels: int, image_size: int, peak_f
     for place, name in enumerate(found.names):
         match = _NAME.search(PurePosixPath(name).name)
         if match is None:
-            rule = "does not tell subject, sequence and frame, as S010_004_00000017.png does"
-            faults.add("name", f"{name} {rule}; data=image_folder reads other names", name)
+            rule = "is not named by subject, sequence and frame, e.g. S010_004_00000017.png"
+            faults.add("name", f"{name} {rule}; use data=image_folder for other names", name)
         else:
             sequences.setdefault((codes[place], f"{match[1]}_{match[2]}".upper()), []).append(place)
     kept: list[int] = []
     for (code, _), places in sequences.items():
         places.sort(key=lambda place: _frame(found.names[place]))
-        # Neutral frames begin a sequence: its last ones are not better than the first.
+        # Neutral frames come from the start of a sequence: the last of them are not better than the first.
         kept += places if EMOTIONS[code] == "neutral" else places[-peak_frames:]
     kept.sort()
     names = [found.names[place] for place in kept]

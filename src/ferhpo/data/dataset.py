@@ -1,6 +1,6 @@
-"""A data set in memory: what every reader returns and every trial shares.
+"""A data set in memory: the result of every reader, and the input of every trial.
 
-The arrays are read-only, because all trials of a node share one copy: never write into them.
+Note: the arrays are read-only, because all trials on a node share one copy.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ SPLIT_NAMES = ("train", "val", "test", "unused")
 
 @dataclass(frozen=True)
 class Part:
-    """A run of consecutive images that came from one source.
+    """A sequence of consecutive images from one source.
 
-    name: of the source, as "main" or "ckplus"
-    source: what was read, in words
-    dropped: why images of this source were left out, and how many for each reason
-    train_only: merged into the training images: these never validate
+    name: the name of the source, e.g. "main" or "ckplus"
+    source: a description of what was read
+    dropped: reasons why images of this source were left out, with the number of images for each
+    train_only: whether the images were merged into the training images; they are never val or test images
     """
 
     name: str
@@ -34,20 +34,20 @@ class Part:
 
 @dataclass(frozen=True)
 class FaceData:
-    """Labelled face images with the split of each.
+    """Labeled face images and the split of each.
 
-    images: uint8 [N, H, W] grey or [N, H, W, 3] colour, read-only
+    images: uint8 [N, H, W] (gray) or [N, H, W, 3] (color), read-only
     labels: int64 [N], indices into class_names
-    targets: float32 [N, len(class_names)] soft targets whose rows sum to 1 (FER+ vote shares), or None
+    targets: float32 [N, len(class_names)], soft targets whose rows sum to 1 (FER+ vote shares), or None
     split: uint8 [N], TRAIN, VAL, TEST or UNUSED (outside a subset or a fold)
     class_names: in the order of the labels
-    digest: sha256 over all of the above, and over groups where there are any
-    source: what was read, in words, as "fer2013.csv (competition CSV)"
-    split_name: "published", "folder" or "random", with the fold where there are folds
-    groups: int64 [N], images of one number are never divided by a drawn split (identical images, one subject's);
-        None where only identical images are a group
+    digest: SHA-256 over all of the above, and over groups if there are any
+    source: a description of what was read, e.g. "fer2013.csv (competition CSV)"
+    split_name: "published", "folder" or "random", followed by the fold if there is one
+    groups: int64 [N]; a random split never divides images with the same number (e.g. images of one subject). None if
+        only identical images form a group
     features: float32 [N, F] computed from the images (HOG), or None
-    parts: the sources of the images, in their order; empty where there is nothing to say of them
+    parts: the sources of the images, in their order; may be empty
     """
 
     images: NDArray[np.uint8]
@@ -72,12 +72,12 @@ class FaceData:
 
     @property
     def image_size(self) -> int:
-        """Height of an image in pixels; images are square."""
+        """The side of an image in pixels; images are square."""
         return int(self.images.shape[1])
 
 
 def array_digest(array: NDArray[Any]) -> str:
-    """Sha256 over type, shape and values; the same on every machine."""
+    """Return the SHA-256 over type, shape and values; it is the same on every machine."""
     little_endian = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{little_endian.dtype.str} {array.shape}\n".encode())
     digest.update(little_endian.reshape(-1).view(np.uint8).data)
@@ -96,9 +96,9 @@ def face_data(
     groups: NDArray[np.int64] | None = None,
     parts: tuple[Part, ...] = (),
 ) -> FaceData:
-    """Make the arrays read-only and compute the digest; the one way in which readers build a FaceData.
+    """Build a FaceData: make the arrays read-only and compute the digest. All readers use this function.
 
-    images_digest: array_digest(images) where the caller knows it already (the cache does), to save its time.
+    images_digest: array_digest(images), if the caller already has it (the cache does), to save time
     """
     assert len(images) == len(labels) == len(split)
     assert not parts or sum(part.num_images for part in parts) == len(images)
@@ -113,7 +113,7 @@ def face_data(
         "split": array_digest(split),
         "class_names": class_names,
     }
-    if groups is not None:  # only then: the digests of data sets without groups stay what they were
+    if groups is not None:  # data sets without groups keep the digests of earlier versions
         digests["groups"] = array_digest(groups)
     for array in (images, labels, targets, split, groups):
         if array is not None:

@@ -1,6 +1,6 @@
-"""What a data set holds and what is wrong with it: counts, duplicates, conflicting labels, blank images, overlap.
+"""The facts about a data set: counts, duplicates, conflicting labels, blank images, overlap between splits.
 
-Two images are identical when every pixel is; images that a person would call the same (a re-encoded JPEG) are not.
+Note: two images are identical if all their pixels are equal; a re-encoded JPEG is not identical to its original.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from ferhpo.data.splits.groups import also_in
 
 
 def describe(data: FaceData) -> dict[str, Any]:
-    """Describe a data set in plain JSON values; all images count, also unused ones, where no split is named."""
+    """Describe a data set in plain JSON values; facts that name no split are about all images, also unused ones."""
     groups = identical_groups(data.images)
     sizes = np.bincount(groups)
     pairs = np.unique(np.stack([groups, data.labels]), axis=1)
@@ -46,7 +46,7 @@ def describe(data: FaceData) -> dict[str, Any]:
 
 
 def _part(data: FaceData, number: int) -> dict[str, Any]:
-    """One source of a data set: its images by split, and what of it was dropped and why."""
+    """Describe one source of a data set: its images by split, and the number of dropped images by reason."""
     part = data.parts[number]
     start = sum(before.num_images for before in data.parts[:number])
     counts = np.bincount(data.split[start : start + part.num_images], minlength=len(SPLIT_NAMES))

@@ -1,8 +1,8 @@
-"""One main source, and further sources that are merged into its training images.
+"""The reader that merges further data sets into the training images of a main one.
 
-Validation and test images are the main source's alone, whatever split it has: further images only ever train, and those
-that are identical to a validation or test image of the main source are dropped. So scores with and without merging are
-scores on the same images.
+Note: val and test hold images of the main source only, whatever its split is. Images of the further sources are only
+used for training, and those identical to a val or test image of the main source are dropped. Scores with and without
+merging are therefore scores on the same images.
 """
 
 import inspect
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, Part, face_data
-from ferhpo.data.io.faults import nearest, one_of
+from ferhpo.data.io.faults import one_of
 from ferhpo.data.io.files import resize_images
 from ferhpo.data.labels.emotions import emotion_of, spelled
 from ferhpo.data.labels.label_map import DROP
-from ferhpo.data.splits import SplitOptions, identical_groups, with_fold
+from ferhpo.data.splits import identical_groups, with_fold
+from ferhpo.data.splits.options import fold_faults
 from ferhpo.errors import ConfigError, DataError
+from ferhpo.keys import closest
 
 TAKES = ("all", "train")
 IDENTICAL = "identical to a val or test image of main"
@@ -37,31 +39,31 @@ def load(
     fold: int | None = None,
     split_seed: int = 0,
 ) -> FaceData:
-    """Read all sources and merge: images uint8 [N, S, S] or [N, S, S, 3], the main source's first and in its form.
+    """Read all sources and merge them: images uint8 [N, S, S] or [N, S, S, 3], those of the main source first.
 
-    main, merge: readers with their settings, as functools.partial(ckplus.load, "CK48"); in a configuration sections
-        with a _target_. A further source whose path is null is left out. Each is read in the main source's size and
-        channels, and its classes must be the main source's in any spelling; `labels` of its reader maps or drops
-        others. Contempt is dropped where the main source has no such class.
-    take: "all" images of the further sources, or those that "train" by the split of each
-    folds, fold, split_seed: as for other data sets; folds divide the images of the main source
+    main, merge: readers with their settings, e.g. functools.partial(ckplus.load, "CK48"); sections with a _target_ in a
+        configuration. A further source whose path is null is skipped. Each is read in the size and channels of the main
+        source. Its classes must be those of the main source, in any spelling; its `labels` renames or drops others.
+        Contempt is dropped if the main source does not have it.
+    take: "all" images of the further sources, or only those in "train" by the split of each
+    folds, fold, split_seed: see splits.SplitOptions; folds cut the images of the main source only
     Raises ConfigError or DataError with every fault of every source.
     """
-    faults = SplitOptions("random", folds=folds, fold=fold).faults(("random",))
+    faults = fold_faults(folds, fold)
     if take not in TAKES:
-        faults.append(f"data.take is {take}, and it is {one_of(TAKES)}")
+        faults.append(f"data.take is {take}; it must be {one_of(TAKES)}")
     if not isinstance(merge, Mapping):
-        faults.append(f"data.merge is {merge}, and it holds data sets by name")
+        faults.append(f"data.merge is {merge}; it must be a mapping from names to data sets")
         merge = {}
     faults += [
-        f"data.{key} is {reader}, and it is a data set with its _target_"
+        f"data.{key} is {reader}; it must be a data set with its _target_"
         for key, reader in [("main", main), *((f"merge.{name}", value) for name, value in merge.items())]
         if not callable(reader)
     ]
     wanted = {name: reader for name, reader in merge.items() if not _is_left_out(reader)}
     if not wanted:
         keys = one_of([f"data.merge.{name}.path" for name in merge] or ["data.merge"])
-        faults.append(f"data.merge names no source to merge; set {keys}, or use the main source alone")
+        faults.append(f"data.merge has no source to merge; set {keys}, or use the main data set alone")
     if faults:
         raise ConfigError("data=merged", faults)
 
@@ -81,13 +83,13 @@ def _is_left_out(reader: Any) -> bool:
 
 
 def _read(key: str, reader: Reader, form: dict[str, int], broken: list[ConfigError | DataError]) -> FaceData | None:
-    """Call a reader with as much of the form as it takes and has not been given; its error goes to `broken`."""
+    """Call a reader, with those keys of `form` that it takes and that are not set; append its error to `broken`."""
     names = list(inspect.signature(getattr(reader, "func", reader)).parameters)
     given = getattr(reader, "keywords", {})
     try:
         return reader(**{name: value for name, value in form.items() if name in names and name not in given})
     except (ConfigError, DataError) as error:
-        # Readers speak of data.path; here it is data.main.path. Only a key begins so, never a file's name.
+        # A reader calls its key data.path; here that is data.main.path. The pattern matches keys, never file names.
         own_key = re.compile(rf"(?<![\w./\\-])data\.(?=(?:{'|'.join(names)})\b)")
         where = own_key.sub(f"{key}.", error.where) if isinstance(error, DataError) else "data=merged"
         broken.append(type(error)(where, [own_key.sub(f"{key}.", fault) for fault in error.faults]))
@@ -152,22 +154,22 @@ def _merge(main: FaceData, further: Mapping[str, FaceData], take: str) -> FaceDa
 
 
 def _codes(name: str, data: FaceData, main: FaceData, faults: list[str]) -> NDArray[np.int64]:
-    """The main source's label for each label of a further source; -1 for contempt where the main source has none."""
+    """Return the main source's label for each label of a further source; -1 for contempt if the main one lacks it."""
     codes = np.full(data.num_classes, -1)
     for label, class_name in enumerate(data.class_names):
         same = spelled(class_name, main.class_names)
         if same is not None:
             codes[label] = main.class_names.index(same)
         elif emotion_of(class_name) != "contempt" and (data.labels == label).any():
-            like = nearest(class_name, main.class_names)
+            like = closest(class_name, main.class_names)
             remedy = f"set data.merge.{name}.labels={{{class_name}: {like or DROP}}}" + f", or {DROP}" * bool(like)
-            rule = f"data.merge.{name} has the class {class_name}, and data.main has {', '.join(main.class_names)}"
-            faults.append(f"{rule}; {remedy}")
+            rule = f"data.merge.{name} has the class {class_name}, which data.main does not have"
+            faults.append(f"{rule} (it has: {', '.join(main.class_names)}); {remedy}")
     return codes
 
 
 def _convert(images: NDArray[np.uint8], main: FaceData) -> NDArray[np.uint8]:
-    """Images in the size and channels of the main source, as its reader would have decoded them."""
+    """Return the images in the size and channels of the main source, as its reader would have decoded them."""
     if images.ndim == 4 and main.channels == 1:
         images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
     if images.shape[1] != main.image_size:

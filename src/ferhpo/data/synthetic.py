@@ -1,7 +1,9 @@
-"""Grey faces drawn by a formula, for demonstrations and tests: no file, no download, no person.
+"""Generated gray faces for demonstrations and tests: no file, no download, no image of a real face.
 
-Seven expressions are told apart by brows, eyes, nose and mouth alone. Pose, build, light and sharpness vary, many
-expressions are weak, and some labels are wrong on purpose, in val and test too: no network reaches 100 %.
+The seven expressions differ only in brows, eyes, nose and mouth. Pose, build, light and sharpness vary, and many
+expressions are weak.
+
+Note: some labels are wrong on purpose, also in val and test, so that no network reaches 100 %.
 """
 
 import math
@@ -18,7 +20,7 @@ from ferhpo.errors import ConfigError
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
-# How far each expression moves the features from a resting face.
+# The displacement of each feature from a resting face, for each expression.
 #   brow_raise  up is positive           brow_tilt   inner ends up is positive (sad), down negative (angry)
 #   eye_open    wider is positive        nose_up     wrinkled nose and raised upper lip
 #   mouth_curve corners up is positive   mouth_open  gap between the lips      mouth_wide  wider is positive
@@ -36,7 +38,7 @@ _EXPRESSIONS = np.array(
     np.float32,
 )
 MAX_IMAGES = 1_000_000
-_BATCH = 32  # images drawn at once: small enough for the processor's cache
+_BATCH = 32  # images generated at once; small enough for the cache of the CPU
 
 _Float = NDArray[np.float32]
 
@@ -54,13 +56,13 @@ def load(
     fold: int | None = None,
     split_seed: int = 0,
 ) -> FaceData:
-    """Draw faces uint8 [N, S, S], the same for the same arguments; more of a split begins with the fewer.
+    """Generate faces uint8 [N, S, S], the same for the same arguments; a smaller split is a prefix of a larger one.
 
-    difficulty: 0 draws clear, frontal faces; 1 is the standard; 2 varies pose, light, noise and strength twice as much
-    label_noise: share of labels, in every split, that are replaced by another class
-    imbalance: how often the most frequent class comes for one of the rarest; 1 draws all alike
+    difficulty: 0 for clear, frontal faces; 1 is the default; 2 varies pose, light, noise and strength twice as much
+    label_noise: the fraction of labels, in every split, that are replaced by another class
+    imbalance: the frequency of the most frequent class relative to the rarest; 1 for equal frequencies
     folds, fold, split_seed: see splits.SplitOptions
-    Raises ConfigError for keys that cannot be.
+    Raises ConfigError with every invalid key.
     """
     shape = num_train, num_val, num_test, image_size
     _check_keys(*shape, difficulty, label_noise, imbalance, folds, fold, seed, split_seed)
@@ -68,7 +70,7 @@ def load(
     for code, number in ((TRAIN, num_train), (VAL, num_val), (TEST, num_test)):
         rng = np.random.default_rng([seed, code])
         for start in range(0, number, _BATCH):
-            # Always a whole batch is drawn, so that the first images do not depend on how many follow.
+            # A whole batch is generated in any case, so that the first images do not depend on how many follow.
             truth = _draw_labels(rng, imbalance)
             drawn = _draw_faces(rng, truth, image_size, difficulty)
             wrong = rng.random(_BATCH) < label_noise
@@ -100,22 +102,22 @@ def _check_keys(
     faults = []
     for key, value, lowest in (("num_train", num_train, 1), ("num_val", num_val, 1), ("num_test", num_test, 0)):
         if not is_whole(value, lowest):
-            faults.append(f"data.{key} is {value}, and it is {lowest} or more")
+            faults.append(f"data.{key} is {value}; it must be at least {lowest}")
         elif value > MAX_IMAGES:
-            faults.append(f"data.{key} is {value}, and at most {MAX_IMAGES:,} are drawn")
+            faults.append(f"data.{key} is {value}; it must be at most {MAX_IMAGES:,}")
     if is_whole(image_size, MAX_SIDE + 1):
-        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
+        faults.append(f"data.image_size is {image_size}; it must be at most {MAX_SIDE:,} pixels")
     elif not is_whole(image_size, 24):
-        faults.append(f"data.image_size is {image_size}, and a face needs 24 pixels or more")
+        faults.append(f"data.image_size is {image_size}; it must be at least 24 pixels")
     if not is_number(difficulty) or difficulty < 0:
-        faults.append(f"data.difficulty is {difficulty}, and it is 0 or more; 1 is the standard")
+        faults.append(f"data.difficulty is {difficulty}; it must be at least 0, e.g. 1")
     if not is_number(label_noise) or not 0 <= label_noise < 1:
-        faults.append(f"data.label_noise is {label_noise}, and it is a share from 0 and below 1; 0.08 is the standard")
+        faults.append(f"data.label_noise is {label_noise}; it must be at least 0 and below 1, e.g. 0.08")
     if not is_number(imbalance) or imbalance < 1:
-        faults.append(f"data.imbalance is {imbalance}, and it is 1 or more; 1 draws all classes alike")
+        faults.append(f"data.imbalance is {imbalance}; it must be at least 1, which draws all classes equally often")
     for key, value in (("seed", seed), ("split_seed", split_seed)):
         if not is_whole(value):
-            faults.append(f"data.{key} is {value}, and it is a whole number of 0 or more")
+            faults.append(f"data.{key} is {value}; it must be an integer of at least 0")
     faults += fold_faults(folds, fold)
     if faults:
         raise ConfigError("data=synthetic", faults)
@@ -129,21 +131,21 @@ def _draw_labels(rng: np.random.Generator, imbalance: float) -> NDArray[np.int64
 
 
 def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, difficulty: float) -> NDArray[np.uint8]:
-    """Draw one batch of faces, uint8 [N, size, size]. Coordinates: x right and y down, -1 to 1 over the image."""
+    """Draw one batch of faces, uint8 [N, size, size]. Coordinates run from -1 to 1: x to the right, y down."""
     num = len(labels)
 
     def vary(spread: float, middle: float = 0.0) -> _Float:
-        """One normal draw an image, [N, 1, 1]; cut at two deviations, so that no face leaves the picture."""
-        draw = np.clip(rng.standard_normal((num, 1, 1)), -2, 2)
-        return (middle + spread * draw).astype(np.float32)
+        """Return one normal random number per image, [N, 1, 1], clipped at two deviations to keep faces inside."""
+        noise = np.clip(rng.standard_normal((num, 1, 1)), -2, 2)
+        return (middle + spread * noise).astype(np.float32)
 
-    # The strength of an expression: some are hardly more than neutral.
+    # The strength of an expression; the weakest are close to neutral.
     strength = 1.0 - min(0.42 * difficulty, 0.95) * rng.random((num, 1)) ** 1.5
     jitter = 0.16 * difficulty * rng.standard_normal((num, len(_FEATURES)))
     moved = (_EXPRESSIONS[labels] * strength + jitter).astype(np.float32)
     brow_raise, brow_tilt, eye_open, nose_up, mouth_curve, mouth_open, mouth_wide = moved.T[:, :, None, None]
 
-    # Pose: where the face stands in the image, how it is turned, and how large it is.
+    # Pose: position, rotation and scale of the face.
     grid = np.linspace(-1, 1, size, dtype=np.float32)
     angle, scale = vary(0.10 * difficulty), np.exp(vary(0.06 * difficulty))
     x_image, y_image = grid[None, None, :], grid[None, :, None]
@@ -152,10 +154,10 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     y = (np.cos(angle) * y_moved - np.sin(angle) * x_moved) / scale
     picture: _Float = np.zeros((num, size, size), np.float32)
     side = np.abs(x)  # the features are symmetric: one eye is drawn for both
-    edge = np.float32(2.5 / size)  # softness of every outline: about a pixel
+    edge = np.float32(2.5 / size)  # softness of all outlines: about a pixel
 
     def inside(distance: _Float, softness: float = 1.0) -> _Float:
-        """Cover from 0 to 1 where a signed distance is negative."""
+        """Return the cover of a shape, 0 outside to 1 inside, for signed distances that are negative inside."""
         cover: _Float = np.clip(0.5 - distance / (edge * softness * 2), 0, 1)
         return cover
 
@@ -166,7 +168,7 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     def paint(shade: _Float | float, cover: _Float) -> None:
         picture[...] += cover * (shade - picture)
 
-    # Build of the face: a proportion of its own for each image.
+    # Build of the face: each image has its own proportions.
     skin, hair = vary(0.11, 0.66), vary(0.12, 0.25)
     face_width, face_height = vary(0.04, 0.66), vary(0.04, 0.86)
     eye_x, eye_y, mouth_y = vary(0.02, 0.29), vary(0.025, -0.14), vary(0.03, 0.46)
@@ -176,7 +178,7 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     paint(skin * (1 - 0.25 * (side / face_width) ** 2), inside(ellipse(x, face_y, face_width, face_height)))
     paint(hair, inside(np.maximum(ellipse(x, face_y, face_width, face_height), y + vary(0.05, 0.68))))
 
-    # Eyes: white, iris and upper lid. Closing an eye lowers the height of all three.
+    # Eyes: white, iris and upper lid. The height of all three decreases as an eye closes.
     eye_height = np.clip(0.085 + 0.055 * eye_open, 0.022, 0.16)
     eye_side, eye_up = side - eye_x, y - eye_y
     white = inside(ellipse(eye_side, eye_up, 0.15, eye_height))
@@ -186,13 +188,13 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     lid = np.abs(eye_up + eye_height * np.sqrt(np.clip(1 - (eye_side / 0.17) ** 2, 0, 1))) - 0.016
     paint(skin * 0.4, inside(np.maximum(lid, np.abs(eye_side) - 0.16)))
 
-    # Brows: a bar that is raised and tilted, thinner towards the outside.
+    # Brows: a bar that is raised and tilted, thinner toward the outside.
     brow_y = eye_y - 0.215 - 0.10 * brow_raise + 0.5 * (eye_side**2) + 0.42 * brow_tilt * eye_side
     paint(hair * 0.6, inside(np.maximum(np.abs(y - brow_y) - (0.042 - 0.06 * eye_side), np.abs(eye_side) - 0.18)))
     frown = np.maximum(np.abs(side - 0.05) - 0.012, np.abs(y - eye_y + 0.2) - 0.07)
     paint(skin * 0.6, inside(frown) * np.clip(-brow_tilt, 0, 1))
 
-    # Nose, with wrinkles across its root and folds down to the mouth when it is drawn up.
+    # Nose, with wrinkles across its root and folds down to the mouth when it is wrinkled.
     nose_y = 0.20 - 0.05 * nose_up
     paint(skin * 0.6, inside(ellipse(side - 0.06, y - nose_y, 0.05, 0.03), 1.5))
     wrinkles = np.cos((y - eye_y) * 45) * inside(ellipse(x, y - eye_y - 0.08, 0.11, 0.13), 2)
@@ -201,7 +203,7 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     fold_cover = inside(np.maximum(fold, np.abs(y - nose_y - 0.10) - 0.13))
     paint(skin * 0.62, fold_cover * np.clip(0.9 * nose_up + 0.3 * mouth_curve, 0, 1))
 
-    # Mouth: two lips along a parabola, dark between them, teeth under the upper lip when it is broad and open.
+    # Mouth: two lips along a parabola, dark between them, with teeth below the upper lip when it is wide and open.
     mouth_width = np.clip(0.27 + 0.08 * mouth_wide, 0.14, 0.42)
     along = np.clip(side / mouth_width, 0, 1.3)
     line = mouth_y + 0.13 * mouth_curve * (0.45 - along**2)
@@ -215,7 +217,7 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     paint(0.9, teeth * np.clip(mouth_wide + nose_up, 0, 1))
     paint(0.15, inside(np.maximum(np.abs(y - (upper + lower) / 2) - 0.014, ends)) * (gap <= 0.03))
 
-    # Light from one side, contrast, an object before the face, blur, grain.
+    # Light from one side, contrast, an object in front of the face, blur, grain.
     direction = (2 * math.pi * rng.random((num, 1, 1))).astype(np.float32)
     slope = np.abs(vary(0.20 * difficulty))
     picture *= 1 + slope * (np.cos(direction) * x_image + np.sin(direction) * y_image)
@@ -224,7 +226,7 @@ def _draw_faces(rng: np.random.Generator, labels: NDArray[np.int64], size: int, 
     object_x, object_y = vary(0.5), vary(0.5)
     paint(vary(0.3, 0.5), inside(np.maximum(np.abs(x_image - object_x), np.abs(y_image - object_y)) - 0.16) * hides)
     blurred = picture.copy()
-    for axis in (1, 2):  # the mean of three neighbours, down and then across
+    for axis in (1, 2):  # the mean of three neighbors, vertically and then horizontally
         blurred = (np.roll(blurred, 1, axis) + blurred + np.roll(blurred, -1, axis)) / np.float32(3)
     picture += np.clip(vary(0.4, 0.4), 0, 1) * min(difficulty, 1.0) * (blurred - picture)
     grain = np.abs(vary(0.03, 0.03)) * difficulty

@@ -2,11 +2,11 @@
 
 ledger.py       what happens at each event of a sweep; knows nothing of Ray
 ray_start.py    starts Ray in a thread; does not import it
-ray_cluster.py  the Ray cluster: start, join, slots
-ray_tune.py     the Ray Tune run
+ray_cluster.py  starts or joins a Ray cluster, computes slots
+ray_tune.py     runs the trials in Ray Tune
 ray_hooks.py    searcher, scheduler and callback that connect Tune to the ledger
-ray_worker.py   what a worker runs
-messages.py     what a worker tells the driver
+ray_worker.py   the function that a worker runs
+messages.py     messages from a worker to the driver
 local.py        runs trials in this process, without Ray
 signals.py      Ctrl-C and SIGTERM
 watchdog.py     stack traces of trials that hang

@@ -1,7 +1,7 @@
-"""What a driver does at each event of a sweep: tells the study, hands records to tracking. It knows nothing of Ray.
+"""Record each event of a sweep: update the study first, then tracking. Independent of Ray.
 
-What a reader would get wrong: an epoch, or fold, that was recorded before a crash comes again after the resume, from
-the trial's checkpoint; it is ignored here, so neither the study nor MLflow sees it twice.
+Note: after a resume, a trial reports the epochs (or folds) of its checkpoint again. Those that are recorded already are
+ignored here, so neither the study nor MLflow receives them twice.
 """
 
 import logging
@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ferhpo.config import ComputeSettings
 from ferhpo.config.folds import EPOCH, num_reports, report_unit
 from ferhpo.config.model_section import is_estimator
 from ferhpo.errors import FailuresError, first_line
@@ -27,23 +26,17 @@ from ferhpo.tracking import redact
 log = logging.getLogger("ferhpo.sweep")
 
 CONTINUE, STOP = "CONTINUE", "STOP"
-TRACE_SECONDS = 5.0  # for a hanging worker to write where it stands
-METRICS = (
-    "train_loss",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "val_acc_clean",
-    "val_macro_f1",
-    "lr",
-    "epoch_seconds",
-    "images_per_second",
-    "device_memory_mb",
-)
+TRACE_SECONDS = 5.0  # for a hanging worker to write its stack trace
 
 
 class Ledger:
-    """The driver's books of one sweep."""
+    """Keep the driver's record of one sweep: which trials run, wait and have ended.
+
+    num_trials: of the sweep; None for no limit, or for the size of the grid with a grid sampler
+    on_event: called with the ledger after every event
+    on_new_trial: called when a trial's MLflow run is opened
+    on_end: called when a trial has ended
+    """
 
     def __init__(
         self,
@@ -52,31 +45,33 @@ class Ledger:
         tracker: Any,
         num_trials: int | None,
         on_event: Callable[["Ledger"], None] = lambda ledger: None,
-        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_new_trial: Callable[[TrialRecord], None] = lambda trial: None,
         on_end: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
         self.sweep, self.study, self.tracker = sweep, study, tracker
-        self.compute = ComputeSettings(**sweep.config["compute"])
+        self.compute = sweep.run_config.compute
         self.on_event, self.on_end = on_event, on_end
         self.space = study.space
-        self.runs = TrialRuns(sweep, study.space, tracker, on_new_trial)
+        self.runs = TrialRuns(sweep, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
         is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
         limits = [num_trials] if num_trials is not None else []
         limits += [size] if is_grid and not num_continuous else []
         self.num_trials = min(limits) if limits else None
-        self.running: dict[int, int] = {}  # number -> last epoch (or fold) seen
-        self.is_stopping = False  # no trial starts, and those that run are left after their next report
+        self.running: dict[int, int] = {}  # number -> last epoch (or fold) reported
+        self.is_stopping = False  # no new trial starts; running ones are interrupted after their next report
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state.is_over for trial in study.trials())
-        self._losses: dict[int, tuple[int, int]] = {}  # number -> epochs at the last loss of its worker, losses since
-        self._epochs_done: dict[int, int] = {}  # of cross-validated trials, in all folds
-        self._first_failures: list[TrialRecord] | None = []  # None: a trial ended otherwise
-        self._heard: dict[int, float] = {}
+        self._losses: dict[
+            int, tuple[int, int]
+        ] = {}  # number -> (epochs, losses since then) when its worker was last lost
+        self._epochs_done: dict[int, int] = {}  # of cross-validated trials, over all folds
+        self._first_failures: list[TrialRecord] | None = []  # None once a trial did not fail
+        self._heard: dict[int, float] = {}  # number -> time of its last sign of life
         self._facts: dict[int, dict[str, Any]] = {}
         self._began: dict[int, float] = {}
-        self._seconds_before: dict[int, float] = {}  # of runs that were interrupted
+        self._seconds_before: dict[int, float] = {}  # in attempts that were interrupted
         self._waiting: deque[int] = deque()
         for number in study.interrupted():
             trial = study.trial(number)
@@ -88,7 +83,7 @@ class Ledger:
         self.runs.catch_up(study.trials(), on_end)
 
     def next_trial(self) -> TrialRecord | None:
-        """The next trial to run: interrupted ones first, then a new one; None when there is none to start now."""
+        """Return the next trial to run, interrupted ones first; None if no trial can start now."""
         if self._waiting:
             return self.study.trial(self._waiting.popleft())
         if self.num_trials is not None and self.study.num_asked >= self.num_trials:
@@ -97,12 +92,12 @@ class Ledger:
 
     @property
     def is_finished(self) -> bool:
-        """Every trial was asked, and has ended: one that a stop left in the middle has not."""
+        """Whether every trial has been asked and has ended. An interrupted trial has not ended."""
         asked_all = self.num_trials is not None and self.study.num_asked >= self.num_trials
         return asked_all and not self.study.interrupted()
 
     def start(self, number: int) -> None:
-        """A trial was handed to a worker."""
+        """Record that a trial was handed to a worker."""
         trial = self.study.trial(number)
         self.running[number] = len(trial.reports)
         self._began[number] = self._heard[number] = time.monotonic()
@@ -111,7 +106,7 @@ class Ledger:
         self.on_event(self)
 
     def report_facts(self, number: int, facts: Mapping[str, Any]) -> None:
-        """What a worker knows of its trial before the first epoch."""
+        """Record what a worker knows about its trial before the first epoch."""
         known = self._facts.get(number, {})
         if known == {**known, **facts}:
             return
@@ -128,9 +123,10 @@ class Ledger:
         decide: Callable[[], str],
         fold_epochs: Sequence[Mapping[str, float]] | None = None,
     ) -> str:
-        """Record an epoch, or a fold of a cross-validated trial, and return what is to happen next.
+        """Record an epoch, or a fold of a cross-validated trial, and return CONTINUE or STOP.
 
-        count: of epochs, or folds, that are done; one recorded before is ignored
+        count: number of epochs, or folds, that are done; a count that is recorded already is ignored
+        decide: asks the scheduler; called only for a new report
         fold_epochs: the metrics of each epoch of the fold; `metrics` are then the means over all folds so far
         """
         self.running[number] = max(count, self.running.get(number, 0))
@@ -138,59 +134,55 @@ class Ledger:
         if known and count <= known[-1][self.unit]:
             return CONTINUE
         decision = decide()
-        kept = self._kept(metrics)
         if fold_epochs is None:
-            self.study.record_epoch(number, count, kept, decision)
-            self.tracker.log_epoch(number, count, kept)
+            self.study.record_epoch(number, count, metrics, decision)
+            self.tracker.log_epoch(number, count, metrics)
         else:
-            epochs = [{EPOCH: row[EPOCH], **self._kept(row)} for row in fold_epochs]
-            self.study.record_fold(number, count, kept, epochs, decision)
-            self.tracker.log_epoch(number, count, kept)
-            self.runs.log_fold(number, count - 1, epochs)
+            self.study.record_fold(number, count, metrics, fold_epochs, decision)
+            self.tracker.log_epoch(number, count, metrics)
+            self.runs.log_fold(number, count - 1, fold_epochs)
         self.on_event(self)
         return decision
-
-    def _kept(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        names = (*METRICS, f"{self.study.objective.metric}_std")
-        return {key: float(metrics[key]) for key in names if key in metrics}
 
     def _has_all(self, trial: TrialRecord) -> bool:
         return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports
 
     def stopped(self, number: int) -> None:
-        """The scheduler's stop has been carried out, or the last epoch (or fold) has been recorded."""
+        """End a trial that the scheduler stopped, or whose last epoch (or fold) is recorded."""
         self._end(number, self._state_after_stop(self.study.trial(number)))
 
     def _state_after_stop(self, trial: TrialRecord) -> TrialState:
-        # ASHA answers STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
-        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(self.space.apply(trial.sample)["model"])
+        # ASHA returns STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
+        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(trial.config["model"])
         return TrialState.COMPLETE if is_whole or self._has_all(trial) else TrialState.PRUNED
 
     def notice(self) -> None:
-        """A person, or a cluster, wants the sweep to stop."""
+        """Start no more trials: the user or the cluster asked the sweep to stop."""
         self.is_stopping = True
 
     def left(self, number: int) -> None:
-        """A trial's run ended between two reports because the sweep stops: it stays open, and a resume goes on."""
+        """Record that a trial was interrupted because the sweep stops; it stays open in the study, for a resume."""
         if self.is_over(number):
             self.stopped(number)
         else:
             self.running.pop(number, None)
 
     def is_over(self, number: int) -> bool:
-        """Whether a trial has no report left to make."""
+        """Whether a trial has made its last report."""
         trial = self.study.trial(number)
         return bool(trial.decisions) and (trial.decisions[-1] == STOP or self._has_all(trial))
 
     def ended(self, number: int, state: TrialState, reason: str = "") -> None:
-        """A worker told how its trial ended."""
+        """End a trial in the state that its worker reported."""
         self._end(number, state, reason)
 
     def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
-        """The worker or its node died: the trial goes on from its checkpoint, compute.max_retries times without a new
-        epoch in between. out_of_memory: the machine killed it for its memory; in the end it is INFEASIBLE.
+        """Retry a trial whose worker or node died, from its checkpoint.
 
-        Of one that had made its last report nothing was lost.
+        It is given up after more than compute.max_retries losses without a new epoch in between.
+
+        out_of_memory: the worker was killed for its memory use; the trial is then INFEASIBLE in the end, not FAILED
+        A trial that had made its last report has lost nothing, and ends normally.
         """
         if self.is_over(number):
             self.stopped(number)
@@ -201,8 +193,8 @@ class Ledger:
         num_losses = num_losses + 1 if num_epochs == epochs_before else 1
         self._losses[number] = num_epochs, num_losses
         if num_losses <= self.compute.max_retries:
-            goes_on = f"goes on after {self.unit} {num_reports}" if num_reports else "begins again"
-            log.warning("trial %d: %s; it %s", number, redact(reason).partition(". ")[0].rstrip("."), goes_on)
+            next_step = f"resumes after {self.unit} {num_reports}" if num_reports else "restarts from the beginning"
+            log.warning("trial %d: %s; %s", number, redact(reason).partition(". ")[0].rstrip("."), next_step)
             self.running.pop(number, None)
             self._waiting.appendleft(number)
         elif out_of_memory:
@@ -211,22 +203,25 @@ class Ledger:
             self._end(number, TrialState.FAILED, f"worker lost {num_losses} times: {reason}")
 
     def heard_of(self, number: int, epochs_done: int | None = None) -> None:
-        """A sign of life of a trial's worker: an epoch, or one of a fold; then `epochs_done` are those of all folds."""
+        """Record a sign of life of a trial's worker.
+
+        epochs_done: of a cross-validated trial, the epochs done in all folds
+        """
         self._heard[number] = time.monotonic()
         if epochs_done is not None:
             self._epochs_done[number] = max(epochs_done, self._epochs_done.get(number, 0))
 
     def hanging(self) -> list[int]:
-        """The trials that run and have not been heard of for compute.trial_timeout."""
+        """Return the running trials without a sign of life for compute.trial_timeout."""
         if self.compute.trial_timeout is None:
             return []
         latest = time.monotonic() - self.compute.trial_timeout - TRACE_SECONDS
         return [number for number in self.running if self._heard.get(number, latest) < latest]
 
     def check_first_failures(self) -> None:
-        """FailuresError where the first trials that this driver ran all failed for one reason."""
-        wanted, failed = self.compute.stop_after_failures, self._first_failures
-        if not wanted or not failed or len(failed) < wanted or self.is_finished:
+        """Raise FailuresError if the first trials that this driver ran all failed for the same reason."""
+        limit, failed = self.compute.stop_after_failures, self._first_failures
+        if not limit or not failed or len(failed) < limit or self.is_finished:
             return
         reasons = {re.sub(r"\d+", "", first_line(trial.reason)) for trial in failed}
         if len(reasons) == 1:
@@ -243,39 +238,39 @@ class Ledger:
             self._first_failures = None
         elif self._first_failures is not None:
             self._first_failures.append(trial)
-        if not self.tracker.was_opened(number):  # its workers died while they started
+        if not self.tracker.was_opened(number):  # its workers died before they started it
             self.runs.open(trial)
         self.runs.close(trial)
         self.on_end(trial)
         self.on_event(self)
 
     def _seconds(self, number: int) -> float:
-        """How long a trial took: its last run as the clock has it, and of the runs before it the epochs that count.
+        """Return how long a trial took: the wall time of its last attempt plus the recorded epochs of earlier ones.
 
-        What a run lost (its start, the epoch that a kill cut off) nobody knows after a resume.
+        What an earlier attempt spent otherwise (its start, an epoch that a kill cut off) is not known after a resume.
         """
         began = self._began.get(number)
         last = 0.0 if began is None else time.monotonic() - began
         return self._seconds_before.get(number, 0.0) + last
 
     def _epoch_seconds(self, number: int) -> float:
-        """The seconds of a trial's recorded epochs, those of all its folds."""
+        """Return the seconds of a trial's recorded epochs, over all its folds."""
         trial = self.study.trial(number)
         rows = [row for epochs in trial.fold_epochs for row in epochs] or trial.epochs
         return sum(row.get("epoch_seconds", 0.0) for row in rows)
 
     def _extra(self, number: int) -> dict[str, Any]:
-        """What else the study keeps of a trial: its facts, and which class its best network answers most."""
+        """Return what else the study stores about a trial: its facts, and the class that its network predicts most."""
         kept = kept_confusion(self.sweep.trial_folder(number), len(self.study.trial(number).folds))
-        answers = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
-        return {**self._facts.get(number, {}), **answers}
+        most = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
+        return {**self._facts.get(number, {}), **most}
 
     def interrupt(
         self, state: RunState = RunState.STOPPED, reason: str = "interrupted by the user; can be resumed"
     ) -> None:
-        """The sweep ends before its trials: what runs is closed in MLflow, and stays open in the study.
+        """Close the runs of unfinished trials in MLflow because the sweep ends early; in the study they stay open.
 
-        state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
+        state: STOPPED (KILLED in MLflow) if the user interrupted the sweep, FAILED after an error
         """
         self.runs.interrupt(self.study.trials(), state, reason)
         self.running.clear()

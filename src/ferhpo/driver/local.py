@@ -12,7 +12,7 @@ from ferhpo.trial.run import failure
 def run(ledger: Ledger, data: FaceData) -> bool:
     """Run every trial of a sweep. Returns False if the user interrupted it.
 
-    Raises FerhpoError if the disk or a checkpoint cannot be used; what was recorded until then stays.
+    Raises FerhpoError if the disk or a checkpoint cannot be used; what is recorded by then is kept.
     """
     try:
         while (trial := ledger.next_trial()) is not None:
@@ -25,7 +25,6 @@ def run(ledger: Ledger, data: FaceData) -> bool:
 def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
     ledger.start(number)
     trial = ledger.study.trial(number)
-    config = ledger.space.apply(trial.sample)
 
     def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
         ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
@@ -34,8 +33,8 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
 
     try:
         with StopNotice(ledger.compute.stop_grace_seconds) as notice:
-            outcome = runner_of(config)(
-                config,
+            outcome = runner_of(trial.config)(
+                trial.config,
                 data,
                 ledger.sweep.trial_folder(number),
                 trial.seed,

@@ -1,4 +1,4 @@
-"""What a worker tells the driver about its trial."""
+"""Messages that a worker sends to the driver about its trial."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Epoch:
 class Fold:
     """A fold of a cross-validated trial ended.
 
-    number: of folds that are done
-    metrics: the means over these folds; epochs: the metrics of each epoch of the last of them
+    number: folds done so far
+    metrics: the means over these folds; epochs: the metrics of each epoch of the last one
     """
 
     facts: Facts
@@ -35,7 +35,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Alive:
-    """An epoch of a fold ended; `num_epochs` counts those of all folds so far."""
+    """An epoch within a fold ended. `num_epochs` counts the epochs of all folds so far."""
 
     facts: Facts
     num_epochs: int
@@ -43,7 +43,7 @@ class Alive:
 
 @dataclass(frozen=True)
 class Ended:
-    """The trial ended by itself."""
+    """The trial ended in `state`, other than by the scheduler."""
 
     facts: Facts
     state: TrialState
@@ -52,11 +52,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class DiskRefused:
-    """A disk refused the trial's checkpoints: not the trial's fault, so the driver ends the sweep."""
+    """The disk refused the trial's checkpoints. This is not the trial's fault, so the driver ends the sweep."""
 
     facts: Facts
     reason: str
 
 
 Message = Epoch | Fold | Alive | Ended | DiskRefused
-KEY = "message"  # of the message in the result that Ray Tune carries
+KEY = "message"  # under which a result of Ray Tune holds the message

@@ -1,4 +1,4 @@
-"""Connect Ray Tune to the ledger: a searcher, a scheduler in front of the stock one, a callback."""
+"""Connect Ray Tune to the ledger: a searcher, a scheduler that wraps the configured one, and a callback."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ferhpo.seeds import derive_seed
 from ferhpo.states import TrialState
 
 # isort: split
-# After ray_cluster, which sets what Ray reads while it is imported
+# After ray_cluster, which sets what Ray reads at import
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 
 
 class _Stub:
-    """Stands for a trial before the stock scheduler, named by its study number: Tune's ids are random."""
+    """Represent a trial to the wrapped scheduler by its study number, because Tune's trial ids are random."""
 
     def __init__(self, number: int) -> None:
         self.trial_id = f"{number:06d}"
@@ -38,14 +38,14 @@ class _Stub:
 
 
 class _Unsaved:
-    """Tune pickles searcher, scheduler and callback for a restore that ferhpo does not use: give it nothing."""
+    """Pickle as nothing: Tune saves searcher, scheduler and callback for a restore that ferhpo does not use."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class RecordingScheduler(_Unsaved, FIFOScheduler):
-    """Stands before a stock scheduler: feeds it the recorded history on resume, and records each decision."""
+    """Wrap a stock scheduler: replay the recorded reports to it on resume, and record each decision."""
 
     def __init__(self, stock: Any, ledger: Ledger, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,7 +69,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
         if number in self._added:
             return
         self._added.add(number)
-        # Ray draws a trial's bracket from numpy's global state.
+        # Ray samples a trial's bracket from numpy's global state.
         state = np.random.get_state()
         np.random.seed(derive_seed(self.seed, number, "bracket"))
         self.stock.on_trial_add(None, _Stub(number))
@@ -78,7 +78,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
     def _decide(self, number: int, metrics: Mapping[str, float]) -> str:
         self._add(number)
         decision: str = self.stock.on_trial_result(None, _Stub(number), dict(metrics))
-        assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} answered {decision}"
+        assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} returned {decision}"
         if metrics[self.ledger.unit] >= self.ledger.num_reports:
             self._finish(number, metrics)
         return decision
@@ -118,7 +118,7 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
 
 
 class StudySearcher(_Unsaved, Searcher):
-    """Gives Tune the ledger's next trial."""
+    """Give Tune the ledger's next trial."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class StudySearcher(_Unsaved, Searcher):
         return {
             "number": trial.number,
             "seed": trial.seed,
-            "config": self.ledger.space.apply(trial.sample),
+            "config": trial.config,
             "folder": str(self.ledger.sweep.trial_folder(trial.number)),
         }
 
@@ -141,19 +141,19 @@ class StudySearcher(_Unsaved, Searcher):
         pass
 
     def save(self, checkpoint_path: str) -> None:
-        Path(checkpoint_path).write_text("{}")  # Tune insists on a file; the study is the truth
+        Path(checkpoint_path).write_text("{}")  # Tune requires a file; ferhpo restores from the study
 
     def restore(self, checkpoint_path: str) -> None:
         pass
 
 
 class LedgerCallback(_Unsaved, tune.Callback):
-    """Hands the starts and ends of trials to the ledger."""
+    """Report starts and ends of trials to the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._ends: dict[int, tuple[TrialState, str]] = {}  # told by a worker, or found by the driver
-        self.fault: Exception | None = None  # of ours, in a callback
+        self._ends: dict[int, tuple[TrialState, str]] = {}  # reported by a worker, or determined by the driver
+        self.fault: Exception | None = None  # raised by ferhpo in a callback
         self._running: dict[int, Trial] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -167,14 +167,14 @@ class LedgerCallback(_Unsaved, tune.Callback):
             actor = self._running[number].temporary_state.ray_actor
             if number not in self._ends and actor is not None:
                 if not self.ledger.is_over(number):
-                    self._ends[number] = TrialState.FAILED, self._why_hanging(number)
+                    self._ends[number] = TrialState.FAILED, self._timeout_reason(number)
                 ray.kill(actor)  # Tune then calls on_trial_error
 
-    def _why_hanging(self, number: int) -> str:
+    def _timeout_reason(self, number: int) -> str:
         seconds = self.ledger.compute.trial_timeout
-        where = trace_of(self.ledger.sweep.trial_folder(number))
-        trace = f"; last stack trace:\n{where}" if where else ""
-        return f"no epoch finished for {seconds:g} s (compute.trial_timeout)" + trace
+        trace = trace_of(self.ledger.sweep.trial_folder(number))
+        suffix = f"; last stack trace:\n{trace}" if trace else ""
+        return f"no epoch finished for {seconds:g} s (compute.trial_timeout){suffix}"
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -195,7 +195,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
                 self.ledger.left(number)
             else:
                 self.ledger.stopped(number)
-        except Exception as error:  # Tune takes it for the trial's, and calls on_trial_error next
+        except Exception as error:  # Tune attributes it to the trial, and calls on_trial_error next
             self.fault = error
             raise
 
@@ -205,20 +205,20 @@ class LedgerCallback(_Unsaved, tune.Callback):
             raise self.fault
         if number in self._ends:
             self.ledger.ended(number, *self._ends.pop(number))
-        elif self.ledger.is_stopping:  # a cluster may send its notice to the workers too
+        elif self.ledger.is_stopping:  # a cluster may send SIGTERM to the workers too
             self.ledger.left(number)
         else:
             self.ledger.lost(number, *why_lost(trial))
 
 
 def why_lost(trial: Trial) -> tuple[str, bool]:
-    """How a trial's worker died, in a sentence, and whether the machine killed it for its memory.
+    """Return why a trial's worker died, in one sentence, and whether it was killed for its memory use.
 
-    Ray's whole text names the command lines of other processes, with whatever passwords stand in them.
+    Ray's full text is not used: it lists command lines of other processes, with any passwords in them.
     """
-    # trial.get_error() reads the copy in storage, which Tune makes later.
+    # trial.get_error() reads the copy in storage, which Tune makes later than this.
     text = Path(trial.error_file).read_text() if trial.error_file else ""
-    if found := re.search(r"low on memory.* was (.+? limit)", text):
-        return f"the node ran low on memory ({found.group(1)})", True
-    found = re.search(r"The actor is dead because (.+?)(?: Some common causes|$)", text, re.MULTILINE)
-    return (found.group(1) if found else "no reason was given"), False
+    if match := re.search(r"low on memory.* was (.+? limit)", text):
+        return f"the node ran low on memory ({match.group(1)})", True
+    match = re.search(r"The actor is dead because (.+?)(?: Some common causes|$)", text, re.MULTILINE)
+    return (match.group(1) if match else "Ray reported no reason"), False

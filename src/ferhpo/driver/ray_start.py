@@ -1,4 +1,4 @@
-"""Start Ray in a thread while the driver reads the data. Importing this module does not import Ray."""
+"""Start Ray in a thread while the driver loads the data set. Importing this module does not import Ray."""
 
 import os
 import threading
@@ -7,10 +7,11 @@ from ferhpo.config import ComputeSettings
 
 
 class RayStart:
-    """Starts Ray in a thread while the driver reads data; `result` waits for it and raises what it raised.
+    """Start Ray in a thread; `result` waits for it and raises its error.
 
-    The thread stays: Linux ends Ray's processes with the thread that started them (PR_SET_PDEATHSIG). The end of the
-    block stops Ray, unless it ran before: the next sweep of this process may want other resources.
+    The thread never ends, because Linux ends Ray's processes together with the thread that started them
+    (PR_SET_PDEATHSIG). Leaving the `with` block stops Ray unless it was running before: the next sweep of this process
+    may need other resources.
     """
 
     def __init__(self, compute: ComputeSettings) -> None:
@@ -20,7 +21,7 @@ class RayStart:
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
 
     def _work(self, compute: ComputeSettings) -> None:
-        if compute.address is None:  # read at Ray's import: its servers of this machine then listen on 127.0.0.1 only
+        if compute.address is None:  # read by Ray at import; its local servers then listen on 127.0.0.1 only
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             from ferhpo.driver import ray_cluster
@@ -43,11 +44,12 @@ class RayStart:
             ray_cluster.stop_ray()
 
     def wait_if_joined(self) -> None:
-        """Wait where Ray is another's cluster: one that is away is said before anything is made on disk."""
+        """Wait if Ray is an existing cluster: if it cannot be reached, no folder must be created."""
         if self.is_joined:
             self.result()
 
     def result(self) -> None:
+        """Wait until Ray has started. Raises whatever its start raised."""
         self.done.wait()
         if self.error is not None:
             raise self.error

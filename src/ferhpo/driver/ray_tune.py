@@ -1,6 +1,6 @@
 """Run the trials of a sweep in Ray Tune.
 
-Ray moves work; the ledger keeps the truth.
+Note: Tune only distributes the work. What has happened is what the ledger has recorded, never Tune's own state.
 """
 
 import logging
@@ -20,15 +20,15 @@ from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import StorageError
 
 # isort: split
-# After ray_cluster, which sets what Ray reads while it is imported
+# After ray_cluster, which sets what Ray reads at import
 from ray import tune
 from ray.tune.experiment import Trial
 
 
 def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
-    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if a person stopped it.
+    """Run the sweep to its end in the Ray that `start_ray` started. Returns False if the user interrupted it.
 
-    Raises StorageError where a disk refuses; what was recorded until then stays, and a resume goes on.
+    Raises StorageError if a disk cannot be used; what is recorded by then is kept, and the sweep can be resumed.
     """
     config = ledger.sweep.config
     section = dict(config["scheduler"])
@@ -74,7 +74,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
 
 
 def _storage_error(error: BaseException | None) -> StorageError | None:
-    """The StorageError of ours that Tune wrapped, if that is what happened."""
+    """Return the StorageError that Tune wrapped, if there is one."""
     while error is not None and not isinstance(error, StorageError):
         error = error.__cause__ or error.__context__
     return error
@@ -85,7 +85,7 @@ def _trial_name(trial: Trial) -> str:
 
 
 def _stop_tune() -> None:
-    """Let `fit` return now: while it runs, Tune takes SIGUSR1 as a wish to end."""
-    if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, signal.SIG_IGN):  # it does not run yet
+    """Make `fit` return now: while it runs, Tune treats SIGUSR1 as a request to end."""
+    if signal.getsignal(signal.SIGUSR1) in (signal.SIG_DFL, signal.SIG_IGN):  # `fit` does not run yet
         raise KeyboardInterrupt
     os.kill(os.getpid(), signal.SIGUSR1)

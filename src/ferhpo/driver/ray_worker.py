@@ -16,14 +16,14 @@ from ferhpo.errors import StorageError
 from ferhpo.states import TrialState
 
 # isort: split
-# After ray_cluster, which sets what Ray reads while it is imported
+# After ray_cluster, which sets what Ray reads at import
 from ray import tune
 
 
 def worker_trial(
     config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None
 ) -> None:
-    """What a worker runs: one trial after the other in a warm process."""
+    """Run one trial; Ray calls this again in the same process for the next one."""
     facts: dict[str, Any] = {}
     watch = Watch(Path(config["folder"]), timeout_seconds)
     watch.start()
@@ -32,7 +32,7 @@ def worker_trial(
     from ferhpo.trial.run import failure, release_memory
 
     def send(message: Message) -> None:
-        watch.stop()  # the driver may take long to answer
+        watch.stop()  # the driver may take long to respond
         tune.report({KEY: message})
         watch.start()
 
@@ -40,7 +40,7 @@ def worker_trial(
         send(Epoch(facts, number, metrics) if fold_epochs is None else Fold(facts, number, metrics, fold_epochs))
 
     is_folded = report_unit(config["config"]) != EPOCH
-    of_folds = {"on_epoch": lambda num_epochs: send(Alive(facts, num_epochs))} if is_folded else {}
+    fold_options = {"on_epoch": lambda num_epochs: send(Alive(facts, num_epochs))} if is_folded else {}
     try:
         outcome = runner_of(config["config"])(
             config["config"],
@@ -50,14 +50,14 @@ def worker_trial(
             report,
             on_start=facts.update,
             num_threads=num_threads,
-            **of_folds,
+            **fold_options,
         )
     except StorageError as error:
-        # Not the trial's fault: the driver ends the sweep, and a resume goes on with the trial.
+        # Not the trial's fault: the driver ends the sweep, and the trial can be resumed.
         send(DiskRefused(facts, str(error)))
         raise
     except Exception as error:
-        # The trial's boundary: tell the driver, then let the exception end this worker, whose state nobody knows now.
+        # The trial's boundary: report it, then let the exception end this worker, whose state is unknown now.
         send(Ended(facts, TrialState.FAILED, failure(error)))
         raise
     finally:

@@ -2,8 +2,9 @@
 
 The rule (docs/decisions/0011): the `keep_checkpoints` best finished trials keep all their checkpoints. Any other trial
 loses last.ckpt when it ends, because a finished trial never resumes, and best.ckpt and epoch_*.ckpt once MLflow has
-them and its figures are drawn. Note: no trial is looked at twice. Trials only join the ranking, so one that is not
-among the best will never be.
+them and its figures are drawn.
+
+Note: no trial is examined twice. The ranking only grows, so a trial that is not among the best never will be.
 """
 
 import logging
@@ -15,74 +16,74 @@ from pathlib import Path
 from ferhpo.disk import START_BYTES
 from ferhpo.errors import StorageError
 from ferhpo.storage.checkpoints import LAST, num_kept
-from ferhpo.storage.sweep import Sweep, ranked
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import TrialRecord, ranked
 
-# A running trial writes its next checkpoints beside the old ones, and its best once more into MLflow's store.
+# A running trial writes its next checkpoints next to the old ones, and its best one again into the MLflow store.
 COPIES = 3
-WARNING_FACTOR = 5  # a warning comes when so many times the least free space is left
+WARNING_FACTOR = 5  # warn below this multiple of the least free space
 log = logging.getLogger("ferhpo.disk")
 
 
 class Keeper:
-    """Removes what a sweep need not keep, and stops it before its disk is full.
+    """Remove the checkpoints that a sweep need not keep, and stop it before its disk is full.
 
-    is_settled: whether nothing will read an ended trial's checkpoints any more: MLflow has them, its figures are drawn
-    free_bytes: of a folder's disk
+    is_settled: whether an ended trial's checkpoints are no longer needed: they are in MLflow, and its figures are drawn
+    free_bytes: returns the free space of a folder's disk
     """
 
     def __init__(
         self,
-        record: Sweep,
+        sweep: Sweep,
         is_settled: Callable[[TrialRecord], bool],
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
-        self.record, self.is_settled, self.free_bytes = record, is_settled, free_bytes
-        self.num_kept = num_kept(record.config)
+        self.sweep, self.is_settled, self.free_bytes = sweep, is_settled, free_bytes
+        self.num_kept = num_kept(sweep.config)
         self._done: set[int] = set()
         self._largest_bytes = 0
         self._has_warned = False
 
     def tidy(self, trials: Sequence[TrialRecord], wanted: Callable[[TrialRecord], bool] = lambda trial: False) -> None:
-        """Remove the checkpoints of ended trials that are not among the best. wanted: those that stay nevertheless."""
+        """Remove the checkpoints of ended trials that are not among the best. wanted: trials to keep anyway."""
         if self.num_kept is None:
             return
         ended = [trial for trial in trials if trial.state.is_over]
-        for trial in ranked(ended, self.record.objective)[self.num_kept :]:
+        for trial in ranked(ended, self.sweep.objective)[self.num_kept :]:
             if trial.number in self._done:
                 continue
-            is_over = self.is_settled(trial) and not wanted(trial)
-            for path in self.record.trial_folder(trial.number).rglob("*.ckpt"):
-                if is_over or path.name == LAST:
+            is_removable = self.is_settled(trial) and not wanted(trial)
+            for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
+                if is_removable or path.name == LAST:
                     path.unlink(missing_ok=True)
-            if is_over:
+            if is_removable:
                 self._done.add(trial.number)
 
     def measure(self, number: int) -> None:
-        """Learn from an ended trial what the next may need."""
+        """Measure an ended trial's folder, as an estimate of what the next trial may need."""
         num_bytes = 0
-        for path in self.record.trial_folder(number).rglob("*"):
-            with suppress(FileNotFoundError):  # renamed just now, by the drawing of figures
+        for path in self.sweep.trial_folder(number).rglob("*"):
+            with suppress(FileNotFoundError):  # renamed meanwhile by the thread that draws figures
                 num_bytes += path.stat().st_size if path.is_file() else 0
         self._largest_bytes = max(self._largest_bytes, num_bytes)
 
     def check_space(self, num_slots: int) -> None:
-        """Warn, once, where little space is left; raise StorageError where the next trials could fill the disk.
+        """Warn once if little space is left; raise StorageError if the next trials could fill the disk.
 
-        num_slots: trials that may write at once
+        num_slots: number of trials that may write at the same time
         """
         least = num_slots * COPIES * self._largest_bytes + START_BYTES
-        free = self.free_bytes(self.record.folder)
+        free = self.free_bytes(self.sweep.folder)
         if free < least:
             raise StorageError(
-                f"{self.record.folder} has {_megabytes(free)} MB of free space, and the next trials may need "
+                f"{self.sweep.folder} has {_megabytes(free)} MB of free space, and the next trials may need "
                 f"{_megabytes(least)} MB; free some space and resume"
             )
         if free < WARNING_FACTOR * least and not self._has_warned:
             self._has_warned = True
             log.warning(
                 "disk: %s has %s MB of free space; the sweep stops when it has less than %s MB",
-                self.record.folder,
+                self.sweep.folder,
                 _megabytes(free),
                 _megabytes(least),
             )

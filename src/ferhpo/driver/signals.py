@@ -1,8 +1,8 @@
-"""A notice to stop: ctrl-C, or the SIGTERM that a cluster sends some time before it kills.
+"""Handle a request to stop: Ctrl-C, or the SIGTERM that a cluster sends some time before SIGKILL.
 
-The first signal lets what runs come to the end of its epoch, within a grace; a second one, or the end of the grace,
-stops at once. What a reader would get wrong: handlers belong to the main thread and to the process; elsewhere, as in a
-sweep that a program runs in a thread of its own, nothing is heard here.
+The first signal lets running epochs finish, within a grace period. A second one, or the end of the grace period, stops
+at once. Note: Python runs signal handlers in the main thread only. A sweep that a program runs in another thread
+handles no signals here.
 """
 
 import os
@@ -19,11 +19,11 @@ def interrupt() -> None:
 
 
 class StopNotice:
-    """While it is open, hears SIGINT and SIGTERM.
+    """Handle SIGINT and SIGTERM within a `with` block.
 
-    grace_seconds: between the first signal and `at_once`; 0 has no grace
-    on_notice: called at the first signal; at_once: at the second, or when the grace is over
-    Both are called in the main thread, between two of its instructions. A third signal is a KeyboardInterrupt.
+    grace_seconds: between the first signal and `at_once`; 0 for no grace period
+    on_notice: called at the first signal; at_once: at the second, or when the grace period is over
+    Both are called in the main thread, between two of its instructions. A third signal raises KeyboardInterrupt.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class StopNotice:
     ) -> None:
         self.grace_seconds, self.on_notice, self.at_once = grace_seconds, on_notice, at_once
         self.num_heard = 0
-        # When the time is over, the signal is sent once more.
+        # At the end of the grace period, the signal is sent again.
         self._timer = threading.Timer(grace_seconds, os.kill, (os.getpid(), signal.SIGTERM))
         self._timer.daemon = True
 
@@ -59,8 +59,10 @@ class StopNotice:
         if self.num_heard == 1:
             self.on_notice()
         if self.num_heard == 1 and self.grace_seconds > 0:
-            text = f"stopping: running epochs may end within {self.grace_seconds:g} s; ctrl-C again stops at once\n"
-            os.write(2, text.encode())  # a handler may have come in the middle of another write
+            text = (
+                f"stopping: waiting up to {self.grace_seconds:g} s for running epochs; press Ctrl-C again to stop now\n"
+            )
+            os.write(2, text.encode())  # not print: the handler may interrupt another write
             self._timer.start()
         elif self.num_heard <= 2:
             self._timer.cancel()

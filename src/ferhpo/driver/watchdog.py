@@ -1,7 +1,8 @@
-"""Where a hanging trial stands: its worker writes that beside the checkpoints, then the driver ends the worker.
+"""Write the stack trace of a hanging trial to a file next to its checkpoints, for the driver to report.
 
-faulthandler writes from a thread of C, so also of a call that never gives Python's lock back. What a reader would get
-wrong: the worker only writes; one that is stopped or stuck in the kernel writes nothing, and is ended all the same.
+faulthandler writes from a C thread, so it works even if a call never releases the GIL. Note: the worker only writes the
+trace; the driver kills the worker. A process that is stopped, or blocked in the kernel, writes nothing and is killed
+all the same.
 """
 
 import faulthandler
@@ -13,7 +14,7 @@ TRACE = "hanging.txt"
 
 
 class Watch:
-    """Writes where this process stands when `timeout_seconds` pass between `start` and `stop`; None: never."""
+    """Write a stack trace if `timeout_seconds` pass between `start` and `stop`; never if it is None."""
 
     def __init__(self, folder: Path, timeout_seconds: float | None) -> None:
         self.path, self.timeout_seconds = folder / TRACE, timeout_seconds
@@ -26,7 +27,7 @@ class Watch:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w")
-            except OSError:  # a disk that refuses this refuses the checkpoint too, which says what to do
+            except OSError:  # then the checkpoint cannot be written either, and that error says what to do
                 return
         faulthandler.dump_traceback_later(self.timeout_seconds, file=self._file)
 
@@ -41,7 +42,7 @@ class Watch:
 
 
 def trace_of(folder: Path) -> str:
-    """What a watch wrote of the thread that trains, innermost call first; empty where there is nothing."""
+    """Return the stack trace of the thread that trains, innermost call first; empty if none was written."""
     path = folder / TRACE
     if not path.exists():
         return ""

@@ -1,5 +1,5 @@
 """Evaluate trained networks.
 
 evaluate.py  the verb `evaluate`
-load.py      trained networks by name
+load.py      load trained networks by name, or as the subject of a report
 """

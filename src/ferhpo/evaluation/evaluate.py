@@ -1,7 +1,7 @@
-"""The verb `evaluate`: scores of a sweep's trial or of a registered model, in both lines, on validation or test images.
+"""The verb `evaluate`: score a sweep's trial or a registered model on validation or test images, in both variants.
 
-What a reader would get wrong: with another data set, "without images that stand in training" speaks of the images that
-the model was trained on, not of the training images of that other set.
+Note: on another data set, the `dedup` variant leaves out the images that the model was trained on, not the training
+images of that other data set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,25 +22,32 @@ from ferhpo.errors import ConfigError, DataError, TrackingError
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.scoring.device_data import default_device
 from ferhpo.scoring.predict import Evaluation
-from ferhpo.scoring.predict import evaluate as answer
-from ferhpo.scoring.scores import ClassScore, Lines, class_scores, score_lines, seen_in_training, stand_among
+from ferhpo.scoring.predict import evaluate as predict
+from ferhpo.scoring.scores import (
+    ClassScore,
+    ScoreVariants,
+    class_scores,
+    in_training_mask,
+    matches_any,
+    score_variants,
+)
 from ferhpo.scoring.ten_crop import evaluate_ten_crop
 from ferhpo.storage import test_log
 from ferhpo.storage.lock import FolderLock
 from ferhpo.tracking import add_to_run
 from ferhpo.trial.load_data import fold_data, load_data
 
-SHIP_SECONDS = 15.0  # how long a note of a reading waits for MLflow; `ferhpo sync` ships it later
+SHIP_SECONDS = 15.0  # how long to wait for MLflow; `ferhpo sync` uploads the rest later
 EVALUATED_SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
-    scores: by one view of each image; ten_crop: by ten, where that was asked
-    classes, confusion (rows are true classes): of all images of the split, by ten views where that was asked
-    num_readings: how often test images have been read for the sweep, this time included; 0 for validation
+    scores: from one view of each image; ten_crop: from ten, if asked for
+    classes, confusion (rows are true classes): of all images of the split, from ten views if asked for
+    num_test_evaluations: of the model's sweep on test, including this one; 0 for validation
     """
 
     model: str
@@ -48,12 +55,12 @@ class ModelScores:
     split_name: str
     source: str
     data_digest: str
-    scores: Lines
-    ten_crop: Lines | None
+    scores: ScoreVariants
+    ten_crop: ScoreVariants | None
     class_names: tuple[str, ...]
     classes: list[ClassScore]
     confusion: list[list[int]]
-    num_readings: int = 0
+    num_test_evaluations: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
@@ -66,18 +73,19 @@ def evaluate(
     output_dir: str | Path = "mlruns",
     config_dir: Path | None = None,
 ) -> ModelScores:
-    """Score a model on the validation or, which is recorded, the test images of a data set.
+    """Score a model on the validation or test images of a data set. Test evaluations are logged, see storage.test_log.
 
-    model: a sweep (its best trial), SWEEP/7 (trial 7), or models:/NAME@ALIAS or models:/NAME/VERSION of the registry
-    overrides: data=... and data.key=... choose another data set; tracking.key=... another store for models:/
+    model: SWEEP (its best trial), SWEEP/7 (trial 7), or models:/NAME@ALIAS or models:/NAME/VERSION of the registry
+    overrides: data=... and data.KEY=... select another data set; tracking.KEY=... another store for models:/
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError.
     """
     if split not in EVALUATED_SPLITS:
-        raise ConfigError("evaluate", [f"--split is {split}; it is val or test"])
+        raise ConfigError("evaluate", [f"--split is {split}; it must be val or test"])
     data_overrides = [text for text in overrides if text.startswith(("data=", "data."))]
     stores = [text for text in overrides if text.startswith("tracking.")]
     faults = [
-        f"{text.partition('=')[0]} is no setting of an evaluation; data=... and data.key=... choose what is evaluated"
+        f"{text.partition('=')[0]} cannot be overridden in an evaluation; select the data set with data=... and "
+        "data.KEY=..."
         for text in overrides
         if text not in data_overrides and text not in stores
     ]
@@ -92,48 +100,57 @@ def evaluate(
     if split == "val":
         return _score(trained, data, training, split, ten_crop, warnings)
     with ExitStack() as locks:
-        for record in {r.folder: r for r in (trained.chooser, trained.record) if r is not None}.values():
-            locks.callback(FolderLock(record.folder).release)  # refuses while the sweep runs
-        found = _score(trained, data, training, split, ten_crop, warnings)
-        return _noted(found, trained, data, training)
+        sweeps = [sweep for sweep in (trained.selecting_sweep, trained.sweep) if sweep is not None]
+        for folder in {sweep.folder for sweep in sweeps}:
+            locks.callback(FolderLock(folder).release)  # raises while the sweep runs
+        scores = _score(trained, data, training, split, ten_crop, warnings)
+        return _logged(scores, trained, data, training)
 
 
 def _load(trained: TrainedModel, section: Mapping[str, Any]) -> FaceData:
     config = {**trained.config, "data": dict(section)}
     data = load_data(Composed("evaluate", config))
-    return data if num_folds(config) is None else fold_data(data, section, KEPT_FOLD)  # whose network stands for all
+    # The network of a cross-validated trial is that of one fold, and is evaluated on that fold.
+    return data if num_folds(config) is None else fold_data(data, section, KEPT_FOLD)
 
 
 def _score(
     trained: TrainedModel, data: FaceData, training: FaceData | None, split: str, ten_crop: bool, warnings: list[str]
 ) -> ModelScores:
     network, preprocess = trained.network.to(default_device()), trained.preprocess
-    seen = None if training is None else seen_in_training(data, training)
-    answers = answer(network, data, split, preprocess)
-    scores, tens = lines_of(answers, data, seen), None
+    in_training = None if training is None else in_training_mask(data, training)
+    predictions = predict(network, data, split, preprocess)
+    scores, ten_crop_scores = _variants(predictions, data, in_training), None
     if ten_crop:
         try:
-            answers = evaluate_ten_crop(network, data, split, preprocess)
+            predictions = evaluate_ten_crop(network, data, split, preprocess)
         except ValueError as error:
             raise ConfigError("evaluate", [f"--ten-crop: {error}"]) from None
-        tens = lines_of(answers, data, seen)
+        ten_crop_scores = _variants(predictions, data, in_training)
     return ModelScores(
-        model=trained.words,
+        model=trained.description,
         split=split,
         split_name=data.split_name,
         source=data.source,
         data_digest=data.digest,
         scores=scores,
-        ten_crop=tens,
+        ten_crop=ten_crop_scores,
         class_names=data.class_names,
-        classes=class_scores(answers.confusion.numpy(), data.class_names),
-        confusion=answers.confusion.tolist(),
+        classes=class_scores(predictions.confusion.numpy(), data.class_names),
+        confusion=predictions.confusion.tolist(),
         warnings=warnings,
     )
 
 
+def _variants(predictions: Evaluation, data: FaceData, in_training: NDArray[np.bool_] | None) -> ScoreVariants:
+    """Score both variants; only `all` if the training images are unknown (in_training is None)."""
+    if in_training is None:
+        return replace(score_variants(predictions, data, np.zeros(len(data.labels), np.bool_)), dedup=None)
+    return score_variants(predictions, data, in_training)
+
+
 def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
-    """The data section to evaluate on: the model's own, changed; or that of another option of the group data."""
+    """Return the data section to evaluate on: the model's own with overrides, or that of another option of `data`."""
     if any(text.startswith("data=") for text in overrides):
         section: dict[str, Any] = compose(None, overrides, config_dir).config["data"]
         return section
@@ -147,108 +164,115 @@ def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: P
 def _training_data(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, is_other: bool
 ) -> tuple[FaceData | None, list[str]]:
-    """The data set whose training images the model saw, None where it cannot be read; and warnings."""
-    noted = {} if trained.record is None else trained.record.meta.get("data", {})
+    """Return the data set that the model was trained on, None if it cannot be read, and warnings."""
+    recorded = {} if trained.sweep is None else trained.sweep.meta.get("data", {})
     if not is_other:
-        if num_folds(trained.config) is None and noted.get("digest", data.digest) != data.digest:
-            return data, ["the data set has changed since the model was trained: its digest was " + noted["digest"]]
+        if num_folds(trained.config) is None and recorded.get("digest", data.digest) != data.digest:
+            return data, [f"the data set has changed since the model was trained; its digest was {recorded['digest']}"]
         return data, []
     try:
         return _load(trained, trained.config["data"]), []
     except (ConfigError, DataError) as error:
         if section["_target_"] == trained.config["data"]["_target_"]:
-            return data, [f"the model's own data cannot be read; the training images of {data.source} stand for it"]
-        return None, [f"the model's own data cannot be read, so the overlap is not known ({error})"]
+            return data, [
+                "the model's own data cannot be read; dedup scores leave out the training images of "
+                f"{data.source} instead"
+            ]
+        return None, [f"the model's own data cannot be read, so there are no dedup scores ({error})"]
 
 
 def _check(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, training: FaceData | None, split: str
 ) -> None:
-    """Raise ConfigError where the images do not fit the model, or its selection may have seen them."""
-    faults, wanted = [], trained.preprocess
-    if data.image_size != wanted.image_size:
-        side = wanted.image_size
-        faults.append(f"data has images of {data.image_size} pixels a side, and the model takes {side}; "
-                      f"add data.image_size={side}")  # fmt: skip
-    if data.channels != wanted.channels:
-        faults.append(f"data has {data.channels} channels, and the model takes {wanted.channels}; "
-                      f"add data.channels={wanted.channels}")  # fmt: skip
+    """Raise ConfigError if the images do not fit the model, or if training or selection may have used them."""
+    faults, expected = [], trained.preprocess
+    for key, value, needed in (
+        ("image_size", data.image_size, expected.image_size),
+        ("channels", data.channels, expected.channels),
+    ):
+        if value != needed:
+            faults.append(f"data.{key} is {value}; the model takes {needed}; add data.{key}={needed}")
     if not (data.split == SPLIT_NAMES.index(split)).any():
-        faults.append(f"data.split is {data.split_name}, which leaves no {split} images in {data.source}")
-    elif split == "test" and _may_have_seen(trained, section, data, training):
         faults.append(
-            f"data.split is {data.split_name}, and {trained.label} was trained under "
-            f"data.split={_split_of(trained, training)}: its training or its selection may have "
-            "seen these test images; leave data.split as it was, or train under data.split=published"
+            f"data.split is {data.split_name}; {data.source} then has no {split} images; choose another split"
+        )
+    elif split == "test" and _may_have_used(trained, section, data, training):
+        trained_on = _split_of(trained, training)
+        faults.append(
+            f"data.split is {data.split_name}; {trained.label} was trained under data.split={trained_on}, so these "
+            "test images may have been used for training or selection; evaluate on the split of the training, or train "
+            "under data.split=published"
         )
     if faults:
         raise ConfigError("evaluate", faults)
 
 
-def _may_have_seen(
+def _may_have_used(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, training: FaceData | None
 ) -> bool:
-    """Whether test images may have been trained or selected on: the same source divided in another way than the
-    published one, or pixels in common with what trained and validated."""
+    """Return whether test images may have been used for training or selection.
+
+    They may if the same source was split in another way than the published one, or if they have pixels in common with
+    the model's training or validation images.
+    """
     own = trained.config["data"]
     splits = {_split_of(trained, training), data.split_name.partition(",")[0]}
     if splits == {"published"} or (training is not None and training.digest == data.digest):
         return False
-    # FER2013 in another form has other pixels and is the same data; two folders are the same where their path is.
+    # FER2013 in another form has other pixels and is the same data; two folders are the same if their paths are.
     any_folder = str(own["_target_"]).endswith("image_folder.load")
     if section["_target_"] == own["_target_"] and (not any_folder or section.get("path") == own.get("path")):
         return True
     if training is None:
         return False
-    known = training.images[(training.split == TRAIN) | (training.split == VAL)]
-    return bool(stand_among(data, known)[data.split == TEST].any())
+    used = training.images[(training.split == TRAIN) | (training.split == VAL)]
+    return bool(matches_any(data, used)[data.split == TEST].any())
 
 
 def _split_of(trained: TrainedModel, training: FaceData | None) -> str:
-    """The split that a model was trained under, without its fold."""
+    """Return the name of the split that a model was trained on, without its fold."""
     name = trained.config["data"].get("split") or "published"
     return (str(name) if training is None else training.split_name).partition(",")[0]
 
 
-def _noted(found: ModelScores, trained: TrainedModel, data: FaceData, training: FaceData | None) -> ModelScores:
-    """Note that test images were read: in the folder of the sweep that chose, and in the model's MLflow run."""
-    scores = {"one_view": asdict(found.scores), "ten_crop": None if found.ten_crop is None else asdict(found.ten_crop)}
-    reading = test_log.new_reading("evaluate", trained.label, data, scores)
-    # Metrics called test_... are those of the test images that belong to what the model was trained on.
+def _logged(scores: ModelScores, trained: TrainedModel, data: FaceData, training: FaceData | None) -> ModelScores:
+    """Log a test evaluation in the folder of the selecting sweep and in the model's MLflow run."""
+    plain = {
+        "one_view": asdict(scores.scores),
+        "ten_crop": None if scores.ten_crop is None else asdict(scores.ten_crop),
+    }
+    entry = test_log.new_entry("evaluate", trained.label, data, plain)
+    # The metrics test_... of a run are those on the test images of the data set that the model was trained on.
     is_own = training is not None and training.digest == data.digest
-    metrics = test_log.metrics(scores) if is_own else {}
-    if trained.record is None or trained.chooser is None:
-        return _noted_in_mlflow(found, trained, reading, metrics)
-    noted = test_log.note(trained.chooser.folder, reading)
-    told = [*found.warnings, *test_log.repeated(trained.chooser.name, noted)]
-    tags, record = test_log.tags(reading, len(noted)), trained.record
+    metrics = test_log.metrics(plain) if is_own else {}
+    if trained.sweep is None or trained.selecting_sweep is None:
+        return _logged_in_mlflow(scores, trained, entry, metrics)
+    log = test_log.append(trained.selecting_sweep.folder, entry)
+    warnings = [*scores.warnings, *test_log.repeat_warnings(trained.selecting_sweep.name, log)]
+    tags = test_log.tags(entry, len(log))
     try:
-        left = add_to_run(record.folder, trained.settings, trained.number, tags, metrics, SHIP_SECONDS)
-    except TrackingError as error:  # the reading counts all the same
-        told.append(f"MLflow is not told of this reading: {error}")
+        left = add_to_run(trained.sweep.folder, trained.tracking, trained.number, tags, metrics, SHIP_SECONDS)
+    except TrackingError as error:  # the evaluation has happened, and counts
+        warnings.append(f"this test evaluation is not recorded in MLflow: {error}")
     else:
         if left:
-            told.append(f"{left} records wait for MLflow; ferhpo sync {record.name} ships them")
-    return replace(found, num_readings=len(noted), warnings=told)
+            command = f"ferhpo sync {trained.sweep.name}"
+            warnings.append(f"{left} records are not in MLflow yet; upload them with: {command}")
+    return replace(scores, num_test_evaluations=len(log), warnings=warnings)
 
 
-def _noted_in_mlflow(
-    found: ModelScores, trained: TrainedModel, reading: test_log.Reading, metrics: Mapping[str, float]
+def _logged_in_mlflow(
+    scores: ModelScores, trained: TrainedModel, entry: test_log.TestEvaluation, metrics: Mapping[str, float]
 ) -> ModelScores:
-    """Note a reading where no folder here holds the model's sweep: its run alone counts."""
+    """Log a test evaluation if no folder here holds the model's sweep: the count is that of its MLflow run."""
     from ferhpo.tracking import registry
 
     assert trained.run_id is not None
-    number = int(registry.run_tags(trained.settings, trained.run_id).get(test_log.NUMBER_TAG, "0")) + 1
-    registry.note_on_run(trained.settings, trained.run_id, test_log.tags(reading, number), metrics)
-    told = ["no folder here holds the sweep of this model; the reading is noted in its MLflow run alone"]
+    number = int(registry.run_tags(trained.tracking, trained.run_id).get(test_log.COUNT_TAG, "0")) + 1
+    registry.note_on_run(trained.tracking, trained.run_id, test_log.tags(entry, number), metrics)
+    warnings = ["the sweep folder of this model is not here; the test evaluation is recorded in its MLflow run only"]
     if number > 1:
-        told.append(f"test has been read {number} times for this sweep, as the MLflow run of its model says")
-    return replace(found, num_readings=number, warnings=[*found.warnings, *told])
-
-
-def lines_of(answers: Evaluation, data: FaceData, seen: NDArray[np.bool_] | None) -> Lines:
-    """Both lines; no second one where `seen` is None, because nobody knows what the model was trained on."""
-    if seen is None:
-        return replace(score_lines(answers, data, np.zeros(len(data.labels), np.bool_)), clean=None)
-    return score_lines(answers, data, seen)
+        warnings.append(
+            f"the sweep of this model has been evaluated on test {number} times, according to the model's MLflow run"
+        )
+    return replace(scores, num_test_evaluations=number, warnings=[*scores.warnings, *warnings])

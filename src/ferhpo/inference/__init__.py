@@ -1,6 +1,6 @@
-"""Models that answer without ferhpo.
+"""Exported models, which predict without ferhpo.
 
 export.py        a checkpoint to a model folder
 bundle.py        modules of ferhpo as one source file
-served_model.py  what MLflow runs
+served_model.py  the MLflow model
 """

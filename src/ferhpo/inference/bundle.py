@@ -1,7 +1,7 @@
-"""Joins modules of ferhpo into one source file that needs no ferhpo.
+"""The concatenation of modules of ferhpo into one source file that does not import ferhpo.
 
-A registered model must run where ferhpo is not installed, and must not meet another version's code: modules imported by
-name would be shared by all models of a process, so there is one file and no import of ours.
+Note: a registered model must run without ferhpo and with the code of its own version. Modules imported by name would be
+shared by all models of a process, so a model has one file.
 """
 
 import ast
@@ -13,10 +13,10 @@ RULE = "write `from ferhpo.x import name` at the top level, so that this file ca
 
 
 def bundle(modules: Sequence[str]) -> str:
-    """The source of `modules` in their order, each behind that of the ferhpo modules it imports, in one file.
+    """Return the source of `modules`, in their order and each after the ferhpo modules it imports, as one file.
 
-    Such imports must stand at the top level as `from ferhpo.x import name`. Raises ValueError for any other form, and
-    where two modules define the same name.
+    Raises ValueError for an import of ferhpo other than `from ferhpo.x import name` at the top level, and if two
+    modules define the same name.
     """
     parts: dict[str, str] = {}
     owners: dict[str, str] = {}

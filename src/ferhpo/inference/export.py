@@ -1,8 +1,8 @@
-"""Turns a checkpoint into a folder that answers images anywhere: tensors, JSON, one Python file; no pickle.
+"""The export of a checkpoint to a model folder that works without ferhpo: tensors, JSON, one Python file, no pickle.
 
-network.safetensors   the weights; of one of scikit-learn's estimators estimator.skops instead
-model.json            the network's settings, classes, preprocessing, scores, the data's digest, versions
-model.py              the code: network, preprocessing, features and MLflow wrapper, needing no ferhpo
+network.safetensors   the weights; for a scikit-learn estimator, estimator.skops instead
+model.json            the settings of the network, classes, preprocessing, scores, digest of the data, versions
+model.py              the code: network, preprocessing, features and MLflow wrapper
 """
 
 import json
@@ -31,22 +31,21 @@ def export_model(
     data_digest: str,
     scores: Mapping[str, float] | None = None,
 ) -> Path:
-    """Write the model into `out_dir`, replacing what is there by renames, model.json last, and return `out_dir`.
+    """Write the model to `out_dir` and return it; existing files are replaced by renames, model.json last.
 
-    checkpoint: a best.ckpt, or what ferhpo.training.checkpoint.read makes of it
-    model_config: the resolved `model` section, with its _target_ under ferhpo.models
-    scores: what is known of its quality; the checkpoint's metrics where None
-
-    Raises ValueError for a network from elsewhere, whose code could not be copied, SweepError for a damaged file.
+    checkpoint: a best.ckpt, or the result of ferhpo.training.checkpoint.read
+    model_config: the resolved `model` section, with a _target_ under ferhpo.models
+    scores: the scores of the model; None for the metrics of the checkpoint
+    Raises ValueError for a network outside ferhpo.models, whose code cannot be copied, SweepError for a damaged file.
     """
-    held = read(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+    content = read(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     settings = dict(model_config)
     module, _, name = str(settings.pop("_target_")).rpartition(".")
     if not module.startswith("ferhpo.models."):
-        raise ValueError(f"model._target_ is {module}.{name}; only a network under ferhpo.models can be exported")
+        raise ValueError(f"model._target_ is {module}.{name}; it must be under ferhpo.models to be exported")
     if "weights" in settings:
-        settings["weights"] = "none"  # they are in the tensors
-    preprocess = held["preprocess"]
+        settings["weights"] = "none"  # the tensors contain them
+    preprocess = content["preprocess"]
     hog = hog_of(settings)
     description = {
         "network": {
@@ -54,16 +53,16 @@ def export_model(
             "arguments": {
                 **settings,
                 "in_channels": preprocess["channels"],
-                "num_classes": len(held["class_names"]),
+                "num_classes": len(content["class_names"]),
                 "image_size": preprocess["input_size"],
                 **given_features(settings, preprocess["image_size"]),
             },
         },
         "hog": None if hog is None else asdict(hog),
-        "class_names": list(held["class_names"]),
+        "class_names": list(content["class_names"]),
         "preprocess": preprocess,
         "data_digest": data_digest,
-        "scores": dict(held["metrics"] if scores is None else scores),
+        "scores": dict(content["metrics"] if scores is None else scores),
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in ("ferhpo", "torch", "numpy", "mlflow")},
@@ -71,19 +70,17 @@ def export_model(
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".model-", dir=out_dir.parent) as name:
-        made = Path(name)
+        new = Path(name)
         if is_estimator(model_config):
-            (made / FITTED).write_bytes(held["network"]["_extra_state"].numpy().tobytes())
+            (new / FITTED).write_bytes(content["network"]["_extra_state"].numpy().tobytes())
         else:
-            tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in held["network"].items()}
-            save_file(tensors, str(made / WEIGHTS))
-        (made / "model.py").write_text(
-            bundle((module, *([] if hog is None else ["ferhpo.data.features.hog"]), WRAPPER))
-        )
-        (made / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+            tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in content["network"].items()}
+            save_file(tensors, str(new / WEIGHTS))
+        (new / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.features.hog"]), WRAPPER)))
+        (new / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         for file in (WEIGHTS, FITTED, "model.py", "model.json"):
-            if (made / file).exists():
-                (made / file).replace(out_dir / file)
+            if (new / file).exists():
+                (new / file).replace(out_dir / file)
             else:
                 (out_dir / file).unlink(missing_ok=True)
     return out_dir

@@ -1,8 +1,9 @@
-"""torchvision's ResNets, VGGs and EfficientNets, adapted to small images of one or three channels.
+"""torchvision's ResNets, VGGs and EfficientNets, adapted to small images with one or three channels.
 
-The classifier is one new linear layer, `output`, on the averaged features: VGG's own three layers hold 120 of its 140
-million weights and expect 224 pixels. Trained weights are loaded before anything is cut off, so what does not fit is an
-error and not a silence.
+The classifier is one new linear layer, `output`, on the averaged features: the three layers of VGG's own classifier
+have 120 of its 140 million weights and expect 224 pixels.
+
+Note: trained weights must match the whole network except for its classifier and first layer; a mismatch is an error.
 """
 
 import pickle
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -26,18 +27,18 @@ ARCHITECTURES = (
 STEMS = ("small", "original")
 FIRST_CONV = {"resnet": "conv1", "vgg": "features.0", "efficientnet": "features.0.0"}
 CLASSIFIERS = ("fc.", "classifier.")
-# What torch, beside OSError and RuntimeError, raises on a file that is cut or no file of weights.
+# Raised by torch, besides OSError and RuntimeError, for a file that is truncated or does not contain weights.
 UNREADABLE = (EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError)
-SMALLEST_VGG = 32  # pixels a side: five times halved
+SMALLEST_VGG = 32  # side in pixels; VGG halves it five times
 
 
 class Backbone(nn.Module):
-    """Classify images by a network of torchvision's. Forward: float [N, C, H, W] to logits [N, num_classes].
+    """Classify images with a network of torchvision. Forward: float [N, C, H, W] to logits [N, num_classes].
 
-    Every setting of conf/model/torchvision.yaml, plus in_channels, num_classes and image_size (pixels a side), which
-    the data gives. Grey images meet the first layer's weights summed over colours, which is what grey as three equal
-    channels would meet. Raises ValueError for a setting out of its range and for weights that do not fit, Infeasible
-    where the network leaves no pixel of the image.
+    conf/model/torchvision.yaml explains the settings; in_channels, num_classes and image_size (side in pixels) come
+    from the data. For gray images, trained weights of the first layer are summed over their three input channels, which
+    is equivalent to an image with three equal channels. Raises ValueError for a setting out of range and for weights
+    that do not fit, Infeasible if the image is too small for the network.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Backbone(nn.Module):
         family = next(name for name in FIRST_CONV if arch.startswith(name))
         size = resize or image_size
         if family == "vgg" and size < SMALLEST_VGG:
-            raise Infeasible(f"{arch} halves the image five times, and {size}x{size} pixels leave nothing")
+            raise Infeasible(f"{arch} halves the image five times; {size}x{size} pixels are too small for it")
         self.resize = resize
         self.features: nn.Module = get_model(arch)
         num_features = _remove_classifier(self.features, family)
@@ -75,7 +76,7 @@ class Backbone(nn.Module):
         if not self.output.weight.is_meta:
             nn.init.normal_(self.output.weight, std=0.01)
         if weights not in ("none", "imagenet") and not Path(weights).is_file():
-            raise ValueError(f"weights is {weights}; it must be none, imagenet or a file, and there is no such file")
+            raise ValueError(f"weights is {weights}; it must be none, imagenet or an existing file")
         if weights != "none" and not self.output.weight.is_meta:
             _load_weights(self.features, _read_weights(arch, weights), FIRST_CONV[family], weights)
 
@@ -87,7 +88,7 @@ class Backbone(nn.Module):
 
 
 def _remove_classifier(network: nn.Module, family: str) -> int:
-    """Let `network` end with its averaged features; return how many there are."""
+    """Remove the classifier, so that `network` returns its averaged features; return the number of features."""
     if family == "resnet":
         last = network.get_submodule("fc")
         assert isinstance(last, nn.Linear)
@@ -103,7 +104,7 @@ def _remove_classifier(network: nn.Module, family: str) -> int:
 
 
 def _adapt_stem(network: nn.Module, family: str, in_channels: int, stem: str) -> None:
-    """Give the first convolution the data's channels; with stem "small" let it keep the image's size."""
+    """Replace the first convolution by one for `in_channels`; with stem "small" it keeps the size of the image."""
     parent_name, _, name = FIRST_CONV[family].rpartition(".")
     parent = network.get_submodule(parent_name)
     old = parent.get_submodule(name)
@@ -120,13 +121,13 @@ def _adapt_stem(network: nn.Module, family: str, in_channels: int, stem: str) ->
 
 
 def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
-    """torchvision's weights, downloaded into torch's cache, or a file's. Raises ValueError where there are none."""
+    """Return torchvision's weights, downloaded into torch's cache, or those of a file. Raises ValueError on failure."""
     if weights == "imagenet":
         try:
             state: Mapping[str, Tensor] = get_model_weights(arch).DEFAULT.get_state_dict(check_hash=True)
         except OSError as error:
             raise ValueError(
-                f"weights is imagenet, and {arch}'s cannot be downloaded ({error}); give their file instead"
+                f"weights is imagenet; the weights of {arch} cannot be downloaded ({error}); set the path of their file"
             ) from None
         return state
     try:
@@ -138,28 +139,28 @@ def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
         damaged = not all(isinstance(tensor, Tensor) for tensor in loaded.values())
     except (SafetensorError, OSError, RuntimeError, *UNREADABLE) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"weights is {weights}, which is damaged ({reason}); get it again") from None
+        raise ValueError(f"weights is {weights}, which is damaged ({reason}); download it again") from None
     except pickle.UnpicklingError:
         damaged = True
     if damaged:
         raise ValueError(
-            f"weights is {weights}, which holds code beside tensors, or is damaged; save its state_dict alone"
+            f"weights is {weights}, which has objects other than tensors, or is damaged; save only its state_dict"
         )
     return loaded
 
 
 def _load_weights(network: nn.Module, state: Mapping[str, Tensor], first_conv: str, source: str) -> None:
-    """Load all but a classifier and, where its shape is another, the first convolution."""
+    """Load all weights except those of a classifier and, if its shape differs, of the first convolution."""
     own = network.state_dict()
     first = f"{first_conv}.weight"
     given = {key: value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
     if first in given and given[first].shape[1] == 3 and own[first].shape[1] == 1:
         given[first] = given[first].sum(1, keepdim=True)
     if first in given and given[first].shape != own[first].shape:
-        del given[first]  # a small stem learns its own
+        del given[first]  # a small stem is trained from scratch
     missing = sorted(key for key in own if key not in given and not key.startswith(first_conv))
     wrong = sorted(key for key, value in given.items() if key not in own or value.shape != own[key].shape)
     if missing or wrong:
-        what = f"{missing[0]} is missing" if missing else f"{wrong[0]} does not fit"
-        raise ValueError(f"weights is {source}, which belongs to another network: {what}")
+        reason = f"{missing[0]} is missing" if missing else f"{wrong[0]} does not fit"
+        raise ValueError(f"weights is {source}, which belongs to another network: {reason}")
     network.load_state_dict(given, strict=False)

@@ -1,7 +1,8 @@
 """The plain CNN family: an optional stem, convolution blocks, dense layers.
 
-The stem stands apart because it has neither normalisation nor pooling nor dropout unless asked. Shallow members are the
-largest: without pooling between, the first dense layer sees every pixel.
+The stem is separate from the blocks because it has no normalization, pooling or dropout by default.
+
+Note: shallow networks have the most parameters, since little pooling leaves a large input to the first dense layer.
 """
 
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from ferhpo.models.layers import (
     check_dropout,
     check_int,
     check_multiplier,
-    initialise,
+    initialize,
     make_activation,
     make_norm,
     one_each,
@@ -29,12 +30,12 @@ STEPS = ("conv", "act", "norm", "pool", "dropout")
 
 
 class CNN(nn.Module):
-    """Classify images by convolution blocks and dense layers. Forward: float [N, C, H, W] to logits [N, num_classes].
+    """Classify images with convolution blocks and dense layers. Forward: float [N, C, H, W] to logits [N, num_classes].
 
-    Every setting of conf/model/cnn.yaml, plus in_channels, num_classes and image_size (pixels a side), which the data
-    gives. Where `hog` is set it gives num_features too, and forward takes features float [N, num_features] beside the
-    images; they join the convolutions' before the dense layers (Alizadeh and Fazel 2016). Raises ValueError for a
-    setting out of its range and Infeasible where the blocks leave no pixel of the image.
+    conf/model/cnn.yaml explains the settings; in_channels, num_classes and image_size (side in pixels) come from the
+    data. If `hog` is set, num_features comes from the data too, and forward also takes features float
+    [N, num_features], which are concatenated to the output of the convolutions (Alizadeh and Fazel 2016). Raises
+    ValueError for a setting out of range, Infeasible if the image is too small for the blocks.
     """
 
     def __init__(
@@ -120,14 +121,14 @@ class CNN(nn.Module):
             inputs = width
         output = dense["output"] = nn.Linear(inputs, num_classes)
         self.classifier = nn.Sequential(dense)
-        initialise(self)
-        # All classes alike at first: by He's rule the first logits are guesses that an epoch is spent on unlearning.
+        initialize(self)
+        # Start with nearly equal logits: those of He's rule are confident guesses that take an epoch to unlearn.
         nn.init.normal_(output.weight, std=0.01)
 
     def _block(
         self, layer: nn.Module, width: int, norm: str, pool: nn.Module | None, dropout: float, dropout_key: str
     ) -> nn.Sequential:
-        """Put a convolution or linear layer and what follows it in the order that `order` gives."""
+        """Return a convolution or linear layer and the layers after it, in the order of the setting `order`."""
         check_dropout(dropout_key, dropout)
         parts: dict[str, nn.Module | None] = {
             "conv": layer,
@@ -151,7 +152,7 @@ class CNN(nn.Module):
 
 
 def _read_order(order: str) -> list[str]:
-    """Return all five steps: those that `order` names, then pool and dropout where it leaves them out."""
+    """Return all five steps: those in `order`, then pool and dropout unless they are in it."""
     steps = order.split("-")
     if (
         steps[0] != "conv"
@@ -160,8 +161,8 @@ def _read_order(order: str) -> list[str]:
         or not {"act", "norm"} <= set(steps)
     ):
         raise ValueError(
-            f"order is {order!r}; it must begin with conv and name act and norm once each, as conv-act-norm "
-            "(pool and dropout may be named too; otherwise they come last)"
+            f"order is {order!r}; it must start with conv and contain act and norm once each, e.g. conv-act-norm "
+            "(and may contain pool and dropout, which otherwise come last)"
         )
     return steps + [step for step in ("pool", "dropout") if step not in steps]
 
@@ -169,22 +170,22 @@ def _read_order(order: str) -> list[str]:
 def _convolution(
     key: str, channels: int, width: int, kernel_size: int, stride: int, padding: str, size: int, where: str
 ) -> tuple[nn.Conv2d, int]:
-    """Return the convolution and the pixels a side that it leaves of `size`."""
+    """Return the convolution and the side in pixels of its output for images of side `size`."""
     check_int(key, kernel_size)
     if padding == "same" and kernel_size % 2 == 0:
         raise ValueError(f"{key} is {kernel_size}; with padding same it must be odd")
     pad = kernel_size // 2 if padding == "same" else 0
     left = (size + 2 * pad - kernel_size) // stride + 1
     if left < 1:
-        raise Infeasible(f"{where}: a {kernel_size}x{kernel_size} convolution leaves nothing of {size}x{size} pixels")
+        raise Infeasible(f"{where}: {size}x{size} pixels are too small for a {kernel_size}x{kernel_size} convolution")
     return nn.Conv2d(channels, width, kernel_size, stride, pad), left
 
 
 def _pooling(pool: str, size: int, where: str) -> tuple[nn.Module | None, int]:
-    """Return the 2x2 pooling, if any, and the pixels a side that it leaves of `size`."""
+    """Return the 2x2 pooling, if any, and the side in pixels of its output for images of side `size`."""
     pool_class = POOLS[pool]
     if pool_class is None:
         return None, size
     if size < 2:
-        raise Infeasible(f"{where}: 2x2 pooling leaves nothing of {size}x{size} pixels")
+        raise Infeasible(f"{where}: {size}x{size} pixels are too small for 2x2 pooling")
     return pool_class(2), size // 2

@@ -1,7 +1,8 @@
-"""What a network costs: parameters, multiply-accumulates, memory in training. Nothing is computed, only shapes.
+"""The cost of a network: parameters, multiply-accumulates (MACs) and memory for training.
 
-Networks are measured as copies on torch's meta device, so the largest of a space costs no memory. Only convolutions,
-linear layers and attention count as work; everything else is small beside them.
+Note: networks are measured as copies on torch's meta device, which computes shapes only, so that even the largest
+network of a space takes no memory. Only convolutions, linear layers and attention count as MACs; the rest is small in
+comparison.
 """
 
 import copy
@@ -19,7 +20,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: name as in the state dict, class, shape of its output for one image, and what it costs."""
+    """One layer: its name in the state dict, its class, the shape of its output for one image, and its cost."""
 
     name: str
     type: str
@@ -34,7 +35,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_keras_parameters(network: nn.Module) -> int:
-    """Return the number of parameters as Keras counts them: with the running means and variances of batch norm."""
+    """Return the number of parameters as counted by Keras: including the running means and variances of batch norm."""
     statistics = sum(
         module.running_mean.numel() + module.running_var.numel()
         for module in network.modules()
@@ -46,9 +47,9 @@ def count_keras_parameters(network: nn.Module) -> int:
 
 
 def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[LayerRow]:
-    """Return one row a layer in the order of the forward pass, for an image of [C, H, W].
+    """Return one row per layer, in the order of the forward pass, for an image [C, H, W].
 
-    A layer is a module without modules inside it. The network itself is left as it is.
+    A layer is a module without submodules. The network itself does not change.
     """
     rows: list[LayerRow] = []
     measured = copy.deepcopy(network).to("meta").eval()
@@ -69,18 +70,19 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[L
 
 
 def count_macs(network: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates of a forward pass of one image [C, H, W]; training takes about three times."""
+    """Return the MACs of a forward pass of one image [C, H, W]; a training step takes about three times as many."""
     return sum(row.macs for row in layer_table(network, input_shape))
 
 
 def training_memory_bytes(
     network: nn.Module, input_shape: tuple[int, int, int], batch_size: int, optimizer_states: int = 2
 ) -> int:
-    """Estimate the bytes that training takes in float32: parameters, gradients, optimiser states and activations.
+    """Estimate the memory in bytes for training in float32: parameters, gradients, optimizer states and activations.
 
-    optimizer_states is the number of values that the optimiser keeps a parameter: Adam 2, SGD with momentum 1, plain
-    SGD 0. Activations are what autograd keeps for the backward pass, and the gradients at the largest of them; the
-    workspace of the convolution library and the allocator's gaps come on top.
+    optimizer_states: the number of values that the optimizer stores per parameter: 2 for Adam, 1 for SGD with momentum,
+        0 for plain SGD
+    Activations are the tensors that autograd keeps for the backward pass, and the gradients of the largest of them. The
+    workspace of the convolution library and the gaps of the allocator are not included.
     """
     measured = copy.deepcopy(network).to("meta").train()
     own = {id(storage): storage for p in measured.parameters() for storage in [p.untyped_storage()]}
@@ -91,7 +93,7 @@ def training_memory_bytes(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = measured(*_inputs(network, 2, input_shape))  # batch norm trains on two images or more
+        output = measured(*_inputs(network, 2, input_shape))  # batch norm needs at least two images
     assert output.requires_grad
     sizes = [storage.nbytes() // 2 for key, storage in kept.items() if key not in own]
     weights = count_parameters(network) * FLOAT_BYTES * (2 + optimizer_states)
@@ -99,7 +101,7 @@ def training_memory_bytes(
 
 
 def _inputs(network: nn.Module, num_images: int, input_shape: tuple[int, int, int]) -> list[Tensor]:
-    """Return what a network is called with, without values: images and, where it takes them, features."""
+    """Return inputs for a network on the meta device: images and, if it takes them, features."""
     num_features = num_image_features(network)
     shapes = [(num_images, *input_shape), *([(num_images, num_features)] if num_features else [])]
     return [torch.empty(shape, device="meta") for shape in shapes]
@@ -110,6 +112,6 @@ def _macs(module: nn.Module, output: Tensor) -> int:
         return output[0].numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
     if isinstance(module, nn.Linear):
         return output[0].numel() * module.in_features
-    if isinstance(module, DotProductAttention):  # q k' and its product with v, over all tokens
+    if isinstance(module, DotProductAttention):  # q k' and the product with v, over all tokens
         return 2 * output[0].numel() * output.shape[-2]
     return 0

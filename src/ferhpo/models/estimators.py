@@ -1,7 +1,7 @@
-"""scikit-learn's decision tree, linear SVM and linear discriminant analysis, which answer as a network does.
+"""scikit-learn's decision tree, linear SVM and linear discriminant analysis, with the interface of a network.
 
-What a reader would get wrong: nothing of one is a parameter of torch's. What was fitted stands in the state dict as the
-bytes of a skops file, which is read with the types below allowed and no others; it is never a pickle.
+Note: an estimator has no torch parameters. The fitted estimator is stored in the state dict as the bytes of a skops
+file, never as a pickle; only the types allowed below are loaded from it.
 """
 
 import zipfile
@@ -23,18 +23,18 @@ from torch import Tensor, nn
 from ferhpo.models.layers import check_choice, check_int
 
 FEATURES = ("pixels", "hog")
-# Beside numpy's arrays and scikit-learn's public classes, which skops trusts by itself.
+# In addition to numpy arrays and the public classes of scikit-learn, which skops trusts by default.
 TRUSTED = ["sklearn.tree._tree.Tree"]
-# As in scikit-learn's log_loss: a tree gives many a class no probability at all.
+# The same value as in scikit-learn's log_loss; a tree often predicts a probability of zero.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
 class Estimator(nn.Module, ABC):
-    """Classify images by an estimator on their pixels or HOG features; `fit` it before it is called.
+    """Classify images with an estimator on their pixels or HOG features. Call `fit` before the estimator itself.
 
-    Forward: float [N, C, H, W], and features float [N, num_features] where it takes them, to the logarithms of
-    probabilities [N, num_classes]. in_channels, num_classes, image_size and num_features are given by the data.
-    Raises ValueError for a setting out of its range.
+    Forward: float [N, C, H, W], and features float [N, num_features] if it takes them, to log probabilities
+    [N, num_classes]. in_channels, num_classes, image_size and num_features come from the data.
+    Raises ValueError for a setting out of range.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Estimator(nn.Module, ABC):
         super().__init__()
         check_choice("features", features, FEATURES)
         if features == "hog" and hog is None:
-            raise ValueError("features is hog, and hog is null; give its settings, as hog={orientations: 9}")
+            raise ValueError("features is hog, but hog is null; set it, e.g. hog={orientations: 9}")
         check_int("num_features", num_features, at_least=1 if features == "hog" else 0)
         self.num_classes = num_classes
         self.num_image_features = num_features if features == "hog" else 0
@@ -58,56 +58,56 @@ class Estimator(nn.Module, ABC):
 
     @abstractmethod
     def make(self, seed: int) -> Any:
-        """Return scikit-learn's estimator, not fitted yet."""
+        """Return the unfitted scikit-learn estimator."""
 
     @abstractmethod
     def cost(self) -> dict[str, int]:
-        """Return num_parameters of what was fitted, and macs of an image where it multiplies at all."""
+        """Return num_parameters of the fitted estimator, and macs per image if it computes products."""
 
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return [N, classes seen in training] for [N, num_inputs]."""
-        found: NDArray[np.float64] = self.fitted.predict_proba(inputs)
-        return found
+        """Return the probabilities [N, number of classes in training] for inputs [N, num_inputs]."""
+        probabilities: NDArray[np.float64] = self.fitted.predict_proba(inputs)
+        return probabilities
 
     def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
-        """Fit it to [N, num_inputs], as `inputs_of` makes them, and labels [N]."""
+        """Fit the estimator to inputs [N, num_inputs], as returned by `inputs_of`, and labels [N]."""
         self.fitted = self.make(seed).fit(inputs, labels)
 
     def inputs_of(self, images: Tensor, features: Tensor | None = None) -> NDArray[np.float32]:
-        """Return what the estimator sees of images and features: [N, num_inputs]."""
-        taken = features if self.num_image_features else images.flatten(1)
-        assert taken is not None, "an estimator on hog is called with images and features"
-        return taken.cpu().float().numpy()
+        """Return the inputs of the estimator, [N, num_inputs]: the pixels of the images, or the features."""
+        inputs = features if self.num_image_features else images.flatten(1)
+        assert inputs is not None, "an estimator on hog is called with images and features"
+        return inputs.cpu().float().numpy()
 
     def forward(self, images: Tensor, features: Tensor | None = None) -> Tensor:
         assert self.fitted is not None, "an estimator is fitted, or loaded, before it is called"
-        answers = np.zeros((len(images), self.num_classes), np.float32)
-        # A class without training images is never answered.
-        answers[:, self.fitted.classes_] = self.probabilities(self.inputs_of(images, features))
-        return torch.from_numpy(answers).clamp_min_(SMALLEST_PROBABILITY).log_().to(images.device)
+        predicted = np.zeros((len(images), self.num_classes), np.float32)
+        # A class without training images is never predicted.
+        predicted[:, self.fitted.classes_] = self.probabilities(self.inputs_of(images, features))
+        return torch.from_numpy(predicted).clamp_min_(SMALLEST_PROBABILITY).log_().to(images.device)
 
     def get_extra_state(self) -> Tensor:
         if self.fitted is None:
             return torch.empty(0, dtype=torch.uint8)
-        written = skops.io.dumps(self.fitted, compression=zipfile.ZIP_DEFLATED)
-        return torch.frombuffer(bytearray(written), dtype=torch.uint8)
+        data = skops.io.dumps(self.fitted, compression=zipfile.ZIP_DEFLATED)
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Load what get_extra_state gave. RuntimeError, as torch's own, where it is another thing."""
+        """Load the result of get_extra_state. Raises RuntimeError, as torch does, if it does not fit."""
         wanted = type(self.make(0)).__name__
         try:
             fitted = skops.io.loads(state.cpu().numpy().tobytes(), trusted=TRUSTED)
         except (zipfile.BadZipFile, TypeError, ValueError, KeyError) as error:
             raise RuntimeError(f"it is not the skops file of a {wanted}: {error}") from None
         if type(fitted).__name__ != wanted:
-            raise RuntimeError(f"it is the skops file of a {type(fitted).__name__}, and not of a {wanted}")
+            raise RuntimeError(f"it is the skops file of a {type(fitted).__name__}, not of a {wanted}")
         if fitted.n_features_in_ != self.num_inputs:
-            raise RuntimeError(f"it takes {fitted.n_features_in_} inputs of an image, and here are {self.num_inputs}")
+            raise RuntimeError(f"it takes {fitted.n_features_in_} inputs per image; it must take {self.num_inputs}")
         self.fitted = fitted
 
 
 class DecisionTree(Estimator):
-    """A decision tree (Breiman et al. 1984). Its num_parameters are its nodes; it multiplies nothing."""
+    """A decision tree (Breiman et al. 1984); num_parameters is the number of its nodes, and it has no macs."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class DecisionTree(Estimator):
         return DecisionTreeClassifier(**self.settings, random_state=seed)
 
     def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
-        # A tree sorts the images by one input after the other, and is faster where an input's values are neighbours.
+        # A tree sorts the images by one input at a time, which is faster if the values of an input are contiguous.
         super().fit(np.asfortranarray(inputs), labels, seed)
 
     def cost(self) -> dict[str, int]:
@@ -141,9 +141,10 @@ class DecisionTree(Estimator):
 
 
 class LinearSVM(Estimator):
-    """Linear support vector machines, one class against the rest, on standardised inputs (Cortes and Vapnik 1995).
+    """Linear support vector machines, one class against the rest, on standardized inputs (Cortes and Vapnik 1995).
 
-    A class's probability is the softmax of the distances from the planes: in their order, but not calibrated.
+    Probabilities are the softmax of the distances from the hyperplanes: they have the right order, but are not
+    calibrated.
     """
 
     def __init__(
@@ -165,12 +166,12 @@ class LinearSVM(Estimator):
         self.settings = {"C": C, "max_iter": max_iter}
 
     def make(self, seed: int) -> Any:
-        # More images than inputs: the primal problem is the smaller one.
+        # There are more images than inputs, so the primal problem is smaller than the dual one.
         return make_pipeline(StandardScaler(), LinearSVC(**self.settings, dual=False, random_state=seed))
 
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         distances = self.fitted.decision_function(inputs)
-        if distances.ndim == 1:  # of two classes scikit-learn gives that of the second alone
+        if distances.ndim == 1:  # for two classes, scikit-learn returns the distance of the second class only
             distances = np.stack([-distances, distances], 1)
         return torch.from_numpy(distances).softmax(1).numpy()
 
@@ -179,7 +180,7 @@ class LinearSVM(Estimator):
 
 
 class LinearDiscriminants(Estimator):
-    """Linear discriminant analysis (Fisher 1936), its covariance shrunk by a share or by Ledoit and Wolf's rule."""
+    """Linear discriminant analysis (Fisher 1936) with a covariance shrunk by a fraction or Ledoit and Wolf's rule."""
 
     def __init__(
         self,
@@ -193,8 +194,8 @@ class LinearDiscriminants(Estimator):
         shrinkage: float | str | None = "auto",
     ) -> None:
         super().__init__(in_channels, num_classes, image_size, num_features, features, hog)
-        is_share = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
-        if not is_share and shrinkage not in (None, "auto"):
+        is_fraction = isinstance(shrinkage, int | float) and not isinstance(shrinkage, bool) and 0 <= shrinkage <= 1
+        if not is_fraction and shrinkage not in (None, "auto"):
             raise ValueError(f"shrinkage is {shrinkage!r}; it must be in [0, 1], auto or null")
         self.settings = {"shrinkage": shrinkage}
 
@@ -203,12 +204,12 @@ class LinearDiscriminants(Estimator):
 
     def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
         super().fit(inputs, labels, seed)
-        del self.fitted.covariance_  # as large as inputs squared, and no answer needs it
+        del self.fitted.covariance_  # [num_inputs, num_inputs], and not needed for predictions
 
     def cost(self) -> dict[str, int]:
         return _linear_cost(self.fitted)
 
 
 def _linear_cost(fitted: Any) -> dict[str, int]:
-    """Weights and intercepts, and one product for each weight."""
+    """Return the number of weights and intercepts, and one MAC per weight."""
     return {"num_parameters": int(fitted.coef_.size + fitted.intercept_.size), "macs": int(fitted.coef_.size)}

@@ -1,7 +1,7 @@
-"""The small parts that the model families share: checks of their settings, activations, normalisation, widths.
+"""The parts that the model families share: checks of settings, activations, normalization, widths.
 
-A family's file and this one are copied into a registered model, so both import torch and the standard library alone
-(and ferhpo.errors). Every check raises ValueError with the key, the value and the rule.
+Note: the file of a family and this one are copied into registered models, so both import only torch, the standard
+library and ferhpo.errors. Every check raises ValueError with key, value and rule.
 """
 
 import math
@@ -23,43 +23,43 @@ NORMS = ("batch", "layer", "none")
 
 
 def check_int(key: str, value: object, at_least: int = 1) -> None:
-    """Raise ValueError unless value is a whole number from at_least on, and no larger than any network could have."""
+    """Raise ValueError unless value is an integer of at least `at_least` and at most 10**9."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{key} is {value!r}; it must be a whole number of {at_least} or more")
+        raise ValueError(f"{key} is {value!r}; it must be an integer of at least {at_least}")
     if value > 10**9:
         raise ValueError(f"{key} is {value!r:.40}; it must be at most {10**9:,}")
 
 
 def check_dropout(key: str, value: object) -> None:
-    """Raise ValueError unless value is a probability below 1 (at 1 nothing would be left to learn from)."""
+    """Raise ValueError unless value is a probability below 1; dropout of 1 would drop every value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{key} is {value!r}; it must be in [0, 1)")
 
 
 def check_choice(key: str, value: object, choices: Sequence[object]) -> None:
-    """Raise ValueError unless value is one of choices."""
+    """Raise ValueError unless value is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{key} is {value!r}; it must be one of {', '.join(map(str, choices))}")
 
 
 def one_each(key: str, value: Number | Sequence[Number], num: int, num_key: str) -> list[Number]:
-    """Return one value for each of num layers: a single value is repeated, a list longer than num is cut.
+    """Return one value for each of `num` layers: a single value is repeated, a longer list is truncated.
 
     Raises ValueError for a list that is too short.
     """
     if isinstance(value, int | float):
         return [value] * num
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ValueError(f"{key} is {value!r}; it must be a number, or a list with one number for each layer")
+        raise ValueError(f"{key} is {value!r}; it must be a number or a list with one number per layer")
     if len(value) < num:
         raise ValueError(
-            f"{key} has {len(value)} values; {num_key} is {num}, so it must have {num} or more, or be one number"
+            f"{key} has {len(value)} values; it must have at least {num}, the value of {num_key}, or be one number"
         )
     return list(value[:num])
 
 
 def num_image_features(network: nn.Module) -> int:
-    """Return how many features of each image a network takes beside its pixels (`network(images, features)`)."""
+    """Return the number of features per image that a network takes besides its pixels (`network(images, features)`)."""
     return int(getattr(network, "num_image_features", 0))
 
 
@@ -70,9 +70,9 @@ def check_multiplier(value: object) -> None:
 
 
 def scaled(width: int, width_multiplier: float) -> int:
-    """Return width times width_multiplier, rounded half up to a whole number, at least 1.
+    """Return width times width_multiplier, rounded half up to an integer of at least 1.
 
-    Not rounded to a multiple of 8 as hardware likes it: widths that a space tells apart stay apart.
+    It is not rounded to a multiple of 8, which hardware prefers, so that different widths of a space stay different.
     """
     return max(1, math.floor(width * width_multiplier + 0.5))
 
@@ -84,9 +84,9 @@ def make_activation(name: str) -> nn.Module:
 
 
 def make_norm(name: str, channels: int, *, spatial: bool) -> nn.Module | None:
-    """Return a normalisation of [N, channels, H, W] (spatial) or [N, channels]; None where name is "none".
+    """Return a normalization of [N, channels, H, W] (spatial) or [N, channels], or None if name is "none".
 
-    "layer" is group norm with one group, which normalises each image over channels and pixels.
+    "layer" is group norm with one group, which normalizes each image over channels and pixels.
     """
     check_choice("norm", name, NORMS)
     if name == "none":
@@ -96,8 +96,8 @@ def make_norm(name: str, channels: int, *, spatial: bool) -> nn.Module | None:
     return nn.BatchNorm2d(channels) if spatial else nn.BatchNorm1d(channels)
 
 
-def initialise(network: nn.Module) -> None:
-    """Draw convolution and linear weights by He's rule (He et al. 2015, eq. 10, fan in); biases start at zero."""
+def initialize(network: nn.Module) -> None:
+    """Initialize convolution and linear weights by He's rule (He et al. 2015, eq. 10, fan in) and biases with zeros."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,7 +1,7 @@
-"""A small residual network (He et al. 2016, arXiv 1512.03385), made for images of some 48 pixels.
+"""A small residual network (He et al. 2016, arXiv 1512.03385) for images of about 48 pixels.
 
-Its stem is one 3x3 convolution without pooling; the 7x7 stem with stride 2 and pooling of ImageNet would leave 12x12
-pixels before the first block. The output is averaged over the image, so any image size goes through the same weights.
+Its stem is one 3x3 convolution without pooling; the stem for ImageNet, 7x7 with stride 2 and pooling, would leave 12x12
+pixels to the first block. The output is averaged over the image, so the weights work at any image size.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from ferhpo.models.layers import (
     check_dropout,
     check_int,
     check_multiplier,
-    initialise,
+    initialize,
     make_activation,
     one_each,
     scaled,
@@ -22,11 +22,11 @@ from ferhpo.models.layers import (
 
 
 class ResNet(nn.Module):
-    """Classify images by stages of residual blocks. Forward: float [N, C, H, W] to logits [N, num_classes].
+    """Classify images with stages of residual blocks. Forward: float [N, C, H, W] to logits [N, num_classes].
 
-    Every setting of conf/model/resnet.yaml, plus in_channels, num_classes and image_size (pixels a side), which the
-    data gives. The first stage has `width` channels; each later one doubles them and halves the image. Raises
-    ValueError for a setting out of its range.
+    conf/model/resnet.yaml explains the settings; in_channels, num_classes and image_size (side in pixels) come from the
+    data. The first stage has `width` channels; each later stage doubles them and halves the image. Raises ValueError
+    for a setting out of range.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(channels, num_classes)
-        initialise(self)
+        initialize(self)
         for block in self.modules():
             if zero_init and isinstance(block, ResidualBlock):
                 nn.init.zeros_(block.last_norm.weight)
@@ -98,10 +98,10 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes.
+    """Two 3x3 convolutions with a shortcut, which is a 1x1 convolution if the shape changes.
 
-    Attention, if any, weighs what the convolutions give before the shortcut is added. With the weights of last_norm at
-    zero (zero_init) a block begins as its shortcut alone (Goyal et al. 2017, 5.1).
+    Attention, if any, weights the output of the convolutions before the shortcut is added. If the weights of last_norm
+    start at zero (zero_init), the block starts as its shortcut (Goyal et al. 2017, 5.1).
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, activation: str, attention: str) -> None:

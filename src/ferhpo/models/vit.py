@@ -1,7 +1,9 @@
-"""A small vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) for images of some 48 pixels.
+"""A small vision transformer (Dosovitskiy et al. 2021, arXiv 2010.11929) for images of about 48 pixels.
 
-It averages its tokens instead of adding a class token, which small data sets like better (Beyer et al. 2022, arXiv
-2205.01580), and normalises before each part of a block. Its positions are learned, so it works at one image size.
+It averages its tokens instead of adding a class token, which works better on small data sets (Beyer et al. 2022, arXiv
+2205.01580), and normalizes before each part of a block.
+
+Note: the position embeddings are learned, so a network works at one image size only.
 """
 
 import torch
@@ -15,9 +17,9 @@ from ferhpo.models.layers import check_dropout, check_int, check_multiplier, sca
 class ViT(nn.Module):
     """Classify images by attention between their patches. Forward: float [N, C, H, W] to logits [N, num_classes].
 
-    Every setting of conf/model/vit.yaml, plus in_channels, num_classes and image_size (pixels a side), which the data
-    gives. Pixels that make no whole patch, on the right and below, are not seen. Raises ValueError for a setting out of
-    its range and Infeasible where a patch is larger than the image.
+    conf/model/vit.yaml explains the settings; in_channels, num_classes and image_size (side in pixels) come from the
+    data. Pixels at the right and bottom that do not fill a patch are ignored. Raises ValueError for a setting out of
+    range, Infeasible if a patch is larger than the image.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class ViT(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention between tokens, then two dense layers for each, both beside a shortcut. [N, tokens, width]."""
+    """Attention between tokens, then two dense layers per token, both with a shortcut; takes [N, tokens, width]."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int, dropout: float) -> None:
         super().__init__()
@@ -88,7 +90,7 @@ class TransformerBlock(nn.Module):
         num, length, width = tokens.shape
         mixed = self.queries_keys_values(self.attention_norm(tokens))
         mixed = mixed.view(num, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        seen = self.attention(mixed[0], mixed[1], mixed[2]).transpose(1, 2).reshape(num, length, width)
-        tokens = tokens + self.dropout(self.joined(seen))
+        attended = self.attention(mixed[0], mixed[1], mixed[2]).transpose(1, 2).reshape(num, length, width)
+        tokens = tokens + self.dropout(self.joined(attended))
         out: Tensor = tokens + self.mlp(tokens)
         return out

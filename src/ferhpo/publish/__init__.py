@@ -1,7 +1,7 @@
-"""What MLflow is told about a sweep.
+"""What a sweep records in MLflow.
 
-sweep_run.py   the parent run and what describes each run
+sweep_run.py   the parent run, and the description of every run
 trial_runs.py  the runs of trials
 models.py      exported and registered models
-sync.py        the verbs `sync` and `promote`
+sync.py        the commands `sync` and `promote`
 """

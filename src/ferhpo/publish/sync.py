@@ -1,9 +1,9 @@
-"""The verbs `sync` and `promote`: upload what a sweep could not, and set an alias of its registered model."""
+"""The commands `sync` and `promote`: upload the records left in a spool, and set an alias of a registered model."""
 
 from typing import TYPE_CHECKING
 
 from ferhpo.config.compose import hide_password
-from ferhpo.storage.sweep import Sweep, load_sweep, save_config, tracking_settings
+from ferhpo.storage.sweep import Sweep, load_sweep, save_config
 
 if TYPE_CHECKING:
     from ferhpo.tracking import Tracker
@@ -11,59 +11,59 @@ if TYPE_CHECKING:
 
 
 def promote(name: str, alias: str = "champion", version: int | None = None, output_dir: str = "mlruns") -> "Promotion":
-    """Point an alias at a version (the newest by default) of the model that sweep `name` registered."""
+    """Set an alias to a version (the newest by default) of the model that sweep `name` registered."""
     from ferhpo.tracking import registry
 
-    record = load_sweep(name, output_dir)
-    settings = tracking_settings(record.config)
-    return registry.promote(settings, settings.registered_name(record.name), version, alias)
+    sweep = load_sweep(name, output_dir)
+    return registry.promote(sweep.tracking, sweep.tracking.registered_name(sweep.name), version, alias)
 
 
 def store_of(name: str, output_dir: str = "mlruns") -> str:
-    """The address of the MLflow store of a sweep, without a password."""
-    return tracking_settings(load_sweep(name, output_dir).config).shown_uri
+    """Return the address of a sweep's MLflow store, without its password."""
+    return load_sweep(name, output_dir).tracking.shown_uri
 
 
 def sync(name: str, output_dir: str = "mlruns", uri: str | None = None) -> int:
-    """Ship what a sweep's spool still holds to MLflow; returns the number of records. See `ship_and_register`."""
+    """Upload the records left in a sweep's spool to MLflow and return their number. See `ship_and_register`."""
     return ship_and_register(name, output_dir, uri)[0]
 
 
 def ship_and_register(
     name: str, output_dir: str = "mlruns", uri: str | None = None
 ) -> tuple[int, tuple[str, int] | None]:
-    """Ship what a sweep's spool still holds, then register its best model, for which its end may have had no store.
+    """Upload the records left in a sweep's spool, then register its best model, unless it is registered already.
 
-    uri: the store's address, if it has a password, which is kept nowhere; or another store, which then is the sweep's
+    uri: the store's address, if it has a password, because passwords are not stored; or another store, which then
+        becomes the sweep's
     Returns the number of records, and (model name, version) or None. Raises SweepError, ConfigError, TrackingError, and
-    StillRunning where the sweep runs and does it itself.
+    StillRunning if the sweep is running: then it uploads its records itself.
     """
     from ferhpo.publish.models import register
     from ferhpo.storage.sweep import KIND
     from ferhpo.tracking import Tracker
-    from ferhpo.tracking import sync as ship
+    from ferhpo.tracking import sync as upload
 
-    record = load_sweep(name, output_dir)
-    section, before = record.config["tracking"], record.config["tracking"]["uri"]
+    sweep = load_sweep(name, output_dir)
+    section, previous_uri = sweep.config["tracking"], sweep.config["tracking"]["uri"]
     if uri is not None:
         section["uri"] = uri
-        hide_password(record.config)
-    settings = tracking_settings(record.config)
-    num_records = ship(record.folder, settings, lambda tracker: _catch_up(record, tracker))
-    if section["uri"] != before:
-        save_config(record)
-    if record.meta["kind"] == KIND:  # its resume registers what it chose
+        hide_password(sweep.config)
+    settings = sweep.tracking
+    num_records = upload(sweep.folder, settings, lambda tracker: _catch_up(sweep, tracker))
+    if section["uri"] != previous_uri:
+        save_config(sweep)
+    if sweep.meta["kind"] == KIND:  # a confirmation registers its choice when it is resumed
         return num_records, None
-    tracker = Tracker(record.folder, settings)
+    tracker = Tracker(sweep.folder, settings)
     try:
-        return num_records, register(record, record.best(), tracker, settings)
+        return num_records, register(sweep, sweep.best(), tracker, settings)
     finally:
         tracker.close(0)
 
 
-def _catch_up(record: Sweep, tracker: "Tracker") -> None:
-    """What a killed driver told the study alone, of trials that it had opened: a resume opens the others."""
+def _catch_up(sweep: Sweep, tracker: "Tracker") -> None:
+    """Record what a killed driver wrote to the study only. Trials whose run it had not opened are left to a resume."""
     from ferhpo.publish.trial_runs import TrialRuns
 
-    opened = [trial for trial in record.trials() if tracker.was_opened(trial.number)]
-    TrialRuns(record, record.space(), tracker).catch_up(opened, on_close=lambda trial: None)
+    opened = [trial for trial in sweep.trials() if tracker.was_opened(trial.number)]
+    TrialRuns(sweep, tracker).catch_up(opened, on_close=lambda trial: None)

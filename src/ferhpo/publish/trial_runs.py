@@ -1,7 +1,7 @@
-"""What tracking is told of the trials of a sweep: their parameters, facts, epochs (or folds), outcome.
+"""Record the trials of a sweep in tracking: parameters, facts, epochs (or folds), outcome.
 
-What a reader would get wrong: the study is always written first. So a driver that is killed between the two leaves
-tracking one event behind, and `catch_up` hands over what is missing, in a resume as in a `ferhpo sync`.
+Note: the study is always written first. A driver that is killed between the two leaves tracking one event behind;
+`catch_up` then records what is missing, in a resume as well as in `ferhpo sync`.
 """
 
 import json
@@ -13,7 +13,7 @@ from ferhpo.config.model_section import is_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.scoring.collapse import collapse
-from ferhpo.space import Space
+from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState
 from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
@@ -21,63 +21,61 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
-ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others say nothing of what is fitted once
+ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others do not apply to a model that is fitted once
 
 
 class TrialRuns:
     """The runs of a sweep's trials in tracking.
 
-    on_new_trial: called with a trial and its configuration when its run was opened; describes it, its data set last
+    on_new_trial: called with a trial after its run is opened, to log its configuration and, last, its data set
     """
 
     def __init__(
         self,
         sweep: Sweep,
-        space: Space,
         tracker: Tracker,
-        on_new_trial: Callable[[TrialRecord, dict[str, Any]], None] = lambda trial, config: None,
+        on_new_trial: Callable[[TrialRecord], None] = lambda trial: None,
     ) -> None:
-        self.sweep, self.space, self.tracker, self.on_new_trial = sweep, space, tracker, on_new_trial
+        self.sweep, self.tracker, self.on_new_trial = sweep, tracker, on_new_trial
         self.unit = report_unit(sweep.config)
 
     def open(self, trial: TrialRecord) -> None:
-        """Open a trial's run, or open it again."""
-        config = self.space.apply(trial.sample)
-        self.tracker.open_trial(trial.number, self._params(trial, config), {"ferhpo.seed": str(trial.seed)})
+        """Open a trial's run, or reopen it."""
+        self.tracker.open_trial(trial.number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
         if not self.tracker.was_described(trial.number):
-            self.on_new_trial(trial, config)
+            self.on_new_trial(trial)
 
-    def _params(self, trial: TrialRecord, applied: Mapping[str, Any]) -> dict[str, object]:
-        """What was sampled and what was fixed, by dotted path."""
-        sections = ESTIMATOR_SECTIONS if is_estimator(applied["model"]) else PARAM_SECTIONS
-        fixed = dict(leaves({section: applied[section] for section in sections}))
+    def _params(self, trial: TrialRecord) -> dict[str, object]:
+        """Return the sampled and the fixed values, by dotted path."""
+        sections = ESTIMATOR_SECTIONS if is_estimator(trial.config["model"]) else PARAM_SECTIONS
+        fixed = dict(leaves({section: trial.config[section] for section in sections}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
         groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}
         return {**groups, **fixed, **trial.sample, "seed": trial.seed}
 
     def log_facts(self, number: int, facts: Mapping[str, Any]) -> None:
-        """What a worker knows of its trial before the first epoch."""
+        """Log what a worker knows about its trial before the first epoch."""
         counts = {key: float(facts[key]) for key in ("num_parameters", "macs") if key in facts}
         self.tracker.log_metrics(number, counts)
         tags = {f"ferhpo.{key}": str(value) for key, value in facts.items() if key not in counts and value != ""}
         self.tracker.set_tags(number, tags)
 
     def log_fold(self, number: int, fold: int, epochs: Sequence[Mapping[str, float]]) -> None:
-        """An ended fold, whole: its epochs, its value, its checkpoint."""
+        """Log a fold that has ended: its epochs, value and checkpoint."""
         best = self.sweep.objective.best_row(epochs)
         assert best is not None
         metric = self.sweep.objective.metric
-        # Not best_<metric>: sorted by that, a lucky fold would stand above every trial.
+        # Not best_<metric>: sorted by it, a lucky fold would rank above every trial.
         once = {f"fold_{metric}": best[metric], "best_epoch": best[EPOCH]}
         checkpoint = fold_folder(self.sweep.trial_folder(number), fold) / BEST
         self.tracker.log_fold(number, fold, epochs, once, checkpoint if checkpoint.exists() else None)
 
     def close(self, trial: TrialRecord) -> None:
-        """The value, the kept checkpoint and the outcome."""
+        """Log a trial's value, checkpoint and outcome, and close its run."""
         if trial.value is not None and trial.best_epoch is not None:
-            of = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
-            clean = {} if trial.clean_acc is None else {"best_val_acc_clean": trial.clean_acc}
-            best = {f"best_{self.sweep.objective.metric}": trial.value, **of, **clean}
+            count = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
+            dedup = {} if trial.dedup_acc is None else {f"best_{DEDUP}": trial.dedup_acc}
+            best = {f"best_{self.sweep.objective.metric}": trial.value, **count, **dedup}
             self.tracker.log_metrics(trial.number, best)
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():
@@ -87,11 +85,11 @@ class TrialRuns:
             self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
         collapsed_to = collapse(trial.extra.get("most_answered"))
         tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
-        # Also an empty reason is written: it takes the place of that of an earlier interruption.
+        # An empty reason is written too: it replaces the reason of an earlier interruption.
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
 
     def catch_up(self, trials: Iterable[TrialRecord], on_close: Callable[[TrialRecord], None]) -> None:
-        """Hand over what the study has and tracking has not: whole trials too, where the sweep began without tracking.
+        """Record what the study has and tracking does not, including whole trials if the sweep began without tracking.
 
         on_close: called with each trial whose run was closed here
         """
@@ -111,9 +109,9 @@ class TrialRuns:
                 on_close(trial)
 
     def interrupt(self, trials: Iterable[TrialRecord], state: RunState, reason: str) -> None:
-        """Close each run that is open: the sweep ends before its trials.
+        """Close each open run because the sweep ends early.
 
-        state: STOPPED (KILLED in MLflow) for a person's doing, FAILED for an error's
+        state: STOPPED (KILLED in MLflow) if the user interrupted the sweep, FAILED after an error
         """
         for trial in trials:
             if not self.tracker.was_opened(trial.number) or self.tracker.was_closed(trial.number):
@@ -121,7 +119,7 @@ class TrialRuns:
             if not trial.state.is_over:
                 self.tracker.close_trial(trial.number, state, {"ferhpo.reason": reason})
                 continue
-            try:  # an end that the study has, and that was cut off on its way here
+            try:  # the study has the outcome, but the driver was interrupted before it was recorded here
                 self.close(trial)
             except (SweepError, StorageError, OSError):
                 self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason})

@@ -1,11 +1,11 @@
-"""Reports: panels of figures and tables, and the page that shows them.
+"""Reports: panels with figures and tables, and the HTML page that shows them.
 
-report.py  the verb `report`: gather panels, write the page
+report.py  the verb `report`: collect the panels, write the page
 live.py    figures of a sweep that is running
 panel.py   Panel
-page.py    panels to one HTML file (page.css)
+page.py    render panels as one HTML file (page.css)
 style.py   colors and sizes of every figure
 sweep/     panels of a sweep
-trial/     panels of a trial's scores
+trial/     panels of a trial
 network/   panels that look inside a network
 """

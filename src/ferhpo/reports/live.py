@@ -1,8 +1,8 @@
-"""Draws the figures of a running sweep in a thread of the driver and hands them to tracking: curves and confusion
-matrix of each complete trial, at the end the sweep's page.
+"""Draw the figures of a running sweep in a thread of the driver and upload them: curves and confusion matrix of each
+complete trial, and at the end the sweep's page.
 
-What a reader would get wrong: matplotlib's settings belong to the whole process, so all drawing of a driver is done in
-this one thread. A trial that ended before a crash and has no figures yet gets them at the end of the resumed sweep.
+Note: matplotlib's settings are global to the process, so one thread does all drawing of a driver. A trial that ended
+before a crash and has no figures yet gets them at the end of the resumed sweep.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,52 +19,52 @@ CURVES, CONFUSION = "curves.png", "confusion.png"
 
 
 class Drawing:
-    """The figures of one sweep; does nothing where `is_on` is false."""
+    """The figures of one sweep; does nothing if `is_on` is False."""
 
-    def __init__(self, record: Sweep, tracker: Tracker, data: FaceData, is_on: bool) -> None:
-        self.record, self.tracker, self.data, self.is_on = record, tracker, data, is_on
+    def __init__(self, sweep: Sweep, tracker: Tracker, data: FaceData, is_on: bool) -> None:
+        self.sweep, self.tracker, self.data, self.is_on = sweep, tracker, data, is_on
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
         self._jobs: list[Future[None]] = []
         self._submitted: dict[int, Future[None]] = {}
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Have a trial's figures drawn, if it is complete."""
+        """Submit the figures of a trial, if it is complete."""
         if self.is_on and trial.state == TrialState.COMPLETE:
             self._submitted[trial.number] = self._thread.submit(self._draw_trial, trial)
             self._jobs.append(self._submitted[trial.number])
 
     def is_drawn(self, trial: TrialRecord) -> bool:
-        """Whether a trial has all figures that it gets."""
+        """Return whether no figure of a trial is missing; always true for trials that get none."""
         if not self.is_on or trial.state != TrialState.COMPLETE:
             return True
         job = self._submitted.get(trial.number)
         return (self._folder(trial) / CURVES).exists() if job is None else job.done()
 
     def sweep_ended(self) -> None:
-        """Have the page drawn, and before it what an earlier driver left out."""
+        """Submit the page, and before it the figures that an earlier driver did not draw."""
         if not self.is_on:
             return
-        for trial in self.record.trials():
+        for trial in self.sweep.trials():
             if trial.number not in self._submitted and not (self._folder(trial) / CURVES).exists():
                 self.trial_ended(trial)
         self._jobs.append(self._thread.submit(self._draw_page))
 
     def wait(self) -> list[str]:
-        """Wait for all of it; a warning where something stood in the way."""
+        """Wait for all figures; return a warning if some could not be drawn."""
         warnings: list[str] = []
         for job in self._jobs:
             try:
                 job.result()
             except (OSError, FerhpoError) as error:
-                warnings = [f"figures are missing: {error}; ferhpo report {self.record.name} draws them"]
+                warnings = [f"figures are missing: {error}; draw them with: ferhpo report {self.sweep.name}"]
         return warnings
 
     def close(self) -> None:
-        """Draw nothing more."""
+        """Cancel the figures that are not drawn yet."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _folder(self, trial: TrialRecord) -> Path:
-        return self.record.trial_folder(trial.number)
+        return self.sweep.trial_folder(trial.number)
 
     def _draw_trial(self, trial: TrialRecord) -> None:
         import numpy as np
@@ -77,12 +77,12 @@ class Drawing:
         kept = kept_confusion(folder, len(trial.folds))
         if kept is not None:
             matrix = np.asarray(kept["confusion"])
-            drawn = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
-            self.tracker.log_artifact(trial.number, drawn)
-        # Last: a resumed sweep takes a trial that has its curves for drawn.
+            path = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
+            self.tracker.log_artifact(trial.number, path)
+        # The curves come last: for a resumed sweep their file means that all figures of the trial are drawn.
         self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
 
     def _draw_page(self) -> None:
         from ferhpo.reports.report import sweep_report
 
-        self.tracker.log_artifact(None, sweep_report(self.record, data=self.data, is_quick=True), "report")
+        self.tracker.log_artifact(None, sweep_report(self.sweep, data=self.data, is_quick=True), "report")

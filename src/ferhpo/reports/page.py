@@ -1,7 +1,6 @@
-"""Panels as one HTML page that needs nothing else: images are inlined, there is no script and no address in it.
+"""Render panels as one self-contained HTML page: images are inlined, there are no scripts and no external links.
 
-What a reader would get wrong: names, reasons and cells come from users and their data, so every text is escaped here,
-and nowhere else.
+Note: names, reasons and cells come from users and their data. All text is escaped here, and only here.
 """
 
 import base64
@@ -16,8 +15,8 @@ from pathlib import Path
 from ferhpo.reports.panel import Panel
 
 MOST_ROWS = 200
-LONG_CELL = 40  # characters; a longer cell is broken over lines
-WIDE_PIXELS = 560  # an image wider than this scrolls on a phone instead of being made too small to read
+LONG_CELL = 40  # characters; a longer cell is wrapped
+WIDE_PIXELS = 560  # a wider image scrolls on a phone: scaled down, it would be illegible
 STYLE = Path(__file__).with_name("page.css")
 MIME_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?%?$")
@@ -25,7 +24,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?%?$")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a page: what stands under one heading."""
+    """The panels under one heading of a page."""
 
     title: str
     panels: Sequence[Panel]
@@ -33,10 +32,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a page tells.
+    """The content of a page.
 
-    findings: what is to be known first, in sentences; missing: what could not be shown, and why
-    facts: (name, value) of how it was made
+    findings: sentences at the top; missing: what could not be shown, and why
+    facts: (name, value) pairs on how the results were obtained
     """
 
     title: str
@@ -47,7 +46,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     parts = [part for part in page.parts if part.panels]
     title = escape(page.title)
     body = [f"<header><h1>{title}</h1>"]
@@ -56,14 +55,14 @@ def render(page: Page) -> str:
     body += [f'<p class="warning"><b>{escape(p.title)}.</b> {escape(p.text)}</p>' for p in warnings]
     if page.missing:
         items = "".join(f"<li>{escape(text)}</li>" for text in page.missing)
-        body.append(f'<div class="missing"><b>Not on this page</b><ul>{items}</ul></div>')
+        body.append(f'<div class="missing"><b>Missing from this page</b><ul>{items}</ul></div>')
     body.append("</header>")
     body.append(_contents(parts))
     for number, part in enumerate(parts):
         body.append(f'<h2 id="part-{number}">{escape(part.title)}</h2>')
         shown = [panel for panel in part.panels if not panel.is_warning]
         body += [_section(panel, f"part-{number}-{place}") for place, panel in enumerate(shown)]
-    body.append('<h2 id="facts">How it was made</h2><dl>')
+    body.append('<h2 id="facts">Provenance</h2><dl>')
     body += [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in page.facts]
     body.append("</dl>")
     content = "\n".join(body)
@@ -82,7 +81,7 @@ def _contents(parts: Sequence[Part]) -> str:
         shown = [panel for panel in part.panels if not panel.is_warning]
         links = [f'<a href="#part-{number}-{place}">{escape(panel.title)}</a>' for place, panel in enumerate(shown)]
         items.append(f'<li><a href="#part-{number}"><b>{escape(part.title)}</b></a> {" ".join(links)}</li>')
-    items.append('<li><a href="#facts"><b>How it was made</b></a></li>')
+    items.append('<li><a href="#facts"><b>Provenance</b></a></li>')
     return f'<nav aria-label="Contents"><ul>{"".join(items)}</ul></nav>'
 
 
@@ -103,14 +102,14 @@ def _image(path: Path, panel: Panel) -> str:
 
 
 def _width_pixels(suffix: str, data: bytes) -> int:
-    """How wide an image is shown on a desk, in CSS pixels of 1/96 inch."""
+    """Return the width of an image on a desktop, in CSS pixels (1/96 inch)."""
     if suffix == ".png":
         from ferhpo.reports.style import PIXELS_PER_INCH
 
         (width,) = struct.unpack(">I", data[16:20])
         return round(int(width) * 96 / PIXELS_PER_INCH)
-    found = re.search(rb'<svg[^>]*?\bwidth="([\d.]+)pt"', data)
-    return round(float(found.group(1)) * 96 / 72) if found else WIDE_PIXELS
+    match = re.search(rb'<svg[^>]*?\bwidth="([\d.]+)pt"', data)
+    return round(float(match.group(1)) * 96 / 72) if match else WIDE_PIXELS
 
 
 def _table(path: Path) -> str:
@@ -131,8 +130,8 @@ def _table(path: Path) -> str:
         lines.append(f"<tr>{line}</tr>")
     more = ""
     if len(rows) > MOST_ROWS:
-        left = f"{len(rows) - MOST_ROWS:,} more rows stand in {path.name} in the report folder."
-        more = f'<p class="more">{escape(left)}</p>'
+        note = f"{len(rows) - MOST_ROWS:,} more rows are in {path.name} in the report folder."
+        more = f'<p class="more">{escape(note)}</p>'
     return (
         f'<div class="table" tabindex="0" role="region" aria-label="{escape(path.stem)}"><table><thead><tr>{heads}</tr>'
         f"</thead><tbody>{''.join(lines)}</tbody></table></div>{more}"
@@ -140,23 +139,25 @@ def _table(path: Path) -> str:
 
 
 def _cells(column: Sequence[str]) -> list[str]:
-    """The cells of a column: large counts with commas; fractions with four decimals, or four digits where some are
-    very small."""
+    """Return the cells of a column as HTML.
+
+    Large counts get commas; fractions have four decimals, or four significant digits if some are very small.
+    """
     numbers = [float(text) for text in column if NUMBER.match(text) and not text.endswith("%")]
     has_fractions = any(len(text.partition(".")[2]) > 2 for text in column if NUMBER.match(text))
     has_large = any(number >= 10_000 for number in numbers)
-    is_even = all(number == 0 or 0.01 <= abs(number) < 100 for number in numbers)
+    is_uniform = all(number == 0 or 0.01 <= abs(number) < 100 for number in numbers)
 
     def cell(text: str) -> str:
         if not NUMBER.match(text) or text.endswith("%"):
             return escape(text)
         if has_fractions:
-            return f"{float(text):.4f}" if is_even else f"{float(text):.4g}"
+            return f"{float(text):.4f}" if is_uniform else f"{float(text):.4g}"
         return f"{int(text):,}" if text.isdigit() and has_large else text
 
     return [cell(text) for text in column]
 
 
 def _breakable(name: str) -> str:
-    """A dotted path that may be broken at its dots and underscores."""
+    """Return a dotted path as HTML that may wrap at its dots and underscores."""
     return escape(name).replace(".", ".<wbr>").replace("_", "_<wbr>")

@@ -1,7 +1,7 @@
-"""What a report is made of: panels, each with a title, what it shows in words, and its files.
+"""The building block of a report: a panel with a title, a text, images and tables.
 
-Every module here that draws something returns panels and writes their files into the folder it is given; report.py
-puts them on a page.
+Modules with a function `panel` write the files into the folder that they are given and return the panel, or None if
+there is nothing to show; report.py puts the panels on a page.
 """
 
 import csv
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of a report.
+    """One section of a report.
 
-    text: what is to be seen, in one to three plain sentences with the numbers that matter
+    text: what the panel shows, in one to three sentences with the main numbers
     images: SVG (few marks) or PNG (pixels) files; tables: CSV files with a header; all in the report's folder
-    is_warning: shown so that nobody overlooks it
+    is_warning: whether the panel is highlighted at the top of the page
     """
 
     title: str
@@ -27,7 +27,7 @@ class Panel:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    """Write rows as CSV, their keys as its header; None is an empty cell."""
+    """Write rows as CSV with their keys as header, and return the path; None becomes an empty cell."""
     header = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, lineterminator="\n")

@@ -1,6 +1,7 @@
-"""The verbs that answer and return, as Python functions; sweep and train are in running.py.
+"""The verb `report`: collect the panels of a sweep or of a trial and write the page.
 
-Heavy packages are imported inside the functions: `ferhpo --help` loads none of torch, ray and mlflow.
+Note: a page is written whatever is missing. What needs data or checkpoints that cannot be loaded is left out, and the
+page says so.
 """
 
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
@@ -24,33 +26,65 @@ from ferhpo.text import duration, number, plural
 from ferhpo.training.checkpoint import read
 from ferhpo.trial.load_data import load_data
 
-
-def report(name: str, trial: int | None = None, out: Path | None = None, output_dir: str = "mlruns") -> Path:
-    """Write the page of a sweep, or of one of its trials, and return its path.
-
-    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
-    Raises SweepError where there is no such sweep or trial, StorageError where the disk refuses.
-    """
-    record = load_sweep(name, output_dir)
-    return sweep_report(record, out) if trial is None else trial_report(record, trial, out)
-
-
-# Modules of reports/, in the order of the page
+# Modules of reports/ with a function `panel`, in the order of the page
 OF_A_SWEEP = (
     "sweep.leaderboard", "sweep.history", "sweep.importance", "sweep.parallel", "sweep.slices", "sweep.pareto",
-    "sweep.optimisers", "sweep.ranking", "sweep.outcomes",
+    "sweep.optimizers", "sweep.ranking", "sweep.outcomes",
 )  # fmt: skip
-NOT_QUICK = ("sweep.importance", "sweep.slices", "sweep.optimisers")
+NOT_QUICK = ("sweep.importance", "sweep.slices", "sweep.optimizers")
 OF_A_TRIAL = (
     "trial.collapse", "trial.curves", "trial.confusion", "trial.gallery", "network.saliency",
     "network.layers", "network.activations", "network.sparsity", "network.filters", "network.deepdream",
 )  # fmt: skip
-OF_DATA = ("trial.classes",)  # of a sweep and of a trial
+OF_DATA = ("trial.classes",)  # on the page of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
+OwnPanel = Callable[[Any, Path, list[str]], Panel | None]
+
+
+def report(
+    name: str,
+    trial: int | None = None,
+    out: Path | None = None,
+    output_dir: str = "mlruns",
+    panels: Sequence[str] = (),
+) -> Path:
+    """Write the page of a sweep, or of one of its trials, and return its path.
+
+    out: the file to write; by default report/index.html in the sweep's folder, or report/trial-<number>/index.html
+    panels: modules of your own with a function panel(sweep, folder), or panel(subject, folder) for the page of a trial
+    Raises SweepError if there is no such sweep or trial, ConfigError if a module of `panels` cannot be imported,
+    StorageError if the disk refuses.
+    """
+    own = [_own_panel(module) for module in panels]
+    sweep = load_sweep(name, output_dir)
+    return sweep_report(sweep, out, own=own) if trial is None else trial_report(sweep, trial, out, own=own)
+
+
+def _own_panel(module: str) -> OwnPanel:
+    """Return the function `panel` of a user's module. A fault inside it costs that panel only, and the page says so."""
+    try:
+        panel = import_module(module).panel
+    except ModuleNotFoundError as error:
+        raise ConfigError("report", [f"--panel is {module}; there is no module {error.name}"]) from None
+    except AttributeError:
+        raise ConfigError("report", [f"--panel is {module}; the module must have a function panel"]) from None
+
+    def show(subject: Any, folder: Path, missing: list[str]) -> Panel | None:
+        try:
+            made = panel(subject, _created(folder))
+        except Exception as error:  # the user's code
+            missing.append(f"Panel {module}: {type(error).__name__}: {first_line(error)}")
+            return None
+        if not isinstance(made, Panel | None):
+            missing.append(f"Panel {module}: it returned {made!r:.60}; it must return a ferhpo.reports.panel.Panel")
+            return None
+        return made
+
+    return show
 
 
 class Snapshot(Sweep):
-    """A sweep at one moment: its trials are read once, so that all of a page tells of the same ones."""
+    """A sweep whose trials are read once, so that all panels of a page show the same state of it."""
 
     @cached_property
     def _trials(self) -> list[TrialRecord]:
@@ -60,165 +94,177 @@ class Snapshot(Sweep):
         return list(self._trials)
 
 
-def sweep_report(record: Sweep, out: Path | None = None, data: FaceData | None = None, is_quick: bool = False) -> Path:
-    """Write a sweep's page and return its path, <sweep>/report/index.html unless `out` names another.
+def sweep_report(
+    sweep: Sweep,
+    out: Path | None = None,
+    data: FaceData | None = None,
+    is_quick: bool = False,
+    own: Sequence[OwnPanel] = (),
+) -> Path:
+    """Write the page of a sweep and return its path, <sweep>/report/index.html unless `out` is given.
 
-    data: the sweep's, where it is at hand
-    is_quick: leave out what takes more than a moment, and let no network answer; so the end of a sweep does
+    data: the sweep's data set, if it is already loaded
+    is_quick: leave out slow panels and those that need predictions of a network, as at the end of a sweep
     """
-    record = Snapshot(record.folder, record.id, record.composed, record.meta)
+    sweep = Snapshot(sweep.folder, sweep.id, sweep.composed, sweep.meta)
 
     def make(folder: Path) -> Page:
-        trials, best, missing = record.trials(), record.best(), list[str]()
-        panels = [collapse.of_sweep(record)]
+        trials, best, missing = sweep.trials(), sweep.best(), list[str]()
+        panels = [collapse.of_sweep(sweep)]
         names = [name for name in OF_A_SWEEP if not (is_quick and name in NOT_QUICK)]
-        panels += [import_module(f"ferhpo.reports.{name}").panel(record, folder) for name in names]
-        known = data if data is not None else _data_of(record, missing)
-        panels.append(classes.of_data(known, folder) if known is not None else None)
-        parts = [Part("The sweep", _shown(panels))]
+        panels += [import_module(f"ferhpo.reports.{name}").panel(sweep, folder) for name in names]
+        loaded = data if data is not None else _data_of(sweep, missing)
+        panels.append(classes.of_data(loaded, folder) if loaded is not None else None)
+        panels += [show(sweep, folder, missing) for show in own]
+        parts = [Part("Sweep", _present(panels))]
         if best is not None:
-            own = folder / f"trial-{best.number}"
-            drawn = _trial_panels(record, best, known, own, missing, is_quick)
-            parts.append(Part(f"The best: trial {best.number}", [_sample(best, own), *drawn]))
+            place = folder / f"trial-{best.number}"
+            trial_panels = _trial_panels(sweep, best, loaded, place, missing, is_quick)
+            parts.append(Part(f"Best trial: {best.number}", [_sample(best, place), *trial_panels]))
         counts = Counter(trial.state for trial in trials)
-        found = findings(record, record.leaderboard(), counts)
+        sentences = findings(sweep, sweep.leaderboard(), counts)
         if is_quick:
-            missing.append(f"Made at the end of the sweep; ferhpo report {record.name} makes the whole page.")
+            missing.append(
+                f"This page was made at the end of the sweep. Make the complete page with: ferhpo report {sweep.name}"
+            )
         if counts[TrialState.RUNNING]:
-            found.append(f"{plural(counts[TrialState.RUNNING], 'trial')} had not ended when this page was made.")
-        return Page(f"Sweep {record.name}", found, _facts(record), parts, missing)
+            sentences.append(
+                f"{plural(counts[TrialState.RUNNING], 'trial')} had not ended when this page was made."
+            )  # fmt: skip
+        return Page(f"Sweep {sweep.name}", sentences, _facts(sweep), parts, missing)
 
-    return _write(record, make, Path(FOLDER), out)
+    return _write(sweep, make, Path(FOLDER), out)
 
 
-def trial_report(record: Sweep, number: int, out: Path | None = None) -> Path:
-    """Write a trial's page and return its path, <sweep>/report/trial-<number>/index.html unless `out` names another.
+def trial_report(sweep: Sweep, number: int, out: Path | None = None, own: Sequence[OwnPanel] = ()) -> Path:
+    """Write the page of a trial and return its path, <sweep>/report/trial-<number>/index.html unless `out` is given.
 
-    Raises SweepError where the sweep has no such trial.
+    Raises SweepError if the sweep has no such trial.
     """
-    record = Snapshot(record.folder, record.id, record.composed, record.meta)
-    trials = {trial.number: trial for trial in record.trials()}
+    sweep = Snapshot(sweep.folder, sweep.id, sweep.composed, sweep.meta)
+    trials = {trial.number: trial for trial in sweep.trials()}
     if number not in trials:
-        known = f"it has 0 to {max(trials)}" if trials else "it has none yet"
-        raise SweepError(f"--trial is {number}, which sweep {record.name} does not have; {known}")
+        known = f"it has trials 0 to {max(trials)}" if trials else "it has no trials yet"
+        raise SweepError(f"--trial is {number}; sweep {sweep.name} has no such trial; {known}")
     trial = trials[number]
 
     def make(folder: Path) -> Page:
         missing: list[str] = []
-        data = _data_of(record, missing)
-        panels = [_sample(trial, folder), *_trial_panels(record, trial, data, folder, missing)]
-        panels += [
-            panel for panel in [classes.of_data(data, folder) if data is not None else None] if panel is not None
-        ]
-        part = Part("The trial", panels)
-        return Page(f"Trial {number} of {record.name}", _outcome(record, trial), _facts(record, trial), [part], missing)
+        data = _data_of(sweep, missing)
+        of_data = None if data is None else classes.of_data(data, folder)
+        trial_panels = _trial_panels(sweep, trial, data, folder, missing, own=own)
+        part = Part("Trial", _present([_sample(trial, folder), *trial_panels, of_data]))
+        return Page(f"Trial {number} of {sweep.name}", _outcome(sweep, trial), _facts(sweep, trial), [part], missing)
 
-    return _write(record, make, Path(FOLDER) / f"trial-{number}", out)
+    return _write(sweep, make, Path(FOLDER) / f"trial-{number}", out)
 
 
 def _trial_panels(
-    record: Sweep, trial: TrialRecord, data: FaceData | None, folder: Path, missing: list[str], is_quick: bool = False
+    sweep: Sweep,
+    trial: TrialRecord,
+    data: FaceData | None,
+    folder: Path,
+    missing: list[str],
+    is_quick: bool = False,
+    own: Sequence[OwnPanel] = (),
 ) -> list[Panel]:
-    """A trial's panels: all of them where the data are at hand, else what its record and checkpoint hold."""
+    """Return the panels of a trial; without data, those that the study and the checkpoint suffice for."""
     from ferhpo.evaluation.load import load_subject
 
     try:
         if is_quick:
-            return _known_panels(record, trial, folder)
+            return _recorded_panels(sweep, trial, folder)
         if data is None:
-            return [*_known_panels(record, trial, folder), *_layers_of(record, trial, folder)]
-        subject = load_subject(record, trial, data)
+            return [*_recorded_panels(sweep, trial, folder), *_layer_panels(sweep, trial, folder)]
+        subject = load_subject(sweep, trial, data)
     except (SweepError, Infeasible) as error:
-        missing.append(f"What the network of trial {trial.number} answers: {error}")
-        return _shown([curves.of_trial(trial, record.objective, _made(folder))])
-    return _shown([import_module(f"ferhpo.reports.{name}").panel(subject, _made(folder)) for name in OF_A_TRIAL])
+        missing.append(f"Predictions of trial {trial.number}: {error}")
+        return _present([curves.of_trial(trial, sweep.objective, _created(folder))])
+    panels = [import_module(f"ferhpo.reports.{name}").panel(subject, _created(folder)) for name in OF_A_TRIAL]
+    return _present([*panels, *(show(subject, folder, missing) for show in own)])
 
 
-def _known_panels(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
-    """What the record and the checkpoint of a trial hold, without building its network. SweepError without one."""
-    kept = read(best_checkpoint(record, trial))
-    matrix, names = kept["confusion"].tolist(), kept["class_names"]
-    drawn = [curves.of_trial(trial, record.objective, _made(folder)), confusion.of_matrix(matrix, names, folder)]
-    return _shown([collapse.of_confusion(matrix, names), *drawn])
+def _recorded_panels(sweep: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    """Return the panels that need no network. Raises SweepError without a checkpoint."""
+    checkpoint = read(best_checkpoint(sweep, trial))
+    matrix, names = checkpoint["confusion"].tolist(), checkpoint["class_names"]
+    panels = [curves.of_trial(trial, sweep.objective, _created(folder)), confusion.of_matrix(matrix, names, folder)]
+    return _present([collapse.of_confusion(matrix, names), *panels])
 
 
-def _layers_of(record: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+def _layer_panels(sweep: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:
+    from ferhpo.evaluation.load import load_trial
     from ferhpo.reports.network import layers
-    from ferhpo.scoring.preprocess import Preprocess
-    from ferhpo.trial.run import build_network
 
-    kept = read(best_checkpoint(record, trial))
-    preprocess = Preprocess.from_dict(kept["preprocess"])
-    config = record.trial_config(trial)
-    network = build_network(config, preprocess.channels, len(kept["class_names"]), preprocess.image_size)
+    network, preprocess, _ = load_trial(sweep, trial)
     shape = (preprocess.channels, preprocess.input_size, preprocess.input_size)
-    return _shown([layers.of_network(network, shape, folder)])
+    return _present([layers.of_network(network, shape, folder)])
 
 
-def _shown(panels: Sequence[Panel | None]) -> list[Panel]:
+def _present(panels: Sequence[Panel | None]) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _data_of(record: Sweep, missing: list[str]) -> FaceData | None:
-
+def _data_of(sweep: Sweep, missing: list[str]) -> FaceData | None:
     try:
-        return load_data(record.composed)
+        return load_data(sweep.composed)
     except (ConfigError, DataError) as error:
-        missing.append(f"Whatever needs the images: {error}")
+        missing.append(f"Panels that need images: {error}")
         return None
 
 
 def _sample(trial: TrialRecord, folder: Path) -> Panel:
     rows = [{"hyperparameter": path, "value": number(value)} for path, value in trial.sample.items()]
     if not rows:
-        return Panel("Hyperparameters", "Nothing was sampled: the configuration as it stands.")
-    return Panel("Hyperparameters", "What was sampled.", tables=(write_table(_made(folder) / "sample.csv", rows),))
+        return Panel("Hyperparameters", "Nothing was sampled; all values are those of the configuration.")
+    table = write_table(_created(folder) / "sample.csv", rows)
+    return Panel("Hyperparameters", "The sampled values of this trial.", tables=(table,))
 
 
-def _outcome(record: Sweep, trial: TrialRecord) -> list[str]:
-    """How a trial ended, in sentences."""
-    found = [f"{trial.state.capitalize()} after {plural(len(trial.epochs), 'epoch')}."]
+def _outcome(sweep: Sweep, trial: TrialRecord) -> list[str]:
+    """Return how a trial ended, in sentences."""
+    sentences = [f"{trial.state.capitalize()} after {plural(len(trial.epochs), 'epoch')}."]
     if trial.reason:
-        found.append(first_line(trial.reason))
-    best = record.best()
+        sentences.append(first_line(trial.reason))
+    best = sweep.best()
     if trial.value is not None and best is not None and best.value is not None:
-        found.append(f"Its best {record.objective.metric} is {trial.value:.4f} at epoch {trial.best_epoch}.")
+        sentences.append(f"Its best {sweep.objective.metric} is {trial.value:.4f} at epoch {trial.best_epoch}.")
         if best.number != trial.number:
-            found.append(f"The sweep's best is trial {best.number} with {best.value:.4f}.")
-    return found
+            sentences.append(f"The sweep's best trial is {best.number} with {best.value:.4f}.")
+    return sentences
 
 
-def _facts(record: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, str]]:
-    config, git, versions = record.config, record.meta["git"], record.meta["versions"]
-    groups = record.composed.groups
+def _facts(sweep: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, str]]:
+    config, git, versions = sweep.config, sweep.meta["git"], sweep.meta["versions"]
+    groups = sweep.composed.groups
     facts = [
-        ("sweep", f"{record.name}, made {record.meta['created']} on {record.meta['node']}"),
-        ("objective", f"{record.objective.metric}, {record.objective.mode}"),
+        ("sweep", f"{sweep.name}, created {sweep.meta['created']} on {sweep.meta['node']}"),
+        ("objective", f"{sweep.objective.metric}, {sweep.objective.mode}"),
         *(
             (group, str(groups[group]))
             for group in ("data", "model", "optim", "sampler", "scheduler")
             if group in groups
         ),
         ("split", str(config["data"].get("split", "published"))),
-        ("epochs at most", str(config["trainer"].get("max_epochs", "not recorded"))),
-        ("seed", str(config["seed"] if trial is None else f"{config['seed']}, the trial's {trial.seed}")),
+        ("max epochs", str(config["trainer"].get("max_epochs", "not recorded"))),
+        ("seed", str(config["seed"] if trial is None else f"{config['seed']}; {trial.seed} of the trial")),
     ]
     if trial is not None:
         facts += [(key, number(trial.extra[key])) for key in ("device", "node") if trial.extra.get(key)]
-        facts += [("took", duration(trial.seconds))] if trial.seconds is not None else []
+        facts += [("duration", duration(trial.seconds))] if trial.seconds is not None else []
     if git:
-        facts.append(("git", git["commit"][:12] + (" and changes" if git.get("dirty") == "true" else "")))
-    return [*facts, ("versions", ", ".join(f"{name} {found}" for name, found in versions.items()))]
+        facts.append(("git", git["commit"][:12] + (" with local changes" if git.get("dirty") == "true" else "")))
+    return [*facts, ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]
 
 
-def _write(record: Sweep, make: Callable[[Path], Page], place: Path, out: Path | None) -> Path:
-    """Draw into a temporary folder, then move every file to its place, the page last."""
-    target = record.folder / place if out is None else out.absolute().parent
+def _write(sweep: Sweep, make: Callable[[Path], Page], place: Path, out: Path | None) -> Path:
+    """Draw into a temporary folder, then move every file to its place, the page last; return the page's path."""
+    target = sweep.folder / place if out is None else out.absolute().parent
     page = target / (INDEX if out is None else out.name)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -232,5 +278,5 @@ def _write(record: Sweep, make: Callable[[Path], Page], place: Path, out: Path |
                     file.replace(moved)
             (folder / INDEX).replace(page)
     except OSError as error:
-        raise StorageError(f"{page} cannot be written ({error.strerror}); name another place with --out") from None
+        raise StorageError(f"{page} cannot be written ({error.strerror}); choose another file with --out") from None
     return page

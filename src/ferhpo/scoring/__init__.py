@@ -5,5 +5,5 @@ scores.py       scores of all images and of deduplicated ones
 ten_crop.py     predictions averaged over ten crops
 preprocess.py   pixels to network input
 device_data.py  the data set on the device
-collapse.py     networks that predict one class only
+collapse.py     networks that nearly always predict the same class
 """

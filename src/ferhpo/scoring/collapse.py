@@ -1,7 +1,7 @@
-"""Detect a collapsed network: one that predicts the same class for nearly every image.
+"""The detection of a collapsed network, which predicts the same class for nearly every image.
 
-Such a network's accuracy is the share of that class and says nothing about the others (17.4 and 24.7 % on FER2013 are
-"always sad" and "always happy"). Pure Python, because the driver calls it at the end of every trial.
+Its accuracy is the fraction of that class and says nothing about the others: 17.4 and 24.7 % on FER2013 mean "always
+sad" and "always happy". The module is pure Python, because the driver calls it at the end of every trial.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,25 @@ COLLAPSED_SHARE = 0.9
 
 
 def most_answered(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> dict[str, Any]:
-    """The class answered most: its name, its share of the answers, and its true share of the images.
+    """Return the class that is predicted most often: its name, its share of the predictions, its true share.
 
-    confusion: in images, rows are true classes
+    confusion: numbers of images, rows are true classes
     """
     total = sum(map(sum, confusion))
-    answered = [sum(row[index] for row in confusion) for index in range(len(class_names))]
-    top = answered.index(max(answered))
+    predicted = [sum(row[index] for row in confusion) for index in range(len(class_names))]
+    top = predicted.index(max(predicted))
     return {
         "class": class_names[top],
-        "share": answered[top] / total if total else 0.0,
+        "share": predicted[top] / total if total else 0.0,
         "true_share": sum(confusion[top]) / total if total else 0.0,
     }
 
 
-def collapse(found: Mapping[str, Any] | None) -> str:
-    """ "happy 97.3 %" where `most_answered` means a collapse, else nothing. Data that hold one class alone are none."""
-    if not found or found["share"] <= COLLAPSED_SHARE or found["true_share"] > COLLAPSED_SHARE:
+def collapse(top_class: Mapping[str, Any] | None) -> str:
+    """Return e.g. "happy 97.3 %" if the result of `most_answered` is a collapse, else "".
+
+    A network that nearly always predicts the class of nearly all images is not collapsed.
+    """
+    if not top_class or top_class["share"] <= COLLAPSED_SHARE or top_class["true_share"] > COLLAPSED_SHARE:
         return ""
-    return f"{found['class']} {100 * found['share']:.1f} %"
+    return f"{top_class['class']} {100 * top_class['share']:.1f} %"

@@ -18,7 +18,7 @@ from ferhpo.scoring.preprocess import Preprocess
 class DeviceData:
     """A data set on a device: images uint8 [N, C, H, W], labels int64 [N], targets float32 [N, classes] or None.
 
-    features: float32 [N, F], or None for a network that takes images alone
+    features: float32 [N, F], or None for a network that takes images only
     """
 
     images: Tensor
@@ -28,21 +28,21 @@ class DeviceData:
     features: Tensor | None = None
 
     def features_of(self, chosen: Tensor) -> tuple[Tensor, ...]:
-        """Return what a network takes beside the images at `chosen`: their features, or nothing."""
+        """Return the inputs of a network besides the images at `chosen`: their features, or nothing."""
         return () if self.features is None else (self.features[chosen],)
 
 
 def to_device(data: FaceData, device: torch.device, network: nn.Module | None = None) -> DeviceData:
-    """Move all images once, and their features if `network` takes them. On a CPU nothing is copied.
+    """Move all images to the device, and their features if `network` takes them. On a CPU nothing is copied.
 
-    ValueError where the data lacks the features that the network takes.
+    Raises ValueError if the data does not have the features that the network takes.
     """
     num_features = 0 if network is None else num_image_features(network)
     if num_features and (data.features is None or data.features.shape[1] != num_features):
         has = "none" if data.features is None else data.features.shape[1]
-        raise ValueError(f"the network takes {num_features} features of an image beside its pixels; the data has {has}")
+        raise ValueError(f"the network takes {num_features} features per image besides its pixels; the data has {has}")
     with warnings.catch_warnings():
-        # torch warns that the array is read-only and that writing through the tensor is undefined: we only read.
+        # torch warns that the array is read-only and that writing to the tensor is undefined; it is only read here.
         warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")
         images = torch.from_numpy(data.images).to(device)
         labels = torch.from_numpy(data.labels).to(device)
@@ -53,7 +53,7 @@ def to_device(data: FaceData, device: torch.device, network: nn.Module | None = 
 
 
 def indices_of(data: FaceData, split: int) -> NDArray[np.intp]:
-    """Return the positions of a split's images. ValueError where it has none."""
+    """Return the indices of the images of a split. Raises ValueError if it has none."""
     indices = np.flatnonzero(data.split == split)
     if not len(indices):
         raise ValueError(f"the {SPLIT_NAMES[split]} split of {data.source} has no images")
@@ -63,8 +63,10 @@ def indices_of(data: FaceData, split: int) -> NDArray[np.intp]:
 def eval_batches(
     on_device: DeviceData, indices: NDArray[np.intp], preprocess: Preprocess, batch_size: int
 ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, Tensor | None]]:
-    """Yield inputs (images, or images and features), labels and soft targets (or None) of the images at `indices`, in
-    their order, none left out."""
+    """Yield inputs (images, or images and features), labels and soft targets (or None) of the images at `indices`.
+
+    They keep their order, and the last, incomplete batch is included.
+    """
     positions = torch.from_numpy(indices).to(on_device.images.device)
     for start in range(0, len(positions), batch_size):
         chosen = positions[start : start + batch_size]
@@ -74,5 +76,5 @@ def eval_batches(
 
 
 def default_device() -> torch.device:
-    """Return the first GPU that this process sees, or the CPU."""
+    """Return the first GPU that is visible to this process, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,14 +1,15 @@
-"""Metrics of a network on a split, by torchmetrics. The one way in which anything in ferhpo is scored.
+"""The predictions and metrics of a network on a split; everything in ferhpo is scored by this module.
 
-Always in float32, whatever precision training has: the numbers are those that the registered model gives. The loss is
-plain cross-entropy, without label smoothing and class weights, so that trials that differ in them can be compared.
+Note: networks are scored in float32, whatever the precision of training, so that the scores are those of the registered
+model. The loss is plain cross-entropy, without label smoothing and class weights, so that trials that differ in these
+can be compared.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.functional.classification import (
@@ -23,10 +24,11 @@ from ferhpo.scoring.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a network on a split.
+    """The scores of a network on a split.
 
-    loss, acc and macro_f1 (0..1); confusion int64 [classes, classes], rows are true classes; probabilities float32
-    [N, classes] of the images at `indices` of the data set.
+    acc, macro_f1: from 0 to 1
+    confusion: int64 [classes, classes], rows are true classes
+    probabilities, labels: float32 [N, classes] and int64 [N], of the images at `indices` of the data set
     """
 
     loss: float
@@ -34,6 +36,7 @@ class Evaluation:
     macro_f1: float
     confusion: Tensor
     probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
     indices: NDArray[np.intp]
 
 
@@ -47,13 +50,13 @@ def evaluate(
     device: torch.device | None = None,
     on_device: DeviceData | None = None,
 ) -> Evaluation:
-    """Score a network on the split "train", "val" or "test" without augmentation.
+    """Score a network on the split "train", "val" or "test", without augmentation.
 
-    Left in the mode, training or evaluation, in which it came. Accuracy and F1 compare with the labels, the loss with
-    the soft targets where the data has them. ValueError where the split has no images.
+    The network keeps its mode, training or evaluation. Accuracy and F1 compare predictions with labels; the loss uses
+    the soft targets if the data has them. Raises ValueError if the split has no images.
     """
     indices = indices_of(data, SPLIT_NAMES.index(split))
-    device = device or next(network.parameters(), torch.empty(0)).device  # an estimator has no parameters of torch's
+    device = device or next(network.parameters(), torch.empty(0)).device  # an estimator has no parameters
     on_device = on_device or to_device(data, device, network)
     was_training = network.training
     network.eval()
@@ -77,15 +80,16 @@ def evaluate(
         macro_f1=float(multiclass_f1_score(predicted, all_labels, data.num_classes, "macro", validate_args=False)),
         confusion=confusion,
         probabilities=all_logits.softmax(1).cpu().numpy(),
+        labels=all_labels.cpu().numpy(),
         indices=indices,
     )
 
 
 def confusion_of(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return int64 [classes, classes] on the CPU, rows are true classes, from class indices int64 [N]."""
+    """Return the confusion matrix, int64 [classes, classes] on the CPU, of class indices int64 [N]; rows are true."""
     return multiclass_confusion_matrix(predicted, labels, num_classes, validate_args=False).cpu()
 
 
 def accuracy(confusion: Tensor) -> float:
-    """Return the share of images on the diagonal; exact, where torchmetrics rounds to float32."""
+    """Return the fraction of images on the diagonal; exact, whereas torchmetrics rounds to float32."""
     return int(confusion.diagonal().sum()) / int(confusion.sum())

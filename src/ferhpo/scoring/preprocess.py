@@ -1,7 +1,7 @@
-"""From pixels to what a network sees: the middle of the image, scaled and normalised.
+"""The preprocessing from pixels to network input: the center of the image, scaled and normalized.
 
-Training, validation and inference share this, and every best.ckpt carries it; a network fed by other rules answers
-badly without any error.
+Note: training, validation and inference share this module, and every best.ckpt contains its settings, since a network
+predicts badly, without any error, if its inputs are preprocessed differently.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from torch import Tensor
 
 from ferhpo.data.dataset import TRAIN, FaceData
 
-SMALLEST_STD = 1 / 255  # one grey level: a blank image is not divided by zero
+SMALLEST_STD = 1 / 255  # one gray level; avoids a division by zero for a blank image
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How uint8 images become inputs.
+    """The settings that turn uint8 images into network inputs.
 
-    image_size: pixels a side of the images; input_size: of what the network sees, cut from the middle
-    normalise: "dataset" (by mean and std), "image" (by each image's own) or "none"
-    mean, std: one a channel, of pixels in 0..1
+    image_size: side of the images in pixels
+    input_size: side of the network input in pixels, which is the center of the image
+    normalise: "dataset" (by mean and std), "image" (by the mean and deviation of each image) or "none"
+    mean, std: one per channel, of pixels in 0..1
     """
 
     channels: int
@@ -37,36 +38,36 @@ class Preprocess:
         """Return float32 [N, C, input_size, input_size] from uint8 [N, C, image_size, image_size]."""
         edge = (self.image_size - self.input_size) // 2
         window = images[:, :, edge : edge + self.input_size, edge : edge + self.input_size]
-        return self.normalised(window.float().mul_(1 / 255))
+        return self.normalized(window.float().mul_(1 / 255))
 
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Return normalised pixels; float [N, C, H, W] in 0..1, which may be overwritten."""
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Return normalized pixels; `pixels` is float [N, C, H, W] in 0..1 and may be overwritten."""
         if self.normalise == "dataset":
-            # By numbers, channel by channel: a tensor made of them would be a transfer to the device for each batch.
+            # Python numbers, channel by channel: a tensor of them would be copied to the device for each batch.
             for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
                 pixels[:, channel].sub_(mean).div_(std)
             return pixels
         if self.normalise == "image":
             stds, means = torch.std_mean(pixels, (1, 2, 3), correction=0, keepdim=True)
-            return (pixels - means).div_(stds.clamp_min(SMALLEST_STD))  # reports take gradients through this
+            return (pixels - means).div_(stds.clamp_min(SMALLEST_STD))  # reports compute gradients through this
         return pixels
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """Return what `dataclasses.asdict` was made of, as a checkpoint holds it."""
+        """Build the settings from the result of `dataclasses.asdict`, which checkpoints contain."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 def preprocess_of(data: FaceData, input_size: int, normalise: str) -> Preprocess:
-    """Return the preprocessing for a data set, with mean and deviation of its training images."""
+    """Return the preprocessing for a data set, with the mean and deviation of its training images."""
     mean, std = pixel_statistics(data.images[data.split == TRAIN]) if normalise == "dataset" else ((), ())
     return Preprocess(data.channels, data.image_size, input_size, normalise, mean, std)
 
 
 def pixel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation a channel, of pixels in 0..1, from uint8 [N, H, W] or [N, H, W, C].
+    """Return the mean and deviation of each channel, of pixels in 0..1, for images uint8 [N, H, W] or [N, H, W, C].
 
-    Counts grey levels, so the result is exact and the same on every machine.
+    They are computed from counts of gray levels, so the result is exact and the same on every machine.
     """
     channels = 1 if images.ndim == 3 else images.shape[3]
     levels = np.arange(256) / 255

@@ -1,8 +1,8 @@
-"""The two lines in which a score of validation or test images is given: as the splits give it, and without the images
-whose pixels also stand in training. The one function that computes both is `score_lines`.
+"""Scores of validation and test images in two variants: `all` images of the split, and `dedup`, without the images
+whose pixels are also in training. `score_variants` is the one function that computes both.
 
-What a reader would get wrong: "training" means the images that the network was trained on. An image outside
-data.train_subset does not count as seen; and where a network meets another data set, its own training images count.
+Note: "training" means the images that the network was trained on. Images left out by data.train_subset are not among
+them; on another data set, the images of the network's own training set count.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from ferhpo.data.dataset import TRAIN, FaceData, array_digest
 from ferhpo.data.splits import identical_groups, overlap_mask
 from ferhpo.scoring.predict import Evaluation
 
-_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)  # a probability of 0 has no logarithm
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)  # the logarithm of a probability of 0 is not finite
 _MOST_MASKS = 16
-_masks: dict[tuple[str, str], NDArray[np.bool_]] = {}  # a warm worker hashes its images once, not once a trial
+_masks: dict[tuple[str, str], NDArray[np.bool_]] = {}  # a reused worker hashes its images once, not once per trial
 
 
 @dataclass(frozen=True)
-class Line:
-    """Scores of some images: how many there were, accuracy and macro F1 (0..1), cross-entropy."""
+class Scores:
+    """Scores of a set of images: their number, accuracy and macro F1 (0..1), mean cross-entropy."""
 
     n: int
     acc: float
@@ -33,17 +33,20 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """`published`: all images of a split; `clean`: without those that also stand in training, None where none is left
-    or nobody knows what stood there."""
+class ScoreVariants:
+    """Scores of one split in both variants.
 
-    published: Line
-    clean: Line | None
+    all: all images of the split
+    dedup: without the images that are also in training; None if none is left, or if the training images are unknown
+    """
+
+    all: Scores
+    dedup: Scores | None
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class is answered: its images, precision, recall and F1 (0..1)."""
+    """Scores of one class: its number of images, precision, recall and F1 (0..1)."""
 
     name: str
     n: int
@@ -52,21 +55,23 @@ class ClassScore:
     f1: float
 
 
-def score_lines(answers: Evaluation, data: FaceData, seen: NDArray[np.bool_] | None = None) -> Lines:
-    """Score answers to a split of `data` in both lines.
+def score_variants(
+    predictions: Evaluation, data: FaceData, in_training: NDArray[np.bool_] | None = None
+) -> ScoreVariants:
+    """Score the predictions for a split of `data` in both variants.
 
-    seen: bool [N] for all images of `data`, True where the network was trained on the same pixels; by default found in
-        the training images of `data` itself
+    in_training: bool [N] over all images of `data`, True for images whose pixels the network was trained on; by default
+        compared with the training images of `data` itself
     """
-    seen = seen_in_training(data) if seen is None else seen
-    keep = ~seen[answers.indices]
-    published = score(answers.probabilities, data, answers.indices)
-    clean = score(answers.probabilities[keep], data, answers.indices[keep]) if keep.any() else None
-    return Lines(published, clean)
+    in_training = in_training_mask(data) if in_training is None else in_training
+    keep = ~in_training[predictions.indices]
+    everything = score(predictions.probabilities, data, predictions.indices)
+    dedup = score(predictions.probabilities[keep], data, predictions.indices[keep]) if keep.any() else None
+    return ScoreVariants(everything, dedup)
 
 
-def score(probabilities: NDArray[np.float32], data: FaceData, indices: NDArray[np.intp]) -> Line:
-    """Score probabilities float32 [n, classes] that were answered to the images at `indices` of `data`."""
+def score(probabilities: NDArray[np.float32], data: FaceData, indices: NDArray[np.intp]) -> Scores:
+    """Score predicted probabilities float32 [n, classes] of the images at `indices` of `data`."""
     labels, predicted = data.labels[indices], probabilities.argmax(1)
     logs = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
     shares = np.eye(data.num_classes)[labels] if data.targets is None else data.targets[indices]
@@ -74,28 +79,31 @@ def score(probabilities: NDArray[np.float32], data: FaceData, indices: NDArray[n
     f1 = multiclass_f1_score(
         torch.from_numpy(predicted), torch.from_numpy(labels), data.num_classes, "macro", validate_args=False
     )
-    return Line(len(labels), float((predicted == labels).mean()), float(f1), float(losses.mean()))
+    return Scores(len(labels), float((predicted == labels).mean()), float(f1), float(losses.mean()))
 
 
 def class_scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassScore]:
-    """Precision, recall and F1 of each class from int64 [classes, classes], rows true; 0 where nothing is divided."""
-    right, true, answered = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    precision, recall = right / np.maximum(answered, 1), right / np.maximum(true, 1)
-    f1 = 2 * right / np.maximum(true + answered, 1)
+    """Return precision, recall and F1 of each class from a confusion matrix int64 [classes, classes], rows true.
+
+    A score whose denominator is 0 is 0.
+    """
+    right, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(true, 1)
+    f1 = 2 * right / np.maximum(true + predicted, 1)
     return [
         ClassScore(name, int(true[i]), float(precision[i]), float(recall[i]), float(f1[i]))
         for i, name in enumerate(class_names)
     ]
 
 
-def seen_in_training(data: FaceData, training: FaceData | None = None) -> NDArray[np.bool_]:
-    """Say which validation and test images of `data` have the pixels of a training image; bool [N].
+def in_training_mask(data: FaceData, training: FaceData | None = None) -> NDArray[np.bool_]:
+    """Return bool [N], True for validation and test images of `data` with the pixels of a training image.
 
-    training: the data set whose training images count, where it is another one
+    training: the data set that the network was trained on, if it is not `data`
     """
     if training is not None and training.digest != data.digest:
-        return stand_among(data, training.images[training.split == TRAIN])
-    key = data.digest, array_digest(data.split)  # a fold may have been drawn without a new digest
+        return matches_any(data, training.images[training.split == TRAIN])
+    key = data.digest, array_digest(data.split)  # a fold changes the split, but not the digest
     if key not in _masks:
         if len(_masks) >= _MOST_MASKS:
             _masks.clear()
@@ -103,11 +111,11 @@ def seen_in_training(data: FaceData, training: FaceData | None = None) -> NDArra
     return _masks[key]
 
 
-def stand_among(data: FaceData, others: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Say which images of `data` are identical to one of `others`; bool [N]. Images of another shape never are."""
-    if not len(others) or others.shape[1:] != data.images.shape[1:]:
+def matches_any(data: FaceData, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return bool [N], True for images of `data` that are identical to one of `images`; never if the shapes differ."""
+    if not len(images) or images.shape[1:] != data.images.shape[1:]:
         return np.zeros(len(data.images), np.bool_)
-    groups = identical_groups(np.concatenate([others, data.images]))
-    in_others = np.zeros(int(groups.max()) + 1, np.bool_)
-    in_others[groups[: len(others)]] = True
-    return in_others[groups[len(others) :]]
+    groups = identical_groups(np.concatenate([images, data.images]))
+    has_match = np.zeros(int(groups.max()) + 1, np.bool_)
+    has_match[groups[: len(images)]] = True
+    return has_match[groups[len(images) :]]

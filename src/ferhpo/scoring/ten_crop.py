@@ -1,9 +1,11 @@
-"""Ten-crop testing: an image is answered by the mean of the probabilities of ten views (Krizhevsky et al. 2012, §4.1).
+"""Ten-crop testing: the prediction is the mean of the probabilities of ten views (Krizhevsky et al. 2012, §4.1).
 
-The views are the four corners and the middle, and their mirror images, each of the size that the network sees. What a
-reader would get wrong: a network that sees the whole image has no corners to look at. There the image is first made
-larger by `border` pixels on each side, which repeat its edge, so that the views are the image itself, the image moved
-by that much into each corner, and their mirrors.
+The views are the four corners and the center of the image, and their mirror images, each in the input size of the
+network.
+
+Note: if the input of the network is the whole image, there are no corners. The image is then padded by `border` pixels
+on each side with the values of its edge; the views are the image, the image shifted by the border into each corner, and
+their mirror images.
 """
 
 from collections.abc import Iterator
@@ -17,11 +19,11 @@ from ferhpo.scoring.predict import Evaluation, confusion_of
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.scoring.scores import score
 
-BORDER_SHARE = 24  # a border is 1/24 of the image's side: 2 pixels of 48
+BORDER_SHARE = 24  # a border is 1/24 of the side of the image, e.g. 2 of 48 pixels
 
 
 def border(preprocess: Preprocess) -> int:
-    """Pixels by which an image is made larger on each side first; 0 where the network sees a crop of it."""
+    """Return the width in pixels of the padding on each side; 0 if the input of the network is a crop of the image."""
     cut = preprocess.image_size - preprocess.input_size
     return 0 if cut else max(1, round(preprocess.image_size / BORDER_SHARE))
 
@@ -29,7 +31,7 @@ def border(preprocess: Preprocess) -> int:
 def views(images: Tensor, preprocess: Preprocess) -> Iterator[Tensor]:
     """Yield the ten views of images uint8 [N, C, H, H], each uint8 [N, C, input_size, input_size].
 
-    The first is the one that the network is otherwise evaluated on, the second its mirror image.
+    The first is the view of an ordinary evaluation, the second its mirror image.
     """
     edge, size = border(preprocess), preprocess.input_size
     side = preprocess.image_size
@@ -53,13 +55,13 @@ def evaluate_ten_crop(
     batch_size: int = 256,
     device: torch.device | None = None,
 ) -> Evaluation:
-    """Score a network on "train", "val" or "test" by ten views of each image, as `evaluate` does by one.
+    """Score a network on the split "train", "val" or "test" like `evaluate`, but with ten views of each image.
 
-    The loss is that of the mean probabilities. ValueError where the split has no images, or the network is also given
-    features, which belong to the whole image.
+    The loss is that of the mean probabilities. Raises ValueError if the split has no images, or if the network takes
+    features, which describe the whole image.
     """
     if data.features is not None:
-        raise ValueError("ten-crop needs a network that sees images alone; this one is also given features")
+        raise ValueError("ten-crop testing needs a network that takes images only; this one also takes features")
     indices = indices_of(data, SPLIT_NAMES.index(split))
     device = device or next(network.parameters()).device
     on_device = to_device(data, device)
@@ -71,14 +73,15 @@ def evaluate_ten_crop(
         with torch.inference_mode():
             for start in range(0, len(positions), batch_size):
                 images = on_device.images[positions[start : start + batch_size]]
-                answers = [
-                    network(preprocess.normalised(view.float().mul_(1 / 255))).float().softmax(1)
+                predictions = [
+                    network(preprocess.normalized(view.float().mul_(1 / 255))).float().softmax(1)
                     for view in views(images, preprocess)
                 ]
-                means.append(torch.stack(answers).mean(0))
+                means.append(torch.stack(predictions).mean(0))
     finally:
         network.train(was_training)
     probabilities = torch.cat(means).cpu()
-    confusion = confusion_of(probabilities.argmax(1), torch.from_numpy(data.labels[indices]), data.num_classes)
+    labels = data.labels[indices]
+    confusion = confusion_of(probabilities.argmax(1), torch.from_numpy(labels), data.num_classes)
     line = score(probabilities.numpy(), data, indices)
-    return Evaluation(line.loss, line.acc, line.macro_f1, confusion, probabilities.numpy(), indices)
+    return Evaluation(line.loss, line.acc, line.macro_f1, confusion, probabilities.numpy(), labels, indices)

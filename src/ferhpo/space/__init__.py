@@ -2,8 +2,8 @@
 
 draw.py   Draw: the distribution of one hyperparameter
 space.py  Space: all draws of a sweep; sample and apply
-lint.py   read(): YAML to a Space, with every fault
-link.py   what `when` and `repeat` refer to
+lint.py   read(): turn YAML into a Space, and report every fault
+link.py   resolve what `when` and `repeat` refer to
 """
 
 from ferhpo.space.draw import Draw

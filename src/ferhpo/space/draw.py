@@ -1,4 +1,4 @@
-"""One draw: the distribution of one hyperparameter."""
+"""Draw: the distribution of one hyperparameter."""
 
 import json
 import math
@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draw:
-    """One thing that may vary. `path` is where its value goes, `name` what Optuna calls it."""
+    """The distribution of one hyperparameter: bounds (low, high, step, log) or choices.
+
+    path: dotted key that receives the value; name: the parameter's name in Optuna
+    when: conditions (key, allowed values), all of which must hold for the draw to be active
+    repeat: number of entries of a list-valued hyperparameter, or the key of that number
+    option: the option of a config group that the draw belongs to, if the space chooses among options
+    """
 
     path: str
     low: float | None = None
@@ -27,11 +33,12 @@ class Draw:
 
     @property
     def is_int(self) -> bool:
+        """Whether both bounds are integers, and so the values."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def num_points(self) -> int | None:
-        """How many values it can take; None when continuous."""
+        """The number of values that it can take; None if it is continuous."""
         if self.choices:
             return len(self.choices)
         assert self.low is not None
@@ -42,7 +49,7 @@ class Draw:
         return math.floor((self.high - self.low) / step + 1e-9) + 1
 
     def values(self) -> Iterator[Any]:
-        """Every value of a draw that is not continuous."""
+        """Yield every value of a discrete draw."""
         if self.choices:
             yield from self.choices
             return
@@ -54,7 +61,7 @@ class Draw:
             yield self.low + index * step if self.is_int else self.tidy(self.low + index * step)
 
     def holds(self, value: Any) -> bool:
-        """Whether it can take a value; of one that is not continuous."""
+        """Return whether a discrete draw can take a value."""
         if self.choices:
             return value in self.choices
         assert self.low is not None
@@ -66,7 +73,7 @@ class Draw:
         return bool((self.low + index * step if self.is_int else self.tidy(self.low + index * step)) == value)
 
     def tidy(self, value: float) -> float:
-        """0.1 + 2 * 0.1 is 0.30000000000000004: people should read 0.3. Never beyond the bounds."""
+        """Round a value to what a user would write: 0.3, not 0.30000000000000004. Stays within the bounds."""
         assert self.low is not None
         assert self.high is not None
         sizes = [abs(size) for size in (self.low, self.high, self.high - self.low, self.step) if size]
@@ -74,9 +81,9 @@ class Draw:
         return min(max(round(value, decimals), self.low), self.high)
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Any:
-        """Ask Optuna for a value under `name`."""
+        """Return the value that an Optuna trial suggests for the parameter `name`."""
         if self.choices:
-            # Optuna stores only scalars: a list is drawn as its JSON text.
+            # Optuna stores only scalars, so a list is represented by its JSON text.
             texts = {choice_key(choice): choice for choice in self.choices}
             return texts[trial.suggest_categorical(name, list(texts))]
         assert self.low is not None
@@ -88,5 +95,5 @@ class Draw:
 
 
 def choice_key(choice: Any) -> Any:
-    """What Optuna stores for a choice."""
+    """Return what Optuna stores for a choice: lists and mappings as JSON text."""
     return json.dumps(choice) if isinstance(choice, list | dict) else choice

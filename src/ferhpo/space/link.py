@@ -1,4 +1,4 @@
-"""Links the draws of a space: checks what `when` and `repeat` refer to, and orders draws by what they depend on."""
+"""Check what `when` and `repeat` of draws refer to, and order the draws by their dependencies."""
 
 import json
 import math
@@ -9,12 +9,13 @@ from typing import Any
 from ferhpo.keys import get_path, leaves, nearest
 from ferhpo.space.draw import Draw
 from ferhpo.space.space import MOST_CASES
+from ferhpo.text import join
 
-MOST_COMBINATIONS = 1_000_000  # of what `when` and `repeat` look at: the points of a space are counted by them
+MOST_COMBINATIONS = 1_000_000  # of draws that others depend on; Space.size() enumerates them
 
 
 class Linker:
-    """Links draws that were read; `faults` collects what is wrong."""
+    """Resolve the references between draws; `faults` collects what is wrong with them."""
 
     def __init__(
         self,
@@ -27,7 +28,7 @@ class Linker:
         self.faults: list[str] = []
 
     def link(self) -> list[Draw]:
-        """Check `when` and `repeat` against what exists, give names, and put each draw behind those it depends on."""
+        """Check `when` and `repeat`, name the draws, and return them so that each follows those it depends on."""
         by_path: dict[str, list[Draw]] = {}
         for draw in self.draws:
             by_path.setdefault(draw.path, []).append(draw)
@@ -45,11 +46,12 @@ class Linker:
         return self.sort(named)
 
     def names(self, by_path: Mapping[str, list[Draw]]) -> list[str]:
+        """Return every key that `when` and `repeat` may refer to."""
         known = [path for path, _ in leaves({key: value for key, value in self.config.items() if key != "space"})]
         return list(dict.fromkeys([*by_path, *self.groups, *known]))
 
     def fixed_values(self, key: str) -> list[Any]:
-        """The values that a key without a draw may stand at. Raises KeyError for a key that is nowhere."""
+        """Return the values that a key without a draw may have. Raises KeyError for an unknown key."""
         if key in self.groups:
             return [self.groups[key]]
         section, _, rest = key.partition(".")
@@ -60,12 +62,13 @@ class Linker:
     def check_condition(
         self, where: str, key: str, allowed: tuple[Any, ...], by_path: Mapping[str, list[Draw]]
     ) -> None:
+        """Check one condition of a draw: that its key exists, and that it can have one of the allowed values."""
         draws = by_path.get(key, [])
         wanted = " or ".join(map(show, allowed))
         if any(draw.repeat is not None for draw in draws):
-            self.faults.append(f"{where} names {key}, which is repeated; name a key of one value")
+            self.faults.append(f"{where} refers to {key}, which is a list (repeat); use a key with a single value")
         elif any(draw.num_points is None for draw in draws):
-            self.faults.append(f"{where} wants {key} to be {wanted}, and it is continuous; give it a step or choices")
+            self.faults.append(f"{where} requires {key} to be {wanted}, but it is continuous; add a step or choices")
         elif draws:
             if not any(draw.holds(value) for draw in draws for value in allowed):
                 few = islice((value for draw in draws for value in draw.values()), 8)
@@ -74,20 +77,22 @@ class Linker:
             try:
                 fixed = self.fixed_values(key)
             except KeyError:
-                self.faults.append(f"{where} names {key}, which is no key; {nearest(key, self.names(by_path))}")
+                self.faults.append(f"{where} refers to unknown key {key}; {nearest(key, self.names(by_path))}")
                 return
             if not any(value in allowed for value in fixed):
                 self.never_holds(where, key, wanted, fixed[:8])
 
     def never_holds(self, where: str, key: str, wanted: str, possible: Iterable[Any]) -> None:
+        """Report a condition that no sample can meet."""
         shown = ", ".join(map(show, possible))
-        self.faults.append(f"{where} wants {key} to be {wanted}, which can never hold; it can be: {shown}")
+        self.faults.append(f"{where} requires {key} to be {wanted}, which is impossible; possible values: {shown}")
 
     def check_repeat(self, draw: Draw, by_path: Mapping[str, list[Draw]]) -> None:
+        """Check that `repeat` is a count, or refers to one, and that it is not too large."""
         where, repeat = f"space.{draw.path}.repeat", draw.repeat
         if isinstance(repeat, int):
             if not 1 <= repeat <= MOST_CASES:
-                self.faults.append(f"{where} is {repeat}; it must be 1 or more" + _at_most(repeat))
+                self.faults.append(f"{where} is {repeat}; it must be at least 1 and at most {MOST_CASES:,}")
             return
         key = str(repeat)
         values: list[Any] = []
@@ -97,24 +102,27 @@ class Linker:
             try:
                 values = self.fixed_values(key)
             except KeyError:
-                self.faults.append(f"{where} names {key}, which is no key; {nearest(key, self.names(by_path))}")
+                self.faults.append(f"{where} refers to unknown key {key}; {nearest(key, self.names(by_path))}")
                 return
         if any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
-            self.faults.append(f"{where} names {key}, which is not a count; it must be an integer of 0 or more")
+            self.faults.append(f"{where} refers to {key}, which is not a count; it must be an integer of 0 or more")
         elif max(values) > MOST_CASES:
-            self.faults.append(f"{where} names {key}, which can be {max(values)}{_at_most(max(values))}")
+            self.faults.append(
+                f"{where} refers to {key}, which can be {max(values)}; it must be at most {MOST_CASES:,}"
+            )
 
     def check_combinations(self, draws: Sequence[Draw]) -> None:
-        """The points of a space are counted by going through what others depend on."""
+        """Limit the draws that others depend on, because Space.size() enumerates their combinations."""
         controls = {key for draw in draws for key, _ in draw.when} | {draw.repeat for draw in draws}
         combinations = math.prod(min(draw.num_points or 1, MOST_CASES) for draw in draws if draw.path in controls)
         if combinations > MOST_COMBINATIONS:
             self.faults.append(
-                f"space has {combinations:,} combinations of what when and repeat look at, and at most "
-                f"{MOST_COMBINATIONS:,} can be gone through; give those draws fewer values"
+                f"space has {combinations:,} combinations of draws that when and repeat refer to; it must have at most "
+                f"{MOST_COMBINATIONS:,}; reduce the number of values of those draws"
             )
 
     def sort(self, draws: list[Draw]) -> list[Draw]:
+        """Return the draws in an order in which each follows those it depends on."""
         done: list[Draw] = []
         waiting = list(draws)
         while waiting:
@@ -125,8 +133,11 @@ class Linker:
                 if not ({key for key, _ in draw.when} | {draw.repeat}) & open_paths
             ]  # fmt: skip
             if not ready:
-                names = ", ".join(f"space.{draw.path}" for draw in waiting)
-                self.faults.append(f"{names} wait for each other by when or repeat; break the circle")
+                names = [f"space.{draw.path}" for draw in waiting]
+                cycle = (
+                    f"circular dependency between {join(names)}" if len(names) > 1 else f"{names[0]} depends on itself"
+                )
+                self.faults.append(f"{cycle} (through when or repeat)")
                 return done
             done += ready
             waiting = [draw for draw in waiting if draw not in ready]
@@ -134,16 +145,14 @@ class Linker:
 
 
 def show(value: Any) -> str:
+    """Format a value for a message: strings unquoted, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value) if is_plain(value) else f"{value!r:.60}"
 
 
 def is_plain(value: Any) -> bool:
+    """Return whether a value can be represented in JSON."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return False
     return True
-
-
-def _at_most(count: int) -> str:
-    return f", and at most {MOST_CASES:,}" if count > MOST_CASES else ""

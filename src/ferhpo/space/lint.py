@@ -1,4 +1,4 @@
-"""Reads a YAML space into a `Space` and lints it: every fault at once, each with key, value, rule and remedy."""
+"""Read the `space` section into a `Space`, and report every fault with key, value, rule and remedy."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from ferhpo.space.draw import Draw, choice_key
 from ferhpo.space.link import Linker, is_plain, show
 from ferhpo.space.space import Space
 
-LARGEST = 1e15  # of a bound: beyond it neighbouring whole numbers are one float
+LARGEST = 1e15  # the largest bound; beyond it, consecutive integers have the same float
 DRAW_KEYS = {"low", "high", "step", "log", "choices", "when", "repeat"}
 
 
 class _Reader:
-    """Reads a space and gathers its faults."""
+    """Collect the draws of a space, and its faults."""
 
     def __init__(
         self,
@@ -28,12 +28,17 @@ class _Reader:
         self.draws: list[Draw] = []
 
     def walk(self, node: Any, path: str, target: Any, option: tuple[str, str] | None = None) -> None:
+        """Read a node of the space and everything below it.
+
+        target: what the configuration has at `path`; option: (group, option) of a slice that belongs to one option
+        """
         where = f"space.{path}"
         if node is None:
             return
         if not isinstance(node, Mapping):
             self.faults.append(
-                f"{where} is {show(node)}; a draw has low and high, or choices: write {{choices: [...]}}"
+                f"{where} is {show(node)}; it must be a draw with low and high, or with choices; write "
+                "{choices: [...]}"
             )
         elif {"low", "high", "choices"} & set(node) and not isinstance(target, Mapping):
             self.read_draw(node, path, option)
@@ -48,9 +53,10 @@ class _Reader:
                     self.missing(str(key), below, path, target)
 
     def is_for_another_option(self, node: Any, option: tuple[str, str] | None) -> bool:
-        """A draw whose `when` names an option of a group that is not the chosen one takes no part here.
+        """Return whether the `when` of a draw requires an option of a group other than the chosen one.
 
-        So one slice can serve several optimisers: `momentum: {..., when: {optim: sgd}}` needs no momentum in Adam.
+        Such a draw is ignored, so that one slice can serve several options: with `momentum: {..., when: {optim: sgd}}`,
+        Adam needs no momentum.
         """
         when = node.get("when") if isinstance(node, Mapping) else None
         for key, allowed in when.items() if isinstance(when, Mapping) else ():
@@ -63,6 +69,7 @@ class _Reader:
         return False
 
     def missing(self, key: str, path: str, parent: str, target: Any) -> None:
+        """Report a key of the space that the configuration does not have."""
         if isinstance(target, Mapping):
             names = sorted(str(name) for name in target if not str(name).startswith("_"))
             has = f"{parent} has: {', '.join(names)}" if parent else f"the configuration has: {', '.join(names)}"
@@ -70,14 +77,17 @@ class _Reader:
             hint = f"; did you mean {close}?" if close else ""
             self.faults.append(f"space.{path} matches no key; {has}{hint}")
         else:
-            self.faults.append(f"space.{path} is no part of a draw; a draw has: {', '.join(sorted(DRAW_KEYS))}")
+            self.faults.append(f"space.{path} is not a valid key of a draw; valid keys: {', '.join(sorted(DRAW_KEYS))}")
 
     def read_draw(self, node: Mapping[str, Any], path: str, option: tuple[str, str] | None) -> None:
+        """Append the draw that a node describes, or its faults."""
         before = len(self.faults)
         where = f"space.{path}"
         for key in node:
             if key not in DRAW_KEYS:
-                self.faults.append(f"{where}.{key} is no part of a draw; {nearest(str(key), sorted(DRAW_KEYS))}")
+                self.faults.append(
+                    f"{where}.{key} is not a valid key of a draw; {nearest(str(key), sorted(DRAW_KEYS))}"
+                )
         choices = node.get("choices")
         if choices is not None:
             self.check_choices(where, node, choices)
@@ -87,7 +97,7 @@ class _Reader:
             self.faults.append(f"{where}.log is {show(node['log'])}; it must be true or false")
         repeat = node.get("repeat")
         if repeat is not None and (isinstance(repeat, bool) or not isinstance(repeat, int | str)):
-            self.faults.append(f"{where}.repeat is {show(repeat)}; it must be a number, or the key of one")
+            self.faults.append(f"{where}.repeat is {show(repeat)}; it must be an integer, or the key of one")
         when = node.get("when") or {}
         if not isinstance(when, Mapping):
             self.faults.append(f"{where}.when is {show(when)}; write {{key: value}}")
@@ -112,23 +122,25 @@ class _Reader:
         )
 
     def check_choices(self, where: str, node: Mapping[str, Any], choices: Any) -> None:
+        """Report the faults of a draw with choices."""
         extra = sorted(set(node) & {"low", "high", "step", "log"})
         if extra:
-            self.faults.append(f"{where} has choices and {', '.join(extra)}; keep one or the other")
+            self.faults.append(f"{where} has choices and {', '.join(extra)}; keep only one of them")
         if not isinstance(choices, list) or not choices:
             self.faults.append(f"{where}.choices is {show(choices)}; it must be a list of values")
         elif unclear := [choice for choice in choices if not is_plain(choice)]:
-            self.faults.append(f"{where}.choices has {show(unclear[0])}; it must be a value that JSON has")
+            self.faults.append(f"{where}.choices contains {show(unclear[0])}; it must be a JSON value")
         elif len({choice_key(choice) for choice in choices}) < len(choices):
-            self.faults.append(f"{where}.choices is {show(choices)}; a value stands there twice")
+            self.faults.append(f"{where}.choices is {show(choices)}; its values must be distinct")
         elif len(choices) == 1:
-            self.faults.append(f"{where} has one point, {show(choices[0])}; set {where.removeprefix('space.')} instead")
+            self.faults.append(f"{where} has only one value, {show(choices[0])}; set {_key_of(where)} instead")
 
     def check_bounds(self, where: str, node: Mapping[str, Any]) -> None:
+        """Report the faults of a draw with bounds."""
         low, high, step = node.get("low"), node.get("high"), node.get("step")
         for key in ("low", "high"):
             if key not in node:
-                self.faults.append(f"{where} has no {key}; a draw has low and high, or choices")
+                self.faults.append(f"{where} has no {key}; a draw requires low and high, or choices")
                 return
         for key in ("low", "high", "step"):
             value = node.get(key)
@@ -143,20 +155,25 @@ class _Reader:
         assert high is not None
         log = bool(node.get("log", False))
         if low > high:
-            self.faults.append(f"{where} has low {low} above high {high}; swap them")
+            self.faults.append(f"{where}.low is {low}, above {where}.high {high}; swap them")
         elif low == high:
-            self.faults.append(f"{where} has one point, {low}; set {where.removeprefix('space.')} instead")
+            self.faults.append(f"{where} has only one value, {low}; set {_key_of(where)} instead")
         elif log and low <= 0:
-            self.faults.append(f"{where}.low is {low}, and a log scale needs bounds above 0")
+            self.faults.append(f"{where}.low is {low}; a log scale requires bounds above 0")
         elif log and step is not None:
-            self.faults.append(f"{where} has both log and step; keep one of them")
+            self.faults.append(f"{where} has log and step; keep only one of them")
         elif step is not None and step <= 0:
             self.faults.append(f"{where}.step is {step}; it must be above 0")
         elif step is not None and isinstance(low, int) and isinstance(high, int) and not isinstance(step, int):
-            self.faults.append(f"{where}.step is {step}, but low and high are integers; give an integer step")
+            self.faults.append(f"{where}.step is {step}, but low and high are integers; use an integer step")
         elif step is not None and abs((high - low) / step - round((high - low) / step)) > 1e-9:
             last = round(low + math.floor((high - low) / step) * step, 12)
-            self.faults.append(f"{where}.step {step} misses high {high}; the last point would be {last}")
+            self.faults.append(f"{where}.step is {step}, which misses high {high}; the last value would be {last}")
+
+
+def _key_of(where: str) -> str:
+    """Return the key of the configuration that an entry of the space draws."""
+    return where.removeprefix("space.")
 
 
 def _too_large(value: Any) -> str:
@@ -180,13 +197,13 @@ def read(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     slices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[Space, list[str]]:
-    """Compile a space against the configuration that it mirrors, and lint it.
+    """Compile a space against its configuration; return the space and its faults.
 
-    space: the `space` section
-    groups: the chosen option of every configuration group; group_options: all options of each
-    options: group -> option -> its configuration section, for groups that the space chooses among
-    slices: group -> option -> its own slice of the space
-    Returns the space, and its faults as sentences; with faults, the space is not to be used.
+    space: the `space` section; config: the configuration whose values it draws
+    groups: the chosen option of every config group; group_options: all options of every group
+    options: group -> option -> section, for the groups whose option the space chooses
+    slices: group -> option -> the option's slice of the space
+    Do not use a space that has faults.
     """
     groups, options, slices = groups or {}, options or {}, slices or {}
     reader = _Reader(config, groups, group_options or {}, options)
@@ -195,7 +212,7 @@ def read(
         for option, section in sections.items():
             reader.walk((slices.get(group) or {}).get(option), group, section, (group, option))
         if len(sections) == 1:
-            reader.faults.append(f"space.{group} has one option, {next(iter(sections))}; set {group} instead")
+            reader.faults.append(f"space.{group} has only one option, {next(iter(sections))}; set {group} instead")
     known = {key: value for key, value in config.items() if key != "space"}
     reader.walk({key: node for key, node in space.items() if key not in options}, "", known)
     linker = Linker(reader.draws, config, groups, options)

@@ -1,4 +1,4 @@
-"""The search space: a partial copy of the configuration with draws where values stand.
+"""The search space: a partial copy of the configuration, with draws in place of values.
 
     space:
       model:
@@ -6,16 +6,17 @@
         block_channels: {low: 64, high: 512, step: 64, repeat: model.num_blocks}
         norm:           {choices: [batch, none]}
       optim:
-        options: [sgd, adam]                    # chooses among conf/optim, each with its own slice
+        options: [sgd, adam]                    # choose among options of conf/optim, each with its own slice
         lr:       {low: 1.0e-4, high: 0.1, log: true}
         momentum: {low: 0.8, high: 0.99, when: {optim: sgd}}
 
-A draw is an integer when both bounds are integers. `when` takes a key and a value or a list of values; a key is a
-configuration path, another draw, or a group (`optim`) whose option is meant. `repeat` makes a list, one draw an entry,
-called `model.block_channels.0`, `.1`, ... An entry that is null takes no part.
+A draw is an integer if both bounds are integers. `when` maps keys to a value or a list of values; the draw is active if
+all keys match. A key is a path of the configuration, another draw, or a config group (`optim`), whose value is the
+chosen option. `repeat` makes a list with one draw per entry, named `model.block_channels.0`, `.1`, ... An entry that is
+null is ignored.
 
-A sample is a flat dictionary from dotted path to value. What a reader would get wrong: Optuna's parameter is called by
-the path too, except where two options of a group draw the same path; there it is `path@option`.
+A sample is a flat dictionary from dotted path to value. Note: the path is also the name of the parameter in Optuna,
+unless several options of a group draw the same path; then the name is `path@option`.
 """
 
 import copy
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
 
 
 Sample = dict[str, Any]
-MOST_CASES = 1000  # of a draw that others depend on, gone through one by one; also the most that one may be repeated
+MOST_CASES = 1000  # values of a draw that others depend on, which are enumerated; also the limit of `repeat`
 
 
 @dataclass(frozen=True)
 class Space:
     """A compiled space.
 
-    config: the configuration that it mirrors
-    groups: the option that each configuration group stands at
-    options: for each group that the space chooses among, the section of each option
+    config: the configuration whose values the space draws
+    groups: the chosen option of each config group
+    options: for each group whose option the space chooses, the section of each option
     """
 
     draws: tuple[Draw, ...]
@@ -49,7 +50,7 @@ class Space:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def lookup(self, key: str, sample: Mapping[str, Any]) -> Any:
-        """What `key` stands at when `sample` has been applied: a draw, a group's option, or a configured value."""
+        """Return the value of `key` with `sample` applied: a drawn value, a group's option, or a configured value."""
         if key in sample:
             return sample[key]
         if key in self.groups:
@@ -60,19 +61,20 @@ class Space:
         return get_path(self.config, key)
 
     def is_active(self, draw: Draw, sample: Mapping[str, Any]) -> bool:
+        """Return whether the conditions (`when`) of a draw hold."""
         try:
             return all(self.lookup(key, sample) in allowed for key, allowed in draw.when)
-        except KeyError:  # a key that the chosen option lacks has none of the values
+        except KeyError:  # the chosen option does not have the key
             return False
 
     def num_repeats(self, draw: Draw, sample: Mapping[str, Any]) -> int | None:
-        """How many entries a repeated draw has; None for a single one."""
+        """Return how many entries a repeated draw has; None for a draw without `repeat`."""
         if draw.repeat is None:
             return None
         return int(draw.repeat if isinstance(draw.repeat, int) else self.lookup(draw.repeat, sample))
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> Sample:
-        """Draw a sample from an Optuna trial (define-by-run)."""
+        """Return the sample that an Optuna trial suggests, draw by draw (define-by-run)."""
         sample: Sample = {}
         for draw in self.draws:
             if not self.is_active(draw, sample):
@@ -86,7 +88,7 @@ class Space:
         return sample
 
     def apply(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with the values of `sample` in their places."""
+        """Return a copy of the configuration with the values of `sample`."""
         config = copy.deepcopy(dict(self.config))
         for group in self.options:
             if group in sample:
@@ -107,12 +109,13 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
+        """Whether a draw depends on another one or on a config group."""
         return any(draw.when or isinstance(draw.repeat, str) for draw in self.draws)
 
     def size(self) -> tuple[int, int]:
-        """(number of points of the discrete part, number of continuous draws; 0 means the space is finite).
+        """Return (number of points of the discrete part, number of continuous draws). A finite space has none of those.
 
-        Only draws that others depend on are enumerated; the rest multiply.
+        Only draws that others depend on are enumerated; the other counts are multiplied.
         """
         controls = {key for draw in self.draws for key, _ in draw.when}
         controls |= {draw.repeat for draw in self.draws if isinstance(draw.repeat, str)}
@@ -137,7 +140,10 @@ class Space:
         return count(0, {}), sum(draw.num_points is None for draw in self.draws)
 
     def _cases(self, draw: Draw) -> Iterator[tuple[Any, int]]:
-        """Values of a draw that others depend on; where they look at few of many, one stands for all the others."""
+        """Yield (value, how many values it represents) of a draw that others depend on.
+
+        Of very many values, those that no condition mentions are represented by one of them.
+        """
         assert draw.num_points is not None
         if draw.num_points <= MOST_CASES:
             yield from ((value, 1) for value in draw.values())
@@ -148,14 +154,16 @@ class Space:
         yield next(value for value in draw.values() if value not in known), draw.num_points - len(known)
 
     def grid(self) -> dict[str, list[Any]]:
-        """Every value of every draw by Optuna's name, for a grid sampler.
+        """Return every value of every draw by its name in Optuna, for a grid sampler.
 
-        Raises ValueError for a continuous draw, which has no grid.
+        Raises ValueError for a continuous draw.
         """
         axes: dict[str, list[Any]] = {}
         for draw in self.draws:
             if draw.num_points is None:
-                raise ValueError(f"space.{draw.path} is continuous, and a grid needs points; give it a step or choices")
+                raise ValueError(
+                    f"space.{draw.path} is continuous; a grid requires discrete draws; add a step or choices"
+                )
             longest = self._most_repeats(draw)
             values = [choice_key(value) for value in draw.values()]
             names = [draw.name] if longest is None else [f"{draw.name}.{index}" for index in range(longest)]

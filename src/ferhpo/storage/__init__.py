@@ -1,10 +1,10 @@
-"""A sweep's folder on disk.
+"""The folder of a sweep on disk.
 
 sweep.py         the folder and sweep.json
-study.py         the Optuna study, as its driver writes it
-trial_record.py  trials, as anyone reads them
-journal.py       the study's file
-lock.py          the lock of the one driver
+study.py         the Optuna study, which the driver writes
+trial_record.py  trials as records, for any reader
+journal.py       the file of the study
+lock.py          the lock that allows one driver per sweep
 checkpoints.py   where checkpoints are, and which are kept
 test_log.py      the log of test evaluations
 listing.py       the sweeps of an output folder

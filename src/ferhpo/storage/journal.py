@@ -1,7 +1,7 @@
-"""The study's file: Optuna's journal with one writer.
+"""Open the file of the study: Optuna's journal, with one writer.
 
-Note: the journal has no lock of its own. The driver's lock on the folder (lock.py) protects it, and readers need none,
-because they see whole lines.
+Note: the journal has no lock of its own. The driver's lock on the folder (lock.py) protects it; readers need no lock,
+because they use complete lines only.
 """
 
 import json
@@ -21,11 +21,11 @@ from ferhpo.errors import StorageError, SweepError
 from ferhpo.storage.lock import as_object
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-# Every sampler: Optuna calls TPE's `group` experimental, and nothing else models conditional spaces.
+# Optuna marks TPE's `group` as experimental, but nothing else models conditional spaces.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 JOURNAL = "study.jsonl"
-# What Optuna, and whoever makes records of trials, raises on a journal that somebody or something has changed.
+# What Optuna, and the code that reads trials, raise for a journal that was modified or damaged.
 _DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError,
     optuna.exceptions.OptunaError,
@@ -33,7 +33,7 @@ _DAMAGE = (
 
 
 class _NoLock(BaseJournalFileLock):
-    """The driver's flock on the folder guards the journal; the stock file lock would wait 30 s for a stale one."""
+    """No lock: the driver's flock on the folder protects the journal. Optuna's would wait 30 s for a stale lock."""
 
     def acquire(self) -> bool:
         return True
@@ -43,7 +43,7 @@ class _NoLock(BaseJournalFileLock):
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, which says what to do where the disk refuses, and leaves no half line there."""
+    """Optuna's journal file, with a StorageError and no partial line if the disk cannot be written."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         path = Path(self._file_path)
@@ -56,50 +56,50 @@ class _Journal(JournalFileBackend):
 
 
 def cut_torn_line(path: Path) -> None:
-    """A kill can leave half a last line; the next append would make it a broken line in the middle.
+    """Remove a partial last line, which a kill can leave; the next append would turn it into a damaged line.
 
-    Raises SweepError where the last whole line is broken, which Optuna would pass over.
+    Raises SweepError if the last complete line is damaged, which Optuna would ignore.
     """
     data = path.read_bytes() if path.exists() else b""
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
+    end = data.rfind(b"\n") + 1
+    if end < len(data):
         with path.open("r+b") as file:
-            file.truncate(whole)
-    if whole and not as_object(data[data.rfind(b"\n", 0, whole - 1) + 1 : whole]):
+            file.truncate(end)
+    if end and not as_object(data[data.rfind(b"\n", 0, end - 1) + 1 : end]):
         raise _broken(path, data.count(b"\n"))
 
 
 def check_is_file(path: Path) -> None:
     if path.exists() and not path.is_file():
-        raise SweepError(f"{path} is no file; put a copy of the study there, or take it away")
+        raise SweepError(f"{path} is not a regular file; restore the study from a copy or remove it")
 
 
 @contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Tell of a journal that is damaged, with the line. What a user may have done is no reason for a traceback."""
+    """Turn any error about a damaged journal into a SweepError that names the line, instead of a traceback."""
     try:
         yield
     except OSError as error:
-        raise SweepError(f"{path} cannot be read ({error.strerror}); make it a file that you may read") from None
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
     except _DAMAGE as error:
         number = _first_broken_line(path)
         if number is not None:
             raise _broken(path, number) from None
         raise SweepError(
-            f"{path} is damaged: a trial in it lacks what ferhpo writes ({type(error).__name__}: {error}); put a copy "
-            "back (MLflow keeps one of an ended sweep, under study)"
+            f"{path} is damaged: a trial in it lacks data that ferhpo writes ({type(error).__name__}: {error}); "
+            "restore it from a copy (MLflow has one for a finished sweep, under study/)"
         ) from None
 
 
 def _broken(path: Path, number: int) -> SweepError:
     return SweepError(
-        f"{path}: line {number} is broken; put a copy back, or keep the lines before it (head -n {number - 1}): a "
-        "resume runs again what came after them"
+        f"{path}: line {number} is damaged; restore the file from a copy, or keep the lines before it "
+        f"(head -n {number - 1}): a resume repeats what followed"
     )
 
 
 def _first_broken_line(path: Path) -> int | None:
-    """The line, counted from 1, at which reading the journal fails."""
+    """Return the line, counted from 1, at which reading the journal fails; None if it can be read."""
     read = JournalStorageReplayResult("")
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
@@ -110,6 +110,7 @@ def _first_broken_line(path: Path) -> int | None:
 
 
 def load_journal(path: Path) -> tuple[JournalStorage, int]:
+    """Return Optuna's storage on a journal and the id of its study, -1 if it has none yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         storage = JournalStorage(_Journal(str(path), lock_obj=_NoLock()))

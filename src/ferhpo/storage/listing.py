@@ -5,28 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import FerhpoError
-from ferhpo.storage.sweep import META, Sweep, load_sweep, tracking_settings
+from ferhpo.storage.sweep import META, Sweep, load_sweep
 
 
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
-    """Every sweep in `output_dir`: name, when it was made, trials by state, value of the best, how many records are
-    not in MLflow yet, and whether it runs.
+    """Return a row for every sweep in `output_dir`.
 
-    One that cannot be read has its `error` instead, and hides none of the others.
+    A row has `name`, `created`, `num_trials`, `counts` (trials by state), `best` (value of the best trial), `unshipped`
+    (records that are not in MLflow yet) and `runs` (whether a driver runs the sweep). A sweep that cannot be read has
+    `name` and `error` only; the others are listed all the same.
     """
     rows: list[dict[str, Any]] = []
     for path in sorted(Path(output_dir).glob(f"*/{META}")):
         try:
-            record = load_sweep(path.parent)
-            trials, best = record.trials(), record.best()
-            num_records, is_running = unshipped(record)
+            sweep = load_sweep(path.parent)
+            trials, best = sweep.trials(), sweep.best()
+            num_records, is_running = unshipped(sweep)
         except FerhpoError as error:
             rows.append({"name": path.parent.name, "error": str(error)})
             continue
         rows.append(
             {
-                "name": record.name,
-                "created": record.meta["created"],
+                "name": sweep.name,
+                "created": sweep.meta["created"],
                 "num_trials": len(trials),
                 "counts": dict(Counter(trial.state for trial in trials)),
                 "best": None if best is None else best.value,
@@ -37,9 +38,9 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
     return rows
 
 
-def unshipped(record: Sweep) -> tuple[int, bool]:
-    """How many records of a sweep are not in MLflow yet, and whether a driver runs it, and ships them itself."""
+def unshipped(sweep: Sweep) -> tuple[int, bool]:
+    """Return how many records of a sweep are not in MLflow yet, and whether a driver runs it, which uploads them."""
     from ferhpo.storage.lock import LOCK
     from ferhpo.tracking import is_held, num_unshipped
 
-    return num_unshipped(record.folder, tracking_settings(record.config)), is_held(record.folder, LOCK)
+    return num_unshipped(sweep.folder, sweep.tracking), is_held(sweep.folder, LOCK)

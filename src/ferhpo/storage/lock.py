@@ -1,4 +1,4 @@
-"""The lock of a sweep's one driver."""
+"""Lock the folder of a sweep, so that it has one driver at a time."""
 
 import json
 import os
@@ -14,19 +14,24 @@ LOCK = "driver.lock"
 
 
 class FolderLock:
-    """The one driver of a sweep, by flock; the kernel frees it with the process, however that ends."""
+    """Hold the lock of a sweep's folder, by flock. The kernel releases it with the process, however that ends.
+
+    Raises SweepError if another driver holds it, StorageError if the file cannot be written or locked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         try:
             self._file: IO[str] = self.path.open("a+", errors="replace")
         except OSError as error:
-            raise StorageError(f"{self.path} cannot be written ({error.strerror}); make it a file of yours") from None
+            raise StorageError(
+                f"{self.path} cannot be written ({error.strerror}); make it writable for this user"
+            ) from None
         try:
             flock_soon(self._file.fileno())
         except BlockingIOError:
             self._file.seek(0)
-            holder = as_object(self._file.read())  # empty where it has just taken the lock
+            holder = as_object(self._file.read())  # empty if it has only just taken the lock
             self._file.close()
             raise SweepError(
                 f"sweep {folder.name} is being run by process {holder.get('pid', '?')} on {holder.get('host', '?')} "
@@ -35,7 +40,7 @@ class FolderLock:
         except OSError as error:
             self._file.close()
             raise StorageError(
-                f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that has locks"
+                f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that supports locks"
             ) from None
         self._file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -47,9 +52,9 @@ class FolderLock:
 
 
 def as_object(text: str | bytes) -> dict[str, Any]:
-    """The object of a JSON text; empty where it is none."""
+    """Return the object in a JSON text; empty if it is not valid JSON or not an object."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""The versions and the git commit that a sweep ran under."""
+"""Collect the package versions and the git commit that a sweep runs with."""
 
 import platform
 import subprocess
@@ -8,18 +8,18 @@ PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-ski
 
 
 def versions() -> dict[str, str]:
-    """The versions of what a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that a result depends on."""
+    result = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def git_state() -> dict[str, str]:
-    """Commit of the current folder's repository and whether its tree was dirty; empty outside one."""
+    """Return the commit of the current folder's repository and whether its tree is dirty; empty outside one."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         status = subprocess.run(

@@ -1,9 +1,9 @@
-"""The Optuna study of a sweep: open, ask, record, finish, resume.
+"""Read and write the Optuna study of a sweep: open, ask, record, finish, resume.
 
-One driver writes it, under a lock on the sweep's folder; anyone may read it meanwhile (trial_record.py). An ask is one
-append to the journal, so a kill in the middle leaves nothing half written: the sampler works on a copy of the study in
-memory, and its sample is then appended as one line. What is asked depends on (history, sweep seed, trial number) only,
-so a resumed sweep asks what an uninterrupted one would have asked.
+One driver writes it, under a lock on the sweep's folder; other processes may read it meanwhile (trial_record.py). The
+sampler works on a copy of the study in memory, and its sample is then appended to the journal as one line, so a kill
+cannot leave half an ask. A sample depends on (history, sweep seed, trial number) only, so a resumed sweep asks for the
+same samples as an uninterrupted one.
 """
 
 import inspect
@@ -19,6 +19,7 @@ from optuna.trial import TrialState as OptunaState
 
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD
+from ferhpo.config.kinds import derives_from, is_grid
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
@@ -26,11 +27,11 @@ from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.trial_record import TrialRecord, record_of
+from ferhpo.storage.trial_record import TrialRecord, best_of, record_of
 
 STUDY_NAME = "sweep"
-# How an outcome is told to Optuna. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a constraint
-# that is violated: measured, that halves the further infeasible asks.
+# The state that Optuna gets for each outcome. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a
+# violated constraint: in measurements, this halves the number of further infeasible samples.
 OPTUNA_STATES = {
     TrialState.COMPLETE: OptunaState.COMPLETE,
     TrialState.PRUNED: OptunaState.PRUNED,
@@ -38,20 +39,20 @@ OPTUNA_STATES = {
     TrialState.DIVERGED: OptunaState.PRUNED,
     TrialState.FAILED: OptunaState.FAIL,
 }
-FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate: a seed for each ask would repeat points
+FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate points: a new seed for each ask would repeat some
 
 
 def random_sample(space: Space, seed: int) -> Sample:
-    """One random sample of a space, outside any sweep."""
+    """Return one random sample of a space, outside any sweep."""
     return space.suggest(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask())
 
 
 class SweepStudy:
-    """A sweep's study, opened by its driver.
+    """The study of a sweep, opened by its driver.
 
-    listed: the `sample` and `seed` of each trial, in their order, where they are not drawn (a confirmation)
-    Raises SweepError when another driver holds it, or when its journal belongs to another user (CMA-ES keeps a pickle
-    in it).
+    listed: the `sample` and `seed` of each trial, in order, if they are listed and not sampled (a confirmation)
+    Raises SweepError if another driver holds it, or if its journal belongs to another user: CMA-ES stores a pickle in
+    it, which must not be loaded from someone else.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class SweepStudy:
         path = folder / JOURNAL
         try:
             if path.exists() and path.stat().st_uid != os.getuid():
-                raise SweepError(f"{path} belongs to another user, and a study is read from one's own files only")
+                raise SweepError(
+                    f"{path} belongs to another user; a study is only read from files of the user who runs the sweep"
+                )
             check_is_file(path)
             with naming_damage(path):
                 cut_torn_line(path)
@@ -92,22 +95,22 @@ class SweepStudy:
                 self._memory._storage.set_study_system_attr(self._memory._study_id, key, value)
             self._memory.add_trial(trial)
         self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
-        self._finish_half_told()
+        self._complete_partial_writes()
 
     def close(self) -> None:
         self.lock.release()
 
     def trials(self) -> list[TrialRecord]:
-        """All trials in the order of their numbers."""
-        return [self._known(trial) for trial in self._frozen()]
+        """Return all trials, ordered by number."""
+        return [self._record(trial) for trial in self._frozen()]
 
     def trial(self, number: int) -> TrialRecord:
-        return self._known(self._frozen()[number])
+        return self._record(self._frozen()[number])
 
-    def _known(self, trial: FrozenTrial) -> TrialRecord:
-        """The record of a trial; an ended one does not change, and is made once."""
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        """Return the record of a trial; that of an ended trial is cached, because it does not change."""
         if trial.number not in self._ended:
-            record = record_of(trial, self.objective)
+            record = record_of(trial, self.objective, lambda: self.space)
             if not record.state.is_over:
                 return record
             self._ended[trial.number] = record
@@ -118,23 +121,18 @@ class SweepStudy:
         return len(self._frozen())
 
     def interrupted(self) -> list[int]:
-        """Numbers of trials that were asked and have not ended."""
+        """Return the numbers of the trials that were asked and have not ended."""
         return [trial.number for trial in self._frozen() if trial.state == OptunaState.RUNNING]
 
     def best(self) -> TrialRecord | None:
-        """The best COMPLETE trial; the earlier one wins a tie."""
-        best: TrialRecord | None = None
-        for trial in self.trials():
-            if trial.state == TrialState.COMPLETE and trial.value is not None:
-                better = best is None or self.objective.is_better(trial.value, best.value)
-                best = trial if better else best
-        return best
+        """Return the best COMPLETE trial, the earlier one in a tie."""
+        return best_of(self.trials(), self.objective)
 
     def ask(self) -> TrialRecord:
-        """Draw the next trial, or take it from the list, and append it to the journal."""
+        """Sample the next trial, or take it from the list, and append it to the journal."""
         number = self.num_asked
         if self.listed:
-            return self._take(number)
+            return self._ask_listed(number)
         self._memory.sampler = self._make_sampler(number)
         before = self._study_attrs()
         trial = self._memory.ask()
@@ -142,25 +140,25 @@ class SweepStudy:
         sample = self.space.suggest(trial)
         attrs: dict[str, Any] = {"sample": sample, "seed": derive_seed(self.seed, number, "trial")}
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
-        if changed:  # a sampler's note on the study (QMC counts its points) must stand in the same line as the ask
+        if changed:  # what a sampler stores in the study (QMC counts its points) must be in the same line as the ask
             attrs["study_attrs"] = changed
         for key, value in attrs.items():
             trial.set_user_attr(key, value)
-        drawn = self._frozen()[number]
+        asked = self._frozen()[number]
         self._storage.create_new_trial(
             self._study_id,
             template_trial=create_trial(
                 state=OptunaState.RUNNING,
-                params=drawn.params,
-                distributions=drawn.distributions,
+                params=asked.params,
+                distributions=asked.distributions,
                 user_attrs=attrs,
-                system_attrs=drawn.system_attrs,
+                system_attrs=asked.system_attrs,
             ),
         )
         return self.trial(number)
 
-    def _take(self, number: int) -> TrialRecord:
-        """A listed trial: nothing is drawn, so Optuna learns of no parameter."""
+    def _ask_listed(self, number: int) -> TrialRecord:
+        """Append a listed trial. Nothing is sampled, so Optuna has no parameters for it."""
         attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
         asked = create_trial(state=OptunaState.RUNNING, user_attrs=attrs)
         self._storage.create_new_trial(self._study_id, template_trial=asked)
@@ -168,7 +166,7 @@ class SweepStudy:
         return self.trial(number)
 
     def record_epoch(self, number: int, epoch: int, metrics: Mapping[str, float], decision: str) -> None:
-        """Record an epoch and what the scheduler decided on it."""
+        """Record an epoch and the scheduler's decision on it."""
         self._record_report(number, EPOCH, epoch, metrics, {"decision": decision})
 
     def record_fold(
@@ -179,7 +177,7 @@ class SweepStudy:
         epochs: Sequence[Mapping[str, float]],
         decision: str,
     ) -> None:
-        """Record the means over the first `num_done` folds, the epochs of the last of these, and the decision."""
+        """Record the means over the first `num_done` folds, the epochs of the last one, and the decision."""
         self._record_report(number, FOLD, num_done, metrics, {"decision": decision, "epochs": list(epochs)})
 
     def _record_report(
@@ -203,7 +201,11 @@ class SweepStudy:
         seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> TrialRecord:
-        """Tell how a trial ended. `extra` is what else a reader may want of it, as its number of parameters."""
+        """Record how a trial ended.
+
+        extra: further facts for readers, e.g. num_parameters
+        A COMPLETE trial without a report is recorded as FAILED.
+        """
         if state == TrialState.COMPLETE and self.trial(number).value is None:
             state, reason = TrialState.FAILED, "ended without a report"
         outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
@@ -221,10 +223,10 @@ class SweepStudy:
                 storage.set_trial_system_attr(trial_id, "constraints:infeasible", infeasible)
             storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
 
-    def _finish_half_told(self) -> None:
-        """A kill between the lines of a report, or between the outcome and the tell: write what is missing.
+    def _complete_partial_writes(self) -> None:
+        """Write what is missing after a kill between the lines of a report, or between an outcome and its state.
 
-        Samplers rank a pruned trial by its last intermediate value: without it the next ask would be another one.
+        Samplers rank a pruned trial by its last intermediate value; without it the next sample would be different.
         """
         for trial in self._frozen():
             if trial.state != OptunaState.RUNNING:
@@ -243,16 +245,16 @@ class SweepStudy:
         return self._memory.get_trials(deepcopy=False)
 
     def _both(self, number: int) -> list[tuple[optuna.storages.BaseStorage, int]]:
-        """The journal first: what it does not hold has not happened."""
+        """Return (storage, trial id) of journal and memory; the journal first, because only what it has is recorded."""
         journal_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         return [(self._storage, journal_id), (self._memory._storage, self._frozen()[number]._trial_id)]
 
     def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        name = self.sampler["_target_"].rpartition(".")[2]
+        allowed = self.space.config.get("allowed_targets") or ()
         extra: dict[str, Any] = {}
-        if name == "GridSampler":
+        if is_grid(self.sampler, allowed):
             extra["search_space"] = self.space.grid()
-        if "seed" in inspect.signature(locate(self.sampler["_target_"])).parameters:
-            fixed = name in FIXED_SEED_SAMPLERS
+        if "seed" in inspect.signature(locate(self.sampler["_target_"], allowed)).parameters:
+            fixed = derives_from(self.sampler, "optuna", FIXED_SEED_SAMPLERS, allowed)
             extra["seed"] = self.seed if fixed else derive_seed(self.seed, number, "ask")
-        return instantiate(self.sampler, **extra)  # type: ignore[no-any-return]
+        return instantiate(self.sampler, allowed=allowed, **extra)  # type: ignore[no-any-return]

@@ -1,11 +1,11 @@
-"""A sweep on disk: its folder, its configuration, its trials.
+"""Create and load sweeps. A sweep is a folder on disk with its configuration and its trials.
 
 <output_dir>/<name>/
     sweep.json      the composed configuration, id, versions, git state
     study.jsonl     the Optuna study (study.py)
     spool.jsonl     records for MLflow (tracking)
-    trials/0007/    last.ckpt and best.ckpt of trial 7; with cross-validation fold0/, fold1/, ... with these in each;
-                    once a trial has ended, of the best trials only (driver/retention.py)
+    trials/0007/    last.ckpt and best.ckpt of trial 7; with cross-validation, one of each in fold0/, fold1/, ...;
+                    after a trial has ended, only the best trials keep them (driver/retention.py)
 """
 
 import json
@@ -13,32 +13,36 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import config_shape
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
+from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
-from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.provenance import git_state, versions
-from ferhpo.storage.trial_record import TrialRecord, read_trials
+from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
 META = "sweep.json"
-# A trial's weights follow from these; a resumed sweep that changed them would mix two sweeps.
+# A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
 CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as its folder holds it."""
+    """A sweep, as stored in its folder.
+
+    meta: the content of sweep.json
+    """
 
     folder: Path
     id: str
@@ -55,67 +59,58 @@ class Sweep:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with it: it may be a training or a confirmation."""
+        """The command that resumes it, which depends on its kind: sweep, train or confirm."""
         return _resume_command(self.meta["kind"], self.name)
+
+    @cached_property
+    def run_config(self) -> RunConfig:
+        """The sections that ferhpo itself reads. If `config` changes, make a new Sweep: dataclasses.replace(sweep)."""
+        return RunConfig(self.composed)
 
     @property
     def objective(self) -> Objective:
-        return Objective(**self.config["objective"])
+        return self.run_config.objective
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        return self.run_config.tracking
 
     @property
     def listed(self) -> list[dict[str, Any]]:
-        """The `sample` and `seed` of each trial, where they are listed and not drawn (a confirmation)."""
+        """The `sample` and `seed` of each trial if they are listed and not sampled (a confirmation), else empty."""
         return self.meta.get("listed", [])  # type: ignore[no-any-return]
 
     def space(self) -> Space:
+        """Return the search space. Raises ConfigError if it is not valid in this version of ferhpo."""
         try:
-            return self.composed.space()
-        except ConfigError as error:  # the file was changed, or written by another version
+            return self.run_config.space
+        except ConfigError as error:  # the file was modified, or written by another version
             raise ConfigError(str(self.folder / META), error.faults) from None
 
     def trials(self) -> list[TrialRecord]:
-        """All trials in the order of their numbers, also while the sweep runs."""
-        # A driver that ended at once, as for want of a cluster, leaves no journal.
-        return read_trials(self.folder, self.objective) if (self.folder / JOURNAL).exists() else []
+        """Return all trials, ordered by number. The sweep may be running."""
+        # A driver that ended at once, e.g. because it could not connect to a cluster, leaves no journal.
+        return read_trials(self.folder, self.objective, self.space) if (self.folder / JOURNAL).exists() else []
 
     def leaderboard(self) -> list[TrialRecord]:
-        """All trials, `ranked`."""
+        """Return all trials, best first (see `ranked`)."""
         return ranked(self.trials(), self.objective)
 
     def best(self) -> TrialRecord | None:
-        """The best COMPLETE trial; None where there is none."""
-        first = next(iter(self.leaderboard()), None)
-        return first if first is not None and first.state == TrialState.COMPLETE else None
+        """Return the best COMPLETE trial; None if there is none."""
+        return best_of(self.trials(), self.objective)
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
 
     def kept_folder(self, number: int) -> Path:
-        """Where the network lies that stands for a trial: the trial's folder, or that of its first fold."""
+        """Return the folder of the checkpoints that represent a trial: its own, or that of its first fold."""
         folder = self.trial_folder(number)
         return folder if num_folds(self.config) is None else fold_folder(folder, KEPT_FOLD)
 
-    def trial_config(self, trial: TrialRecord) -> dict[str, Any]:
-        """The whole configuration of a trial, its sample applied."""
-        return self.space().apply(trial.sample)
-
-
-def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
-    """Complete trials best first, then the others best first, then those without a value."""
-    sign = -1.0 if objective.mode == "max" else 1.0
-    return sorted(
-        trials,
-        key=lambda trial: (
-            trial.value is None,
-            trial.state != TrialState.COMPLETE,
-            sign * trial.value if trial.value is not None else 0.0,
-            trial.number,
-        ),
-    )
-
 
 def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
-    """Make the folder of a new sweep. Raises SweepError where it exists, StorageError where the disk refuses."""
+    """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written."""
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
     if (folder / META).exists():
@@ -134,7 +129,7 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _publish(folder / META, meta)
-    except FileExistsError:  # by another driver, just now
+    except FileExistsError:  # created by another driver meanwhile
         raise exists_error(folder) from None
     except OSError as error:
         raise disk_refused(folder, error) from None
@@ -142,21 +137,21 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
 
 
 def _publish(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that must be new. FileExistsError where it is not."""
-    own = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write_json(own, content)
+    """Write a file that must be new. Raises FileExistsError if it exists."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_json(temporary, content)
     try:
-        os.link(own, path)
+        os.link(temporary, path)
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links
-        own.replace(path)
+        temporary.replace(path)
     finally:
-        own.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def save_config(sweep: Sweep) -> None:
-    """Write the configuration of a resumed sweep, part of which may have changed. Raises StorageError."""
+    """Write the configuration of a resumed sweep, which may have changed. Raises StorageError if that fails."""
     sweep.meta["composed"]["config"] = sweep.config
     try:
         write_json(sweep.folder / META, sweep.meta)
@@ -165,7 +160,7 @@ def save_config(sweep: Sweep) -> None:
 
 
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
-    """The sweep called `name` in `output_dir`, or in the folder `name`. Raises SweepError where there is none."""
+    """Load the sweep `name` from `output_dir`, or from the folder `name`. Raises SweepError if it is not there."""
     folder = Path(output_dir) / name
     if not (folder / META).is_file() and (Path(name) / META).is_file():
         folder = Path(name)
@@ -182,30 +177,30 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         meta, fault = {}, str(error)
     if fault:
         raise SweepError(
-            f"{path} is damaged ({fault}); put a copy back, or start another sweep with name=... (its trials are in "
-            f"{JOURNAL}, untouched)"
+            f"{path} is damaged ({fault}); restore it from a copy, or start another sweep with name=... "
+            f"(its trials are still in {JOURNAL})"
         )
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
 
 
 def _fault_of(meta: Any) -> str:
-    """What sweep.json lacks of what every reader relies on; empty where it lacks nothing."""
+    """Return what is wrong with the content of sweep.json; empty if nothing is."""
     if not isinstance(meta, dict):
-        return "it is no object"
+        return "it is not a JSON object"
     for key, kind in (("id", str), ("kind", str), ("created", str), ("composed", dict)):
         if not isinstance(meta.get(key), kind):
-            return f"{key} is {meta.get(key, 'missing')!r:.60}"
+            return f"{key} is {_shown(meta, key)}"
     composed = meta["composed"]
     known = {field.name: field.type for field in fields(Composed)}
     for key in known:
-        wanted = str if key == "name" else dict
-        if not isinstance(composed.get(key), wanted):
-            return f"composed.{key} is {composed.get(key, 'missing')!r:.60}"
+        expected = str if key == "name" else dict
+        if not isinstance(composed.get(key), expected):
+            return f"composed.{key} is {_shown(composed, key)}"
     if unknown := [key for key in composed if key not in known]:
-        return f"composed.{unknown[0]} is nothing that this version of ferhpo knows"
+        return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
     listed = meta.get("listed", [])
     if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
-        return "listed is no list of trials, each with its sample and seed"
+        return "listed is not a list of trials, each with sample and seed"
     config = composed["config"]
     if fault := next(config_shape(config), ""):
         return fault
@@ -213,20 +208,24 @@ def _fault_of(meta: Any) -> str:
     return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
 
 
+def _shown(mapping: Mapping[str, Any], key: str) -> str:
+    return f"{mapping[key]!r:.60}" if key in mapping else "missing"
+
+
 def _is_listed(trial: Any) -> bool:
     return isinstance(trial, dict) and isinstance(trial.get("sample"), dict) and isinstance(trial.get("seed"), int)
 
 
 def exists_error(folder: Path) -> SweepError:
-    """What to say of a sweep's name that is taken."""
+    """Return the error for a name that is already taken, with the commands to resume or start anew."""
     name = folder.name
     try:
         kind = json.loads((folder / META).read_text())["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         kind = "sweep"
     return SweepError(
-        f"sweep {name} exists in {folder.parent.resolve()}; {_resume_command(kind, name)} goes on with it, "
-        f"--new starts {free_name(folder)}, name=... starts one by that name"
+        f"sweep {name} already exists in {folder.parent.resolve()}. Resume with: {_resume_command(kind, name)}; "
+        f"or start a new one with --new ({free_name(folder)}) or name=..."
     )
 
 
@@ -235,7 +234,7 @@ def _resume_command(kind: str, name: str) -> str:
 
 
 def free_name(folder: Path) -> str:
-    """The first of name-2, name-3, ... that is free beside `folder`."""
+    """Return the first of name-2, name-3, ... that does not exist next to `folder`."""
     number = 2
     while (folder.parent / f"{folder.name}-{number}").exists():
         number += 1
@@ -243,8 +242,3 @@ def free_name(folder: Path) -> str:
 
 
 KIND = "confirm"
-
-
-def tracking_settings(config: Mapping[str, Any]) -> TrackingSettings:
-    """Where a sweep is recorded."""
-    return TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))

@@ -1,7 +1,7 @@
-"""The readings of the test split, one JSON object a line in test_readings.jsonl of a sweep's folder.
+"""The test log: every evaluation on the test split, one JSON object per line in test_readings.jsonl of a sweep folder.
 
-What a reader would get wrong: the file is that of the sweep which chose. What is read on trials of a confirmation is
-noted in the folder of the sweep that it confirms, so that nothing read by another door goes uncounted.
+Note: the log belongs to the sweep whose validation scores selected the model. An evaluation of a confirmation's trial
+is logged in the folder of the sweep that it confirms, so no evaluation goes uncounted.
 """
 
 import json
@@ -16,34 +16,47 @@ from ferhpo.errors import StorageError, SweepError
 from ferhpo.storage.sweep import META, Sweep, load_sweep
 
 FILE = "test_readings.jsonl"
-NUMBER_TAG = "ferhpo.test_readings"
-Reading = dict[str, Any]
+COUNT_TAG = "ferhpo.test_readings"
+VARIANTS = {"published": "all", "clean": "dedup"}  # names of score variants in older files, and today
+TestEvaluation = dict[str, Any]
 
 
-def sweep_that_chose(record: Sweep) -> Sweep:
-    """The sweep itself, or the one that it confirms, as long as that stands beside it."""
-    confirmed = record.config.get("confirm")
-    if confirmed and (record.folder.parent / confirmed["sweep"] / META).exists():
-        chooser = load_sweep(record.folder.parent / confirmed["sweep"])
-        if chooser.id == confirmed["sweep_id"]:
-            return chooser
-    return record
+def selecting_sweep(sweep: Sweep) -> Sweep:
+    """Return the sweep whose log counts: the sweep that a confirmation confirms, if its folder is there, or `sweep`."""
+    confirmed = sweep.config.get("confirm")
+    if confirmed and (sweep.folder.parent / confirmed["sweep"] / META).exists():
+        selecting = load_sweep(sweep.folder.parent / confirmed["sweep"])
+        if selecting.id == confirmed["sweep_id"]:
+            return selecting
+    return sweep
 
 
-def read_all(folder: Path) -> list[Reading]:
-    """Every reading noted in a sweep's folder, oldest first. Raises SweepError for a line that is none."""
+def read_all(folder: Path) -> list[TestEvaluation]:
+    """Return all test evaluations in the log of a sweep folder, oldest first. Raises SweepError for a damaged line."""
     path = folder / FILE
-    found = []
+    log = []
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
-            found.append(json.loads(line))
-        except ValueError:
-            raise SweepError(f"{path}: line {number} is no reading; delete that line") from None
-    return found
+            entry = json.loads(line)
+            log.append({**entry, "scores": with_variants(entry["scores"])} if "scores" in entry else entry)
+        except (ValueError, TypeError, AttributeError):
+            raise SweepError(f"{path}: line {number} is not a test evaluation; delete that line") from None
+    return log
 
 
-def new_reading(verb: str, model: str, data: FaceData, scores: Mapping[str, Any], **more: Any) -> Reading:
-    """A reading of the test images of `data`, made now: by which verb, of which model, as "demo/7", with its scores."""
+def with_variants(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return scores of one_view and ten_crop with today's names of the variants, whichever version wrote them."""
+    return {
+        view: None if variants is None else {VARIANTS.get(name, name): each for name, each in variants.items()}
+        for view, variants in scores.items()
+    }
+
+
+def new_entry(verb: str, model: str, data: FaceData, scores: Mapping[str, Any], **more: Any) -> TestEvaluation:
+    """Return an entry for the log, with the time of now.
+
+    model: as the user names it, e.g. "demo/7"; scores: of one_view and ten_crop, in both variants
+    """
     return {
         "when": time.strftime("%Y-%m-%d %H:%M:%S"),
         "verb": verb,
@@ -57,17 +70,17 @@ def new_reading(verb: str, model: str, data: FaceData, scores: Mapping[str, Any]
     }
 
 
-def note(folder: Path, reading: Reading) -> list[Reading]:
-    """Add a reading to a sweep's folder and return all there are.
+def append(folder: Path, entry: TestEvaluation) -> list[TestEvaluation]:
+    """Append a test evaluation to the log of a sweep folder and return the whole log.
 
-    Raises StorageError, with the file as before, if the disk refuses.
+    Raises StorageError, with the file unchanged, if the disk refuses.
     """
     path = folder / FILE
     try:
         with path.open("ab") as file:
             size = file.tell()
             try:
-                file.write(json.dumps(reading).encode() + b"\n")
+                file.write(json.dumps(entry).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
@@ -78,28 +91,36 @@ def note(folder: Path, reading: Reading) -> list[Reading]:
     return read_all(folder)
 
 
-def repeated(name: str, noted: Sequence[Reading]) -> list[str]:
-    """A warning where test images were read more than once for sweep `name`."""
-    if len(noted) < 2:
+def repeat_warnings(name: str, log: Sequence[TestEvaluation]) -> list[str]:
+    """Return a warning if sweep `name` was evaluated on test more than once."""
+    if len(log) < 2:
         return []
-    each = "; ".join(f"{reading['when']} {reading['verb']} {reading['model']}" for reading in noted)
+    each = "; ".join(f"{entry['when']} {entry['verb']} {entry['model']}" for entry in log)
     return [
-        f"test has been read {len(noted)} times for this sweep, {name}: {each}. What was chosen by earlier readings "
-        "makes later ones too good"
+        f"sweep {name} has been evaluated on test {len(log)} times: {each}. Test scores are optimistic if earlier ones "
+        "influenced what was evaluated later"
     ]
 
 
-def tags(reading: Reading, number: int) -> dict[str, str]:
-    """What the MLflow run of the model says of a reading that is the `number`-th, counted from 1."""
-    shown = {key: value for key, value in reading.items() if key != "scores"}
-    return {NUMBER_TAG: str(number), f"ferhpo.test_reading.{number}": json.dumps(shown)}
+def tags(entry: TestEvaluation, number: int) -> dict[str, str]:
+    """Return the tags of the model's MLflow run for a test evaluation, the `number`-th, counted from 1."""
+    shown = {key: value for key, value in entry.items() if key != "scores"}
+    return {COUNT_TAG: str(number), f"ferhpo.test_reading.{number}": json.dumps(shown)}
 
 
 def metrics(scores: Mapping[str, Any]) -> dict[str, float]:
-    """`test_acc`, `test_acc_clean`, `test_acc_ten_crop`, ... of scores whose lines are plain dictionaries."""
-    found: dict[str, float] = {}
-    for way, lines in scores.items():
-        for line, values in (lines or {}).items():
-            end = ("_clean" if line == "clean" else "") + ("_ten_crop" if way == "ten_crop" else "")
-            found |= {f"test_{key}{end}": float(value) for key, value in (values or {}).items()}
-    return found
+    """Return scores as MLflow metrics: `test_acc`, `test_acc_dedup`, `test_acc_ten_crop`, ...
+
+    scores: plain dictionaries, scores[view][variant][score]
+    """
+    return {
+        f"test_{key}{metric_suffix(view, variant)}": float(value)
+        for view, variants in scores.items()
+        for variant, values in (variants or {}).items()
+        for key, value in (values or {}).items()
+    }
+
+
+def metric_suffix(view: str, variant: str) -> str:
+    """Return how the names of MLflow metrics end: "", "_dedup", "_ten_crop" or "_dedup_ten_crop"."""
+    return ("_dedup" if variant == "dedup" else "") + ("_ten_crop" if view == "ten_crop" else "")

@@ -1,39 +1,45 @@
-"""The trials of a sweep as its study records them.
+"""Read the trials of a sweep from its study.
 
-Note: Optuna's own value of a pruned trial is the last one reported. The value used here is the objective at the best
-epoch; for a cross-validated trial it is the mean over its folds, each at its best epoch.
+Note: Optuna's own value of a pruned trial is the last one reported. `TrialRecord.value` is the objective at the best
+epoch; for a cross-validated trial, the mean over its folds, each at its best epoch.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD, KEPT_FOLD
 from ferhpo.errors import SweepError
-from ferhpo.space import Sample
+from ferhpo.scoring.metrics import DEDUP, with_present_names
+from ferhpo.scoring.objective import Objective
+from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, load_journal, naming_damage
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the study tells it.
+    """A trial as recorded in the study.
 
-    state: RUNNING (or interrupted), COMPLETE, PRUNED, INFEASIBLE, DIVERGED, FAILED
-    epochs: the metrics of each recorded epoch, in order, with `epoch` counted from 1; of a cross-validated trial those
-        of the fold whose network stands for it
-    folds: of a cross-validated trial, the means over the folds done so far (folds.running_means), in order, with `fold`
-        counted from 1; empty for any other
+    state: RUNNING (or interrupted), COMPLETE, PRUNED, INFEASIBLE, DIVERGED or FAILED
+    epochs: the metrics of each recorded epoch, in order, with `epoch` counted from 1; for a cross-validated trial,
+        those of the fold whose network is kept
+    folds: for a cross-validated trial, the means over the folds done so far (cross_validation.running_means), in order,
+        with `fold` counted from 1; empty for any other trial
     fold_epochs: the epochs of each fold
-    decisions, sequences: the scheduler's answer to each report (epoch or fold), and its place among those of the sweep
-    value: the objective at `best_epoch`; of a cross-validated trial the mean over all folds it has, be it the best of
-        its means or not: fewer folds never win by luck. None before the first report
+    space: returns the sweep's space
+    decisions, sequences: the scheduler's decision on each report (epoch or fold), and the report's number in the sweep
+    value: the objective at `best_epoch`; for a cross-validated trial, the mean over all its folds, even if an earlier
+        mean was better, so that fewer folds never win by luck. None before the first report
     best_epoch: the epoch whose checkpoint is kept
-    seconds: from start to end; of a trial that was interrupted, of its last run and of the epochs recorded before that
+    seconds: duration from start to end; for a trial that was interrupted, its last attempt plus the epochs recorded
+        before
+    extra: facts from the worker, e.g. num_parameters and device
     """
 
     number: int
@@ -50,47 +56,61 @@ class TrialRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     folds: list[dict[str, float]] = field(default_factory=list)
     fold_epochs: list[list[dict[str, float]]] = field(default_factory=list)
+    space: Callable[[], Space] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the trial: that of the sweep with the sample applied. Do not modify it."""
+        assert self.space is not None, "trials of a sweep have its space"
+        return self.space().apply(self.sample)
 
     @property
     def reports(self) -> list[dict[str, float]]:
-        """What the trial reported to the scheduler: its folds, or its epochs."""
+        """The reports to the scheduler: folds of a cross-validated trial, epochs of any other."""
         return self.folds or self.epochs
 
     def std(self, metric: str) -> float | None:
-        """The deviation of a metric (the objective) over the folds; None where there are not two."""
+        """Return the standard deviation of the objective over the folds; None with fewer than two folds."""
         return self.folds[-1].get(f"{metric}_std") if self.folds else None
 
     @property
-    def clean_acc(self) -> float | None:
-        """val_acc as `value` has it, without images that also stand in training; None where it is not known."""
+    def metrics(self) -> dict[str, float]:
+        """The metrics that belong to `value`: of the best epoch, or the means over the folds; empty if it is None."""
         if self.folds:
-            return self.folds[-1].get("val_acc_clean")
-        return next((row.get("val_acc_clean") for row in self.epochs if row["epoch"] == self.best_epoch), None)
+            return {key: value for key, value in self.folds[-1].items() if key != FOLD}
+        best = next((row for row in self.epochs if row[EPOCH] == self.best_epoch), {})
+        return {key: value for key, value in best.items() if key != EPOCH}
+
+    @property
+    def dedup_acc(self) -> float | None:
+        """val_acc without the images whose pixels are also in training; None if it is not known."""
+        return self.metrics.get(DEDUP)
 
 
-def read_trials(folder: Path, objective: Objective) -> list[TrialRecord]:
-    """The trials of a sweep, also while a driver runs it. Raises SweepError where there is no study."""
+def read_trials(folder: Path, objective: Objective, space: Callable[[], Space] | None = None) -> list[TrialRecord]:
+    """Return the trials of a sweep, which may be running. Raises SweepError if there is no study, or a damaged one."""
     path = folder / JOURNAL
     if not path.exists():
-        raise SweepError(f"{folder} holds no sweep")
+        raise SweepError(f"{folder} does not contain a sweep")
     check_is_file(path)
     with naming_damage(path):
         storage, study_id = load_journal(path)
         if study_id < 0:
             return []
-        return [record_of(trial, objective) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+        return [record_of(trial, objective, space) for trial in storage.get_all_trials(study_id, deepcopy=False)]
 
 
-def record_of(trial: FrozenTrial, objective: Objective) -> TrialRecord:
+def record_of(trial: FrozenTrial, objective: Objective, space: Callable[[], Space] | None) -> TrialRecord:
+    """Return the record of a trial in Optuna's study."""
     attrs = trial.user_attrs
     unit = FOLD if any(key.startswith(f"{FOLD}:") for key in attrs) else EPOCH
     counts = sorted(int(key.partition(":")[2]) for key in attrs if key.startswith(f"{unit}:"))
     rows = [attrs[f"{unit}:{count}"] for count in counts]
-    reports = [{unit: count, **row["metrics"]} for count, row in zip(counts, rows, strict=True)]
-    fold_epochs = [row["epochs"] for row in rows] if unit == FOLD else []
+    reports = [{unit: count, **with_present_names(row["metrics"])} for count, row in zip(counts, rows, strict=True)]
+    fold_epochs = [[with_present_names(epoch) for epoch in row["epochs"]] for row in rows] if unit == FOLD else []
     epochs = fold_epochs[KEPT_FOLD] if unit == FOLD else reports
     best = objective.best_row(epochs)
-    valued = reports[-1] if unit == FOLD else best
+    value_row = reports[-1] if unit == FOLD else best
     outcome = attrs.get("outcome", {})
     return TrialRecord(
         number=trial.number,
@@ -102,11 +122,31 @@ def record_of(trial: FrozenTrial, objective: Objective) -> TrialRecord:
         epochs=epochs,
         decisions=[row["decision"] for row in rows],
         sequences=[row["sequence"] for row in rows],
-        value=None if valued is None else valued[objective.metric],
+        value=None if value_row is None else value_row[objective.metric],
         best_epoch=None if best is None else int(best["epoch"]),
         reason=outcome.get("reason", ""),
         seconds=outcome.get("seconds"),
         extra=outcome.get("extra", {}),
         folds=reports if unit == FOLD else [],
         fold_epochs=fold_epochs,
+        space=space,
     )
+
+
+def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Sort trials: COMPLETE ones best first, then the others best first, then those without a value."""
+    return sorted(
+        trials,
+        key=lambda trial: (
+            trial.value is None,
+            trial.state != TrialState.COMPLETE,
+            0.0 if trial.value is None else -objective.score(trial.value),
+            trial.number,
+        ),
+    )
+
+
+def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
+    """Return the best COMPLETE trial, the earlier one in a tie; None if there is none."""
+    first = next(iter(ranked(trials, objective)), None)
+    return first if first is not None and first.state == TrialState.COMPLETE and first.value is not None else None

@@ -1,19 +1,23 @@
-"""MLflow runs of a sweep. The driver's records go to a spool in the sweep's folder (spool.py), a thread ships them
-(shipper.py, runs.py), and a store that is away costs a warning.
+"""MLflow tracking of sweeps.
 
-    settings.py  the `tracking` section
-    secrets.py   passwords in addresses: hidden before anything sees them
-    tracker.py   Tracker: what the driver calls
-    offline.py   sync() and add_to_run(): uploads while no driver runs
-    spool.py     the file of records, the note of how far they were shipped, and what both say of a sweep
-    shipper.py   the thread, its batches and back-off
-    runs.py      records to MLflow calls, so that repeating them changes nothing
-    models.py    an exported model to a loadable one in MLflow
-    store.py     reaching the store
-    view.py      columns, order and charts in the UI
-    registry.py  the model registry: versions, aliases
+The driver appends every record to the *spool*, a file in the sweep's folder, and never waits for the network. The
+*shipper*, a thread of the driver, uploads the spool to MLflow. If the store is unreachable, the sweep continues with a
+warning, the records stay in the spool, and the shipper or `ferhpo sync` uploads them later, each exactly once.
 
-Importing this package imports no MLflow: runs.py and models.py do, and are imported by the shipper's thread.
+settings.py  the `tracking` section of a configuration
+secrets.py   passwords in addresses: removed before anything else reads them
+tracker.py   Tracker: the interface of the driver
+offline.py   sync() and add_to_run(): uploads while no driver runs
+spool.py     the spool, and the file that says how far it has been uploaded
+shipper.py   the thread that uploads: batches, retries
+runs.py      records to MLflow calls that can be repeated safely
+models.py    an exported model as an MLflow model
+store.py     connecting to the store
+view.py      columns, order and charts of a sweep in MLflow's UI
+registry.py  the model registry: versions, aliases
+
+Importing this package does not import MLflow. Only runs.py and models.py do so at the top; the shipper's thread imports
+them.
 """
 
 from ferhpo.tracking.offline import add_to_run, sync

@@ -1,4 +1,4 @@
-"""Logs an exported model (ferhpo.inference.export) to MLflow as a model of its run: code, tensors, JSON, no pickle."""
+"""Log an exported model (ferhpo.inference.export) to MLflow as code, tensors and JSON, without pickle."""
 
 import json
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
-_OF_SOME = {  # by the package that a model's code imports
+_OPTIONAL_REQUIREMENTS = {  # import name: distribution, required if the model's code imports it
     "torchvision": "torchvision",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
@@ -29,12 +29,14 @@ _OF_SOME = {  # by the package that a model's code imports
 
 
 def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir: Path, mark: str) -> str:
-    """Log `model_dir` under run `run_id` and return the model's id; `mark` finds it again if it is logged already.
+    """Log the model in `model_dir` under a run and return the model's id.
 
-    Raises ValueError if the folder holds no model that MLflow can load, MLflow's errors if the store is away.
+    mark: the value of the tag `ferhpo.model`, unique to this model; a call with the same mark continues an upload that
+        was interrupted, and never makes a second model
+    Raises ValueError if MLflow cannot load the model in the folder, MLflow's errors if the store is unreachable.
     """
-    found = client.search_logged_models([experiment_id], f"tags.`ferhpo.model` = '{mark}'", max_results=1)
-    model = found[0] if found else None
+    existing = client.search_logged_models([experiment_id], f"tags.`ferhpo.model` = '{mark}'", max_results=1)
+    model = existing[0] if existing else None
     if model is None:
         description = json.loads((model_dir / "model.json").read_text())
         model = client.create_logged_model(
@@ -57,7 +59,10 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir
 
 
 def package(model_dir: Path, out_dir: Path) -> None:
-    """Write `model_dir` as an MLflow pyfunc model. Raises ValueError if its code does not load."""
+    """Write the exported model in `model_dir` to `out_dir` as an MLflow pyfunc model.
+
+    Raises ValueError if the model's code does not load.
+    """
     description = json.loads((model_dir / "model.json").read_text())
     preprocess, num_classes = description["preprocess"], len(description["class_names"])
     size, channels = preprocess["image_size"], preprocess["channels"]
@@ -71,8 +76,8 @@ def package(model_dir: Path, out_dir: Path) -> None:
     def imports(package: str) -> bool:
         return re.search(rf"^\s*(from|import) {package}\b", code, re.MULTILINE) is not None
 
-    requirements = [*_REQUIREMENTS, *(name for package, name in _OF_SOME.items() if imports(package))]
-    # The signature above is written by hand and tested; MLflow would like to guess it from an example.
+    requirements = [*_REQUIREMENTS, *(name for package, name in _OPTIONAL_REQUIREMENTS.items() if imports(package))]
+    # The signature above is explicit and tested; MLflow warns that it has no example to infer one from.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
     try:

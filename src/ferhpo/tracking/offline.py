@@ -1,4 +1,4 @@
-"""Upload to MLflow while no driver runs: what a sweep left in its folder, and what is learned about it later."""
+"""Upload to MLflow while no driver runs: the records left in a sweep's spool, and results obtained later."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,17 +8,17 @@ from ferhpo.tracking.tracker import Tracker
 
 
 def sync(folder: Path, settings: TrackingSettings, catch_up: Callable[[Tracker], None] = lambda tracker: None) -> int:
-    """Ship what a sweep left in its folder and return the number of records.
+    """Upload the records left in a sweep's spool and return their number.
 
-    catch_up: records what a driver that was killed had no time to record
-    No driver runs it, so runs that are still open after that are ended first; a resume opens them again.
-    Raises StillRunning if a running sweep holds the folder, TrackingError if the store is away.
+    catch_up: called first, to append what a killed driver had no time to record
+    No driver runs, so runs that are still open are then closed as STOPPED; resuming the sweep reopens them.
+    Raises StillRunning if a running sweep has the spool open, TrackingError if the store is unreachable.
     """
     tracker = Tracker(folder, settings)
     try:
         catch_up(tracker)
-        tracker.close_left_open()
-        return tracker.ship_now()
+        tracker.close_open_runs()
+        return tracker.upload_now()
     finally:
         tracker.close(0)
 
@@ -31,9 +31,10 @@ def add_to_run(
     metrics: Mapping[str, float],
     timeout_seconds: float,
 ) -> int:
-    """Set tags and values of a run of the sweep in `folder` after its end; returns the records that are left to ship.
+    """Add tags and metrics to a run of the sweep in `folder` after its end.
 
-    Does nothing for a run that was never opened. Raises TrackingError if a running sweep holds the folder.
+    number: the trial's, or None for the parent run; a run that was never opened is left out
+    Returns the number of records that are not in MLflow yet. Raises StillRunning if a running sweep has the spool open.
     """
     tracker = Tracker(folder, settings)
     try:

@@ -1,7 +1,8 @@
-"""The model registry: versions of a model, and the aliases that say which one is in use.
+"""The model registry: versions of a model, and the aliases that say which version is in use.
 
-MLflow moves an alias without asking where it stood, so two promotions at once could hide each other: a lock of our own
-serialises those of one machine on a SQLite store, and the alias is read again afterwards on every store.
+Note: MLflow overwrites an alias without comparing it to its previous value, so of two concurrent promotions one could
+be lost silently. With a SQLite store a file lock serializes the promotions of one machine; with every store the alias
+is read again after it was set.
 """
 
 import json
@@ -45,7 +46,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Promotion:
-    """An alias that was moved: `previous` is the version it stood at before, if any."""
+    """An alias that was set to `version`.
+
+    previous: the version it pointed to before, or None
+    """
 
     name: str
     alias: str
@@ -56,11 +60,11 @@ class Promotion:
 def register(
     settings: TrackingSettings, model_id: str, name: str, tags: Mapping[str, str], description: str = ""
 ) -> int:
-    """Make a version of `name` from the logged model `model_id` and return its number.
+    """Register the logged model `model_id` as a version of `name` and return the version's number.
 
-    A model that is registered there already keeps its version. Raises TrackingError.
+    A model that is already registered under this name keeps its version. Raises TrackingError.
     """
-    with _store(settings, f"registering {name}") as client, _lock(settings):
+    with _store(settings, f"register {name}") as client, _lock(settings):
         from mlflow.exceptions import MlflowException
 
         model = client.get_logged_model(model_id)
@@ -72,7 +76,7 @@ def register(
         for version in _search(client, name):
             if version.tags.get(_MODEL_TAG) == model_id:
                 return version.number
-        # The model's folder, and not models:/<id>, which a SQLite store would look up in MLflow's global store.
+        # The source is the model's folder: a SQLite store would look up models:/<id> in MLflow's global store.
         created = client.create_model_version(
             name,
             model.artifact_location,
@@ -85,30 +89,31 @@ def register(
 
 
 def versions(settings: TrackingSettings, name: str) -> list[Version]:
-    """Every version of `name`, newest first; none where the name is unknown. Raises TrackingError."""
-    with _store(settings, f"reading {name}") as client:
+    """Return every version of `name`, newest first; an empty list if there is none. Raises TrackingError."""
+    with _store(settings, f"read {name}") as client:
         return _search(client, name)
 
 
 def promote(settings: TrackingSettings, name: str, version: int | None = None, alias: str = DEFAULT_ALIAS) -> Promotion:
-    """Point `alias` at a version, the newest by default, and note on that version who did it, when, and from where.
+    """Set `alias` to a version, the newest by default.
 
-    Raises TrackingError for an unknown name or version, a reserved alias, or if somebody else moved it meanwhile.
+    A tag of the version (`ferhpo.promoted.<alias>`) says who set the alias, when, and which version had it before.
+    Raises TrackingError for an unknown name or version, a reserved alias, or a concurrent change of the alias.
     """
     check_alias(alias)
-    with _store(settings, f"promoting {name}") as client, _lock(settings):
+    with _store(settings, f"promote {name}") as client, _lock(settings):
         known = _search(client, name)
         if not known:
             raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
         number = known[0].number if version is None else version
         if number not in {v.number for v in known}:
-            have = ", ".join(str(v.number) for v in reversed(known))
-            raise TrackingError(f"{name} has no version {number}; it has {have}")
+            numbers = ", ".join(str(v.number) for v in reversed(known))
+            raise TrackingError(f"{name} has no version {number}; existing versions: {numbers}")
         previous = next((v.number for v in known if alias in v.aliases), None)
         client.set_registered_model_alias(name, alias, str(number))
-        found = int(client.get_model_version_by_alias(name, alias).version)
-        if found != number:
-            raise TrackingError(f"{name}@{alias} is version {found}, set by somebody else just now; promote again")
+        current = int(client.get_model_version_by_alias(name, alias).version)
+        if current != number:
+            raise TrackingError(f"{name}@{alias} was set to version {current} by another process; promote again")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         before = "none" if previous is None else f"version {previous}"
         note = f"{now} by {user_name()}, before: {before}"
@@ -117,18 +122,23 @@ def promote(settings: TrackingSettings, name: str, version: int | None = None, a
 
 
 def check_alias(alias: str) -> None:
-    """Raise TrackingError for an alias that MLflow keeps for itself or cannot read."""
+    """Raise TrackingError for an alias that MLflow reserves or does not accept."""
     if alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.IGNORECASE):
         raise TrackingError(
-            f"alias is {alias}; MLflow reserves latest and v<number>; choose another, as {DEFAULT_ALIAS}"
+            f"alias is {alias}; MLflow reserves latest and v<number>; choose another, e.g. {DEFAULT_ALIAS}"
         )
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias):
-        raise TrackingError(f"alias is {alias!r}; letters, digits, - and _ are allowed, as {DEFAULT_ALIAS}")
+        raise TrackingError(
+            f"alias is {alias!r}; it must consist of 1 to 255 letters, digits, - and _, e.g. {DEFAULT_ALIAS}"
+        )
 
 
 def download(settings: TrackingSettings, name: str, version: int | str, out_dir: Path) -> Path:
-    """Fetch a version, given by number or alias, and return its folder, which mlflow.pyfunc.load_model opens."""
-    with _store(settings, f"fetching {name}") as client:
+    """Download a version, given by number or alias, and return its folder for mlflow.pyfunc.load_model.
+
+    Raises TrackingError.
+    """
+    with _store(settings, f"download {name}") as client:
         from mlflow.artifacts import download_artifacts
 
         number = version if isinstance(version, int) else int(client.get_model_version_by_alias(name, version).version)
@@ -138,10 +148,15 @@ def download(settings: TrackingSettings, name: str, version: int | str, out_dir:
 
 
 def find(settings: TrackingSettings, name: str, which: str) -> Version:
-    """The version of `name` that an alias, a number or "latest" means. Raises TrackingError with those there are."""
+    """Return the version of `name` that `which` (an alias, a number or "latest") refers to.
+
+    Raises TrackingError, with the versions and aliases that exist.
+    """
     known = versions(settings, name)
     if not known:
-        raise TrackingError(f"{name} has no registered version in {settings.shown_uri}; ferhpo runs lists the sweeps")
+        raise TrackingError(
+            f"{name} has no registered version in {settings.shown_uri}; list the sweeps with `ferhpo runs`"
+        )
     if which == "latest":
         return known[0]
     for version in known:
@@ -149,46 +164,46 @@ def find(settings: TrackingSettings, name: str, which: str) -> Version:
             return version
     numbers = ", ".join(str(version.number) for version in reversed(known))
     aliases = ", ".join(sorted(alias for version in known for alias in version.aliases)) or "none"
-    raise TrackingError(f"{name} has no version or alias {which}; it has versions {numbers} and aliases {aliases}")
+    raise TrackingError(f"{name} has no version or alias {which}; existing versions: {numbers}; aliases: {aliases}")
 
 
 def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
-    """The network of a version, and what model.json says of it. Raises TrackingError."""
+    """Return the network of a version and the content of its model.json. Raises TrackingError."""
     import mlflow.pyfunc
     from mlflow.exceptions import MlflowException
     from safetensors import SafetensorError
 
     with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
         path = download(settings, version.name, version.number, Path(folder))
-        described = next(iter(sorted(path.rglob("model.json"))), None)
-        if described is None:
-            raise TrackingError(f"{version.name} version {version.number} is no model of ferhpo: it has no model.json")
+        description = next(iter(sorted(path.rglob("model.json"))), None)
+        if description is None:
+            raise TrackingError(f"{version.name} version {version.number} is not a ferhpo model: it has no model.json")
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         try:
             served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
-            return served.network, json.loads(described.read_text())
+            return served.network, json.loads(description.read_text())
         except (MlflowException, SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             name = f"{version.name} version {version.number}"
             raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
 
 
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
-    """The configuration that a trial's run was made with. Raises TrackingError."""
-    with _store(settings, f"reading run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
+    """Return the configuration (config.yaml) of a trial's run. Raises TrackingError."""
+    with _store(settings, f"read run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(run_id, "config.yaml", folder)).read_text()
     config: dict[str, Any] = yaml.safe_load(text)
     return config
 
 
 def run_tags(settings: TrackingSettings, run_id: str) -> dict[str, str]:
-    """The tags of a run. Raises TrackingError."""
-    with _store(settings, f"reading run {run_id}") as client:
+    """Return the tags of a run. Raises TrackingError."""
+    with _store(settings, f"read run {run_id}") as client:
         return dict(client.get_run(run_id).data.tags)
 
 
 def note_on_run(settings: TrackingSettings, run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-    """Set tags and metrics of a run that has ended. Raises TrackingError."""
-    with _store(settings, f"writing to run {run_id}") as client:
+    """Add tags and metrics to a run that has ended. Raises TrackingError."""
+    with _store(settings, f"write to run {run_id}") as client:
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         for key, number in metrics.items():
@@ -202,7 +217,7 @@ def _search(client: "MlflowClient", name: str) -> list[Version]:
         page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token or None)
         found += page
         token = page.token or None
-    # The search leaves out aliases on some stores; the model itself has them all.
+    # On some stores the search does not return aliases; the registered model has all of them.
     aliases: dict[int, list[str]] = {}
     if found:
         for alias, number in client.get_registered_model(name).aliases.items():
@@ -224,18 +239,23 @@ def _search(client: "MlflowClient", name: str) -> list[Version]:
 
 
 @contextmanager
-def _store(settings: TrackingSettings, doing: str) -> Iterator["MlflowClient"]:
-    """A client whose errors become TrackingError."""
+def _store(settings: TrackingSettings, action: str) -> Iterator["MlflowClient"]:
+    """Yield a client and raise its errors as TrackingError.
+
+    action: for the message "cannot <action>: ..."
+    """
     if settings.off:
-        raise TrackingError(f"{doing}: tracking.uri is none; the registry needs a store")
+        raise TrackingError(f"cannot {action}: tracking.uri is none; the model registry needs an MLflow store")
     try:
         yield connect(settings)
     except TrackingError:
         raise
     except outages() as error:
-        raise TrackingError(f"{doing} in {settings.shown_uri}: {reason_of(error)}") from None  # it shows the password
+        # Without the original error, whose text may contain the password.
+        raise TrackingError(f"cannot {action} in {settings.shown_uri}: {reason_of(error)}") from None
 
 
 def _lock(settings: TrackingSettings) -> Any:
+    """Return a context manager that serializes changes of a SQLite registry on this machine."""
     path = settings.sqlite_path
     return nullcontext() if path is None else file_lock(path.with_name(path.name + ".registry"))

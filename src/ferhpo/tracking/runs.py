@@ -1,12 +1,15 @@
-"""Writes the records of a spool into MLflow, so that writing them again changes nothing.
+"""Write the records of a spool to MLflow. Writing a record twice has the same result as writing it once.
 
-A run is looked for by its tag `ferhpo.trial` before it is made, and every timestamp comes from the record: MLflow drops
-a metric point only if its time is the same too. A server that gave no answer to "make a run" may still make it, even
-after we made another: such a run is looked for again when it ends. What MLflow calls invalid goes to rejected.jsonl,
-alone; everything else that fails is an outage, and is raised for the shipper to try again.
+- A run is searched by its tag `ferhpo.trial` before it is created.
+- Every timestamp comes from the record, because MLflow ignores a repeated metric point only if its time is equal too.
+- If the response to create_run is lost, the server may create the run later, when a second one exists already. Such a
+  run is listed in `Shipped.in_doubt`, and its duplicates are deleted when it is closed.
+- A value that MLflow calls invalid is written to rejected.jsonl, and the rest of its batch to MLflow. Every other error
+  means that the store is unavailable, and is raised so that the shipper tries again.
 
-Runs are called "" (the sweep's), "7" (a trial's) and "7/fold0" (a fold's) here: what stands before the last / is the
-run above.
+Runs have keys: "" is the parent run, "7" the run of trial 7, "7/fold0" the run of its first fold, below that of the
+trial. Metrics, parameters and tags have any names: nothing here depends on them, except for `epoch` and `epoch_seconds`
+of a fold's epochs.
 """
 
 import json
@@ -32,17 +35,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ferhpo.tracking")
 
-MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # MLflow's limits for one log_batch, and 1,000 of all together
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # MLflow's limits of one log_batch; the limit of their sum is 1,000
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-_TOO_LARGE = 413  # HTTP's word for a file that a server, or a proxy before it, will never take
-_NUM_REFUSED = 8  # values of a batch refused one by one, and none taken: then the rest of it is refused too
+_TOO_LARGE = 413  # the HTTP status for a file above the limit of the server or of a proxy: trying again cannot help
+_MAX_REFUSED = 8  # values of a batch refused one by one while none was accepted: then the rest is rejected together
 _PARENT = ""
 
 Item = tuple[int, Metric | Param | RunTag]
 
 
 class RunWriter:
-    """Turns records into MLflow calls; `shipped` learns the ids on the way."""
+    """Turn records into MLflow calls, and enter the ids that MLflow assigns into `shipped`."""
 
     def __init__(self, client: "MlflowClient", experiment_id: str, shipped: Shipped) -> None:
         self.client = client
@@ -53,9 +56,10 @@ class RunWriter:
         self.warned: set[tuple[str, str | None]] = set()
 
     def write(self, records: Sequence[Record], stopped: Callable[[], bool]) -> bool:
-        """Ship `records`, those of one run together; False if it was stopped meanwhile, and is to be done again.
+        """Upload `records`, in as few calls for each run as possible.
 
-        Raises MlflowException or OSError if the store is away.
+        Returns False if `stopped` became true: then the same records must be written again. Raises one of
+        `store.outages()` if the store is unavailable.
         """
         self.pending = {}
         for record in records:
@@ -66,7 +70,7 @@ class RunWriter:
             except MlflowException as error:
                 if error.error_code not in _REFUSALS or record["op"] in ("open_sweep", "open_trial"):
                     raise
-                self._set_aside(record["op"], reason_of(error), [{"seq": record["seq"], "kind": record["op"]}])
+                self._reject(record["op"], reason_of(error), [{"seq": record["seq"], "kind": record["op"]}])
         for run in list(self.pending):
             self._flush(run)
         return True
@@ -89,7 +93,7 @@ class RunWriter:
             self._flush(run)
             self.client.set_terminated(self.shipped.runs[run], RunState(record["state"]).mlflow_status, time_ms)
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
-                self._remove_twins(in_doubt)
+                self._delete_duplicates(in_doubt)
         elif op == "fold":
             self._write_fold(f"{run}/fold{record['fold']}", record)
         elif op == "dataset":
@@ -102,13 +106,13 @@ class RunWriter:
             self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
 
     def _open_run(self, run: str, record: Record) -> None:
-        """Find, reopen or make the run of a record."""
+        """Find and reopen the run of a record, or create it."""
         run_id = self.shipped.runs.get(run)
         mark = self._mark(run)
         if run_id is None:
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
-        if run_id is not None and not self._run_is_gone(run_id):
+        if run_id is not None and not self._is_deleted(run_id):
             self.client.update_run(run_id, status=RunState.RUNNING.mlflow_status)
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
@@ -124,33 +128,33 @@ class RunWriter:
         self.shipped.runs[run] = run_id
 
     def _name(self, run: str) -> str:
-        """What MLflow shows the run as, like demo-007."""
+        """Return the run's name in MLflow, e.g. demo-007."""
         number, _, fold = run.partition("/")
         parts = [self.shipped.sweep_name, f"{int(number):03d}" if number else "", fold]
         return "-".join(part for part in parts if part)
 
     def _mark(self, run: str) -> str:
-        """The run's tag `ferhpo.trial`."""
+        """Return the value of the run's tag `ferhpo.trial`, which identifies it in the store."""
         return f"{self.shipped.sweep_id}/{run or 'parent'}"
 
-    def _remove_twins(self, run: str) -> None:
-        """Delete runs that the store made after all, long after it was asked to: ours has the records."""
-        for twin in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
-            if twin.info.run_id != self.shipped.runs[run]:
-                self.client.delete_run(twin.info.run_id)
+    def _delete_duplicates(self, run: str) -> None:
+        """Delete the runs that the store created late, from a call whose response was lost; they have no records."""
+        for found in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
+            if found.info.run_id != self.shipped.runs[run]:
+                self.client.delete_run(found.info.run_id)
         self.shipped.in_doubt.remove(run)
 
     def _write_fold(self, run: str, record: Record) -> None:
-        """A fold that has ended, from its one record to a run that has ended.
+        """Write a completed fold, which is one record, as a run that is closed.
 
-        Its epochs get the times at which they ended, counted back by their seconds.
+        The time of an epoch is that of the record less the `epoch_seconds` of the epochs that followed.
         """
         times_ms, time_ms = [], record["time_ms"]
         for row in reversed(record["epochs"]):
             times_ms.append(time_ms)
             time_ms -= round(1000 * row.get("epoch_seconds", 0.0))
         self._open_run(run, {**record, "time_ms": time_ms})
-        # Without the tag ferhpo.sweep_id: the sweep's view shows trials.
+        # Without the tag ferhpo.sweep_id, by which the sweep's view selects its runs: it shows trials only.
         tags = {"ferhpo.fold": str(record["fold"]), "ferhpo.state": RunState.COMPLETE}
         self._add(run, record, (RunTag(key, value) for key, value in tags.items()))
         for row, ended_ms in zip(record["epochs"], reversed(times_ms), strict=True):
@@ -169,17 +173,17 @@ class RunWriter:
             if record["op"] == "text":
                 self.client.log_text(self.shipped.runs[run], record["text"], name)
             elif not (self.folder / name).exists():
-                self._set_aside(name, "the file was gone before it was shipped", [entry])
+                self._reject(name, "the file was removed before it was uploaded", [entry])
             else:
-                self._send_path(run, record, self.folder / name)  # an absolute path stays as it is
+                self._send_path(run, record, self.folder / name)  # name may be absolute
         except HTTPError as error:
             if error.response is None or error.response.status_code != _TOO_LARGE:
                 raise
-            self._set_aside(name, "too large for the server", [entry])
+            self._reject(name, "too large for the server", [entry])
         except ValueError as error:
-            if record["op"] != "model" or isinstance(error, json.JSONDecodeError):  # a page where JSON should be
+            if record["op"] != "model" or isinstance(error, json.JSONDecodeError):  # an HTML page instead of JSON
                 raise
-            self._set_aside(name, str(error), [entry])
+            self._reject(name, str(error), [entry])
 
     def _send_path(self, run: str, record: Record, path: Path) -> None:
         run_id = self.shipped.runs[run]
@@ -199,7 +203,7 @@ class RunWriter:
         metrics = [item for item in items if isinstance(item[1], Metric)]
         first_params: dict[tuple[str, str], Item] = {}
         for seq, entity in items:
-            if isinstance(entity, Param):  # twice in one call is refused even with one value; a resumed trial does that
+            if isinstance(entity, Param):  # MLflow refuses a repeated parameter in one call; a resumed trial has them
                 first_params.setdefault((entity.key, entity.value), (seq, entity))
         params = list(first_params.values())
         latest_tags = {item[1].key: item for item in items if isinstance(item[1], RunTag)}
@@ -211,30 +215,30 @@ class RunWriter:
             metrics, params, tags = metrics[num_metrics:], params[MAX_PARAMS:], tags[MAX_TAGS:]
 
     def _send(self, run: str, items: list[Item]) -> None:
-        """One log_batch; where MLflow refuses it, halves of it, until what it refuses stands alone."""
-        parts, num_refused, taken = [items], 0, False
-        gone: bool | None = None
+        """Log `items` in one call; if MLflow refuses it, bisect until only the invalid values are rejected."""
+        parts, num_refused, any_accepted = [items], 0, False
+        is_deleted: bool | None = None
         while parts:
             part = parts.pop()
             refusal = self._log_batch(run, part)
             if refusal is None:
-                taken = True
+                any_accepted = True
                 continue
-            if gone is None:
-                gone = self._run_is_gone(self.shipped.runs[run])
+            if is_deleted is None:
+                is_deleted = self._is_deleted(self.shipped.runs[run])
             entries = [_as_json(seq, run, entity) for seq, entity in part]
-            if gone:
-                self._set_aside(f"{len(part)} values of a deleted run", reason_of(refusal), entries)
-            elif len(part) == 1 or (num_refused >= _NUM_REFUSED and not taken):
+            if is_deleted:
+                self._reject(f"{len(part)} values of a deleted run", reason_of(refusal), entries)
+            elif len(part) == 1 or (num_refused >= _MAX_REFUSED and not any_accepted):
                 num_refused += 1
                 what = part[0][1].key if len(part) == 1 else f"{len(part)} values"
-                self._set_aside(f"{what} of {self._name(run)}", reason_of(refusal), entries)
+                self._reject(f"{what} of {self._name(run)}", reason_of(refusal), entries)
             else:
                 middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]  # the first half is taken up next
+                parts += [part[middle:], part[:middle]]  # the first half is next
 
     def _log_batch(self, run: str, items: list[Item]) -> MlflowException | None:
-        """Log `items` and return MLflow's refusal, where it refuses them."""
+        """Log `items`; return MLflow's error if it refuses them, else None."""
         try:
             self.client.log_batch(
                 self.shipped.runs[run],
@@ -249,8 +253,8 @@ class RunWriter:
             return error
         return None
 
-    def _run_is_gone(self, run_id: str) -> bool:
-        """Whether a person deleted the run. Raises TrackingError where the store knows nothing of this sweep."""
+    def _is_deleted(self, run_id: str) -> bool:
+        """Return whether the user deleted the run. Raises TrackingError if the store does not have this sweep."""
         try:
             return bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
         except MlflowException as error:
@@ -258,14 +262,14 @@ class RunWriter:
                 raise
             if run_id == self.shipped.runs[_PARENT]:
                 raise TrackingError(
-                    "the store does not have this sweep's parent run; start it with its old database, "
-                    f"or delete {self.shipped.path} to ship everything to this one"
+                    "the store does not have this sweep's parent run; start the server with its previous database, "
+                    f"or delete {self.shipped.path} to upload all records to this one"
                 ) from None
-            self._run_is_gone(self.shipped.runs[_PARENT])
+            self._is_deleted(self.shipped.runs[_PARENT])
             return True
 
-    def _set_aside(self, what: str, reason: str, entries: Sequence[dict[str, Any]]) -> None:
-        """Keep in rejected.jsonl, once, what MLflow will not have; warn of the first of a run, or of a reason."""
+    def _reject(self, what: str, reason: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Append refused values or files to rejected.jsonl, each once; warn once for each run and for each reason."""
         path = self.folder / REJECTED
         known = set(path.read_text().splitlines()) if path.exists() else set()
         lines = [redact(json.dumps({**entry, "reason": reason})) for entry in entries]
@@ -276,7 +280,7 @@ class RunWriter:
             file.writelines(f"{line}\n" for line in new)
         topics = {(entries[0]["kind"], entries[0].get("run")), (entries[0]["kind"], reason)}
         if topics.isdisjoint(self.warned):
-            log.warning("tracking: MLflow does not have %s (%s); kept in %s", redact(what), redact(reason), path)
+            log.warning("tracking: cannot upload %s: %s; recorded in %s", redact(what), redact(reason), path)
         self.warned |= topics
 
 

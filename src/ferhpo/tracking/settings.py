@@ -1,6 +1,6 @@
-"""Where a sweep is recorded, and how a store's address is shown.
+"""The `tracking` section of a configuration: which MLflow store records a sweep, and how its address is shown.
 
-What a reader would get wrong: `uri` never holds a password (secrets.py); `store_uri` may, and is for MLflow alone.
+Note: `uri` never holds a password (secrets.py). `store_uri` may; pass it to MLflow only.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ferhpo.errors import ConfigError
-from ferhpo.tracking.secrets import as_given, hide, is_known, redact, redact_address, whole
+from ferhpo.tracking.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
 
 OFF = "none"
 MODEL_CHOICES = ("all", "best", "none")
@@ -19,15 +19,15 @@ _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """The `tracking` section of a configuration, checked. Raises ConfigError with every fault.
+    """The `tracking` section of a configuration, validated. Raises ConfigError with every fault.
 
-    output_dir: holds the default store (mlflow.db and artifacts/)
-    uri: an MLflow tracking address, "none" to record nothing, or None for the default store; without its password
-    experiment: MLflow's experiment, made if it is missing
-    required: whether a sweep refuses to start while the store cannot be reached
-    models: which completed trials get a loadable model: "all", "best" (of the sweep) or "none"
-    report: whether a sweep ends with its page, and its complete trials with figures, as artifacts
-    registered_model_name: the name in the registry, or None for ferhpo-<sweep>
+    output_dir: the folder of the default store (mlflow.db and artifacts/)
+    uri: an MLflow tracking URI, "none" to disable tracking, or None for the default store; without its password
+    experiment: the MLflow experiment; it is created if it does not exist
+    required: whether a sweep refuses to start while the store is unreachable
+    models: which completed trials are logged as MLflow models: "all", "best" (of the sweep) or "none"
+    report: whether the report of the sweep, and figures of its complete trials, are logged as artifacts
+    registered_model_name: the name in the model registry, or None for ferhpo-<sweep>
     """
 
     output_dir: Path
@@ -43,19 +43,19 @@ class TrackingSettings:
             object.__setattr__(self, "uri", hide(str(self.uri)))
         faults = [] if self.uri in (None, OFF) else _uri_faults(as_given(str(self.uri)))
         if not self.experiment or "/" in self.experiment:
-            faults.append(f"tracking.experiment is {self.experiment!r}; a name without / is needed, as ferhpo")
+            faults.append(f"tracking.experiment is {self.experiment!r}; it must be a name without /, e.g. ferhpo")
         if self.models not in MODEL_CHOICES:
-            faults.append(f"tracking.models is {self.models}; choose one of {', '.join(MODEL_CHOICES)}")
+            faults.append(f"tracking.models is {self.models}; it must be one of {', '.join(MODEL_CHOICES)}")
         for key in ("required", "report"):
             if not isinstance(getattr(self, key), bool):
-                faults.append(f"tracking.{key} is {getattr(self, key)!r}; write true or false")
+                faults.append(f"tracking.{key} is {getattr(self, key)!r}; it must be true or false")
         if faults:
             raise ConfigError("tracking", faults)
         object.__setattr__(self, "output_dir", Path(self.output_dir).absolute())
 
     @classmethod
     def from_config(cls, section: Mapping[str, object], output_dir: Path) -> "TrackingSettings":
-        """Settings from the `tracking` section. Raises ConfigError, also for a key that does not exist."""
+        """Return the settings of a `tracking` section. Raises ConfigError, also for unknown keys."""
         known = {f.name for f in fields(cls)} - {"output_dir"}
         unknown = sorted(set(section) - known)
         if unknown:
@@ -67,43 +67,45 @@ class TrackingSettings:
 
     @property
     def off(self) -> bool:
-        """Whether nothing is recorded at all."""
+        """Whether tracking is disabled."""
         return self.uri == OFF
 
     @property
     def sqlite_path(self) -> Path | None:
-        """The database file, where the store is one."""
+        """The database file of a SQLite store, else None."""
         uri = self._absolute_uri()
         return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:") else None
 
     @property
     def artifact_root(self) -> str | None:
-        """Where a new experiment keeps its files; None where a server decides. MLflow's own choice for a database
-        would be a folder in the working directory."""
+        """The artifact location of a new experiment; None for a server, which chooses it itself.
+
+        Without it, MLflow would put the artifacts of a database store into the working directory.
+        """
         if self._absolute_uri().startswith(("http:", "https:")):
             return None
         return str((self.sqlite_path.parent if self.sqlite_path else self.output_dir) / "artifacts")
 
     def registered_name(self, sweep: str) -> str:
-        """The name that a sweep's models have in the registry."""
+        """Return the name of a sweep's models in the registry."""
         return self.registered_model_name or f"ferhpo-{sweep}"
 
     @property
     def store_uri(self) -> str:
-        """What MLflow is given: with its password, and absolute, whatever the working directory becomes later.
+        """The URI for MLflow's client: with its password, and absolute, because the working directory may change.
 
-        Raises TrackingError where the password is not known.
+        Raises TrackingError if the password is not known.
         """
-        return whole(self._absolute_uri())
+        return reveal(self._absolute_uri())
 
     @property
     def lacks_password(self) -> bool:
-        """Whether the address has a password that this process does not know."""
-        return not is_known(self._absolute_uri())
+        """Whether the URI has a password that this process does not know."""
+        return not can_reveal(self._absolute_uri())
 
     @property
     def shown_uri(self) -> str:
-        """The address without its password, for messages and files."""
+        """The absolute URI without its password, for messages and files."""
         return redact(self._absolute_uri())
 
     def _absolute_uri(self) -> str:
@@ -119,19 +121,19 @@ def _uri_faults(uri: str) -> list[str]:
     scheme = address.scheme.split("+")[0]
     shown = f"tracking.uri is {redact_address(uri)}"
     if scheme in ("", "file") or len(scheme) == 1:  # one letter: a Windows drive
-        return [f"{shown}; MLflow refuses plain file stores since 3.13; use sqlite:///<absolute path>/mlflow.db"]
+        return [f"{shown}; MLflow 3.13 and later refuse file stores; use sqlite:///<absolute path>/mlflow.db"]
     if scheme not in _SCHEMES:
-        return [f"{shown}; its scheme must be one of {', '.join(_SCHEMES)}, or null for the default store"]
+        return [f"{shown}; its scheme must be one of {', '.join(_SCHEMES)}; use null for the default store"]
     if scheme == "sqlite" and (not uri.startswith("sqlite:///") or uri.removeprefix("sqlite:///") in ("", ":memory:")):
-        return [f"{shown}; a database in memory keeps nothing; use sqlite:///<absolute path>/mlflow.db"]
+        return [f"{shown}; a database in memory is lost at exit; use sqlite:///<absolute path>/mlflow.db"]
     if scheme != "sqlite" and re.search(r"[\s\"'<>]", uri):
         return [f"{shown}; special characters must be escaped: %20 for a space, %22 for \", %27 for '"]
     if scheme != "sqlite" and "@" in address.path + address.fragment:
         return [f"{shown}; a password's special characters must be escaped: %2F for /, %40 for @, %3F for ?, %23 for #"]
     if scheme in ("http", "https") and not address.hostname:
-        return [f"{shown}; it names no host; write http://127.0.0.1:5000"]
+        return [f"{shown}; it has no host; use e.g. http://127.0.0.1:5000"]
     try:
         _ = address.port
-    except ValueError:  # whose text would show what stands there
-        return [f"{shown}; its port is no number up to 65535; write http://127.0.0.1:5000"]
+    except ValueError:  # its text is not shown: what is in the place of the port may be a password
+        return [f"{shown}; its port must be a number from 0 to 65535; use e.g. http://127.0.0.1:5000"]
     return []

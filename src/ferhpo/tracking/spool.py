@@ -1,8 +1,8 @@
-"""The spool: every record of a sweep, in a file of its folder, before any of it goes to MLflow.
+"""The spool: a file in a sweep's folder that holds every record of the sweep before it is uploaded to MLflow.
 
-One JSON object a line: `seq` counts from 1, `time_ms` is when it happened, `op` says what. An append is one write to
-the operating system: killing the process loses nothing. Only the shipper makes the disk write, before it notes that
-records were shipped: a loss of power can take the last seconds, but never leaves a note that runs ahead of the file.
+Each line is a JSON object: `seq` counts from 1, `time_ms` is the time of the event, `op` its kind. Appending is one
+write to the operating system, so a killed process loses nothing. The shipper calls fsync before it uploads: a power
+failure may lose the last seconds, but the saved upload position is never ahead of the file.
 """
 
 import fcntl
@@ -24,9 +24,10 @@ SPOOL, LOCK, REJECTED = "spool.jsonl", "spool.lock", "rejected.jsonl"
 
 
 class Spool:
-    """The spool of one sweep, open for writing and held against every other process.
+    """The spool of one sweep, open for writing and locked against all other processes.
 
-    Raises TrackingError if another process holds it. Cuts a last line that a kill or loss of power left torn.
+    Opening it removes an incomplete last line, which a kill or a power failure may leave. Raises StillRunning if
+    another process has it open, TrackingError if the last line is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,12 +35,15 @@ class Spool:
         self.path = folder / SPOOL
         self._append_lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _hold(folder / LOCK)
+        self._lock_fd = _lock(folder / LOCK)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self.last_seq = self._cut_torn_line()
+        self.last_seq = self._remove_incomplete_line()
 
     def append(self, op: str, fields: Mapping[str, object]) -> int:
-        """Add one record, return its number. Raises StorageError, with the file as before, if the disk refuses."""
+        """Append one record and return its `seq`.
+
+        Raises StorageError if the disk cannot be written; the file is then as before.
+        """
         with self._append_lock:
             record = {"seq": self.last_seq + 1, "time_ms": time.time_ns() // 1_000_000, "op": op, **fields}
             line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
@@ -57,7 +61,7 @@ class Spool:
             return self.last_seq
 
     def read(self, offset: int, max_records: int) -> tuple[list[Record], int]:
-        """Up to `max_records` whole records from byte `offset`, and the offset behind them. Any thread may read."""
+        """Return up to `max_records` complete records from byte `offset`, and the offset after them. Thread-safe."""
         records: list[Record] = []
         with self.path.open("rb") as file:
             file.seek(offset)
@@ -69,21 +73,22 @@ class Spool:
                     records.append(json.loads(line))
                 except ValueError as error:
                     raise TrackingError(
-                        f"{self.path}: the line at byte {offset} is broken; delete that line and run `ferhpo sync`"
+                        f"{self.path}: the line at byte {offset} is damaged; delete this line and run `ferhpo sync`"
                     ) from error
                 offset += len(line)
         return records, offset
 
     def sync_to_disk(self) -> None:
-        """Wait until the disk has what was appended."""
+        """Wait until everything appended is on disk."""
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Let go of the file and of the hold on it."""
+        """Close the file and release its lock."""
         os.close(self._fd)
         os.close(self._lock_fd)
 
-    def _cut_torn_line(self) -> int:
+    def _remove_incomplete_line(self) -> int:
+        """Truncate the file after its last complete line, and return that record's `seq`."""
         end, last_seq = _last_record(self._fd, self.path)
         if end < os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, end)
@@ -91,7 +96,7 @@ class Spool:
 
 
 def last_seq(folder: Path) -> int:
-    """The number of the last record in a sweep's folder, 0 where there is none; also while a driver writes."""
+    """Return the `seq` of the last record in a sweep's folder, 0 if there is none. Safe while a driver writes."""
     path = folder / SPOOL
     if not path.exists():
         return 0
@@ -100,17 +105,18 @@ def last_seq(folder: Path) -> int:
 
 
 def is_held(folder: Path, lock: str = LOCK) -> bool:
-    """Whether a driver, or `ferhpo sync`, holds the spool of a sweep, or who locks another file of its folder.
+    """Return whether a process (a driver or `ferhpo sync`) has locked a sweep's spool, or another file of its folder.
 
-    Raises TrackingError where the file cannot be opened.
+    lock: name of the lock file in `folder`
+    Raises TrackingError if the file cannot be opened.
     """
     path = folder / lock
     if not path.exists():
         return False
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a named pipe would block
     except OSError as error:
-        raise TrackingError(f"{path} cannot be read ({error.strerror}); make it a file of yours") from None
+        raise TrackingError(f"{path} cannot be read ({error.strerror}); make it a file that you can read") from None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -121,10 +127,10 @@ def is_held(folder: Path, lock: str = LOCK) -> bool:
 
 
 def _last_record(fd: int, path: Path) -> tuple[int, int]:
-    """Where the last whole line ends, and its number. Raises TrackingError where it is no record."""
+    """Return the offset after the last complete line, and its `seq`. Raises TrackingError if it is not a record."""
     end, tail = os.fstat(fd).st_size, b""
     size = end
-    while end > 0 and tail.count(b"\n") < 2:  # back to the start of the last whole line
+    while end > 0 and tail.count(b"\n") < 2:  # back to the start of the last complete line
         start = max(0, end - 65536)
         tail = os.pread(fd, end - start, start) + tail
         end = start
@@ -135,12 +141,20 @@ def _last_record(fd: int, path: Path) -> tuple[int, int]:
     try:
         return size - len(tail) + keep, int(json.loads(last_line)["seq"])
     except (ValueError, KeyError, TypeError) as error:
-        raise TrackingError(f"{path}: the last line is no record of ferhpo; delete that line") from error
+        raise TrackingError(f"{path}: the last line is not a record of ferhpo; delete this line") from error
 
 
 @dataclass
 class Shipped:
-    """How far a spool was shipped to one store, and what the store called things. Written by rename."""
+    """The upload position of a spool: what one store has, and the ids that MLflow assigned.
+
+    path: spool.shipped.json, which holds the other fields
+    store, experiment: where the records were uploaded; the address without its password
+    seq, offset: the last uploaded record, and the byte after it
+    runs: run ids by the keys of runs.py: "" is the parent, "7" a trial, "7/fold0" a fold
+    models: ids of logged models, by the key of their run
+    in_doubt: keys of runs that the store may have created twice
+    """
 
     path: Path
     store: str
@@ -150,25 +164,27 @@ class Shipped:
     experiment_id: str | None = None
     sweep_id: str | None = None
     sweep_name: str | None = None
-    runs: dict[str, str] = field(default_factory=dict)  # "" is the parent, "7" a trial's, "7/fold0" a fold's
+    runs: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
-    in_doubt: list[str] = field(default_factory=list)  # runs that the store may have made twice
+    in_doubt: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: Path, store: str, experiment: str) -> "Shipped":
-        """The note in `folder`, or a new one where there is none for this store: then all is shipped (again),
-        which changes nothing that is there."""
+        """Read the position in `folder`; it is the start of the spool if the file is missing or for another store.
+
+        Uploading records again does not change what the store has of them already.
+        """
         path = folder / "spool.shipped.json"
         try:
-            noted = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
-            noted = {}
-        if noted.get("store") != store or noted.get("experiment") != experiment:
+            content = {}
+        if content.get("store") != store or content.get("experiment") != experiment:
             return cls(path, store, experiment)
-        return cls(path, **noted)
+        return cls(path, **content)
 
     def save(self) -> None:
-        """Replace the note on disk."""
+        """Replace the file atomically."""
         values = {key: value for key, value in asdict(self).items() if key != "path"}
         partial = self.path.with_suffix(".partial")
         with partial.open("w") as file:
@@ -179,33 +195,37 @@ class Shipped:
 
 
 def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
-    """How many records of a sweep are not in its store, also while the sweep runs."""
+    """Return how many records of a sweep are not in MLflow yet. Safe while the sweep runs."""
     if settings.off:
         return 0
-    # The note first: what is recorded and shipped between the two readings is then not counted as shipped too soon.
+    # The upload position first: if both advance between the two reads, the difference must not become negative.
     shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
     return last_seq(folder) - shipped
 
 
 def num_rejected(folder: Path) -> int:
-    """How many values and files of a sweep MLflow refused; they stand in its rejected.jsonl."""
+    """Return how many values and files of a sweep MLflow refused: the lines of its rejected.jsonl."""
     path = folder / REJECTED
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
-    """MLflow's id of a run of the sweep in `folder` (number None: of the parent), None where it was not shipped."""
+    """Return MLflow's id of a run of the sweep in `folder`, None if it was not uploaded.
+
+    number: the trial's, or None for the parent run
+    """
     shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
     return shipped.runs.get("" if number is None else str(number))
 
 
-def _hold(path: Path) -> int:
+def _lock(path: Path) -> int:
+    """Lock a file for this process and return its descriptor. Raises StillRunning if another process has it."""
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         flock_soon(lock_fd)
     except BlockingIOError:
         os.close(lock_fd)
         raise StillRunning(
-            f"{path.parent}: a running sweep, or ferhpo sync, holds these records and ships them; wait until it ends"
+            f"{path.parent} is in use by a running sweep or ferhpo sync, which uploads its records; wait until it ends"
         ) from None
     return lock_fd

@@ -1,4 +1,7 @@
-"""Reaching the MLflow store. Everything here that needs MLflow imports it when called: the import costs seconds."""
+"""Connect to the MLflow store, check it before a sweep, and name its errors.
+
+Note: functions import MLflow when they are called, because the import takes seconds.
+"""
 
 import fcntl
 import getpass
@@ -27,10 +30,10 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def check_store(settings: TrackingSettings) -> str | None:
-    """Ask the store for a sign of life, before a sweep starts. None if it answered.
+    """Check before a sweep that the store can be used. Returns None if it can, or if tracking is disabled.
 
-    Where the store cannot be used: raises TrackingError if `tracking.required`, else returns the reason. A SQLite file
-    is tried without MLflow; its tables are made later, by the shipper's thread.
+    Otherwise raises TrackingError if `tracking.required`, else returns the reason. A SQLite file is checked without
+    MLflow; the shipper's thread creates its tables later.
     """
     if settings.off:
         return None
@@ -40,29 +43,32 @@ def check_store(settings: TrackingSettings) -> str | None:
         reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
     if reason is None or not settings.required:
         return reason
-    remedy = "; start the server" if reason.startswith("no answer") else "; correct tracking.uri"
+    remedy = "; start the server" if reason.startswith("no response") else "; correct tracking.uri"
     raise TrackingError(
         f"tracking.uri is {settings.shown_uri}: {reason}{'' if reason == NOT_KNOWN else remedy}, or set "
-        "tracking.required=false to record to the spool and ship later with `ferhpo sync NAME`"
+        "tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
 
 
 def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowClient":
-    """A client of the store, with a SQLite database made where it is missing. Raises MLflow's errors and OSError."""
+    """Return a client of the store. Creates a SQLite database that does not exist. Raises MLflow's errors and OSError.
+
+    timeout_seconds: of every request to a server
+    """
     set_environment(timeout_seconds)
     address = urlsplit(settings.store_uri)
     port = address.port or _DATABASE_PORTS.get(address.scheme.split("+")[0])
     if address.hostname and port and not address.scheme.startswith("http"):
-        # MLflow would ask a database that is away for minutes, with a page of text each time.
+        # MLflow would retry an unreachable database for minutes, and print a traceback each time.
         socket.create_connection((address.hostname, port), timeout_seconds).close()
     load_mlflow()
     from mlflow import MlflowClient
 
     if settings.sqlite_path is None:
         return MlflowClient(settings.store_uri, settings.store_uri)
-    # The journal stays as MLflow has it. WAL shipped 200 trials of 20 epochs in 16.8 s instead of 20.3 s (26.6 and 31.8
-    # with a reader beside), but breaks where two machines share the folder.
-    with file_lock(settings.sqlite_path):  # two processes that make the tables at once would break them
+    # The journal mode is MLflow's default. WAL uploaded 200 trials of 20 epochs in 16.8 s instead of 20.3 s (26.6 and
+    # 31.8 s with a concurrent reader), but breaks if two machines share the folder.
+    with file_lock(settings.sqlite_path):  # two processes that create the tables at once would damage them
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         if not settings.sqlite_path.exists() or settings.sqlite_path.stat().st_size == 0:
@@ -73,7 +79,10 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
 
 
 def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
-    """The id of the experiment, made if it is missing. Raises TrackingError if it was deleted in the UI."""
+    """Return the id of the experiment, and create it if it does not exist.
+
+    Raises TrackingError if it was deleted in MLflow's UI.
+    """
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(settings.experiment)
@@ -81,26 +90,29 @@ def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
         try:
             return str(client.create_experiment(settings.experiment, settings.artifact_root))
         except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep made it meanwhile
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep has just created it
                 raise
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment is None or experiment.lifecycle_stage != "active":
         raise TrackingError(
-            f"tracking.experiment is {settings.experiment}: that experiment was deleted; restore it in the MLflow UI "
+            f"tracking.experiment is {settings.experiment}; this experiment was deleted; restore it in the MLflow UI "
             "or choose another name"
         )
     return str(experiment.experiment_id)
 
 
 def load_mlflow() -> None:
-    """Import MLflow, one thread at a time: two that do it at once may both end with half of it."""
+    """Import MLflow in one thread at a time: after two concurrent imports, both may be incomplete."""
     with _loading:
         import mlflow  # noqa: F401
 
 
 def set_environment(timeout_seconds: int) -> None:
-    """Make MLflow's HTTP client answer at once. MLflow reads these at each call; by default one call to a dead server
-    blocks for minutes, and a repeated create_run would make a second run."""
+    """Make MLflow's HTTP client fail fast and never retry.
+
+    By default a call to an unreachable server blocks for minutes, and a retried create_run can create a second run.
+    MLflow reads these variables at each call.
+    """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"] = "0"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
@@ -110,31 +122,31 @@ def set_environment(timeout_seconds: int) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in a few words, without passwords."""
+    """Return a short reason for an error, without passwords."""
     text = str(error)
-    found = (
+    match = (
         re.search(r"\[Errno -?\d+\] ([\w ,]+)", text)
         or re.search(r"too many (\d+ error) responses", text)
         or re.search(r"(?i)(timed out|database is locked|remote end closed connection|connection reset)", text)
         or re.search(r"(?i)(error code \d+|not in a valid JSON format)", text)
     )
-    words = found[1].lower() if found else (text.strip().splitlines() or [type(error).__name__])[0]
-    return redact_error(words)[:200]
+    reason = match[1].lower() if match else (text.strip().splitlines() or [type(error).__name__])[0]
+    return redact_error(reason)[:200]
 
 
 def outages() -> tuple[type[Exception], ...]:
-    """What a store that is away, or that is none, raises through MLflow's client: it is to be asked again."""
+    """Return the exceptions that an unavailable store raises through MLflow's client: the call is worth repeating."""
     load_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    # ValueError: a page of HTML where MLflow's newer calls expect JSON
+    # ValueError: some of MLflow's calls got an HTML page instead of JSON
     return MlflowException, SQLAlchemyError, OSError, ValueError, TrackingError, ImportError
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock` against other processes of this machine, waiting for it."""
+    """Wait for the lock `<path>.lock`, and hold it against other processes of this machine."""
     lock_fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
@@ -153,25 +165,28 @@ def _server_fault(settings: TrackingSettings) -> str | None:
     except (ImportError, ArgumentError) as error:
         return f"the driver for this database is not installed ({redact_error(str(error))})"
     except TrackingError:
-        raise  # of a deleted experiment
+        raise  # a deleted experiment
     except outages() as error:
         reason = reason_of(error)
-        answered = isinstance(error, RestException | ValueError) or re.match(r"error code|\d+ error|not in a", reason)
-        return f"it answers with an error ({reason})" if answered else f"no answer within {CHECK_SECONDS} s ({reason})"
+        if isinstance(error, RestException | ValueError) or re.match(r"error code|\d+ error|not in a", reason):
+            return f"the server responds with an error ({reason})"
+        return f"no response within {CHECK_SECONDS} s ({reason})"
     return None
 
 
 def _make_database(path: Path) -> None:
-    """Let MLflow make its tables in a file beside `path`, then rename it: a kill in these seconds would leave half of
-    them, and such a store MLflow never opens again."""
+    """Let MLflow create its tables in a temporary file, then rename it to `path`.
+
+    Creating the tables takes seconds, and MLflow cannot open a database in which a kill left only some of them.
+    """
     from mlflow import MlflowClient
 
-    fresh = path.with_name(f".{path.name}.new")
-    for left_over in path.parent.glob(f"{fresh.name}*"):  # of a kill, SQLite's journal among them
+    temporary = path.with_name(f".{path.name}.new")
+    for left_over in path.parent.glob(f"{temporary.name}*"):  # after a kill, with SQLite's journal
         left_over.unlink()
-    uri = f"sqlite:///{fresh}"
+    uri = f"sqlite:///{temporary}"
     MlflowClient(uri, uri).search_experiments(max_results=1)
-    fresh.replace(path)
+    temporary.replace(path)
 
 
 def _sqlite_fault(path: Path) -> str | None:
@@ -193,5 +208,5 @@ def user_name() -> str:
     """Return the name of this process's user."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         return "unknown"

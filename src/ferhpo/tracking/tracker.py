@@ -1,4 +1,4 @@
-"""What a driver calls to record a sweep. Every call appends to the spool and returns; none touches the network."""
+"""Tracker, the driver's interface to tracking. Recording only appends to the spool and never uses the network."""
 
 import json
 import uuid
@@ -10,42 +10,42 @@ from ferhpo.errors import TrackingError
 from ferhpo.states import RunState, TrialState
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.shipper import Shipper, ship_now
+from ferhpo.tracking.shipper import Shipper, upload_now
 from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.store import user_name
 from ferhpo.tracking.view import encode, param_text, view_state
 
-_DIGEST_CHARACTERS = 12  # as the UI shows it; MLflow takes 36; the whole digest stands in the profile
+_DIGEST_CHARACTERS = 12  # as the UI shows; MLflow's limit is 36; the full digest is in the data set's profile
 
 
 class Tracker:
-    """Records one sweep: a parent run (number None) and a run for each trial, by its number.
+    """Record one sweep: a parent run (`number` None) and a run for each trial (`number` of the trial).
 
-    Opening it again for the same folder goes on with the same runs. With `tracking.uri=none` it does nothing at all.
-    Raises TrackingError if another process records in this folder, StorageError if the disk refuses.
+    A new Tracker for the same folder continues the same runs. With `tracking.uri=none` it does nothing. Raises
+    StillRunning if another process records in this folder; methods raise StorageError if the disk cannot be written.
     """
 
     def __init__(self, folder: Path, settings: TrackingSettings) -> None:
         self.settings = settings
         self._sweep_id: str | None = None
-        self._sweep_params: dict[str, str] = {}  # as they stand in MLflow
-        self._states: dict[int | None, str] = {}  # of each run that was opened: RUNNING, or as it was closed
-        self._last_ms: dict[int | None, int] = {}  # when each run got its last record, before this process
+        self._sweep_params: dict[str, str] = {}  # the parent run's parameters in MLflow
+        self._states: dict[int | None, str] = {}  # of each opened run: RUNNING, or the state it was closed with
+        self._last_ms: dict[int | None, int] = {}  # time of each run's last record from an earlier process
         self._recorded_epochs: set[tuple[int, int]] = set()
         self._recorded_folds: set[tuple[int, int]] = set()
         self._recorded_models: set[int] = set()
         self._recorded_datasets: set[int | None] = set()
-        self._recorded_values: dict[tuple[object, str], float] = {}  # (number, metric) of what a run has once
-        self._last_seqs: dict[object, int] = {}  # of each run's last record
+        self._recorded_values: dict[tuple[object, str], float] = {}  # log_metrics: (number, metric) to value
+        self._last_seqs: dict[object, int] = {}  # seq of each run's last record
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
-        self._learn()
+        self._read_earlier_records()
 
     def open_sweep(self, name: str, params: Mapping[str, object], tags: Mapping[str, str], note: str) -> None:
-        """Open the parent run. `note` is markdown.
+        """Open the parent run, or reopen it in a resumed sweep. `note` is Markdown.
 
-        A parameter never changes in MLflow: one that a resume set to another value is told in the tag
-        `ferhpo.changed.<parameter>`.
+        MLflow does not allow a parameter to change: if a resume gives it another value, the tag
+        `ferhpo.changed.<parameter>` has the new one.
         """
         self._sweep_id = self._sweep_id or uuid.uuid4().hex[:12]
         tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": RunState.RUNNING}
@@ -63,7 +63,7 @@ class Tracker:
         )
 
     def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
-        """Open the run of a trial, or open it again in a resumed sweep."""
+        """Open the run of a trial, or reopen it in a resumed sweep."""
         tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": RunState.RUNNING}
         self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=user_name())
 
@@ -74,19 +74,16 @@ class Tracker:
         mode: str,
         params: Sequence[str],
         metrics: Sequence[str] = (),
-        beside: str = "best_epoch",
+        second_column: str = "best_epoch",
     ) -> None:
-        """Make the sweep's view in the UI: `params` (the varied ones) and `metrics` become columns, best first.
-
-        beside: the column beside the value of a trial
-        """
-        state = view_state(str(self._sweep_id), objective, mode, params, metrics, beside)
+        """Create the sweep's view in MLflow's UI. See `view.view_state` for the arguments."""
+        state = view_state(str(self._sweep_id), objective, mode, params, metrics, second_column)
         self._append("view", sweep_id=self._sweep_id, value=encode(name, state))
 
     def log_dataset(
         self, number: int | None, name: str, digest: str, source: str, profile: Mapping[str, object], context: str
     ) -> None:
-        """Record what a run read; `context` is like "training"."""
+        """Record the data set of a run; `context` is MLflow's, e.g. "training"."""
         dataset = {
             "name": name,
             "digest": digest[:_DIGEST_CHARACTERS],
@@ -98,7 +95,7 @@ class Tracker:
         self._recorded_datasets.add(number)
 
     def log_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch; an epoch that stands there already is left as it is."""
+        """Record the metrics of an epoch, unless the epoch is recorded already."""
         if (number, epoch) not in self._recorded_epochs:
             self._append("metrics", number=number, step=epoch, epoch=epoch, values=_floats(metrics))
             self._recorded_epochs.add((number, epoch))
@@ -108,22 +105,27 @@ class Tracker:
         number: int,
         fold: int,
         epochs: Sequence[Mapping[str, float]],
-        once: Mapping[str, float],
+        summary: Mapping[str, float],
         checkpoint: Path | None,
     ) -> None:
-        """Record an ended fold of a trial, whole, in a run under the trial's; one that stands there is left as it is.
+        """Record a completed fold as a run below its trial's, unless the fold is recorded already.
 
-        fold: from 0; epochs: metrics of each, its number under "epoch"; once: values that the fold has once
+        fold: from 0
+        epochs: the metrics of each epoch, and its number under "epoch"
+        summary: metrics of the fold as a whole
         """
         if (number, fold) not in self._recorded_folds:
             rows = [_floats(row) for row in epochs]
             path = None if checkpoint is None else self._stored_path(checkpoint)
-            self._append("fold", number=number, fold=fold, epochs=rows, once=_floats(once), path=path, user=user_name())
+            once = _floats(summary)
+            self._append("fold", number=number, fold=fold, epochs=rows, once=once, path=path, user=user_name())
             self._recorded_folds.add((number, fold))
 
     def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
-        """Record values that a run has once; one that stands there already is not written again, as after a resume:
-        its time would be another, and MLflow would have two points."""
+        """Record metrics of a run as a whole (step 0), except those that are recorded with the same value already.
+
+        A resume logs them again, and a second record would become a second point in MLflow, at another time.
+        """
         new = {key: v for key, v in _floats(metrics).items() if self._recorded_values.get((number, key)) != v}
         if new:
             self._append("metrics", number=number, step=0, values=new)
@@ -134,110 +136,109 @@ class Tracker:
         self._append("tags", number=number, tags=_tags(tags))
 
     def log_artifact(self, number: int | None, path: Path, folder: str = "") -> None:
-        """Ship a file or folder as it is when its turn comes; if it is gone by then, a warning says so."""
+        """Record a file or folder, to be uploaded into the artifact folder `folder`; its content is read then."""
         self._append("artifact", number=number, path=self._stored_path(path), folder=folder)
 
     def log_text(self, number: int | None, text: str, file: str) -> None:
-        """Record a text as an artifact."""
+        """Record a text as the artifact `file`."""
         self._append("text", number=number, text=redact(text), file=file)
 
     def log_model(self, number: int, model_dir: Path) -> None:
-        """Ship an exported model (ferhpo.inference.export) as the model of the trial's run; there is one at most."""
+        """Record an exported model (ferhpo.inference.export) as the model of a trial, unless the trial has one."""
         if number not in self._recorded_models:
             self._append("model", number=number, path=self._stored_path(model_dir))
             self._recorded_models.add(number)
 
     def close_trial(self, number: int, state: RunState | TrialState, tags: Mapping[str, str] | None = None) -> None:
-        """End the run: COMPLETE and PRUNED are FINISHED in MLflow, STOPPED (by a person) is KILLED, the rest FAILED."""
+        """Close the run of a trial. ferhpo/states.py says which status each state has in MLflow."""
         self._append("close", number=number, state=state, tags=_tags({**(tags or {}), "ferhpo.state": state}))
 
     def close_sweep(self, state: RunState, note: str) -> None:
-        """End the parent run with what the sweep found, in markdown."""
+        """Close the parent run with a summary of the sweep, in Markdown."""
         self._append("close", state=state, tags=_tags({"ferhpo.state": state, "mlflow.note.content": note}))
 
     def start(self) -> None:
-        """Start to ship."""
+        """Start to upload."""
         if self._shipper is not None:
             self._shipper.start()
 
     def flush(self, timeout_seconds: float) -> int:
-        """Wait until everything is shipped, or the time is over; returns how many records are not."""
+        """Wait at most `timeout_seconds` for the upload; return how many records are not in MLflow yet."""
         return 0 if self._shipper is None else self._shipper.flush(timeout_seconds)
 
     def close(self, timeout_seconds: float) -> int:
-        """Ship for at most `timeout_seconds`, then let go of the folder; returns how many records are left for
-        `ferhpo sync`."""
+        """Wait at most `timeout_seconds` for the upload, release the folder, and return how many records are left."""
         if self._spool is None or self._shipper is None:
             return 0
         left = self._shipper.flush(timeout_seconds)
         self._spool.sync_to_disk()
-        self._shipper.close(timeout_seconds=1)  # a thread deep in a call keeps the folder until it comes back
+        self._shipper.close(timeout_seconds=1)  # if the thread is in a call, it releases the folder afterwards
         self._spool = self._shipper = None
         return left
 
-    def close_left_open(self) -> None:
-        """End the runs that a driver which was killed left open, as STOPPED, at the time of their last records."""
+    def close_open_runs(self) -> None:
+        """Close the runs that a killed driver left open, as STOPPED, at the time of their last records."""
         for number, state in sorted(self._states.items(), key=lambda item: item[0] is None):  # the parent last
             if state == RunState.RUNNING:
                 tags = {"ferhpo.state": RunState.STOPPED, "ferhpo.reason": "its driver was killed; can be resumed"}
                 self._append("close", number=number, state=RunState.STOPPED, tags=tags, time_ms=self._last_ms[number])
 
-    def ship_now(self) -> int:
-        """Ship everything in the calling thread and return the number of records. Raises TrackingError."""
+    def upload_now(self) -> int:
+        """Upload everything in the calling thread and return the number of records. Raises TrackingError."""
         if self._spool is None:
-            raise TrackingError("tracking.uri is none: nothing was recorded that could be shipped")
-        return ship_now(self._spool, self.settings)
+            raise TrackingError("tracking.uri is none; no records were written that could be uploaded")
+        return upload_now(self._spool, self.settings)
 
     @property
     def unshipped(self) -> int:
-        """Records that are not in the store yet."""
+        """The number of records that are not in MLflow yet."""
         return 0 if self._shipper is None else self._shipper.unshipped
 
     @property
     def last_error(self) -> str | None:
-        """Why records wait, in a few words, or None."""
+        """Why the last upload failed, in a few words; None if it did not."""
         return None if self._shipper is None else self._shipper.last_error
 
     @property
     def sweep_id(self) -> str | None:
-        """The unique name of this sweep in the store, and the key of its view."""
+        """The unique id of this sweep in the store, and the key of its view; None before `open_sweep`."""
         return self._sweep_id
 
     @property
     def experiment_id(self) -> str | None:
-        """MLflow's experiment, once the store answered."""
+        """The id of the MLflow experiment, None until the store has responded."""
         return None if self._shipper is None else self._shipper.shipped.experiment_id
 
     def run_id(self, number: int | None) -> str | None:
-        """MLflow's id of a run, once it was shipped."""
+        """Return MLflow's id of a run, None until it is uploaded."""
         return None if self._shipper is None else self._shipper.shipped.runs.get("" if number is None else str(number))
 
     @property
     def is_open(self) -> bool:
-        """Whether the sweep's run was opened, and not closed since."""
+        """Whether the parent run is open."""
         return self._states.get(None) == RunState.RUNNING
 
     def was_opened(self, number: int) -> bool:
-        """Whether a trial's run was opened, by this process or an earlier one."""
+        """Return whether the run of a trial was ever opened, by this process or an earlier one."""
         return number in self._states
 
     def was_described(self, number: int) -> bool:
-        """Whether it was recorded what a trial's run read: the last of what describes it."""
+        """Return whether the data set of a trial's run is recorded, which is the last record that describes a run."""
         return number in self._recorded_datasets
 
     def was_closed(self, number: int, state: RunState | TrialState | None = None) -> bool:
-        """Whether a trial's run was closed since it was last opened, and not only stopped; `state`: as this."""
+        """Return whether the run of a trial is closed for good, or, if `state` is given, closed with this state."""
         last = self._states.get(number, RunState.RUNNING)
         return last not in (RunState.RUNNING, RunState.STOPPED) if state is None else last == state
 
     def is_shipped(self, number: int) -> bool:
-        """Whether the store has all that was recorded of a trial, files too; where nothing is recorded, at once."""
+        """Return whether all records of a trial, files included, are in MLflow; True if tracking is disabled."""
         if self._shipper is None:
             return self.settings.off
         return self._last_seqs.get(number, 0) <= self._shipper.shipped.seq
 
     def model_id(self, number: int) -> str | None:
-        """MLflow's id of a trial's model, once it was shipped."""
+        """Return MLflow's id of a trial's model, None until it is uploaded."""
         return None if self._shipper is None else self._shipper.shipped.models.get(str(number))
 
     def _append(self, op: str, **fields: object) -> None:
@@ -246,10 +247,10 @@ class Tracker:
             assert op == "open_sweep" or self._sweep_id, "open_sweep comes first"
             assert number is None or op == "open_trial" or number in self._states, f"trial {number} was not opened"
             self._last_seqs[number] = self._spool.append(op, fields)
-            self._learn_state(op, fields)
+            self._update_state(op, fields)
 
-    def _learn(self) -> None:
-        """Read what an earlier process recorded here."""
+    def _read_earlier_records(self) -> None:
+        """Restore this object's state from the records of earlier processes."""
         offset = 0
         while self._spool is not None:
             records, offset = self._spool.read(offset, 10_000)
@@ -258,7 +259,7 @@ class Tracker:
             for record in records:
                 self._last_seqs[record.get("number")] = record["seq"]
                 self._last_ms[record.get("number")] = record["time_ms"]
-                self._learn_state(record["op"], record)
+                self._update_state(record["op"], record)
                 if record["op"] == "open_sweep":
                     self._sweep_id = record["sweep_id"]
                     self._sweep_params = {**record["params"], **self._sweep_params}
@@ -274,11 +275,12 @@ class Tracker:
                     number = record.get("number")
                     self._recorded_values.update({(number, key): v for key, v in record["values"].items()})
 
-    def _learn_state(self, op: str, fields: Mapping[str, Any]) -> None:
+    def _update_state(self, op: str, fields: Mapping[str, Any]) -> None:
         if op in ("open_sweep", "open_trial", "close"):
             self._states[fields.get("number")] = fields["state"] if op == "close" else RunState.RUNNING
 
     def _stored_path(self, path: Path) -> str:
+        """Return a path relative to the sweep's folder if it is inside, so that the folder can be moved."""
         assert self._spool is not None or self.settings.off
         path = path.absolute()
         folder = path.parent if self._spool is None else self._spool.folder.absolute()

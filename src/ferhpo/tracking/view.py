@@ -1,7 +1,10 @@
-"""The sweep's view in MLflow's UI: columns, order and charts, kept in a tag of the experiment.
+"""The view of a sweep in MLflow's UI: columns, order and charts, stored in a tag of the experiment.
 
-MLflow documents none of this; the names are those of its UI's own state (3.17). A UI that does not know them shows its
-usual table: nothing is lost but comfort.
+Note: MLflow does not document this format; the keys are those of the UI's state in version 3.17. A UI that does not
+know them shows its default table.
+
+Every metric reaches MLflow whatever its name, but the view shows chosen ones only: the objective, which the sweep's
+configuration names, and `CURVES` in publish/sweep_run.py. Add a name there to give a metric a column and a chart.
 """
 
 import base64
@@ -24,14 +27,19 @@ def view_state(
     mode: str,
     params: Sequence[str],
     metrics: Sequence[str],
-    beside: str = "best_epoch",
+    second_column: str = "best_epoch",
 ) -> dict[str, Any]:
-    """The UI's state for one sweep: its runs, best first by `best_<objective>`, with `metrics` and the varied `params`
-    as columns; a chart of the parameters against the result, the curves of the objective, and those of `metrics`."""
+    """Return the UI's state for the runs of one sweep, sorted by `best_<objective>`, best first.
+
+    mode: "max" or "min", of the objective
+    params: the hyperparameters that vary; columns, and axes of the parallel-coordinates chart
+    metrics: columns, and charts of their curves beside that of the objective
+    second_column: the metric in the column after `best_<objective>`
+    """
     best = f"best_{objective}"
     params = list(params)[:_MAX_COLUMNS]
     curves = [objective, *(name for name in metrics if name not in (objective, best))]
-    columns = [best, beside, *curves[1:]]
+    columns = [best, second_column, *curves[1:]]
     section = _id(sweep_id, "section")
     parallel = _chart(sweep_id, "PARALLEL", section, "Parameters and result")
     parallel |= {"selectedParams": params, "selectedMetrics": [best], "showAllRuns": True}
@@ -56,14 +64,14 @@ def view_state(
 
 
 def encode(name: str, state: dict[str, Any]) -> str:
-    """The value of the experiment's tag."""
+    """Return the value of the experiment's tag TAG_PREFIX + sweep_id, for a view called `name`."""
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     now_ms = time.time_ns() // 1_000_000
     return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
 
 
 def view_url(server: str, experiment_id: str, sweep_id: str) -> str:
-    """The address of the view on `server`, like http://127.0.0.1:5000."""
+    """Return the URL of a sweep's view on `server`, e.g. http://127.0.0.1:5000."""
     return (
         f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
         f"?workflowType=machine_learning&viewStateShareKey={sweep_id}"
@@ -105,8 +113,10 @@ def _id(sweep_id: str, part: str) -> str:
 
 
 def param_text(value: object) -> str:
-    """A hyperparameter as MLflow shows it: floats with four significant digits, so that its columns can be read.
-    The exact value stands in the study and in config.yaml."""
+    """Return the text of a hyperparameter in MLflow; floats have four significant digits, to keep columns readable.
+
+    The exact value is in the study and in config.yaml.
+    """
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str):

@@ -1,15 +1,17 @@
-"""Training of one network.
+"""Training of one network or estimator.
 
-settings.py    what conf/trainer sets
-augment.py     random changes of a batch of images, on the device
-preprocess.py  pixels to what a network sees, in training, evaluation and inference alike
-batches.py     the data set on the device, and the batches of an epoch
-schedules.py   learning rates over an epoch's steps
+settings.py    the settings of conf/trainer
+augment.py     augmentation of a batch of images, on the device
+batches.py     the batches of an epoch
+schedules.py   learning rate schedules
 averaging.py   averages of the weights
-module.py      the LightningModule: loss and the order of a step
-fit.py         one training from its last checkpoint to its end
-checkpoint.py  last.ckpt, best.ckpt and the networks of epochs that are kept
-evaluation.py  metrics of a network on a split
+device.py      precision, memory format and torch's global switches
+module.py      the LightningModule: loss and the order of a training step
+epoch_end.py   the end of an epoch: validation, checkpoints, report
+fit.py         the training of a network, from its last checkpoint if there is one
+estimator.py   the fit of a scikit-learn estimator
+checkpoint.py  last.ckpt, best.ckpt and the networks of epochs to keep
 
-Importing module.py or fit.py imports Lightning, evaluation.py torchmetrics: seconds. The others need torch at most.
+Note: importing module.py, epoch_end.py, fit.py or estimator.py imports Lightning and torchmetrics, which takes seconds.
+The others need torch at most.
 """

@@ -1,6 +1,6 @@
-"""Averages of a network's weights over its training, which are then validated and kept instead of the last weights.
+"""Averages of the weights of a network over its training, which are validated and kept instead of the last weights.
 
-Buffers (the running statistics of batch norm) are averaged with the weights: no second pass over the data is needed.
+Note: buffers (the running statistics of batch norm) are averaged too, so no second pass over the data is needed.
 """
 
 import copy
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """A second network that holds the average of the first one's weights.
+    """A second network with the average of the weights of the first.
 
-    kind: "ema" (exponential, moved at each step) or "swa" (equal shares of the ends of epochs; Izmailov et al. 2018)
-    ema_decay: the share of the old average that stays at a step
-    swa_epoch: the first epoch whose end is averaged in
+    kind: "ema" (exponential, updated at each step) or "swa" (mean of the weights at the ends of epochs; Izmailov et al.
+        2018)
+    ema_decay: the weight of the old average at a step
+    swa_epoch: the first epoch whose weights are averaged
     """
 
     def __init__(self, network: nn.Module, kind: str, *, ema_decay: float, swa_epoch: int) -> None:
@@ -26,15 +27,18 @@ class WeightAverage:
         self._num_averaged = 0
 
     def after_step(self, network: nn.Module) -> None:
-        """Move the exponential average. Early on the decay is smaller, or the first, random weights would stay in it
-        for 1 / (1 - ema_decay) steps."""
+        """Update the exponential average.
+
+        The decay is smaller during the first steps; otherwise the random initial weights would stay in the average for
+        1 / (1 - ema_decay) steps.
+        """
         if self._kind == "ema":
             self._num_averaged += 1
             decay = min(self._ema_decay, (1 + self._num_averaged) / (10 + self._num_averaged))
             self._move(network, 1 - decay)
 
     def after_epoch(self, network: nn.Module, epoch: int) -> None:
-        """Add an epoch's end to the equal average; before swa_epoch the average is the network itself."""
+        """Add the weights at the end of an epoch to the mean; before swa_epoch, the average equals the network."""
         if self._kind == "swa":
             self._num_averaged += epoch >= self._swa_epoch
             self._move(network, 1 / max(1, self._num_averaged))
@@ -47,8 +51,8 @@ class WeightAverage:
         self._num_averaged = state["num_averaged"]
 
     @torch.no_grad()
-    def _move(self, network: nn.Module, share: float) -> None:
-        """Move every value of the average by `share` towards the network's; whole numbers are copied."""
+    def _move(self, network: nn.Module, weight: float) -> None:
+        """Move every value of the average toward that of the network by `weight`; integers are copied."""
         floats: tuple[list[Tensor], list[Tensor]] = ([], [])
         pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
         for average, current in pairs:
@@ -57,4 +61,4 @@ class WeightAverage:
                 floats[1].append(current)
             else:
                 average.copy_(current)
-        torch._foreach_lerp_(floats[0], floats[1], share)
+        torch._foreach_lerp_(floats[0], floats[1], weight)

@@ -1,14 +1,14 @@
-"""The data set on the device, and the batches of an epoch: index gathers, no worker processes, no per-image Python.
+"""The training batches of an epoch: index gathers on the device, without worker processes or Python code per image.
 
-On a CPU the device tensor is the very memory that all trials share, so nothing may ever write into it. An epoch's order
-and draws are a function of (seed, epoch) alone: a resumed training needs no random state to go on exactly.
+Note: on a CPU, the device tensor is the memory that all trials share, so nothing may write into it. The order of the
+images and the noise of the augmentation depend on (seed, epoch) alone, so an exact resume needs no random state.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,16 +17,16 @@ from ferhpo.scoring.device_data import DeviceData, indices_of
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.augment import Augment
 
-ORDER, DRAWS, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
+ORDER, NOISE, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
 
 
 def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Return the random numbers of one use in one epoch."""
+    """Return the random number generator of one stream in one epoch."""
     return np.random.default_rng([seed, epoch, stream])
 
 
 def class_weights(data: FaceData) -> NDArray[np.float32]:
-    """Return a weight a class, 1 / its frequency in training, with mean 1 over the training images.
+    """Return one weight per class, 1 / its frequency in training, with mean 1 over the training images; float32 [C].
 
     A class without training images gets 0.
     """
@@ -38,13 +38,13 @@ def class_weights(data: FaceData) -> NDArray[np.float32]:
 
 
 class TrainBatches:
-    """The training batches of the epoch that `epoch` says; Lightning iterates over it once an epoch.
+    """The training batches of the current `epoch`; Lightning iterates over them once per epoch.
 
-    Yields inputs, what a network is called with, and targets. Inputs are (images float32 [n, C, size, size],), or with
-    them features [n, F], which are those of the images before augmentation. Targets are labels int64 [n], or float32
-    [n, classes] where the data has soft targets or mixup makes them. The last, incomplete batch is left out (batch norm
-    would take its few images as seriously as a full batch); where there is no full batch, all images are one.
-    sampling: "shuffle" sees every image once; "balanced" draws classes equally often, with replacement.
+    Yields the inputs of a network and the targets. Inputs are (images float32 [n, C, size, size],), and features [n, F]
+    of the images before augmentation if the network takes them. Targets are labels int64 [n], or float32 [n, classes]
+    if the data has soft targets or mixup is on. The last, incomplete batch is dropped, because batch norm would weight
+    its few images like a full batch; if there is no full batch, all images form one.
+    sampling: "shuffle" uses every image once; "balanced" draws all classes equally often, with replacement
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class TrainBatches:
 
     @property
     def num_images(self) -> int:
-        """Images seen in an epoch."""
+        """The number of images in an epoch."""
         return len(self) * self._batch_size
 
     def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         data, device = self._on_device, self._on_device.images.device
         order = torch.from_numpy(self._order()).to(device)
-        draw_rng = epoch_rng(self._seed, self.epoch, DRAWS)
-        draws = self._augment.draw(len(order), self._image_size, draw_rng).to(device)
+        noise_rng = epoch_rng(self._seed, self.epoch, NOISE)
+        epoch_noise = self._augment.noise(len(order), self._image_size, noise_rng).to(device)
         for start in range(0, self.num_images, self._batch_size):
-            chosen, drawn = (values[start : start + self._batch_size] for values in (order, draws))
-            images = self._preprocess.normalised(self._augment(data.images[chosen], drawn))
+            chosen, noise = (values[start : start + self._batch_size] for values in (order, epoch_noise))
+            images = self._preprocess.normalized(self._augment(data.images[chosen], noise))
             features = data.features_of(chosen)
             targets = data.labels[chosen] if data.targets is None else data.targets[chosen]
             if self._augment.mixup:
                 soft = targets if data.targets is not None else F.one_hot(targets, data.num_classes).float()
-                images, targets, *mixed = (self._augment.mix(values, drawn) for values in (images, soft, *features))
+                images, targets, *mixed = (self._augment.mix(values, noise) for values in (images, soft, *features))
                 features = tuple(mixed)
             yield (images.contiguous(memory_format=self._memory_format), *features), targets
 

@@ -1,9 +1,14 @@
-"""last.ckpt, from which a training goes on exactly, best.ckpt, the network at its best epoch, and epoch_0005.ckpt, the
-network at an epoch of trainer.keep_epochs, in the form of best.ckpt.
+"""The checkpoints of a training.
 
-All hold tensors and plain values only, so torch.load(weights_only=True) reads them. A kill at any moment leaves a
-matching pair: the new best waits beside the old one until last.ckpt, which names the best epoch, is in place. The
-network of an epoch is there before last.ckpt knows the epoch; a resume then writes the same once more.
+last.ckpt        the state from which a training resumes exactly
+best.ckpt        the network at its best epoch
+epoch_0005.ckpt  the network at an epoch of trainer.keep_epochs, in the format of best.ckpt
+
+All contain only tensors and plain values, so that torch.load(weights_only=True) reads them.
+
+Note: last.ckpt and best.ckpt match after a kill at any moment. A new best network is written to next_best.ckpt and
+renamed after last.ckpt, which names the best epoch. The network of an epoch is written before the last.ckpt of that
+epoch; a resume then writes the same network again.
 """
 
 import io
@@ -27,15 +32,15 @@ BEST_KEYS = ("epoch", "metrics", "network", "confusion", "class_names", "preproc
 
 
 class DamagedError(SweepError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint whose content is not what was written."""
 
 
 def save_checkpoints(
     folder: Path, last: dict[str, Any], best: dict[str, Any] | None, kept: dict[str, Any] | None = None
 ) -> None:
-    """Write last.ckpt, best.ckpt if there is a new best, and the epoch's own file if it is one to be kept.
+    """Write last.ckpt, best.ckpt if there is a new best network, and the file of the epoch if it is one to keep.
 
-    StorageError where the disk refuses.
+    Raises StorageError if the disk is full or fails.
     """
     if kept is not None:
         _write(epoch_file(folder, kept["epoch"]), kept)
@@ -48,25 +53,27 @@ def save_checkpoints(
 
 
 def epoch_file(folder: Path, epoch: int) -> Path:
-    """Where the network of an epoch of trainer.keep_epochs stands."""
+    """Return the path of the network of an epoch of trainer.keep_epochs."""
     return folder / f"epoch_{epoch:04d}.ckpt"
 
 
 def kept_epochs(folder: Path) -> list[int]:
-    """Return the epochs whose networks are kept in `folder`, in their order."""
+    """Return the epochs whose networks are kept in `folder`, sorted."""
     return sorted(int(path.stem.removeprefix("epoch_")) for path in folder.glob("epoch_*.ckpt"))
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
-    """Return last.ckpt, or None where training has not begun. DamagedError where the file is, StorageError where the
-    disk does not answer."""
+    """Return last.ckpt, or None if training has not started.
+
+    Raises DamagedError if the file is damaged, StorageError if the disk fails.
+    """
     with _reaching(folder / LAST):
         if not (folder / LAST).exists():
             (folder / NEXT_BEST).unlink(missing_ok=True)
             return None
         last = read(folder / LAST, LAST_KEYS)
         if (folder / NEXT_BEST).exists():
-            # The kill came between two renames: last.ckpt knows whether this best belongs to it.
+            # A kill came between two renames; last.ckpt tells whether this network is its best one.
             if read(folder / NEXT_BEST)["epoch"] == last["best_epoch"]:
                 (folder / NEXT_BEST).replace(folder / BEST)
             else:
@@ -75,21 +82,25 @@ def load_last(folder: Path) -> dict[str, Any] | None:
 
 
 def set_aside_damaged(folder: Path) -> str:
-    """Where last.ckpt or best.ckpt is damaged, as after a power cut, rename last.ckpt to damaged.ckpt, so that training
-    begins anew; return why, or ""."""
+    """If last.ckpt or best.ckpt is damaged (e.g. by a power failure), rename last.ckpt to damaged.ckpt.
+
+    Training then restarts from its first epoch. Return the reason, or "" if nothing is damaged.
+    """
     with _reaching(folder / LAST):
         try:
             if load_last(folder) is not None and (folder / BEST).exists():
                 read(folder / BEST)
         except DamagedError as error:
             (folder / LAST).replace(folder / DAMAGED)
-            return f"begun again: {error}"
+            return f"restarted: {error}"
     return ""
 
 
 def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
-    """Return a checkpoint, on the CPU. SweepError where it is missing or of another format, DamagedError where it is
-    damaged or lacks one of the keys; StorageError where the disk does not give it now.
+    """Return a checkpoint, with its tensors on the CPU.
+
+    Raises SweepError if it is missing or has another format, DamagedError if it is damaged or does not have all of
+    `keys`, StorageError if the disk fails.
     """
     try:
         if path.is_fifo():
@@ -100,7 +111,7 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        # torch takes flipped bits for weights: it does not look at the checksums that it wrote.
+        # torch does not verify the checksums that it wrote, so flipped bits would become weights.
         with zipfile.ZipFile(content) as archive:
             broken = archive.testzip()
         if broken is not None:
@@ -110,7 +121,7 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
         if checkpoint["format"] != FORMAT:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
         if missing := [key for key in keys if key not in checkpoint]:
-            raise ValueError(f"it holds no {missing[0]}")
+            raise ValueError(f"it has no {missing[0]}")
     except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
         if is_out_of_memory(error):
             raise
@@ -119,10 +130,10 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
 
 
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
-    """Put the weights of best.ckpt into a network that was built as the trial's was; return the rest of the checkpoint.
+    """Load the weights of best.ckpt into a network of the trial's configuration; return the rest of the checkpoint.
 
     The rest: epoch, metrics, confusion (int64 [classes, classes], rows are true classes), class_names, and preprocess
-    (Preprocess.from_dict makes it a Preprocess). SweepError where the file is damaged or the network another one.
+    (for Preprocess.from_dict). Raises SweepError if the file is damaged or belongs to another network.
     """
     checkpoint = read(path)
     load_weights(network, checkpoint.pop("network"), path)
@@ -130,29 +141,29 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
 
 
 def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> None:
-    """Put weights into a network. SweepError where they belong to another one."""
+    """Load weights into a network. Raises SweepError if they belong to another one."""
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise SweepError(f"{path} holds the weights of another network: {reason}") from None
+        raise SweepError(f"{path} has the weights of another network: {reason}") from None
 
 
 @contextmanager
 def _reaching(path: Path) -> Iterator[None]:
-    """StorageError where the disk refuses: it ends the sweep, not the trial, which goes on at the resume."""
+    """Turn errors of the disk into StorageError, which ends the sweep; a resume continues the trial."""
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path} cannot be reached: {error.strerror or error}") from error
+        raise StorageError(f"{path} cannot be accessed: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f"half_{path.name}")  # a kill may leave it; keeping.py knows it by its suffix
-    written = io.BytesIO()  # writing to a full disk itself, torch.save raises now an OSError, now a RuntimeError
-    torch.save(content, written)
+    temporary = path.with_name(f"half_{path.name}")  # a kill may leave it; driver/retention.py removes all *.ckpt
+    data = io.BytesIO()  # on a full disk, torch.save itself raises OSError or RuntimeError, depending on the moment
+    torch.save(content, data)
     try:
-        temporary.write_bytes(written.getbuffer())
+        temporary.write_bytes(data.getbuffer())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What a device gains by, and torch's global switches.
+"""The precision and memory format for a device, and torch's global switches.
 
-The switches are put back after each training, because many trials share a process.
+Note: the switches are restored after each training, because many trials share a process.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from ferhpo.training.settings import TrainerSettings
 def precision_of(settings: TrainerSettings, device: torch.device) -> str:
     """Return "32", "bf16" or "16".
 
-    auto is bf16 on a GPU that computes with it (Ampere and later) and on a CPU with matrix units for it (AMX), where
-    ferhpo's networks train 1.4 to 2.2 times faster by it. ValueError for 16 on a CPU.
+    "auto" is bf16 on GPUs that support it (Ampere and later) and on CPUs with matrix units for it (AMX), where the
+    networks of ferhpo train 1.4 to 2.2 times faster. Raises ValueError for 16 on a CPU.
     """
     if settings.precision == "16" and device.type == "cpu":
         raise ValueError("trainer.precision is 16; it must be 32, bf16 or auto on a CPU")
@@ -24,19 +24,19 @@ def precision_of(settings: TrainerSettings, device: torch.device) -> str:
         return settings.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "32"
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 does not tell
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in torch 2.6
     return "bf16" if capabilities.get("amx_bf16") else "32"
 
 
 def memory_format_of(settings: TrainerSettings, device: torch.device) -> torch.memory_format:
-    """Return the order of values in memory. auto is channels last, by which a CPU gains a quarter to a third."""
+    """Return the memory format. "auto" is channels last, with which a CPU is a quarter to a third faster."""
     channels_last = settings.channels_last is True or settings.channels_last == "auto"
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 @contextlib.contextmanager
 def torch_switches(settings: TrainerSettings, device: torch.device) -> Iterator[None]:
-    """Set threads and determinism for one training, and put them back."""
+    """Set threads and determinism for one training, and restore them afterwards."""
     threads = torch.get_num_threads()
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

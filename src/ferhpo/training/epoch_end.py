@@ -1,12 +1,15 @@
-"""The end of an epoch: score the network, move the schedule, keep checkpoints, report. In this order, because a report
-may never return (the scheduler's stop), and everything must be on disk by then.
+"""The end of an epoch: score the network, step the schedule, write checkpoints, report.
+
+Note: the report comes last, because it may not return (the scheduler stops the trial), and everything must be on disk
+by then.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -17,9 +20,10 @@ from torch import Tensor
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged
 from ferhpo.scoring.device_data import DeviceData
+from ferhpo.scoring.metrics import Metric, val_metrics
+from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
-from ferhpo.scoring.scores import score_lines
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
 from ferhpo.training.module import Classifier, probe
 
@@ -31,36 +35,33 @@ Report = Callable[[int, dict[str, float]], None]
 class Progress:
     """The epochs so far and the best of them.
 
-    history: a dictionary an epoch, its number from 1 under "epoch" beside the metrics; best_epoch 0: none yet;
+    history: one dictionary per epoch, with its number, counted from 1, under "epoch" and its metrics
+    best_epoch: 0 before the first epoch
     confusion: of the validation images at the best epoch
     """
 
-    metric: str
-    mode: str
+    objective: Objective
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     confusion: list[list[int]] = field(default_factory=list)
 
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the objective with its sign such that larger is better."""
-        return metrics[self.metric] if self.mode == "max" else -metrics[self.metric]
-
     def add(self, epoch: int, metrics: dict[str, float], confusion: Tensor) -> bool:
-        """Add an epoch; return whether it is the best so far. Of equal ones the first stays."""
-        best = self.history[self.best_epoch - 1] if self.best_epoch else None
-        improved = best is None or self.score(metrics) > self.score(best)
+        """Add an epoch; return whether it is the best so far. The first of several equal epochs is the best."""
+        metric = self.objective.metric
+        best = self.history[self.best_epoch - 1][metric] if self.best_epoch else None
+        improved = self.objective.is_better(metrics[metric], best)
         self.history.append({"epoch": epoch, **metrics})
         if improved:
             self.best_epoch, self.confusion = epoch, confusion.tolist()
         return improved
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Whether `patience` epochs have passed since the best one."""
+        """Return whether `patience` epochs have passed since the best one."""
         return patience is not None and len(self.history) - self.best_epoch >= patience
 
 
 class EpochEnd(pl.Callback):
-    """Does at the end of each epoch what this module's text says."""
+    """The callback that runs the end of each epoch, and the memory probe before the first one."""
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class EpochEnd(pl.Callback):
         eval_batch_size: int,
         patience: int | None,
         keep_epochs: Sequence[int] = (),
+        own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     ) -> None:
         self.data = data
         self.on_device = on_device
@@ -84,6 +86,7 @@ class EpochEnd(pl.Callback):
         self.eval_batch_size = eval_batch_size
         self.patience = patience
         self.keep_epochs = keep_epochs
+        self.own_metrics = own_metrics
         self.start_seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -120,18 +123,14 @@ class EpochEnd(pl.Callback):
         )
         _check_finite("val_loss", scores.loss, epoch, module.lr)
         metrics |= {
-            "val_loss": scores.loss,
-            "val_acc": scores.acc,
-            "val_macro_f1": scores.macro_f1,
+            **val_metrics(scores, self.data, self.own_metrics),
             "lr": module.lr,
             "epoch_seconds": time.perf_counter() - self.start_seconds,
             "images_per_second": module.batches.num_images / train_seconds,
             "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
         }
-        clean = score_lines(scores, self.data).clean
-        if clean is not None:
-            metrics["val_acc_clean"] = clean.acc
-        module.schedule.after_epoch(self.progress.score(metrics))
+        objective = self.progress.objective
+        module.schedule.after_epoch(objective.score(metrics[objective.metric]))
         improved = self.progress.add(epoch, metrics, scores.confusion)
         current = None
         if improved or epoch in self.keep_epochs:
@@ -164,7 +163,7 @@ class EpochEnd(pl.Callback):
             "average": None if module.average is None else module.average.state_dict(),
             "optimizer": module.optimizer.state_dict(),
             "schedule": module.schedule.state_dict(),
-            "precision": trainer.precision_plugin.state_dict(),  # the loss scale, where precision is 16
+            "precision": trainer.precision_plugin.state_dict(),  # the loss scale, if precision is 16
         }
 
 
@@ -174,7 +173,7 @@ def _check_finite(name: str, loss: float, epoch: int, lr: float) -> None:
 
 
 def _device_memory_bytes(device: torch.device) -> int:
-    """Peak of this process's tensors on a GPU; on a CPU what the whole process holds now."""
+    """Return the peak memory of this process's tensors on a GPU, or the current memory of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

@@ -1,13 +1,14 @@
-"""One fit of scikit-learn's, told as a training of one epoch: the same metrics, checkpoints and report as a network's.
+"""The fit of a scikit-learn estimator as a training of one epoch: same metrics, checkpoints and report as a network.
 
-The training metrics are of the fitted estimator on the images that it was fitted to; a network's are gathered while it
-still changes. Images are preprocessed as a network's, and never augmented.
+Note: the training metrics are those of the fitted estimator; those of a network are collected while it still changes.
+Images are preprocessed as for a network, but never augmented.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.models.estimators import Estimator
 from ferhpo.scoring.device_data import eval_batches, indices_of, to_device
+from ferhpo.scoring.metrics import Metric, val_metrics, with_present_names
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.checkpoint import BEST, FORMAT, load_last, load_network, save_checkpoints
@@ -36,25 +38,27 @@ def fit_estimator(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     on_fitted: Callable[[], None] = lambda: None,
 ) -> FitResult:
-    """Fit an estimator to the training split and keep it in best.ckpt; one that `folder` holds already is taken.
+    """Fit an estimator to the training split and write it to best.ckpt, or load the one in `folder`.
 
-    The labels are those of the data, also where it has soft targets, by which only the losses go.
-    input_size: pixels a side that it sees, from the middle of the images; report: called once, with epoch 1
+    It is fitted to the labels, even if the data has soft targets; these are used for the losses only.
+    input_size: side in pixels of the center of the images that is its input
+    report: called once, with epoch 1
     on_fitted: called before the report, when `estimator.cost()` is known
-    Raises StorageError for a full disk, SweepError for a damaged checkpoint, ValueError where the data does not fit.
+    Raises StorageError for a full disk, SweepError for a damaged checkpoint, ValueError if the data does not fit.
     """
     last = load_last(folder)
     if last is None:
-        last = _fit(estimator, data, settings, input_size, folder, seed)
+        last = _fit(estimator, data, settings, input_size, folder, seed, own_metrics)
     else:
         load_network(folder / BEST, estimator)
     on_fitted()
-    (row,) = last["history"]
+    (row,) = map(with_present_names, last["history"])
     report(1, {key: value for key, value in row.items() if key != "epoch"})
     return FitResult(
-        history=last["history"],
+        history=[row],
         best_epoch=1,
         best_value=row[metric],
         epochs_done=1,
@@ -64,19 +68,25 @@ def fit_estimator(
 
 
 def _fit(
-    estimator: Estimator, data: FaceData, settings: TrainerSettings, input_size: int, folder: Path, seed: int
+    estimator: Estimator,
+    data: FaceData,
+    settings: TrainerSettings,
+    input_size: int,
+    folder: Path,
+    seed: int,
+    own_metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
-    """Fit, score, write best.ckpt and last.ckpt; return what is in the latter."""
+    """Fit, score, write best.ckpt and last.ckpt; return the content of last.ckpt."""
     preprocess = preprocess_of(data, input_size, settings.normalise)
     on_device = to_device(data, CPU, estimator)
     indices = indices_of(data, TRAIN)
-    begin = time.perf_counter()
-    seen = [
+    start = time.perf_counter()
+    batches = [
         estimator.inputs_of(*inputs)
         for inputs, _, _ in eval_batches(on_device, indices, preprocess, settings.eval_batch_size)
     ]
-    estimator.fit(np.concatenate(seen), data.labels[indices], seed)
-    fit_seconds = time.perf_counter() - begin
+    estimator.fit(np.concatenate(batches), data.labels[indices], seed)
+    fit_seconds = time.perf_counter() - start
     train, val = (
         evaluate(
             estimator, data, split, preprocess, batch_size=settings.eval_batch_size, device=CPU, on_device=on_device
@@ -86,10 +96,8 @@ def _fit(
     metrics = {
         "train_loss": train.loss,
         "train_acc": train.acc,
-        "val_loss": val.loss,
-        "val_acc": val.acc,
-        "val_macro_f1": val.macro_f1,
-        "epoch_seconds": time.perf_counter() - begin,
+        **val_metrics(val, data, own_metrics),
+        "epoch_seconds": time.perf_counter() - start,
         "images_per_second": len(indices) / fit_seconds,
     }
     best = {

@@ -1,22 +1,22 @@
-"""One training, from its last checkpoint to its end, run by Lightning's Trainer.
+"""The training of a network by Lightning's Trainer, from its last checkpoint if there is one.
 
-Lightning sees a fresh fit over the epochs that are left: its own checkpoints would save its loops, which we do not
-need, and not the average and the history, which we do. Every epoch seeds its own random numbers, so the weights, the
-states of optimiser and schedule, and the history are all that an exact resume takes.
+Note: Lightning runs a new fit over the remaining epochs, without checkpoints of its own, which would contain its loops
+but not the weight average and the history. Every epoch seeds its own random numbers, so that an exact resume needs only
+the weights, the states of optimizer and schedule, and the history.
 """
 
 import atexit
 import contextlib
 import gc
-import itertools
 import logging
 import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,6 +28,8 @@ from torch.optim import Optimizer
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import SweepError
 from ferhpo.scoring.device_data import default_device, to_device
+from ferhpo.scoring.metrics import Metric, with_present_names
+from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
@@ -35,25 +37,26 @@ from ferhpo.training.batches import TrainBatches, class_weights
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
-from ferhpo.training.module import Classifier, body_parameters
+from ferhpo.training.module import Classifier, parameter_groups
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings
 
-# Trainer and module refer to each other, so each training ends with a collection. The half million objects that the
-# imports made live on: taken out of its sight once, they no longer cost every trial most of a second.
+# Trainer and module refer to each other, so each training ends with a garbage collection. The half million objects of
+# the imports are permanent: frozen once, they no longer cost every trial most of a second.
 gc.collect()
 gc.freeze()
-atexit.register(gc.unfreeze)  # or libraries complain at the end that their objects leaked
+atexit.register(gc.unfreeze)  # otherwise some libraries report leaked objects at exit
 
 LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training came to.
+    """The result of a training.
 
-    history: a dictionary an epoch, its number under "epoch" beside the metrics; confusion: of the validation images at
-    the best epoch, rows are true classes; stopped_early: by early_stopping_patience
+    history: one dictionary per epoch, with its number under "epoch" and its metrics
+    stopped_early: whether early_stopping_patience ended the training
+    confusion: of the validation images at the best epoch; rows are true classes
     """
 
     history: list[dict[str, float]]
@@ -77,25 +80,28 @@ def fit(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     device: torch.device | None = None,
 ) -> FitResult:
-    """Train a network on the training split, or go on with it from folder/last.ckpt; keep last.ckpt and best.ckpt.
+    """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
 
-    The network is trained in place and ends with the weights of the last epoch, on the device. Seed torch before the
-    network is built: `seed` rules only what happens in here.
-    optimizer: called with parameter groups; lr_schedule: called as schedules.py says
-    report: called with (epoch from 1, metrics) as the last act of each epoch, and first again for each epoch that
-    folder/last.ckpt already has; may raise SystemExit to stop
+    The network is trained in place; afterwards it is on the device, with the weights of the last epoch. Seed torch
+    before the network is built: `seed` decides only the random numbers of the training.
+    optimizer: called with parameter groups
+    lr_schedule: called as schedules.py describes
+    report: called with (epoch from 1, metrics) at the very end of each epoch, and at the start of a resume for each
+        epoch in folder/last.ckpt; it may raise SystemExit to stop the training
     Raises Diverged for a loss that is not finite, StorageError for a full disk, SweepError for a damaged checkpoint,
-    ValueError where data and settings do not fit.
+    ValueError if data and settings do not fit.
     """
     device = device or default_device()
     last = load_last(folder)
-    progress = Progress(metric, mode)
+    progress = Progress(Objective(metric, mode))
     if last is not None:
-        progress = Progress(metric, mode, last["history"], last["best_epoch"], last["confusion"])
-    for record in progress.history:
-        report(int(record["epoch"]), {key: value for key, value in record.items() if key != "epoch"})
+        history = list(map(with_present_names, last["history"]))
+        progress = Progress(progress.objective, history, last["best_epoch"], last["confusion"])
+    for row in progress.history:
+        report(int(row["epoch"]), {key: value for key, value in row.items() if key != "epoch"})
     patience = settings.early_stopping_patience
     if len(progress.history) < settings.max_epochs and not progress.out_of_patience(patience):
         try:
@@ -112,10 +118,11 @@ def fit(
                     folder,
                     seed,
                     report,
+                    own_metrics,
                     device,
                 )
         except BaseException as error:
-            # Whoever keeps the error would keep Lightning's frames, and by them the network and its device memory.
+            # The error would keep Lightning's frames alive, and with them the network and its device memory.
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
@@ -144,6 +151,7 @@ def _train(
     folder: Path,
     seed: int,
     report: Report,
+    own_metrics: Mapping[str, Metric],
     device: torch.device,
 ) -> None:
     memory_format = memory_format_of(settings, device)
@@ -195,6 +203,7 @@ def _train(
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
+        own_metrics=own_metrics,
     )
     trainer = pl.Trainer(
         accelerator=device.type,
@@ -203,9 +212,9 @@ def _train(
         max_epochs=settings.max_epochs - len(progress.history),
         gradient_clip_val=settings.gradient_clip_norm,
         callbacks=[_OwnSigterm(), epoch_end],
-        plugins=[LightningEnvironment()],  # a job of Slurm's is not Lightning's to requeue
+        plugins=[LightningEnvironment()],  # Lightning must not requeue Slurm jobs
         default_root_dir=folder,
-        barebones=True,  # no logger, progress bar, checkpoints or summary: epoch_end does what we need of them
+        barebones=True,  # no logger, progress bar, checkpoints or summary; epoch_end replaces them
     )
     if last is not None:
         _restore(last, module, trainer, folder)
@@ -215,30 +224,8 @@ def _train(
         trainer.fit(module, batches)
 
 
-def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
-    """Return the trainable parameters for an optimiser, in groups that differ in weight decay and learning rate.
-
-    Without decay_norm_and_bias those of one dimension are apart; with body_apart the output layer's come first, and all
-    others in groups marked "is_body". ValueError where a body is asked for and no layer is called output.
-    """
-    body = body_parameters(network) if body_apart else {}
-    groups = []
-    for is_body, decayed in itertools.product((False, True), (True, False)):
-        parameters = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-            and (name in body) == is_body
-            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
-        ]
-        if parameters:
-            marks = {"is_body": True} if is_body else {}
-            groups.append({"params": parameters, **marks, **({} if decayed else {"weight_decay": 0.0})})
-    return groups
-
-
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:
-    """Put the states of last.ckpt back. SweepError where they belong to another network, optimiser or schedule."""
+    """Restore the states of last.ckpt. Raises SweepError if they belong to another network, optimizer or schedule."""
     load_weights(module.network, last["network"], folder / LAST)
     if (module.average is None) != (last["average"] is None):
         raise SweepError(f"{folder / LAST} was written with another trainer.weight_averaging")
@@ -247,14 +234,14 @@ def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, fold
     try:
         module.optimizer.load_state_dict(last["optimizer"])
     except ValueError as error:
-        raise SweepError(f"{folder / LAST} holds the state of another optimiser: {error}") from None
+        raise SweepError(f"{folder / LAST} has the state of another optimizer: {error}") from None
     module.schedule.load_state_dict(last["schedule"])
     trainer.precision_plugin.load_state_dict(last["precision"])
 
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says of its own set-up; its warnings about training pass."""
+    """Silence Lightning's messages about its setup, but not its warnings about training."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -268,7 +255,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 class _OwnSigterm(pl.Callback):
-    """Leaves SIGTERM to whoever had it: Lightning would end the training with the next batch, its epoch lost."""
+    """Keep the handler of SIGTERM; Lightning's would end training at the next batch and lose the epoch."""
 
     def __init__(self) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
@@ -280,7 +267,7 @@ class _OwnSigterm(pl.Callback):
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C be KeyboardInterrupt. Lightning makes SystemExit of it and leaves SIGINT ignored for good."""
+    """Raise KeyboardInterrupt on Ctrl-C; Lightning raises SystemExit instead and then ignores SIGINT permanently."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

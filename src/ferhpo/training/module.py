@@ -1,16 +1,16 @@
-"""The LightningModule: what happens in a step, in which order. Validation is fit.py's, at the end of an epoch.
+"""The LightningModule: the loss and the order of a training step. Validation is in epoch_end.py.
 
-Nothing of a step is read back from the device: losses and predictions stay there until the epoch ends, because each
-read would make a GPU wait.
+Note: losses and predictions stay on the device until the epoch ends, because each read would make a GPU wait.
 """
 
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own habit
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -24,20 +24,43 @@ from ferhpo.training.schedules import Schedule
 
 
 def body_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return all parameters but those of the layer called output. ValueError where there is no such layer."""
+    """Return all parameters except those of the layer `output`. Raises ValueError if there is no such layer."""
     parameters = dict(network.named_parameters())
     body = {name: parameter for name, parameter in parameters.items() if "output" not in name.split(".")}
     if len(body) == len(parameters):
         raise ValueError(
-            f"{type(network).__name__} has no layer called output, whose body could be frozen or slowed down"
+            f"{type(network).__name__} has no layer named output, which frozen_epochs and body_lr_factor need"
         )
     return body
+
+
+def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
+    """Return the trainable parameters for an optimizer, in groups that differ in weight decay and learning rate.
+
+    Without decay_norm_and_bias, parameters of one dimension have their own group. With body_apart, the parameters of
+    the output layer come first, and all others are in groups marked "is_body".
+    Raises ValueError if body_apart is set and the network has no layer named output.
+    """
+    body = body_parameters(network) if body_apart else {}
+    groups = []
+    for is_body, decayed in itertools.product((False, True), (True, False)):
+        parameters = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if parameter.requires_grad
+            and (name in body) == is_body
+            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
+        ]
+        if parameters:
+            mark = {"is_body": True} if is_body else {}
+            groups.append({"params": parameters, **mark, **({} if decayed else {"weight_decay": 0.0})})
+    return groups
 
 
 class Classifier(pl.LightningModule):
     """A network in training: cross-entropy on labels or soft targets, with label smoothing and class weights.
 
-    first_epoch: the epoch, from 1, with which Lightning begins; its own count starts again after a resume
+    first_epoch: the first epoch of this fit, counted from 1; Lightning's own count restarts after a resume
     """
 
     def __init__(
@@ -86,12 +109,12 @@ class Classifier(pl.LightningModule):
         self.batches.epoch = self.epoch
         if self._frozen_epochs:
             self._freeze_body(self.epoch <= self._frozen_epochs)
-        # Dropout draws from torch's global state: seeded for each epoch, it needs no saving.
+        # Dropout uses torch's global random state; it is seeded for each epoch and so needs no checkpoint.
         torch.manual_seed(int(epoch_rng(self._seed, self.epoch, NETWORK).integers(2**63)))
         self._losses, self._predicted, self._labels = [], [], []
 
     def _freeze_body(self, frozen: bool) -> None:
-        """Let the output layer alone learn, on features whose normalisation stands still too."""
+        """Train only the output layer while `frozen`; the statistics of batch norm do not change either."""
         for parameter in self._body:
             parameter.requires_grad_(not frozen)
         for module in self.network.modules():
@@ -120,9 +143,9 @@ class Classifier(pl.LightningModule):
         self.schedule.after_step()
 
     def train_metrics(self) -> dict[str, float]:
-        """Return train_loss and train_acc of the epoch, over the images as they were augmented.
+        """Return train_loss and train_acc of the epoch, on the augmented images.
 
-        With soft targets or mixup an image counts as right where its largest target is met.
+        With soft targets or mixup, a prediction is correct if it is the class with the largest target.
         """
         predicted, labels = torch.cat(self._predicted), torch.cat(self._labels)
         return {
@@ -140,14 +163,14 @@ def probe(
     eval_batch_size: int,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """Run a training batch forward and back, and a validation batch while its gradients exist.
+    """Run a training batch forward and backward, and a validation batch while the gradients exist.
 
-    Too little memory shows now, not an epoch later. Note: validation uses larger batches than training, so the first
-    training step alone would not show it. The probe leaves no trace: no step is taken, buffers (the means of batch
-    norm) are restored, and every epoch seeds its own random numbers.
+    If there is too little memory, training fails now instead of after an epoch. Note: validation uses larger batches
+    than training, so the first training step alone would not fail. The probe has no effect on training: it takes no
+    step, restores the buffers (the means of batch norm), and every epoch seeds its own random numbers.
 
-    autocast: makes the context of the precision in which training runs
-    Raises what the device raises, as torch.OutOfMemoryError.
+    autocast: returns the context of the precision of training
+    Raises the errors of the device, e.g. torch.OutOfMemoryError.
     """
     network = module.network
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}

@@ -1,8 +1,7 @@
-"""Learning rates over the steps of a training. Each function is called as schedule(optimizer, num_epochs=,
-steps_per_epoch=, and the settings of its file in conf/lr_schedule) and returns a Schedule.
+"""Learning rate schedules: functions of (optimizer, num_epochs=, steps_per_epoch=, **settings) that return a Schedule.
 
-constant, cosine and one_cycle move at every step, step and plateau at the end of an epoch; the rate of the optimiser is
-the peak of all of them.
+The settings are those of the file in conf/lr_schedule. constant, cosine and one_cycle change the learning rate at every
+step, step and plateau at the end of an epoch. The learning rate of the optimizer is the maximum of each schedule.
 """
 
 import math
@@ -15,18 +14,18 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 @dataclass
 class Schedule:
-    """A torch scheduler and when it moves: `every` is "step" or "epoch"."""
+    """A torch scheduler, and whether to call it every "step" or every "epoch"."""
 
     scheduler: LRScheduler | ReduceLROnPlateau
     every: str
 
     def after_step(self) -> None:
-        """Move on after a step of the optimiser."""
+        """Update the learning rate after a step of the optimizer."""
         if self.every == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
     def after_epoch(self, score: float) -> None:
-        """Move on after an epoch; score is the objective, negated where small is good: larger is better."""
+        """Update the learning rate after an epoch; `score` is the objective, negated if it is minimized."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)
         elif self.every == "epoch":
@@ -40,7 +39,7 @@ class Schedule:
 
 
 def constant(optimizer: Optimizer, *, num_epochs: int, steps_per_epoch: int, warmup_epochs: float = 0.0) -> Schedule:
-    """Keep the rate, after a linear warm-up over warmup_epochs."""
+    """Keep the learning rate constant after a linear warmup over warmup_epochs."""
     warmup_steps = _warmup_steps(warmup_epochs, num_epochs, steps_per_epoch)
     return Schedule(LambdaLR(optimizer, lambda step: _warmed_up(step, warmup_steps)), "step")
 
@@ -48,9 +47,9 @@ def constant(optimizer: Optimizer, *, num_epochs: int, steps_per_epoch: int, war
 def step(
     optimizer: Optimizer, *, num_epochs: int, steps_per_epoch: int, every_epochs: int = 30, factor: float = 0.1
 ) -> Schedule:
-    """Multiply the rate by factor after each every_epochs epochs."""
+    """Multiply the learning rate by `factor` every `every_epochs` epochs."""
     if isinstance(every_epochs, bool) or not isinstance(every_epochs, int) or every_epochs < 1:
-        raise ValueError(f"every_epochs is {every_epochs!r}; it must be a whole number of 1 or more")
+        raise ValueError(f"every_epochs is {every_epochs!r}; it must be an integer of at least 1")
     _check_factor(factor)
     return Schedule(LambdaLR(optimizer, lambda epoch: factor ** (epoch // every_epochs)), "epoch")
 
@@ -65,13 +64,13 @@ def plateau(
     threshold: float = 1e-4,
     min_lr: float = 0.0,
 ) -> Schedule:
-    """Multiply the rate by factor when the objective has not improved by threshold for more than patience epochs."""
+    """Multiply the learning rate by `factor` if the objective has not improved by `threshold` for `patience` epochs."""
     _check_factor(factor)
     if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-        raise ValueError(f"patience is {patience!r}; it must be a whole number of 0 or more")
+        raise ValueError(f"patience is {patience!r}; it must be an integer of at least 0")
     for key, value in (("threshold", threshold), ("min_lr", min_lr)):
         if not value >= 0:
-            raise ValueError(f"{key} is {value!r}; it must be 0 or more")
+            raise ValueError(f"{key} is {value!r}; it must be at least 0")
     scheduler = ReduceLROnPlateau(
         optimizer, "max", factor=factor, patience=patience, threshold=threshold, threshold_mode="abs", min_lr=min_lr
     )
@@ -86,7 +85,10 @@ def cosine(
     warmup_epochs: float = 0.0,
     final_fraction: float = 0.0,
 ) -> Schedule:
-    """Warm up linearly, then go down half a cosine to final_fraction of the rate (Loshchilov, Hutter 2017, eq. 5)."""
+    """Warm up linearly, then decay by half a cosine to final_fraction of the learning rate.
+
+    Source: Loshchilov and Hutter 2017, eq. 5.
+    """
     warmup_steps = _warmup_steps(warmup_epochs, num_epochs, steps_per_epoch)
     _check_fraction("final_fraction", final_fraction)
     decay_steps = max(1, num_epochs * steps_per_epoch - warmup_steps)
@@ -110,21 +112,22 @@ def one_cycle(
     end_divisor: float = 1e4,
     cycle_momentum: bool = True,
 ) -> Schedule:
-    """Go up to the rate over warmup_fraction of all steps and down again, momentum the other way (Smith 2018).
+    """Increase to the learning rate over warmup_fraction of all steps, then decrease; momentum does the opposite.
 
-    Begins at rate / start_divisor and ends at that / end_divisor. cycle_momentum moves momentum, or Adam's first beta,
-    between 0.95 and 0.85; optimisers without either keep what they have.
+    The first learning rate is divided by start_divisor, and the last is the first divided by end_divisor. With
+    cycle_momentum, momentum or Adam's first beta is between 0.85, at the highest learning rate, and 0.95; optimizers
+    without either are not changed. Source: Smith 2018.
     """
     if not 0 < warmup_fraction < 1:
         raise ValueError(f"warmup_fraction is {warmup_fraction!r}; it must be in (0, 1)")
     for key, value in (("start_divisor", start_divisor), ("end_divisor", end_divisor)):
         if not value >= 1:
-            raise ValueError(f"{key} is {value!r}; it must be 1 or more")
+            raise ValueError(f"{key} is {value!r}; it must be at least 1")
     has_momentum = bool(optimizer.defaults.get("momentum") or "betas" in optimizer.defaults)
     scheduler = OneCycleLR(
         optimizer,
         [group["lr"] for group in optimizer.param_groups],
-        # torch counts the rate at which it is made as the first; one more leaves the last step its own.
+        # torch takes the learning rate at construction as the first; one more gives the last step its own.
         total_steps=max(2, num_epochs * steps_per_epoch + 1),
         pct_start=warmup_fraction,
         cycle_momentum=cycle_momentum and has_momentum,
@@ -136,7 +139,8 @@ def one_cycle(
 
 def _warmup_steps(warmup_epochs: float, num_epochs: int, steps_per_epoch: int) -> int:
     if not 0 <= warmup_epochs < num_epochs:
-        raise ValueError(f"warmup_epochs is {warmup_epochs!r}; it must be 0 or more and below max_epochs, {num_epochs}")
+        rule = f"it must be at least 0 and below max_epochs, {num_epochs}"
+        raise ValueError(f"warmup_epochs is {warmup_epochs!r}; {rule}")
     return round(warmup_epochs * steps_per_epoch)
 
 

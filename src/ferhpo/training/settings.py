@@ -1,7 +1,7 @@
-"""What conf/trainer sets: how one network is trained, apart from its optimiser, schedule and augmentation.
+"""The settings of conf/trainer: the training of a network apart from optimizer, schedule and augmentation.
 
-Imports neither torch nor Lightning, so that a configuration is checked in no time. "auto" is decided in fit.py, where
-the device is known.
+Note: this module imports neither torch nor Lightning, so that configurations are checked fast. "auto" is resolved in
+device.py, when the device is known.
 """
 
 import math
@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The settings of conf/trainer/default.yaml, whose comments explain them. ValueError for one out of its range."""
+    """The settings of conf/trainer/default.yaml, which explains them. Raises ValueError for a setting out of range."""
 
     max_epochs: int = 20
     batch_size: int = 128
@@ -48,7 +48,7 @@ class TrainerSettings:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        # YAML reads 32 and 16 as numbers.
+        # YAML parses 32 and 16 as numbers.
         object.__setattr__(self, "precision", str(self.precision))
         for key, choices in CHOICES.items():
             value = getattr(self, key)
@@ -60,7 +60,7 @@ class TrainerSettings:
             if value is None and key in ("early_stopping_patience", "num_threads"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{key} is {value!r}; it must be a whole number of 1 or more")
+                raise ValueError(f"{key} is {value!r}; it must be an integer of at least 1")
         self._check_keep_epochs()
         frozen = self.frozen_epochs
         if isinstance(frozen, bool) or not isinstance(frozen, int) or not 0 <= frozen <= self.max_epochs:
@@ -78,7 +78,7 @@ class TrainerSettings:
     def _check_keep_epochs(self) -> None:
         kept = self.keep_epochs
         if isinstance(kept, str) or not isinstance(kept, Sequence):
-            raise ValueError(f"keep_epochs is {kept!r}; it must be a list of epochs, as [1, 5, 20]")
+            raise ValueError(f"keep_epochs is {kept!r}; it must be a list of epochs, e.g. [1, 5, 20]")
         wrong = [
             epoch
             for epoch in kept
@@ -86,10 +86,10 @@ class TrainerSettings:
         ]
         if wrong:
             raise ValueError(
-                f"keep_epochs has {', '.join(map(repr, wrong))}; each must be a whole number from 1 to max_epochs, "
+                f"keep_epochs has {', '.join(map(repr, wrong))}; each must be an integer from 1 to max_epochs, "
                 f"{self.max_epochs}"
             )
-        object.__setattr__(self, "keep_epochs", tuple(kept))  # a file gives a list
+        object.__setattr__(self, "keep_epochs", tuple(kept))  # YAML has lists only
 
 
 def _is_number(value: object) -> bool:

@@ -1,6 +1,6 @@
 """One trial, without Ray.
 
-run.py               build the network, train it, say how it ended
-cross_validation.py  the same over folds
-load_data.py         the data set of a configuration
+run.py               build the network, train it, return the outcome
+cross_validation.py  the same for each fold
+load_data.py         load the data set of a configuration
 """

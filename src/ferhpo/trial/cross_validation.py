@@ -1,7 +1,7 @@
-"""Cross-validates one trial: each fold is a training of its own (trial.py), one after the other in one worker.
+"""Cross-validate one trial: train each fold separately (run.py), one after the other in one worker.
 
-A fold that has ended leaves fold.json beside its checkpoints and is not trained again; one that was interrupted goes on
-from its last.ckpt. What a reader would get wrong: pruning comes as SystemExit out of `report`, between two folds.
+A fold that has ended writes fold.json next to its checkpoints and is not trained again; a fold that was interrupted
+resumes from its last.ckpt. Note: a pruned trial ends by SystemExit, which `report` raises between two folds.
 """
 
 import json
@@ -17,6 +17,7 @@ from ferhpo.config.folds import EPOCH, fold_folder, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import write_json
 from ferhpo.errors import StorageError
+from ferhpo.scoring.metrics import with_present_names
 from ferhpo.seeds import derive_seed
 from ferhpo.states import TrialState
 from ferhpo.trial.load_data import fold_data
@@ -36,39 +37,40 @@ def cross_validate(
     num_threads: int | None = None,
     on_epoch: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
-    """Train a network on each fold of a data set that was read without one; goes on where an earlier call was stopped.
+    """Train a network on each fold; resume where an earlier call was interrupted.
 
-    folder: the trial's; each fold has a folder of its own in it
-    report: called after each fold with (folds done, the means over these, the epochs of the last); also for folds that
-        an earlier call has trained; may raise SystemExit to stop
+    data: loaded without data.fold
+    folder: of the trial; each fold has its own folder inside
+    report: called after each fold with (folds done, the means over these, the epochs of the last one), also for folds
+        that an earlier call has trained; may raise SystemExit to stop
     on_epoch: called after each epoch of a fold with the number of epochs done in all folds
-    The outcome of the first fold that does not come to its end is the trial's, its reason begins with the fold.
+    Returns the outcome of the first fold that is not COMPLETE, with the fold named in its reason, or COMPLETE.
     """
     folds, objective = num_folds(config), Objective(**config["objective"])
     assert folds is not None
     best_rows: list[Mapping[str, float]] = []
     num_before = 0
     for fold in range(folds):
-        place = fold_folder(folder, fold)
-        done = _read_result(place)
-        if done is None:
-            with _named(fold):
+        own_folder = fold_folder(folder, fold)
+        result = _read_result(own_folder)
+        if result is None:
+            with _naming(fold):
                 count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
-                done, outcome = _train_fold(config, data, fold, place, seed, on_start, num_threads, count)
+                result, outcome = _train_fold(config, data, fold, own_folder, seed, on_start, num_threads, count)
             if outcome.state != TrialState.COMPLETE:
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
-            on_start(done["facts"])
-        best = objective.best_row(done["epochs"])
-        assert best is not None, "a training that came to its end has an epoch"
+            on_start(result["facts"])
+        best = objective.best_row(result["epochs"])
+        assert best is not None, "a completed training has an epoch"
         best_rows.append(best)
-        num_before += len(done["epochs"])
-        report(fold + 1, running_means(best_rows, objective.metric), done["epochs"])
+        num_before += len(result["epochs"])
+        report(fold + 1, running_means(best_rows, objective.metric), result["epochs"])
     return Outcome(TrialState.COMPLETE)
 
 
 def runner_of(config: Mapping[str, Any]) -> Callable[..., Outcome]:
-    """What trains a trial: cross_validate where the configuration has folds, else run_trial."""
+    """Return the function that trains a trial: cross_validate if the configuration has folds, else run_trial."""
     return run_trial if num_folds(config) is None else cross_validate
 
 
@@ -85,9 +87,9 @@ def _train_fold(
     facts: dict[str, Any] = {}
     epochs: list[dict[str, float]] = []
 
-    def start(found: dict[str, Any]) -> None:
-        facts.update(found)
-        on_start(found)
+    def start(new_facts: dict[str, Any]) -> None:
+        facts.update(new_facts)
+        on_start(new_facts)
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         epochs.append({"epoch": epoch, **metrics})
@@ -112,9 +114,13 @@ def _train_fold(
 
 
 def _read_result(folder: Path) -> dict[str, Any] | None:
-    """What an ended fold left, or None; a file that a loss of power broke is made again from last.ckpt."""
+    """Return the result of an ended fold, or None if there is none.
+
+    A file that a power loss damaged counts as none: the fold runs again from last.ckpt, which writes the same result.
+    """
     try:
         result: dict[str, Any] = json.loads((folder / FOLD_RESULT).read_text())
+        result["epochs"] = [with_present_names(row) for row in result["epochs"]]
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
@@ -123,8 +129,8 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _named(fold: int) -> Iterator[None]:
-    """Let an exception say in which fold it was raised."""
+def _naming(fold: int) -> Iterator[None]:
+    """Add the fold to an exception, as a note."""
     try:
         yield
     except BaseException as error:
@@ -133,10 +139,10 @@ def _named(fold: int) -> Iterator[None]:
 
 
 def running_means(best_rows: Sequence[Mapping[str, float]], metric: str) -> dict[str, float]:
-    """What a trial is worth after some folds: the mean of each metric over them, and `<metric>_std`.
+    """Return the mean of each metric over the folds done so far, and `<metric>_std`.
 
     best_rows: the metrics of each fold at its own best epoch
-    The deviation is that of a sample (n - 1), so there is none after one fold.
+    The standard deviation is that of a sample (n - 1), so there is none after one fold.
     """
     means = {
         key: statistics.fmean(row[key] for row in best_rows)

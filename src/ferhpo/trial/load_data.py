@@ -18,9 +18,9 @@ from ferhpo.keys import leaves
 
 
 def load_data(composed: Composed) -> FaceData:
-    """Read (or take from the cache) the data set of a configuration, with the features that its models take.
+    """Read the data set of a configuration, or load it from the cache, with the features that its models need.
 
-    Raises DataError, and ConfigError where the models' features cannot be computed.
+    Raises DataError if the data set cannot be read, ConfigError if a key is missing or features cannot be computed.
     """
     section = composed.config["data"]
     missing = [path for path, value in leaves(section, "data") if value == "???"]
@@ -29,7 +29,7 @@ def load_data(composed: Composed) -> FaceData:
     data = as_function(section, composed.config.get("allowed_targets") or ())()
     assert isinstance(data, FaceData)
     for fold in range(num_folds(composed.config) or 0):
-        fold_data(data, section, fold)  # so that what cannot be cut is said here, and not by every trial
+        fold_data(data, section, fold)  # reports a fold that cannot be drawn now, instead of in every trial
     try:
         hog = shared_hog(composed)
         return data if hog is None else with_hog(data, hog, section.get("cache_dir"))
@@ -38,9 +38,9 @@ def load_data(composed: Composed) -> FaceData:
 
 
 def fold_data(data: FaceData, section: Mapping[str, Any], fold: int) -> FaceData:
-    """A view of a data set in which `fold` (from 0) validates, as reading it with data.fold=<fold> gives.
+    """Return a view of a data set with `fold` (from 0) as validation split, equal to loading it with data.fold=<fold>.
 
-    section: the configuration's `data`, whose folds, split_seed and train_subset count
+    section: the configuration's `data`; its folds, split_seed and train_subset are used
     """
     seed = int(section.get("split_seed") or 0)
     view = with_fold(data, int(section["folds"]), fold, seed)
@@ -49,12 +49,12 @@ def fold_data(data: FaceData, section: Mapping[str, Any], fold: int) -> FaceData
 
 
 def describe_data(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> dict[str, Any]:
-    """Counts, size, duplicates, conflicting labels, blank images and overlap between splits of a data set.
+    """Return counts, size, duplicates, conflicting labels, blank images and overlap between splits of a data set.
 
-    name: an option of the group `data`, as fer2013
+    name: an option of the group `data`, e.g. fer2013
     """
     from ferhpo.data.describe import describe
 
     overrides = [re.sub(r"^([+~]*+)(?!data\.)", r"\1data.", text) for text in overrides]
-    # Not a sweep's: what it sets for its own data set would stand beside the settings of this one.
+    # Composed without a sweep, whose settings for its own data set would be merged into those of this one.
     return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))

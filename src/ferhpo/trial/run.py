@@ -1,7 +1,7 @@
-"""One trial, without Ray: build what the configuration names, fit it, say how it ended. `ferhpo train` is this alone.
+"""Run one trial without Ray: build what the configuration names, fit it, return the outcome.
 
-What a reader would get wrong: out of memory and a network that cannot be built are outcomes, not errors. Any other
-exception passes through to whoever called.
+Note: running out of memory and a network that cannot be built are outcomes, not errors. Any other exception propagates
+to the caller.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
 from ferhpo.config.model_section import given_features, is_estimator
-from ferhpo.config.targets import instantiate
+from ferhpo.config.targets import as_function, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
 from ferhpo.states import TrialState
@@ -31,7 +31,7 @@ Report = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: COMPLETE, INFEASIBLE or DIVERGED, and why; `result` of a complete one."""
+    """How a trial ended: COMPLETE (with `result`), INFEASIBLE or DIVERGED (with `reason`)."""
 
     state: TrialState
     reason: str = ""
@@ -39,12 +39,12 @@ class Outcome:
 
 
 def input_size(config: Mapping[str, Any], image_size: int) -> int:
-    """Height in pixels of what the network sees: the crop where there is one."""
+    """Return the height in pixels of the network's input: the crop if there is one, else the image."""
     return int(config["augment"].get("crop") or image_size)
 
 
 def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int, image_size: int) -> "torch.nn.Module":
-    """The network of a configuration. Raises Infeasible where its sample makes none."""
+    """Build the network of a configuration. Raises Infeasible if it cannot be built with these values."""
     try:
         network = instantiate(
             config["model"],
@@ -62,7 +62,7 @@ def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int
 
 
 def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
-    """What is known of a trial before its first report: parameters, multiply-accumulates of an image, device."""
+    """Return what is known of a trial before its first report: parameters, multiply-accumulates per image, device."""
     import torch
 
     cuda = torch.cuda.is_available() and not is_estimator(config["model"])
@@ -96,11 +96,13 @@ def run_trial(
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
     num_threads: int | None = None,
 ) -> Outcome:
-    """Train one network, its last and best checkpoint in `folder`; goes on from `folder/last.ckpt` where there is one,
-    and begins anew, which the facts say, where that is damaged.
+    """Train one network and keep its last and best checkpoint in `folder`; resume from `folder/last.ckpt` if it exists.
 
-    report: called with (epoch from 1, metrics) as the last act of every epoch; may raise SystemExit to stop
-    on_start: called with the trial's `facts` before its first epoch; of an estimator they are known after its fit
+    A damaged checkpoint is moved aside and the trial restarts from the beginning; the facts then say so ("restarted").
+
+    report: called with (epoch from 1, metrics) as the last step of every epoch; may raise SystemExit to stop
+    on_start: called with the trial's `facts` before its first epoch; for an estimator, after its fit
+    Raises StorageError if the disk or a checkpoint cannot be used.
     """
     import torch
 
@@ -110,13 +112,15 @@ def run_trial(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be made: {error.strerror or error}") from error
+        raise StorageError(f"{folder} cannot be created: {error.strerror or error}") from error
     if num_threads:
         torch.set_num_threads(num_threads)
     allowed = config.get("allowed_targets") or ()
     objective = Objective(**config["objective"])
-    why = set_aside_damaged(folder)
-    restarted = {"restarted": why} if why else {}
+    sections = config.get("metrics") or {}
+    own_metrics = {name: as_function(section, allowed) for name, section in sections.items()}
+    reason = set_aside_damaged(folder)
+    restarted = {"restarted": reason} if reason else {}
     try:
         torch.manual_seed(seed)
         network = build_network(config, data.channels, data.num_classes, data.image_size)
@@ -132,6 +136,7 @@ def run_trial(
                 folder=folder,
                 seed=seed,
                 report=report,
+                own_metrics=own_metrics,
                 on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
             return Outcome(TrialState.COMPLETE, result=fitted)
@@ -148,6 +153,7 @@ def run_trial(
             folder=folder,
             seed=seed,
             report=report,
+            own_metrics=own_metrics,
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))
@@ -165,21 +171,21 @@ def run_trial(
 
 
 def failure(error: Exception) -> str:
-    """The reason of a FAILED trial: what was raised, in which fold, and its traceback."""
-    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # of a fold
+    """Return the reason of a FAILED trial: the fold, the exception and its traceback."""
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # the fold, if any
     text = "".join(traceback.format_exception(error))
     return f"{notes}{type(error).__name__}: {error}\n{text}"
 
 
 def release_memory() -> None:
-    """Give the memory of an ended trial back before the next one starts in this process."""
+    """Release the memory of an ended trial before the next one starts in this process."""
     import ctypes
     import gc
 
     import torch
 
     gc.collect()
-    # Each trial is a new thread, whose freed blocks glibc keeps: a worker grew by 150 MB a trial on FER2013.
+    # Each trial runs in a new thread, whose freed blocks glibc keeps: a worker grew by 150 MB per trial on FER2013.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():

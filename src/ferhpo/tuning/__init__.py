@@ -3,8 +3,8 @@
 sweep.py      the verb `sweep`
 train.py      the verb `train`
 plan.py       the verb `plan`
-preflight.py  what is refused before anything is created
-session.py    what is open while a sweep runs
-finish.py     the end of a sweep in tracking
+preflight.py  the checks before anything is created
+session.py    opens and closes study, tracking and figures
+finish.py     completes a sweep in tracking
 result.py     what a sweep returns
 """

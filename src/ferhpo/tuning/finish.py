@@ -1,6 +1,6 @@
-"""Finish a sweep in tracking: leaderboard, note, models, registry, report.
+"""Complete a sweep in tracking: leaderboard, note, models, registry, report.
 
-Note: only `finish` closes the parent run, so it closes last.
+Note: only `finish` closes the parent run, after everything else has been uploaded to it.
 """
 
 from collections import Counter
@@ -19,16 +19,16 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
 from ferhpo.tuning.result import SweepResult
 
-SHIP_SECONDS = 60.0  # how long an ended sweep waits for its records to reach MLflow
+SHIP_SECONDS = 60.0  # how long an ended sweep waits for the upload of its records to MLflow
 
 
 def is_exported(trial: TrialRecord, settings: TrackingSettings) -> bool:
-    """Whether the end of the sweep will make a loadable model of a trial, be it the best or not."""
+    """Return whether a trial is exported as a loadable model at the end of the sweep even if it is not the best."""
     return settings.models == "all" and trial.state == TrialState.COMPLETE
 
 
 def finish(
-    record: Sweep,
+    sweep: Sweep,
     tracker: Tracker,
     drawing: Drawing,
     keeper: Keeper,
@@ -37,43 +37,46 @@ def finish(
     finished: bool,
     warnings: list[str],
 ) -> SweepResult:
-    """Close a sweep in tracking: leaderboard, note, models, registry, page."""
-    trials, best = record.trials(), record.best()
+    """Complete a sweep in tracking and return its result.
+
+    finished: whether all trials have ended; models are exported and registered only then
+    """
+    trials, best = sweep.trials(), sweep.best()
     counts = dict(Counter(trial.state for trial in trials))
-    board = record.leaderboard()
-    tracker.log_text(None, leaderboard_csv(board, record.objective.metric), "leaderboard.csv")
-    tracker.log_artifact(None, record.folder / "study.jsonl", "study")
-    # What a sweep that was finished before has removed since then was exported at that time.
-    chosen = [t for t in board if t == best or (is_exported(t, settings) and has_checkpoint(record, t))]
-    for trial in chosen if finished and settings.models != "none" else []:
-        export(record, trial, tracker, data_digest)
+    board = sweep.leaderboard()
+    tracker.log_text(None, leaderboard_csv(board, sweep.objective.metric), "leaderboard.csv")
+    tracker.log_artifact(None, sweep.folder / "study.jsonl", "study")
+    # If an extended sweep has no checkpoint of a trial any more, it exported that trial when it finished before.
+    selected = [t for t in board if t == best or (is_exported(t, settings) and has_checkpoint(sweep, t))]
+    for trial in selected if finished and settings.models != "none" else []:
+        export(sweep, trial, tracker, data_digest)
     if best is not None and best.value is not None:
-        metrics = {f"best_{record.objective.metric}": best.value, "best_trial": float(best.number)}
+        metrics = {f"best_{sweep.objective.metric}": best.value, "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
-    note = sweep_note(record, board, counts)
+    note = sweep_note(sweep, board, counts)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
-    drawing.sweep_ended()  # while the models are shipped
+    drawing.sweep_ended()  # runs while the models are uploaded
     tracker.flush(SHIP_SECONDS)
-    registered, failed = _register(record, best if finished else None, tracker, settings)
+    registered, failures = _register(sweep, best if finished else None, tracker, settings)
     view = sweep_run.view_address(tracker, settings)
     warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
     unshipped = tracker.flush(SHIP_SECONDS)
-    if registered is None and finished:  # the store was slow, or away, and has the model now
-        registered, failed = _register(record, best, tracker, settings)
-    warnings += failed
+    if registered is None and finished:  # the store was slow or unreachable, and has the model by now
+        registered, failures = _register(sweep, best, tracker, settings)
+    warnings += failures
     keeper.tidy(trials, lambda trial: not finished and is_exported(trial, settings))
     tracker.close(1.0)
-    if rejected := num_rejected(record.folder):
-        path = record.folder / "rejected.jsonl"
+    if rejected := num_rejected(sweep.folder):
+        path = sweep.folder / "rejected.jsonl"
         warnings.append(f"MLflow refused {rejected} values or files; they are kept in {path}")
-    return SweepResult(record, counts, finished, best, registered, unshipped, view, warnings)
+    return SweepResult(sweep, counts, finished, best, registered, unshipped, view, warnings)
 
 
 def _register(
-    record: Sweep, best: TrialRecord | None, tracker: Tracker, settings: TrackingSettings
+    sweep: Sweep, best: TrialRecord | None, tracker: Tracker, settings: TrackingSettings
 ) -> tuple[tuple[str, int] | None, list[str]]:
-    """The version that the best trial's model has now, None where the store does not have the model; and warnings."""
+    """Return the registered version of the best trial, None if the store does not have its model; and warnings."""
     try:
-        return register(record, best, tracker, settings), []
-    except TrackingError as error:  # the store went away just now: no reason to call the sweep failed
-        return None, [f"{error}; ferhpo sync {record.name} registers it later"]
+        return register(sweep, best, tracker, settings), []
+    except TrackingError as error:  # the store has just become unreachable, which does not make the sweep a failure
+        return None, [f"{error}; register it later with: ferhpo sync {sweep.name}"]

@@ -1,6 +1,6 @@
-"""The verb `plan`: what a sweep would do and cost, before it costs anything.
+"""The verb `plan`: estimate what a sweep or a training costs, without running it.
 
-Sizes are exact for every sample looked at; times and bytes are estimates.
+Note: the numbers of parameters and MACs are exact for every sampled network; memory, disk space and time are estimates.
 """
 
 import os
@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config import Composed, ComputeSettings
+from ferhpo.config import Composed, ComputeSettings, validate
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
-from ferhpo.config.model_section import is_estimator
+from ferhpo.config.kinds import component, is_estimator
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import Infeasible
 from ferhpo.seeds import derive_seed
@@ -25,31 +25,18 @@ from ferhpo.storage.study import random_sample
 from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import build_network
 
-
-def plan(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> "Plan":
-    """What a sweep would do: size of its space, cost of its networks, disk, time. Raises ConfigError, DataError."""
-    from ferhpo.config import validate
-
-    composed = compose(name, overrides, config_dir)
-    validate.check_composed(composed)
-    data = load_data(composed)
-    if num_folds(composed.config) is not None:  # all parts are of one size, but for a few groups
-        data = fold_data(data, composed.config["data"], 0)
-    num_train = int((data.split == TRAIN).sum())
-    return make_plan(composed, num_train, data.image_size, data.channels, data.num_classes)
-
-
 NUM_SAMPLES = 200
 # A hand-written training loop reached half the rate of plain matrix products on two CPU cores, and a training step
 # costs three forward passes.
 SHARE_OF_RATE = 0.5
 PASSES = 3
-OPTIMIZER_STATES = {"Adam": 2, "AdamW": 2, "RMSprop": 1, "SGD": 1}
+OPTIMIZER_STATES = {"Adam": 2, "AdamW": 2, "RMSprop": 1, "SGD": 1}  # values per parameter
+WEIGHT_BYTES = 4.0
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, median and largest over the samples of a space."""
+    """The smallest, median and largest value over the sampled networks; all equal for a single network."""
 
     low: float
     median: float
@@ -62,17 +49,29 @@ class Spread:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do, in bytes and seconds.
+    """What a sweep or a training costs, in bytes and seconds.
 
-    checkpoint_bytes: of a training, in the mean; disk_bytes: the most that the checkpoints which stay take together,
-        while MLflow takes what it is sent; largest: the sample with the most parameters
+    kind: "sweep", or "training" for a configuration without a search space
+    model: option of the config group `model`, or several joined by " or "
+    num_points, num_continuous: size of the discrete part of the space, and number of continuous draws
+    num_train: training images per epoch, of a trial or of a fold
+    num_samples: sampled configurations that the numbers are based on
+    parameters, macs (per image), memory_bytes (in training): None if no sampled network can be built or measured
+    checkpoint_bytes: mean size of the checkpoints of one training
+    disk_bytes: maximum size of all checkpoints that are kept, and of the models in MLflow
+    seconds: time without early stopping, at `macs_per_second`
+    largest: the sample with the most parameters
     """
 
     name: str
+    kind: str
+    model: str
     num_points: int
     num_continuous: int
     num_trials: int | None
     num_folds: int | None
+    max_epochs: int
+    num_train: int
     num_slots: int
     where: str
     num_samples: int
@@ -93,87 +92,116 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(composed: Composed, num_train: int, image_size: int, num_channels: int, num_classes: int) -> Plan:
-    """Plan a sweep over data of this shape, from samples of its space built on the meta device.
+@dataclass(frozen=True)
+class _Network:
+    """What one network costs: MACs are per image, bytes of memory in training."""
 
-    num_train: images that train in each epoch, be it of a trial or of a fold
+    sample: Sample
+    num_parameters: int
+    macs: int
+    memory_bytes: int
+
+
+def plan(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Plan:
+    """Return what the sweep or training `name` would cost. Raises ConfigError, DataError.
+
+    Without a search space (`space: null`) it is the cost of one training, as `train` runs it.
     """
-    config, space = composed.config, composed.space()
-    compute = ComputeSettings(**config["compute"])
-    rows: list[tuple[int, int, int, Sample]] = []
-    num_infeasible = num_fitted_once = 0
-    for number in range(NUM_SAMPLES):
-        sample = random_sample(space, derive_seed(int(config["seed"]), number, "plan"))
+    composed = compose(name, overrides, config_dir)
+    validate.check_composed(composed, for_sweep=composed.is_sweep)
+    data = load_data(composed)
+    if num_folds(composed.config) is not None:  # all folds have about the same size
+        data = fold_data(data, composed.config["data"], 0)
+    num_train = int((data.split == TRAIN).sum())
+    return make_plan(composed, num_train, data.image_size, data.channels, data.num_classes)
+
+
+def make_plan(composed: Composed, num_train: int, image_size: int, num_channels: int, num_classes: int) -> Plan:
+    """Return the plan for data of this shape, from networks that are built on torch's meta device.
+
+    num_train: training images per epoch, of a trial or of a fold
+    """
+    config, is_sweep = composed.config, composed.is_sweep
+    space, compute = composed.space(), ComputeSettings(**config["compute"])
+    samples: list[Sample] = [{}]
+    if is_sweep:
+        seeds = [derive_seed(int(config["seed"]), number, "plan") for number in range(NUM_SAMPLES)]
+        samples = [random_sample(space, seed) for seed in seeds]
+    networks: list[_Network] = []
+    infeasible: list[str] = []
+    num_estimators = 0
+    for sample in samples:
         applied = space.apply(sample)
-        if is_estimator(applied["model"]):
-            num_fitted_once += 1
+        if is_estimator(applied["model"], applied.get("allowed_targets") or ()):
+            num_estimators += 1
             continue
         try:
-            rows.append((*_cost(applied, image_size, num_channels, num_classes), sample))
-        except Infeasible:
-            num_infeasible += 1
+            networks.append(_measure(applied, sample, image_size, num_channels, num_classes))
+        except Infeasible as error:
+            infeasible.append(str(error))
     size, num_continuous = space.size()
-    num_slots, where = _slots(compute)
-    num_trials, epochs = config["num_trials"], int(config["trainer"]["max_epochs"])
-    count = num_trials if num_trials is not None else size
-    folds = num_folds(config)
-    num_trainings = count * (folds or 1)
+    num_slots, where = _slots(compute) if is_sweep else (1, _device(config["trainer"].get("num_threads")))
+    num_trials = config["num_trials"] if is_sweep else 1
+    folds, epochs = num_folds(config), int(config["trainer"]["max_epochs"])
+    num_trainings = (num_trials if num_trials is not None else size) * (folds or 1)
+    num_networks = num_trainings * (len(samples) - num_estimators) / len(samples)  # without those of scikit-learn
     rate = measure_macs_per_second()
-    mean_macs = statistics.fmean(macs for _, macs, _, _ in rows) if rows else 0.0
-    num_networks = num_trainings * (NUM_SAMPLES - num_fitted_once) / NUM_SAMPLES
+    mean_macs = statistics.fmean(network.macs for network in networks) if networks else 0.0
     seconds = num_networks * epochs * num_train * mean_macs * PASSES / (rate * SHARE_OF_RATE)
-    seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was taken on
-    parameters = [row[0] for row in rows]
-    states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
-    mean_weights = 4.0 * statistics.fmean(parameters) if rows else 0.0
-    # best and each kept epoch: weights; last: weights and the optimiser's states
-    num_weights = 2 + states + len(config["trainer"].get("keep_epochs") or ())
-    checkpoint_bytes = mean_weights * num_weights
-    disk_bytes = num_networks * checkpoint_bytes
-    kept = num_kept(config)
-    if kept is not None and rows:  # those of the best and of what runs, however large
-        most = (kept + num_slots) * (folds or 1) * 4.0 * max(parameters) * num_weights
-        disk_bytes = min(disk_bytes, most)
-    if config["tracking"]["uri"] != "none":
-        disk_bytes += num_networks * mean_weights  # MLflow has a copy of each best
+    seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was measured on
+    checkpoint_bytes, disk_bytes = _disk(config, networks, num_networks, num_slots if is_sweep else None)
     output = Path(config["output_dir"])
     free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
+    models = list(composed.options.get("model", ())) or [composed.groups.get("model", "model")]
     warnings = []
     if disk_bytes > 0.9 * free:
-        warnings.append(f"checkpoints may take {disk_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
-    if num_infeasible:
-        warnings.append(f"{num_infeasible} of {NUM_SAMPLES} samples make no network")
-    if num_fitted_once:
+        warnings.append(f"checkpoints may take {disk_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
+    if infeasible:
         warnings.append(
-            f"{num_fitted_once} of {NUM_SAMPLES} samples are scikit-learn's estimators, whose time, memory and size "
-            "only a fit tells: the numbers leave them out"
+            f"{len(infeasible)} of {len(samples)} sampled networks cannot be built" if is_sweep else infeasible[0]
+        )
+    if num_estimators and is_sweep:
+        warnings.append(
+            f"{num_estimators} of {len(samples)} samples are scikit-learn estimators, whose parameters, memory and "
+            "time are known only after fitting; they are not included"
+        )
+    elif num_estimators:
+        warnings.append(
+            f"{models[0]} is a scikit-learn estimator, fitted once; its parameters, memory and time are known only "
+            "after fitting and are not estimated"
         )
     return Plan(
         name=str(config["name"]),
+        kind="sweep" if is_sweep else "training",
+        model=" or ".join(models),
         num_points=size,
         num_continuous=num_continuous,
         num_trials=num_trials,
         num_folds=folds,
+        max_epochs=epochs,
+        num_train=num_train,
         num_slots=num_slots,
         where=where,
-        num_samples=NUM_SAMPLES,
-        num_infeasible=num_infeasible,
-        parameters=Spread.of(parameters) if rows else None,
-        macs=Spread.of([row[1] for row in rows]) if rows else None,
-        memory_bytes=Spread.of([row[2] for row in rows]) if rows else None,
+        num_samples=len(samples),
+        num_infeasible=len(infeasible),
+        parameters=Spread.of([network.num_parameters for network in networks]) if networks else None,
+        macs=Spread.of([network.macs for network in networks]) if networks else None,
+        memory_bytes=Spread.of([network.memory_bytes for network in networks]) if networks else None,
         mean_macs=mean_macs,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=disk_bytes,
         free_bytes=free,
         seconds=seconds,
         macs_per_second=rate,
-        largest=max(rows, key=lambda row: row[0])[3] if rows else {},
+        largest=max(networks, key=lambda network: network.num_parameters).sample if networks else {},
         warnings=warnings,
     )
 
 
-def _cost(config: Mapping[str, Any], image_size: int, num_channels: int, num_classes: int) -> tuple[int, int, int]:
-    """(parameters, multiply-accumulates of an image, bytes of memory in training) of one configuration."""
+def _measure(
+    config: Mapping[str, Any], sample: Sample, image_size: int, num_channels: int, num_classes: int
+) -> _Network:
+    """Return the cost of the network of one configuration. Raises Infeasible if it cannot be built."""
     import torch
 
     from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
@@ -181,21 +209,52 @@ def _cost(config: Mapping[str, Any], image_size: int, num_channels: int, num_cla
 
     with torch.device("meta"):
         network = build_network(config, num_channels, num_classes, image_size)
-    size = input_size(config, image_size)
-    states = OPTIMIZER_STATES.get(config["optim"]["_target_"].rpartition(".")[2], 2)
+    side = input_size(config, image_size)
+    shape = (num_channels, side, side)
     batch_size = int(config["trainer"]["batch_size"])
-    shape = (num_channels, size, size)
-    memory = training_memory_bytes(network, shape, batch_size, states)
-    return count_parameters(network), count_macs(network, shape), memory
+    memory = training_memory_bytes(network, shape, batch_size, _num_optimizer_states(config))
+    return _Network(sample, count_parameters(network), count_macs(network, shape), memory)
+
+
+def _disk(
+    config: Mapping[str, Any], networks: Sequence[_Network], num_trainings: float, num_slots: int | None
+) -> tuple[float, float]:
+    """Return (mean bytes of the checkpoints of a training, maximum bytes on disk in all).
+
+    num_slots: trials at a time in a sweep; None for a single training, whose checkpoints are all kept
+    """
+    if not networks:
+        return 0.0, 0.0
+    parameters = [network.num_parameters for network in networks]
+    mean_weights = WEIGHT_BYTES * statistics.fmean(parameters)
+    # best.ckpt and each kept epoch have the weights, last.ckpt the weights and the optimizer's states.
+    num_copies = 2 + _num_optimizer_states(config) + len(config["trainer"].get("keep_epochs") or ())
+    disk_bytes = num_trainings * mean_weights * num_copies
+    kept = num_kept(config)
+    if kept is not None and num_slots is not None:  # those of the best trials and of the running ones
+        num_kept_trainings = (kept + num_slots) * (num_folds(config) or 1)
+        disk_bytes = min(disk_bytes, num_kept_trainings * WEIGHT_BYTES * max(parameters) * num_copies)
+    if config["tracking"]["uri"] != "none":
+        disk_bytes += num_trainings * mean_weights  # MLflow has a copy of the weights of each training
+    return mean_weights * num_copies, disk_bytes
+
+
+def _num_optimizer_states(config: Mapping[str, Any]) -> int:
+    """Return how many values per parameter the optimizer stores; 2 for an optimizer that is not known."""
+    found = component(config["optim"], config.get("allowed_targets") or ())
+    names = [base.__name__ for base in found.__mro__] if isinstance(found, type) else []
+    return next((OPTIMIZER_STATES[name] for name in names if name in OPTIMIZER_STATES), 2)
 
 
 def _slots(compute: ComputeSettings) -> tuple[int, str]:
-    """How many trials at a time, and where, as far as can be told without starting Ray."""
-
+    """Return how many trials run at a time, and where, as far as it is known without starting Ray."""
     import torch
 
     if compute.address is not None:
-        return compute.max_concurrent or 1, f"Ray cluster at {compute.address} (its size shows when it is joined)"
+        return (
+            compute.max_concurrent or 1,
+            f"Ray cluster at {compute.address} (its size is not known before connecting)",
+        )
     num_gpus = compute.num_gpus if compute.num_gpus is not None else torch.cuda.device_count()
     num_cpus = compute.num_cpus or os.cpu_count() or 1
     gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
@@ -205,12 +264,21 @@ def _slots(compute: ComputeSettings) -> tuple[int, str]:
     num_slots = max(min(limits), 1)
     if gpus:
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "not present"
-        return num_slots, f"GPU: {num_gpus} ({name}), {gpus:g} a trial"
-    return num_slots, f"CPU: {num_cpus} cores, {compute.cpus_per_trial or max(num_cpus // num_slots, 1):g} a trial"
+        return num_slots, f"GPU: {num_gpus} ({name}), {gpus:g} per trial"
+    return num_slots, f"CPU: {num_cpus} cores, {compute.cpus_per_trial or max(num_cpus // num_slots, 1):g} per trial"
+
+
+def _device(num_threads: int | None) -> str:
+    """Return the device that `train` uses."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"GPU: {torch.cuda.get_device_name()}"
+    return f"CPU: {num_threads or torch.get_num_threads()} threads"
 
 
 def measure_macs_per_second(seconds: float = 0.5) -> float:
-    """Multiply-accumulates a second of the fastest of some plain matrix products on the device that would train."""
+    """Return the multiply-accumulates per second of matrix products on the training device, the fastest of several."""
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""What a sweep returns."""
+"""Define the result of a sweep, and the function that makes it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from ferhpo.tracking import Tracker, TrackingSettings
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep ended with.
+    """The result of a sweep.
 
     counts: trials by state
-    finished: false if a person stopped it before its last trial
+    finished: False if the user interrupted it before its last trial ended
     registered: (model name, version) of the best trial, or None
-    unshipped: records that wait for `ferhpo sync`
-    view: address of the sweep's view on a server; {server} stands for its address
+    unshipped: number of records that are not in MLflow yet; `ferhpo sync` uploads them
+    view: address of the sweep in MLflow's UI; {server} is to be replaced by the server's address
     """
 
     sweep: Sweep

@@ -1,8 +1,7 @@
-"""Open and close what records a running sweep: study, tracking, figures, checkpoints on disk."""
+"""Open and close what a running sweep writes to: study, tracking, figures, checkpoints."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
@@ -18,29 +17,32 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.tuning.finish import is_exported
 
-ERROR_SHIP_SECONDS = 15.0  # and one that an error ended; `ferhpo sync` ships the rest
+ERROR_SHIP_SECONDS = 15.0  # how long a sweep that ends early waits for uploads; `ferhpo sync` uploads the rest
 Listener = Callable[[Ledger], None]
 
 
 @contextmanager
 def recording(
-    record: Sweep,
+    sweep: Sweep,
     study: SweepStudy,
     settings: TrackingSettings,
     data: FaceData,
     num_trials: int | None,
     listener: Listener,
 ) -> Iterator[tuple[Ledger, Drawing, Keeper]]:
-    """Open a sweep in tracking; let go of tracking and study at the end. An error ends it there too, as FAILED."""
+    """Open a sweep in tracking; close tracking and study at the end.
+
+    After an error, the sweep's runs end as FAILED; after a KeyboardInterrupt, as STOPPED.
+    """
     tracker = drawing = ledger = None
     try:
-        record.meta.setdefault("data", {"digest": data.digest, "split_name": data.split_name})
-        save_config(record)  # a resume may have changed it
-        tracker = Tracker(record.folder, settings)
-        sweep_run.open_sweep(record, tracker, data)
+        sweep.meta.setdefault("data", {"digest": data.digest, "split_name": data.split_name})
+        save_config(sweep)  # a resume may have changed it
+        tracker = Tracker(sweep.folder, settings)
+        sweep_run.open_sweep(sweep, tracker, data)
         tracker.start()
-        drawing = Drawing(record, tracker, data, settings.report and not settings.off)
-        keeper = Keeper(record, lambda trial: drawing.is_drawn(trial) and tracker.is_shipped(trial.number))
+        drawing = Drawing(sweep, tracker, data, settings.report and not settings.off)
+        keeper = Keeper(sweep, lambda trial: drawing.is_drawn(trial) and tracker.is_shipped(trial.number))
 
         def trial_ended(trial: TrialRecord) -> None:
             drawing.trial_ended(trial)
@@ -49,7 +51,7 @@ def recording(
             if ledger is not None and not ledger.is_finished:
                 keeper.check_space(num_slots=len(ledger.running) + 1)
 
-        ledger = Ledger(record, study, tracker, num_trials, listener, _opener(record, tracker, data), trial_ended)
+        ledger = Ledger(sweep, study, tracker, num_trials, listener, _opener(sweep, tracker, data), trial_ended)
         for trial in study.trials():
             keeper.measure(trial.number)
         if not ledger.is_finished:
@@ -57,10 +59,10 @@ def recording(
         yield ledger, drawing, keeper
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            error.add_note(f"{record.resume_command} goes on")
+            error.add_note(f"Resume with: {sweep.resume_command}")
         if tracker is not None and tracker.is_open:
             with suppress(StorageError):
-                end_early(record, tracker, ledger, error)
+                end_early(sweep, tracker, ledger, error)
         raise
     finally:
         if drawing is not None:
@@ -70,17 +72,17 @@ def recording(
         study.close()
 
 
-def end_early(record: Sweep, tracker: Tracker, ledger: Ledger | None, error: BaseException) -> None:
-    """End the runs in tracking that are open, because of an error or of a person."""
+def end_early(sweep: Sweep, tracker: Tracker, ledger: Ledger | None, error: BaseException) -> None:
+    """Close the open runs in tracking after an error, or after an interruption by the user."""
     is_error = isinstance(error, Exception)
-    state, why = RunState.STOPPED, "interrupted by the user; can be resumed"
+    state, reason = RunState.STOPPED, "interrupted by the user; can be resumed"
     if is_error:
-        state, why = RunState.FAILED, first_line(error)
-    runs = TrialRuns(record, record.space(), tracker) if ledger is None else ledger.runs
-    runs.interrupt(record.trials(), state, str(error) if is_error else why)
-    tracker.close_sweep(state, f"**{record.name}** ended before its trials: {why}")
+        state, reason = RunState.FAILED, first_line(error)
+    runs = TrialRuns(sweep, tracker) if ledger is None else ledger.runs
+    runs.interrupt(sweep.trials(), state, str(error) if is_error else reason)
+    tracker.close_sweep(state, f"**{sweep.name}** ended before all its trials: {reason}")
     tracker.flush(ERROR_SHIP_SECONDS)
 
 
-def _opener(record: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord, dict[str, Any]], None]:
-    return lambda trial, config: sweep_run.open_trial(record, tracker, trial, config, data)
+def _opener(sweep: Sweep, tracker: Tracker, data: FaceData) -> Callable[[TrialRecord], None]:
+    return lambda trial: sweep_run.open_trial(sweep, tracker, trial, data)

@@ -1,5 +1,5 @@
 """Features of images.
 
 hog.py     histograms of oriented gradients
-cached.py  features of a data set, computed once
+cached.py  the features of a data set, computed once and cached
 """

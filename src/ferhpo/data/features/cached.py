@@ -1,7 +1,7 @@
-"""Features of a whole data set, computed once and kept in the cache of decoded images.
+"""The features of a data set, computed once and stored in the cache of decoded images.
 
-They are those of the images as they are read: augmentation does not reach them (docs/decisions/0008). So they depend
-on the images and the settings alone, and all splits, folds and subsets of a data set share one entry.
+Note: they are computed from the images before augmentation (docs/decisions/0008). They depend on the images and the
+settings only, so that all splits, folds and subsets of a data set share one cache entry.
 """
 
 from dataclasses import asdict, replace
@@ -14,9 +14,10 @@ from ferhpo.data.io.cache import Entry, cached
 
 
 def with_hog(data: FaceData, hog: Hog, cache_dir: str | Path | None = None) -> FaceData:
-    """Return the data set with `features` float32 [N, F], read-only: what scikit-image computes for every image.
+    """Return the data set with `features`, float32 [N, F], read-only.
 
-    cache_dir: as every reader's. ValueError where the images are too small for one block.
+    cache_dir: as for every reader
+    Raises ValueError if the images are too small for one block.
     """
     hog.num_features(data.image_size)
     key = {"hog": asdict(hog), "scikit-image": version("scikit-image"), "images": array_digest(data.images)}

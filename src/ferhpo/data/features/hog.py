@@ -1,7 +1,6 @@
-"""Histograms of oriented gradients (Dalal and Triggs 2005, DOI 10.1109/CVPR.2005.177), as scikit-image computes them.
+"""Histograms of oriented gradients (Dalal and Triggs 2005, DOI 10.1109/CVPR.2005.177), computed by scikit-image.
 
-Nothing is done to scikit-image's numbers, only their type is float32. This file is copied into a registered model that
-takes the features, so that it computes them itself.
+Note: this file is copied into registered models that use the features, so that they compute them on their own.
 """
 
 from collections.abc import Mapping
@@ -14,10 +13,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Hog:
-    """How the features of an image are computed; called with images it computes them.
+    """The settings of HOG features; call it with images to compute them.
 
-    orientations: bins of a histogram; pixels_per_cell: a side of the cell that has one; cells_per_block: a side of the
-    blocks, moved cell by cell, within which histograms are normalised (L2-Hys). ValueError for one below 1.
+    orientations: the number of bins of a histogram
+    pixels_per_cell: the side in pixels of a cell, which has one histogram
+    cells_per_block: the side in cells of a block, within which histograms are normalized (L2-Hys); blocks overlap and
+        are one cell apart
+    Raises ValueError for a value below 1.
     """
 
     orientations: int = 9
@@ -28,32 +30,32 @@ class Hog:
         for key in (field.name for field in fields(self)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"hog.{key} is {value!r}; it must be a whole number of 1 or more")
+                raise ValueError(f"hog.{key} is {value!r}; it must be an integer of at least 1")
 
     @classmethod
     def from_config(cls, values: Any) -> "Hog":
-        """Return the settings of `model.hog`. ValueError for anything but a mapping with known keys."""
+        """Build the settings from `model.hog`. Raises ValueError for anything but a mapping with known keys."""
         names = [field.name for field in fields(cls)]
         if not isinstance(values, Mapping):
-            raise ValueError(f"hog is {values!r}; it must be null, or a mapping that may have {', '.join(names)}")
+            raise ValueError(f"hog is {values!r}; it must be null or a mapping with any of {', '.join(names)}")
         unknown = [str(key) for key in values if key not in names]
         if unknown:
             raise ValueError(f"hog.{unknown[0]} matches no key; hog has: {', '.join(names)}")
         return cls(**values)
 
     def num_features(self, image_size: int) -> int:
-        """Return the number of features of an image of so many pixels a side. ValueError where no block fits in it."""
+        """Return the number of features of a square image of that side. Raises ValueError if no block fits in it."""
         blocks = image_size // self.pixels_per_cell - self.cells_per_block + 1
         if blocks < 1:
             side = self.pixels_per_cell * self.cells_per_block
             raise ValueError(
-                f"hog.pixels_per_cell is {self.pixels_per_cell} and hog.cells_per_block {self.cells_per_block}: a "
-                f"block has {side}x{side} pixels, and an image {image_size}x{image_size}; make one of them smaller"
+                f"hog.pixels_per_cell is {self.pixels_per_cell} and hog.cells_per_block is {self.cells_per_block}; "
+                f"a block of {side}x{side} pixels must fit in an image of {image_size}x{image_size}; set a smaller one"
             )
         return (blocks * self.cells_per_block) ** 2 * self.orientations
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float32 [N, F] of images uint8 [N, H, H] grey or [N, H, H, 3] colour."""
+        """Compute the features, float32 [N, F], of images uint8 [N, H, H] (gray) or [N, H, H, 3] (color)."""
         from skimage.feature import hog
 
         features = np.empty((len(images), self.num_features(images.shape[1])), np.float32)

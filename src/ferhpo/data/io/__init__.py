@@ -1,9 +1,9 @@
-"""Read files safely.
+"""Files of data sets: safe reading, decoding and the cache.
 
 files.py            folders and zip files, image decoding
-cache.py            decoded arrays on disk
-class_folders.py    folders per class
-emotion_folders.py  folders per emotion
+cache.py            the cache of decoded arrays on disk
+class_folders.py    one folder per class
+emotion_folders.py  one folder per emotion
 fer2013_csv.py      the FER2013 CSV and the FER+ votes
 ckplus_original.py  the original directories of CK+
 faults.py           faults of a data set, collected while it is read

@@ -1,10 +1,10 @@
-"""Decoded arrays on disk, found again by the content of the file or folder they came from.
+"""The cache of decoded arrays on disk, addressed by the content of the file or folder they were read from.
 
-An entry is looked up by the sha256 of its source, never by name or time. Time is only used to skip hashing: the hash
-of a file is remembered together with its size, inode, mtime and ctime, and only if the file was old enough then that
-a later write must change one of them (the rule that git calls "racily clean").
-Entries are written to a temporary name and renamed, and are checked against their own digests when read: two processes
-may write the same one at once, and a damaged one is built again.
+Note: an entry is found by the SHA-256 of its source, never by name or time. Time only serves to skip hashing: the hash
+of a file is stored with its size, inode, mtime and ctime, and only if the file is so old that a later write must change
+one of them (git calls the opposite "racily clean").
+Entries are written to a temporary name and renamed, so that two processes may write the same one at the same time; they
+are compared with their own digests when read, and a damaged one is rebuilt.
 """
 
 import hashlib
@@ -28,13 +28,13 @@ from ferhpo.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # raise it when a reader changes what it makes of the same bytes, or this file how it keeps them
-SETTLED_SECONDS = 2.0  # coarser than the clock of any file system in use
+FORMAT = 3  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
+SETTLED_SECONDS = 2.0  # coarser than the time stamps of any file system in use
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a reader made of a source: arrays, words about them, and the digest of each array."""
+    """What a reader made of a source: arrays, metadata in plain JSON values, and the digest of each array."""
 
     arrays: dict[str, NDArray[Any]]
     meta: dict[str, Any]
@@ -42,7 +42,7 @@ class Entry:
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """The folder given, or $FERHPO_CACHE_DIR, or ~/.cache/ferhpo."""
+    """Return the given folder, else $FERHPO_CACHE_DIR, else ~/.cache/ferhpo."""
     if not isinstance(cache_dir, str | Path | None) or "\0" in str(cache_dir):
         raise ConfigError("data", [f"data.cache_dir is {cache_dir!r:.60}; it must be the name of a folder, or null"])
     return Path(cache_dir or os.environ.get("FERHPO_CACHE_DIR") or "~/.cache/ferhpo").expanduser()
@@ -51,11 +51,11 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
 def read_cached(
     where: str, path: Path, recipe: Mapping[str, Any], cache_dir: str | Path | None, read: Callable[[], Entry]
 ) -> Entry:
-    """Return the entry for the content of `path` under `recipe`, calling `read` only if there is none.
+    """Return the entry for the content of `path` and `recipe`; call `read` only if there is none.
 
-    where: the start of an error message, as "data.path is fer2013.csv"
-    recipe: everything besides the content that changes what `read` returns; plain JSON values
-    Raises DataError if the source changes while it is read. A cache that cannot be written costs a warning.
+    where: the first words of an error message, e.g. "data.path is fer2013.csv"
+    recipe: everything besides the content that changes the result of `read`; plain JSON values
+    Raises DataError if the source changes while it is read. A cache that cannot be written gives a warning.
     """
     folder = cache_folder(cache_dir)
     with _readable(where):
@@ -68,7 +68,7 @@ def read_cached(
             entry = read()
             after = _state(path)[0]
         if after != before:
-            raise DataError(where, ["it changed while it was read; start again when nothing writes to it"])
+            raise DataError(where, ["it changed while it was read; retry when no other process writes to it"])
         return entry
 
     return cached([content, recipe], cache_dir, read_unchanged)
@@ -80,13 +80,13 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except OSError as error:
         name = "it" if error.filename is None else error.filename
-        raise DataError(where, [f"{name} cannot be read ({error.strerror or error}); see to it that it can"]) from None
+        raise DataError(where, [f"{name} cannot be read ({error.strerror or error}); fix this and retry"]) from None
 
 
 def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) -> Entry:
-    """Return the entry under `key`, calling `make` only if there is none.
+    """Return the entry of `key`; call `make` only if there is none.
 
-    key: plain JSON values that say everything on which the arrays depend
+    key: everything that the arrays depend on; plain JSON values
     """
     digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()
     file = cache_folder(cache_dir) / f"{digest}.arrays"
@@ -99,8 +99,10 @@ def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) ->
 
 
 def _state(path: Path) -> tuple[str, float]:
-    """A text that changes when the file, or any file of the folder, is written, replaced, added or taken away; and
-    the time of the newest such change, in seconds since 1970."""
+    """Return the state of a file or folder, and the time of its last change in seconds since 1970.
+
+    The state is a digest that changes when the file, or any file of the folder, is written, replaced, added or removed.
+    """
     digest, newest = hashlib.sha256(), 0.0
     for name in tree_names(path)[0] if path.is_dir() else [""]:
         stat = (path / name).stat()
@@ -112,14 +114,14 @@ def _state(path: Path) -> tuple[str, float]:
 
 
 def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
-    """The sha256 of a file, or over the names and contents of a folder; remembered while a settled state stays."""
-    memory = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
+    """Return the SHA-256 of a file, or over the names and contents of a folder; stored if the state is settled."""
+    stored = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
     try:
-        remembered = json.loads(memory.read_text())
-        if remembered["state"] == state:
-            return str(remembered["sha256"])
+        known = json.loads(stored.read_text())
+        if known["state"] == state:
+            return str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # never seen, or damaged: hash
+        pass  # not stored, or damaged: compute it
     if path.is_dir():
         digest = hashlib.sha256()
         for name in tree_names(path)[0]:
@@ -128,8 +130,8 @@ def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
     else:
         content = _file_hash(path)
     if settled:
-        note = json.dumps({"path": str(path.resolve()), "state": state, "sha256": content})
-        _write_whole(memory, lambda out: out.write(note.encode()))
+        text = json.dumps({"path": str(path.resolve()), "state": state, "sha256": content})
+        _write_whole(stored, lambda out: out.write(text.encode()))
     return content
 
 
@@ -139,7 +141,10 @@ def _file_hash(path: Path) -> str:
 
 
 def _save(out: IO[bytes], entry: Entry) -> None:
-    """A line of JSON (type, shape and digest of each array, words) after its own sha256, then the arrays' bytes."""
+    """Write the SHA-256 of a header and the header in one line of JSON, then the bytes of the arrays.
+
+    The header has the type, shape and digest of each array, and the metadata.
+    """
     arrays = {
         name: {"dtype": array.dtype.str, "shape": array.shape, "digest": entry.digests[name]}
         for name, array in entry.arrays.items()
@@ -151,10 +156,10 @@ def _save(out: IO[bytes], entry: Entry) -> None:
 
 
 def _load(file: Path) -> Entry | None:
-    """The entry in the file, or None if there is none or it is damaged."""
+    """Return the entry of a file, or None if there is no file or it is damaged."""
     try:
         if file.exists() and not file.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a regular file")
         with file.open("rb") as data:
             digest, _, line = data.readline().removesuffix(b"\n").partition(b" ")
             if hashlib.sha256(line).hexdigest().encode() != digest:
@@ -174,13 +179,13 @@ def _load(file: Path) -> Entry | None:
             return Entry(arrays, header["meta"], digests)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:  # with a right digest, what the first line says is what was written
-        log.warning("%s is damaged (%s) and is built again", file, error)
+    except (OSError, ValueError) as error:  # if its digest matches, the header is as it was written
+        log.warning("%s is damaged (%s); rebuilding it", file, error)
         return None
 
 
 def _write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write under another name and rename, so that nobody ever sees half a file."""
+    """Write to a temporary name and rename, so that no process ever reads half a file."""
     temporary: str | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -192,5 +197,7 @@ def _write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         log.warning(
-            "data.cache_dir is %s: cannot write it (%s); going on without", file.parent, error.strerror or error
+            "data.cache_dir is %s: cannot write to it (%s); continuing without a cache",
+            file.parent,
+            error.strerror or error,
         )

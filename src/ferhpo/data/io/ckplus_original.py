@@ -1,7 +1,7 @@
-"""The original directories of CK+: which frames of which sequences count, what they show and where the face is.
+"""The original directories of CK+: the frames to keep of each sequence, their labels, and the position of the face.
 
-A sequence without an emotion file has no label and gives nothing; the frames between its neutral beginning and its peak
-give nothing either. Both are counted.
+Note: a sequence without an emotion file has no label and is dropped, and so are the frames between the neutral start
+and the peak of a sequence. Both are counted.
 """
 
 import re
@@ -18,14 +18,14 @@ from ferhpo.data.labels.emotions import EMOTIONS
 
 CODES = ("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")  # 0 to 7 in emotion files
 IMAGES_FOLDER, EMOTION_SUFFIX, LANDMARKS_SUFFIX = "cohn-kanade-images", "_emotion.txt", "_landmarks.txt"
-FACE_SIDE = 1.3  # of the square that is kept, for the longer side of the box of all landmarks
-FACE_LIFT = 0.1  # how much higher its middle is: landmarks end at the brows
+FACE_SIDE = 1.3  # side of the square to keep, relative to the longer side of the box of all landmarks
+FACE_LIFT = 0.1  # upward shift of the square, relative to the same side: landmarks end at the brows
 
 _FRAME = re.compile(r"(S\d+_\d+)_(\d+)\.(png|jpe?g|tiff?|bmp)$", re.IGNORECASE)
 
 
 def is_original(tree: Tree) -> bool:
-    """Whether a folder or zip holds CK+ in its original directories."""
+    """Return whether a folder or zip has CK+ in its original directories."""
     folders = any(PurePosixPath(folder).name.lower() == IMAGES_FOLDER for folder in tree.folders)
     return folders or any(name.lower().endswith(EMOTION_SUFFIX) for name in tree.names)
 
@@ -33,7 +33,7 @@ def is_original(tree: Tree) -> bool:
 def read(
     where: str, tree: Tree, channels: int, image_size: int, peak_frames: int, neutral_frames: int, crop: str | None
 ) -> Entry:
-    """Decode the labelled frames into the entry that `selection.select` takes. For the settings see ckplus.load.
+    """Decode the labeled frames into the entry that `selection.select` takes; ckplus.load explains the settings.
 
     Raises DataError with every fault of the data.
     """
@@ -44,16 +44,16 @@ def read(
     faults = Faults("file")
     labels = _labels(tree, sequences, faults)
     if not labels and not faults:
-        rule = f"it holds no emotion file as S005_001_00000011{EMOTION_SUFFIX}"
-        faults.add("none", f"{rule}; unpack CK+'s Emotion labels beside {IMAGES_FOLDER}")
+        rule = f"it has no emotion file, e.g. S005_001_00000011{EMOTION_SUFFIX}"
+        faults.add("none", f"{rule}; unpack the Emotion labels of CK+ beside {IMAGES_FOLDER}")
     names: list[str] = []
     codes: list[int] = []
     too_short = Faults("sequence")
     for sequence, label in labels.items():
         frames = sorted(sequences[sequence], key=_number)
         if len(frames) < peak_frames + neutral_frames:
-            rule = f"data.peak_frames={peak_frames} and data.neutral_frames={neutral_frames} need more; set fewer"
-            too_short.add("short", f"{sequence} has {len(frames)} frames, and {rule}", sequence)
+            rule = f"fewer than data.peak_frames={peak_frames} and data.neutral_frames={neutral_frames} together"
+            too_short.add("short", f"{sequence} has {len(frames)} frames, {rule}; set fewer", sequence)
         names += [*frames[:neutral_frames], *frames[len(frames) - peak_frames :]]
         codes += [EMOTIONS.index("neutral")] * neutral_frames + [EMOTIONS.index(label)] * peak_frames
     landmarks = {
@@ -69,9 +69,9 @@ def read(
         return _square(boxes.get(name), width, height)
 
     form = f"CK+, original directories, {'faces by landmarks' if by_landmarks else 'centre of each frame'}"
-    unlabelled = sum(len(frames) for sequence, frames in sequences.items() if sequence not in labels)
+    unlabeled = sum(len(frames) for sequence, frames in sequences.items() if sequence not in labels)
     between = sum(len(sequences[sequence]) for sequence in labels) - len(names)
-    dropped = [("frames of sequences without a label", unlabelled), ("frames between neutral and peak", between)]
+    dropped = [("frames of sequences without a label", unlabeled), ("frames between neutral and peak", between)]
     images = decode_images(where, Faults("file"), tree, names, channels, image_size, crop=cut)
     meta = {"form": form, "names": names, "classes": EMOTIONS, "dropped": [pair for pair in dropped if pair[1]]}
     return Entry({"images": images, "labels": np.array(codes, np.int64)}, meta)
@@ -84,7 +84,7 @@ def _number(name: str) -> int:
 
 
 def _labels(tree: Tree, sequences: dict[str, list[str]], faults: Faults) -> dict[str, str]:
-    """The emotion of each labelled sequence."""
+    """Return the emotion of each labeled sequence."""
     labels: dict[str, str] = {}
     for name in tree.names:
         if not name.lower().endswith(EMOTION_SUFFIX):
@@ -96,10 +96,10 @@ def _labels(tree: Tree, sequences: dict[str, list[str]], faults: Faults) -> dict
         except ValueError:
             code = -1.0
         if code not in range(len(CODES)):
-            rule = f"and an emotion file holds one number from 0 to {len(CODES) - 1}"
-            faults.add("code", f"{name} holds {text.strip()[:20]!r}, {rule}; get it again", name)
+            rule = f"it must be one number from 0 to {len(CODES) - 1}"
+            faults.add("code", f"the content of {name} is {text.strip()[:20]!r}; {rule}; download it again", name)
         elif sequence not in sequences:
-            faults.add("lonely", f"{name} labels {sequence}, of which there is no image; get the images", name)
+            faults.add("lonely", f"{name} labels {sequence}, which has no images; download the images", name)
         else:
             labels[sequence] = CODES[int(code)]
     return labels
@@ -108,12 +108,12 @@ def _labels(tree: Tree, sequences: dict[str, list[str]], faults: Faults) -> dict
 def _boxes(
     tree: Tree, names: Sequence[str], landmarks: dict[str, str], faults: Faults
 ) -> dict[str, NDArray[np.float64]]:
-    """For each frame, left, top, right and bottom of the box of its landmarks."""
+    """Return left, top, right and bottom of the box of the landmarks, float64 [4], for each frame."""
     boxes: dict[str, NDArray[np.float64]] = {}
     for name in names:
         file = landmarks.get(PurePosixPath(name).stem)
         if file is None:
-            rule = "has no landmarks; get them again, or set data.crop=centre"
+            rule = "has no landmarks; download them again, or set data.crop=centre"
             faults.add("landmarks", f"{name} {rule}", name)
             continue
         text = _text(tree, file)
@@ -122,14 +122,15 @@ def _boxes(
         except ValueError:
             points = np.zeros((0, 2))
         if len(points) < 2 or not np.isfinite(points).all():
-            faults.add("points", f"{file} does not hold pairs of numbers; get it again, or set data.crop=centre", file)
+            rule = "does not consist of pairs of numbers; download it again, or set data.crop=centre"
+            faults.add("points", f"{file} {rule}", file)
             continue
         boxes[name] = np.concatenate([points.min(axis=0), points.max(axis=0)])
     return boxes
 
 
 def _square(box: NDArray[np.float64] | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a box, moved where it would leave the frame; without a box the middle of the frame."""
+    """Return the square around a box, moved inside the frame if necessary; without a box, the middle of the frame."""
     largest = min(width, height)
     if box is None:
         side, x, y = largest, width / 2, height / 2
@@ -147,4 +148,4 @@ def _text(tree: Tree, name: str) -> str:
         with tree.open_file(name) as file:
             return file.read(65_536).decode("latin-1")
     except UNPACKING_ERRORS:
-        return ""  # holds nothing that can be read, which is a fault to whoever asked
+        return ""  # an empty text is a fault to both callers

@@ -1,6 +1,6 @@
-"""Where the classes stand in a folder or zip: [top/]train/<class>/file, or [top/]<class>/file.
+"""The folders of the classes in a folder or zip: [top/]train/<class>/file, or [top/]<class>/file.
 
-The folder names decide the split; no name of a file is looked at here.
+Note: the names of folders decide the split; the names of files do not matter here.
 """
 
 from dataclasses import dataclass, field
@@ -23,10 +23,10 @@ SPLIT_FOLDERS = {
 
 @dataclass
 class ClassFolders:
-    """Files in classes, in the order of split, class and name. The split is None in a flat folder of classes.
+    """The files of all classes, sorted by split, class and name. The split is None if there are no split folders.
 
-    classes: every (split, class) that has a folder, also an empty one
-    split_folders: the name of each split's folder as it stands
+    classes: every (split, class) that has a folder, including empty folders
+    split_folders: the folder of each split, as it is named in the source
     """
 
     names: list[str] = field(default_factory=list)
@@ -37,13 +37,13 @@ class ClassFolders:
     empty: list[str] = field(default_factory=list)
 
     def add_empty(self, faults: Faults) -> None:
-        """Note the class folders without a file."""
+        """Add a fault for the class folders without a file."""
         for folder in self.empty:
-            faults.add("empty", f"{folder} holds no image; fill it, or take its class out of every split", folder)
+            faults.add("empty", f"{folder} has no images; add some, or remove the class from every split", folder)
 
 
 def find_class_folders(where: str, tree: Tree) -> ClassFolders:
-    """Find the folders of classes. Raises DataError if there are none, or two data sets beside each other."""
+    """Find the folders of classes. Raises DataError if there are none, or if there are two data sets."""
     by_parent: dict[str, list[str]] = {}
     for folder in tree.folders:
         by_parent.setdefault(folder.rpartition("/")[0], []).append(folder)
@@ -56,8 +56,8 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
     ]
     tops = sorted({folder.rpartition("/")[0] for folder in split_folders})
     if len(tops) > 1:
-        both = " and ".join(top or "its top" for top in tops[:2])
-        raise DataError(where, [f"it holds two data sets, in {both}; set data.path to one of them"])
+        both = " and ".join(top or "the top folder" for top in tops[:2])
+        raise DataError(where, [f"it has two data sets, in {both}; set data.path to one of them"])
     found = ClassFolders()
     if split_folders:
         sources = sorted((SPLIT_FOLDERS[_last(folder).lower()], folder) for folder in split_folders)
@@ -68,7 +68,7 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
     else:
         top = ""
         while len(by_parent.get(top, [])) == 1 and by_parent[top][0] in by_parent and not files.get(top):
-            top = by_parent[top][0]  # a lone folder around everything, as zips often have
+            top = by_parent[top][0]  # one folder around everything else, as zips often have
         found.split_folders[None] = top
     for split, parent in found.split_folders.items():
         for folder in by_parent.get(parent, []):
@@ -81,7 +81,7 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
                 found.split_of.append(split)
     if not found.classes:
         raise DataError(
-            where, ["it holds no folders of classes; put the images of each class into a folder of its name"]
+            where, ["it has no folders of classes; put the images of each class into a folder named after it"]
         )
     return found
 

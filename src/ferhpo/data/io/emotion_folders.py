@@ -1,4 +1,4 @@
-"""Files in folders that are named after emotions in any spelling: what CK+, AffectNet and SFEW have in common."""
+"""Files in folders that are named after emotions, in any spelling: the form that CK+, AffectNet and SFEW share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +17,17 @@ from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
 def find_emotion_folders(
     where: str, tree: Tree, faults: Faults, spelling: Callable[[str], str | None] = emotion_of
 ) -> tuple[ClassFolders, list[int]]:
-    """Return the files in folders of classes, and for each the place of its class in EMOTIONS (0 where it has none).
+    """Return the files in folders of classes, and the index in EMOTIONS of each file's class (0 for an unknown class).
 
-    spelling: the emotion that the name of a folder means, or None
-    Raises DataError if there are no folders of classes; notes the faults of those that there are.
+    spelling: returns the emotion that the name of a folder means, or None
+    Raises DataError if there are no folders of classes; adds the faults of existing ones to `faults`.
     """
     found = find_class_folders(where, tree)
     emotions = {name: spelling(name) for _, name in found.classes}
     for name, emotion in emotions.items():
         if emotion not in EMOTIONS:
-            rule = f"known are {', '.join(EMOTIONS)}; data=image_folder reads other classes"
-            faults.add("class", f"{name} is the name of no emotion; {rule}", name)
+            rule = f"the folder {name} is not an emotion ({', '.join(EMOTIONS)})"
+            faults.add("class", f"{rule}; use data=image_folder for other classes", name)
     found.add_empty(faults)
     codes = {name: EMOTIONS.index(emotion) if emotion in EMOTIONS else 0 for name, emotion in emotions.items()}
     return found, [codes[name] for name in found.class_of]
@@ -41,8 +41,9 @@ def read_emotion_folders(
     image_size: int,
     spelling: Callable[[str], str | None] = emotion_of,
 ) -> Entry:
-    """Decode a folder or zip of emotions into the entry that `selection.select` takes; `published` where it has splits.
+    """Decode a folder or zip of emotions into the entry that `selection.select` takes.
 
+    The entry has the array `published` if the source has split folders.
     Raises DataError with every fault of the data.
     """
     faults = Faults("folder")

@@ -1,6 +1,6 @@
-"""The competition's CSV of FER2013, and the votes of FER+ that go with its rows.
+"""The CSV of the FER2013 competition, and the CSV of the FER+ votes for its rows.
 
-Row numbers in messages are those that an editor or a spreadsheet shows: the header is row 1.
+Note: row numbers in messages are those of an editor or a spreadsheet: the header is row 1.
 """
 
 import csv
@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL
-from ferhpo.data.io.faults import Faults, nearest, one_of, raise_faults
+from ferhpo.data.io.faults import Faults, one_of, raise_faults
 from ferhpo.errors import DataError
+from ferhpo.keys import closest
 
-SIDE = 48
+SIDE = 48  # pixels
 USAGES = {"Training": TRAIN, "PublicTest": VAL, "PrivateTest": TEST}
-MAX_ROWS = 500_000  # in memory 1.2 GB; a larger file is not FER2013
-MAX_VOTES = 1_000_000  # of a row for one emotion; FER+ has 10 in all
-MAX_LINE_BYTES = 65_536  # a row has at most 9.3 kB; a longer "line" is some other kind of file
+MAX_ROWS = 500_000  # 1.2 GB in memory; a larger file is not FER2013
+MAX_VOTES = 1_000_000  # for one emotion in one row; FER+ has 10 votes per row
+MAX_LINE_BYTES = 65_536  # a row has at most 9.3 kB; a longer line belongs to another kind of file
 
-_UTF8_MARK = "ï»¿"  # as latin-1 reads it
+_UTF8_MARK = "ï»¿"  # the byte order mark, decoded as latin-1
 VOTE_COLUMNS = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
     *("unknown", "NF"),
@@ -33,59 +34,60 @@ def read_rows(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8] | None]:
     """Read images uint8 [N, 48, 48], labels int64 [N] from 0, and the published split uint8 [N] (None without Usage).
 
-    label_offset: what the file writes for angry, 0 or 1
-    needs_usage: the setting that needs the column Usage, as "data.split=published", or None
-    Raises DataError with every fault in the file.
+    label_offset: the label of angry in the file, 0 or 1
+    needs_usage: the setting that needs the column Usage, e.g. "data.split=published", or None
+    Raises DataError with every fault of the file.
     """
     lines = _lines(file)
     header = next(lines, "").removeprefix(_UTF8_MARK)
     if not header:
-        raise DataError(where, ["the file is empty; get it again"])
+        raise DataError(where, ["the file is empty; download it again"])
     if "\0" in header or not header.isascii():
-        raise DataError(where, ["it is neither a CSV in plain text, nor a folder, nor a zip; unpack or convert it"])
+        raise DataError(where, ["it must be a plain-text CSV, a folder or a zip; unpack or convert it"])
     faults = Faults("row")
     columns = _columns(header, faults, needs_usage)
     if "emotion" not in columns or "pixels" not in columns:
         raise_faults(where, faults)
-    emotion_at, pixels_at, usage_at = columns["emotion"], columns["pixels"], columns.get("usage")
-    last_at = max(columns.values())
+    emotion_column, pixels_column, usage_column = columns["emotion"], columns["pixels"], columns.get("usage")
+    last_column = max(columns.values())
 
     pixels, labels, usages = bytearray(), [], []
     blank = bytes(SIDE * SIDE)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # how numpy 1 and 2 say that a text is no number
+        warnings.simplefilter("error", DeprecationWarning)  # numpy warns about a text that is not a number
         for number, line in enumerate(lines, start=2):
             if number > MAX_ROWS:
-                raise DataError(where, [f"it has more than {MAX_ROWS:,} rows, and FER2013 has 35,887; get it again"])
+                rule = f"it has more than {MAX_ROWS:,} rows; FER2013 has 35,887"
+                raise DataError(where, [f"{rule}; download it again"])
             row = str(number)
             fields = _fields(line)
             if not fields:
                 continue  # an empty line
-            if len(fields) <= last_at:
-                faults.add("fields", f"row {row} has {len(fields)} of {last_at + 1} columns", row)
+            if len(fields) <= last_column:
+                faults.add("fields", f"row {row} has {len(fields)} of {last_column + 1} columns", row)
                 continue
-            pixels += _pixels(fields[pixels_at], row, faults) or blank
-            labels.append(_label(fields[emotion_at], row, label_offset, faults))
-            if usage_at is not None:
-                usages.append(_usage(fields[usage_at].strip(), row, faults))
+            pixels += _pixels(fields[pixels_column], row, faults) or blank
+            labels.append(_label(fields[emotion_column], row, label_offset, faults))
+            if usage_column is not None:
+                usages.append(_usage(fields[usage_column].strip(), row, faults))
     if not labels and not faults:
-        faults.add("none", "it has a header and no rows; get the file again")
+        faults.add("none", "it has a header but no rows; download the file again")
     raise_faults(where, faults)
     images = np.frombuffer(pixels, np.uint8).reshape(-1, SIDE, SIDE)
-    return images, np.array(labels, np.int64), np.array(usages, np.uint8) if usage_at is not None else None
+    return images, np.array(labels, np.int64), np.array(usages, np.uint8) if usage_column is not None else None
 
 
 def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
-    """Read the votes of FER+ int64 [N, 10] from a CSV with the columns VOTE_COLUMNS, among others.
+    """Read the FER+ votes, int64 [N, 10], from a CSV that has at least the columns VOTE_COLUMNS.
 
-    The file of the FER+ authors (fer2013new.csv) and a file of the ten columns alone both serve.
-    Raises DataError with every fault in the file.
+    Both the file of the FER+ authors (fer2013new.csv) and a file with only the ten columns are accepted.
+    Raises DataError with every fault of the file.
     """
     lines = _lines(file)
     header = [name.strip() for name in _fields(next(lines, ""))]
     missing = [name for name in VOTE_COLUMNS if name not in header]
     if missing:
-        raise DataError(where, [f"it has no column {one_of(missing)}; FER+ votes need {', '.join(VOTE_COLUMNS)}"])
+        raise DataError(where, [f"it has no column {one_of(missing)}; it must have {', '.join(VOTE_COLUMNS)}"])
     places = [header.index(name) for name in VOTE_COLUMNS]
     faults, votes = Faults("row"), []
     for number, line in enumerate(lines, start=2):
@@ -97,40 +99,40 @@ def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
         except (ValueError, IndexError):
             votes.append([0])
         if not 0 <= min(votes[-1]) <= max(votes[-1]) <= MAX_VOTES or len(votes[-1]) < len(places):
-            rule = f"and a row of FER+ has {len(places)} counts of votes"
-            faults.add("votes", f"row {number} is {line.strip()[:40]!r}, {rule}", str(number))
+            rule = f"it must have {len(places)} counts of votes"
+            faults.add("votes", f"row {number} is {line.strip()[:40]!r}; {rule}", str(number))
     raise_faults(where, faults)
     return np.array(votes, np.int64).reshape(-1, len(VOTE_COLUMNS))
 
 
 def _lines(file: IO[bytes]) -> Iterator[str]:
     while line := file.readline(MAX_LINE_BYTES):
-        yield line.decode("latin-1")  # never fails; whatever is not a digit is a fault of its row
+        yield line.decode("latin-1")  # never fails; a character that is not a digit is a fault of its row
 
 
 def _fields(line: str) -> list[str]:
     line = line.rstrip("\r\n")
-    if '"' in line:  # the csv module is right about quotes, and several times slower
+    if '"' in line:  # the csv module handles quotes, but is several times slower
         try:
             return next(csv.reader([line]))
-        except csv.Error:  # as a carriage return in the middle
+        except csv.Error:  # e.g. a carriage return inside the line
             return [line]
     return line.split(",") if line else []
 
 
 def _columns(header: str, faults: Faults, needs_usage: str | None) -> dict[str, int]:
-    """Where emotion, pixels and Usage stand, whatever the case and the spaces of their names."""
+    """Return the positions of emotion, pixels and usage; the case of their names and spaces around them are ignored."""
     given = [name.strip() for name in _fields(header)]
     found = {name.lower(): place for place, name in enumerate(given)}
     columns: dict[str, int] = {name: found[name] for name in ("emotion", "pixels", "usage") if name in found}
     shown = ", ".join(name[:20] for name in given[:5])
     for name in ("emotion", "pixels"):
         if name not in columns:
-            like = nearest(name, found)
-            hint = f"did you mean {like} to be it?" if like else "its first line must name emotion, pixels and Usage"
-            faults.add(name, f"it has no column {name} (it has: {shown}); {hint}")
+            like = closest(name, found)
+            remedy = f"rename {like} to {name}" if like else "its first line must name emotion, pixels and Usage"
+            faults.add(name, f"it has no column {name} (it has: {shown}); {remedy}")
     if needs_usage and "usage" not in columns:
-        faults.add("usage", f"it has no column Usage, and {needs_usage} needs it; data.split=random works without")
+        faults.add("usage", f"{needs_usage} needs a column Usage, which it does not have; set data.split=random")
     return columns
 
 
@@ -139,14 +141,14 @@ def _pixels(text: str, row: str, faults: Faults) -> bytes | None:
         values = np.fromstring(text, np.int64, sep=" ") if text.strip() else np.zeros(0, np.int64)
     except (DeprecationWarning, ValueError):
         word = next((word for word in text.split() if not word.isdecimal()), text[:20])
-        faults.add("text", f"row {row} has the pixel {word[:20]!r}, and pixels are whole numbers", row)
+        faults.add("text", f"row {row} has the pixel {word[:20]!r}; it must be an integer", row)
         return None
     if values.size != SIDE * SIDE:
-        faults.add("count", f"row {row} has {values.size:,} pixels, and an image is {SIDE}x{SIDE}", row)
+        faults.add("count", f"row {row} has {values.size:,} pixels; it must have {SIDE}x{SIDE}", row)
         return None
     if values.min() < 0 or values.max() > 255:
         wrong = values[(values < 0) | (values > 255)][0]
-        faults.add("range", f"row {row} has the pixel {wrong}, and pixels are 0 to 255", row)
+        faults.add("range", f"row {row} has the pixel {wrong}; it must be from 0 to 255", row)
         return None
     return values.astype(np.uint8).tobytes()
 
@@ -157,14 +159,13 @@ def _label(text: str, row: str, label_offset: int, faults: Faults) -> int:
     except ValueError:
         label = -1
     if not 0 <= label <= 6:
-        rule = f"labels are {label_offset} to {6 + label_offset}"
-        remedy = "; if this file counts from 1, set data.label_offset=1" if text.strip() == "7" else ""
-        faults.add("label", f"row {row} has the emotion {text.strip()[:20]!r}, and {rule}{remedy}", row)
+        rule = f"it must be from {label_offset} to {6 + label_offset}"
+        remedy = "; if the labels of this file start at 1, set data.label_offset=1" if text.strip() == "7" else ""
+        faults.add("label", f"row {row} has the emotion {text.strip()[:20]!r}; {rule}{remedy}", row)
     return label
 
 
 def _usage(text: str, row: str, faults: Faults) -> int:
     if text not in USAGES:
-        rule = f"Usage is {one_of(list(USAGES))}"
-        faults.add("usage", f"row {row} has the Usage {text[:20]!r}, and {rule}", row)
+        faults.add("usage", f"row {row} has the Usage {text[:20]!r}; it must be {one_of(list(USAGES))}", row)
     return USAGES.get(text, TRAIN)

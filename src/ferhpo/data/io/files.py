@@ -1,7 +1,7 @@
-"""A folder or a zip as a list of files that can be opened by name, and images decoded from it.
+"""Folders and zips as lists of files that can be opened by name, and the decoding of their images.
 
-Nothing is ever extracted to disk: members of a zip are read into memory one by one. A zip with a path that climbs out
-of its folder is refused all the same, because somebody will unpack it with another tool.
+Note: nothing is extracted to disk; members of a zip are read into memory one by one. A zip with a path outside its own
+folder is still refused, because the user may unpack it with another tool.
 """
 
 import io
@@ -23,25 +23,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ferhpo.data.io.faults import Faults, raise_faults
 from ferhpo.errors import DataError
 
-MAX_DEPTH = 5  # folders below the root; also ends a walk through links that form a ring
+MAX_DEPTH = 5  # folders below the root; also ends a walk through a cycle of links
 MAX_FILE_BYTES = 64 * 2**20  # one image, compressed
 MAX_PIXELS = 40_000_000  # one image, decoded
-# RuntimeError is how zipfile asks for a password, NotImplementedError a compression that it does not know; an OSError
-# also says that a file of a folder may not be read.
+# zipfile raises RuntimeError if a password is needed and NotImplementedError for an unknown compression; OSError also
+# comes from a file in a folder without read permission.
 UNPACKING_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
     ValueError, OverflowError,
 )  # fmt: skip
-MAX_SIDE = 4096  # pixels, of the squares that images are resized to
+MAX_SIDE = 4096  # pixels; of the squares that images are resized to
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-# Of a file's name and its image's width and height: left, top, right and bottom of what to keep.
+# Takes the name of a file and the width and height of its image; returns left, top, right and bottom of the crop.
 Crop = Callable[[str, int, int], tuple[int, int, int, int]]
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
 class Tree:
-    """The files and folders under a folder or inside a zip; names are relative, with "/", sorted."""
+    """The files and folders in a folder or zip; names are relative, sorted, and separated by "/"."""
 
     names: tuple[str, ...]
     folders: tuple[str, ...]
@@ -49,7 +49,7 @@ class Tree:
 
 
 def tree_names(root: Path) -> tuple[list[str], list[str]]:
-    """Names of all files and of all folders below a folder, without what operating systems leave there."""
+    """Return the names of all files and all folders below a folder, without files that operating systems add."""
     names: list[str] = []
     folders: list[str] = []
 
@@ -59,7 +59,7 @@ def tree_names(root: Path) -> tuple[list[str], list[str]]:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if _is_left_by_system(entry.name):
                     continue
-                if _is_there(entry.is_file):  # not a dead link, and nothing that would block when it is opened
+                if _is_there(entry.is_file):  # not a dead link, nor a pipe or device that would block when opened
                     names.append(name)
                 elif _is_there(entry.is_dir) and depth < MAX_DEPTH:
                     folders.append(name)
@@ -70,7 +70,7 @@ def tree_names(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_there(test: Callable[[], bool]) -> bool:
-    """False also for a link that leads to itself."""
+    """Return the result of the test, and False for a link that leads to itself."""
     try:
         return test()
     except OSError:
@@ -88,7 +88,7 @@ def _readable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def open_tree(where: str, path: Path) -> Iterator[Tree]:
-    """Open a folder or a zip. Raises DataError for a zip that cannot be read or that climbs out of its folder."""
+    """Open a folder or a zip. Raises DataError for a zip that is unreadable or has a path outside its own folder."""
     if path.is_dir():
         names, folders = tree_names(path)
         yield Tree(tuple(names), tuple(folders), lambda name: (path / name).open("rb"))
@@ -96,18 +96,18 @@ def open_tree(where: str, path: Path) -> Iterator[Tree]:
     try:
         archive = zipfile.ZipFile(path)
     except UNPACKING_ERRORS as error:
-        raise DataError(where, [f"it is not a readable zip ({error}); get the file again"]) from error
+        raise DataError(where, [f"it is not a readable zip ({error}); download the file again"]) from error
     with archive:
         members = [info.filename for info in archive.infolist()]
         climbing = Faults("path")
         for name in members:
             if _climbs(name):
-                climbing.add("climbs", f"the zip holds {name}, a path outside its own folder; nothing was read", name)
+                climbing.add("climbs", f"the zip has {name}, a path outside its own folder; nothing was read", name)
         raise_faults(where, climbing)
-        seen = [name for name in members if not any(map(_is_left_by_system, PurePosixPath(name).parts))]
-        files = tuple(sorted(name for name in seen if not name.endswith("/")))
+        kept = [name for name in members if not any(map(_is_left_by_system, PurePosixPath(name).parts))]
+        files = tuple(sorted(name for name in kept if not name.endswith("/")))
         parents = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
-        folders_in_zip = tuple(sorted(parents | {name.rstrip("/") for name in seen if name.endswith("/")}))
+        folders_in_zip = tuple(sorted(parents | {name.rstrip("/") for name in kept if name.endswith("/")}))
         yield Tree(files, folders_in_zip, archive.open)
 
 
@@ -132,12 +132,12 @@ def decode_images(
 ) -> NDArray[np.uint8]:
     """Decode files into uint8 [N, S, S] (channels=1) or [N, S, S, 3].
 
-    earlier: faults of the source that are known already, to be told together with those found here
-    image_size: side of the square that each image is resized to, without regard to its proportions; None leaves
-        images as they are, and then all must be squares of one size
+    earlier: faults of the source found so far; they are raised together with those found here
+    image_size: the side of the square that each image is resized to, its proportions not kept; None keeps images as
+        they are, and all must be squares of one size
     only_size: refuse images that are not squares of this side, before any resizing
-    crop: cuts each image before all else
-    Raises DataError that names every file that is no image, is truncated or has a wrong size.
+    crop: returns the part of each image to keep, before all else
+    Raises DataError with every file that is not an image, is truncated or has a wrong size.
     """
     faults = Faults("file")
     shape = () if channels == 1 else (3,)
@@ -152,9 +152,9 @@ def decode_images(
             image = image.crop(crop(name, image.width, image.height))
         wanted = only_size or (None if image_size or out is None else out.shape[1])
         if (wanted and image.size != (wanted, wanted)) or (not image_size and image.width != image.height):
-            rule = f"images here are {wanted}x{wanted}" if wanted else "images are squares"
-            remedy = "data=image_folder with data.image_size resizes" if only_size else "set data.image_size"
-            faults.add("size", f"{name} is {image.width}x{image.height}, and {rule}; {remedy}", name)
+            rule = f"it must be {wanted}x{wanted}" if wanted else "it must be a square"
+            remedy = "resize with data=image_folder and data.image_size" if only_size else "set data.image_size"
+            faults.add("size", f"{name} is {image.width}x{image.height}; {rule}; {remedy}", name)
             continue
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
@@ -162,22 +162,22 @@ def decode_images(
             try:
                 out = np.zeros((len(names), image.height, image.width, *shape), np.uint8)
             except MemoryError:
-                rule = f"{len(names):,} images of {image.width}x{image.height} do not fit into memory"
+                rule = f"{len(names):,} images of {image.width}x{image.height} do not fit in memory"
                 raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
         out[index] = np.asarray(image)
     raise_faults(where, earlier, faults)
-    assert out is not None, "no file at all is an earlier fault"
+    assert out is not None, "a source without files is an earlier fault"
     return out
 
 
 def resize_images(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    """Resize uint8 [N, H, W] to squares as decode_images would have done."""
+    """Resize images uint8 [N, H, W] or [N, H, W, 3] to squares, as decode_images does."""
     side = (image_size, image_size)
     return np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR)) for image in images])
 
 
-class _Unreadable(Exception):  # noqa: N818 - said of a file
-    """Why one file gives no image."""
+class _Unreadable(Exception):  # noqa: N818 - describes a file
+    """The reason why a file cannot be decoded to an image."""
 
 
 def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
@@ -185,17 +185,18 @@ def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
         with tree.open_file(name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except PermissionError:
-        raise _Unreadable("may not be read; ask for the permission, or copy it") from None
+        raise _Unreadable("is not readable (permission denied); change its permissions or copy it") from None
     except UNPACKING_ERRORS as error:
-        raise _Unreadable(f"cannot be unpacked ({error}); get the zip again") from error
+        raise _Unreadable(f"cannot be unpacked ({error}); download the zip again") from error
     if not data:
-        raise _Unreadable("is empty; remove it or get it again")
+        raise _Unreadable("is empty; remove it or download it again")
     if len(data) > MAX_FILE_BYTES:
-        raise _Unreadable(f"is larger than {MAX_FILE_BYTES // 2**20} MB; no face needs that")
+        raise _Unreadable(f"is larger than {MAX_FILE_BYTES // 2**20} MB; remove it or make it smaller")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise _Unreadable(f"is {image.width}x{image.height}; no face needs more than {MAX_PIXELS:,} pixels")
+                rule = f"is {image.width}x{image.height}; it must have at most {MAX_PIXELS:,} pixels"
+                raise _Unreadable(f"{rule}; remove it or make it smaller")
             if image.mode[0] in "IF":
                 raise _Unreadable("has pixels of more than 8 bits; convert it to 8 bits")
             image.load()
@@ -203,4 +204,4 @@ def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _Unreadable("is not an image; remove it") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise _Unreadable(f"cannot be decoded ({error}); remove it or get it again") from error
+        raise _Unreadable(f"cannot be decoded ({error}); remove it or download it again") from error

@@ -1,7 +1,7 @@
-"""The names of the emotions, and the spellings that data sets have for them.
+"""The names of the emotions and their spellings in data sets.
 
-Labels 0 to 6 mean the same in every data set of emotions here: FER2013's seven in its order. Contempt comes after them,
-where a data set has it.
+Labels 0 to 6 mean the same in every data set of emotions: the seven of FER2013, in its order. Contempt is label 7 in
+data sets that have it.
 """
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -23,18 +23,18 @@ _SPELLINGS = {
 
 
 def emotion_of(name: str) -> str | None:
-    """The one of EMOTIONS that a name means, whatever its case; None where it means none."""
+    """Return the one of EMOTIONS that a name means, ignoring case, or None."""
     lower = name.strip().lower()
     return lower if lower in EMOTIONS else _SPELLINGS.get(lower)
 
 
 def spelled(name: str, names: tuple[str, ...]) -> str | None:
-    """The one of `names` that is written like `name`, or else but for its case, or else means the same emotion.
+    """Return the one of `names` that equals `name`, else equals it ignoring case, else means the same emotion.
 
-    None where there is none, or several.
+    Returns None if there is none, or more than one.
     """
     if name in names:
         return name
-    alike = [other for other in names if other.lower() == name.strip().lower()]
-    found = alike or [other for other in names if emotion_of(other) == emotion_of(name) is not None]
+    same_letters = [other for other in names if other.lower() == name.strip().lower()]
+    found = same_letters or [other for other in names if emotion_of(other) == emotion_of(name) is not None]
     return found[0] if len(found) == 1 else None

@@ -1,6 +1,7 @@
-"""FER+ votes as labels and soft targets, in FER2013's order of classes with contempt at the end.
+"""FER+ votes as labels and soft targets.
 
-Labels 0 to 6 therefore mean the same with and without FER+. Source: Barsoum et al. 2016 (arXiv 1608.01041).
+Classes are those of FER2013 in its order, then contempt, so that labels 0 to 6 mean the same with and without FER+.
+Source: Barsoum et al. 2016 (arXiv 1608.01041).
 """
 
 import numpy as np
@@ -10,20 +11,20 @@ from ferhpo.data.labels.emotions import EMOTIONS
 
 CLASS_NAMES = EMOTIONS
 
-_COLUMNS = (4, 5, 6, 1, 3, 2, 0, 7)  # of fer2013_csv.VOTE_COLUMNS, for each of CLASS_NAMES
-_REJECTED = (8, 9)  # unknown, and "no face"
+_COLUMNS = (4, 5, 6, 1, 3, 2, 0, 7)  # the index in fer2013_csv.VOTE_COLUMNS of each of CLASS_NAMES
+_REJECTED = (8, 9)  # unknown and "no face"
 
 
 def targets_from_votes(
     votes: NDArray[np.int64], fer_labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return majority labels int64 [N], vote shares float32 [N, 8] and whether each image is usable, bool [N].
+    """Return majority labels int64 [N], vote shares float32 [N, 8] and a mask of the usable images, bool [N].
 
     votes: int64 [N, 10] in the order of fer2013_csv.VOTE_COLUMNS
     fer_labels: the labels of FER2013, int64 [N]
-    Not usable: no vote for any of the eight, or more votes for unknown or for "no face" than for the best of the eight.
-    These keep their FER2013 label. A tie goes to the FER2013 label if it is among the tied, otherwise to the first of
-    CLASS_NAMES among them.
+    An image is not usable if none of the eight emotions has a vote, or if unknown or "no face" has more votes than each
+    of them; it keeps its FER2013 label. If several emotions are tied, the FER2013 label wins if it is one of them,
+    otherwise the first in the order of CLASS_NAMES.
     """
     emotions = votes[:, _COLUMNS]
     best = emotions.max(axis=1)

@@ -1,7 +1,7 @@
-"""A CSV that says what a model took each image for: images where that is not their label can be left out.
+"""A CSV with the class that a model predicted for each image, the pseudo-label, to leave out images that disagree.
 
-Columns, in any order, among others: `file`, `pseudo_label`, and `label` where the file repeats the label. A file is
-named as it stands below the data set's folder, or by the end of that name, as long as one image ends so.
+Columns, in any order and among others: `file`, `pseudo_label`, and optionally `label`. A file is named by its path
+below the folder of the data set, or by the end of that path if only one image has it.
 """
 
 import csv
@@ -13,12 +13,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data.io.faults import Faults, existing_path, nearest, raise_faults
+from ferhpo.data.io.faults import Faults, existing_path, raise_faults
 from ferhpo.data.io.files import UNPACKING_ERRORS, open_tree
 from ferhpo.errors import DataError
+from ferhpo.keys import closest
 
 FILE, LABEL, PSEUDO_LABEL = "file", "label", "pseudo_label"
-MAX_BYTES = 128 * 2**20  # AffectNet's is a tenth of it
+MAX_BYTES = 128 * 2**20  # ten times the CSV of AffectNet
 _OTHER_NAMES = {"pth": FILE, "path": FILE, "image": FILE, "filename": FILE, "pseudo": PSEUDO_LABEL}
 
 
@@ -29,12 +30,12 @@ def agreement(
     labels: Sequence[str],
     class_of: Callable[[str], str | None],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return whether each image's pseudo-label is its label, and whether it has a pseudo-label at all; both bool [N].
+    """Return whether the pseudo-label of each image equals its label, and whether it has one; both bool [N].
 
     clean: the CSV; a path, or the name of a file inside the data set
     source: the folder or zip of the data set
-    names, labels: of each image, the name below `source` and the class
-    class_of: the class that a text of the CSV means, or None
+    names, labels: the path below `source` and the class of each image
+    class_of: returns the class that a text of the CSV means, or None
     Raises DataError with every fault of the CSV.
     """
     where = f"data.clean is {clean}"
@@ -46,27 +47,27 @@ def agreement(
     for row, fields in _rows(where, text, faults):
         place = places.get(_normal(fields[FILE]))
         if place is None:
-            rule = "which the data set does not have; take the row out, or name the file as it stands there"
+            rule = "which the data set does not have; remove the row, or use the path in the data set"
             faults.add("file", f"row {row} names {fields[FILE][:60]!r}, {rule}", row)
             continue
         if place < 0:
-            rule = "as several images do; name its folders too"
-            faults.add("several", f"row {row} names a file that ends in {fields[FILE][:60]!r}, {rule}", row)
+            rule = "which several images match; add the folders of the file"
+            faults.add("several", f"row {row} names {fields[FILE][:60]!r}, {rule}", row)
             continue
         if place in row_of:
-            faults.add("twice", f"row {row} names {names[place]} again, after row {row_of[place]}; keep one", row)
+            faults.add("twice", f"row {row} repeats {names[place]} of row {row_of[place]}; keep one", row)
             continue
         row_of[place] = row
         pseudo = class_of(fields[PSEUDO_LABEL])
         if pseudo is None:
-            rule = f"and no class is called so; the image's is {labels[place]}"
+            rule = f"which is not a class; the label of the image is {labels[place]}"
             faults.add("pseudo", f"row {row} has the pseudo-label {fields[PSEUDO_LABEL][:20]!r}, {rule}", row)
         if LABEL in fields and class_of(fields[LABEL]) != labels[place]:
-            rule = f"and {names[place]} is of the class {labels[place]}; is it the CSV of this data set?"
+            rule = f"but {names[place]} has {labels[place]}; use the CSV of this data set"
             faults.add("label", f"row {row} has the label {fields[LABEL][:20]!r}, {rule}", row)
         agrees[place] = pseudo == labels[place]
     if not row_of and not faults:
-        faults.add("none", "it has a header and no rows; get the file again")
+        faults.add("none", "it has a header but no rows; download the file again")
     raise_faults(where, faults)
     has_row = np.zeros(len(names), np.bool_)
     has_row[list(row_of)] = True
@@ -74,41 +75,41 @@ def agreement(
 
 
 def _read_text(where: str, clean: str | Path, source: Path) -> str:
-    """The CSV at that path, or else inside the data set."""
+    """Read the CSV at a path, or else inside the data set."""
     if not isinstance(clean, str | Path) or not str(clean) or "\0" in str(clean):
         raise DataError(where, ["it must be the name of a CSV, or null"])
     path = Path(clean)
     try:
         is_folder, is_here = path.is_dir(), path.exists()
     except OSError as error:
-        raise DataError(where, [f"it cannot be looked up ({error.strerror}); give another path"]) from None
+        raise DataError(where, [f"it cannot be accessed ({error.strerror}); use another path"]) from None
     if is_folder:
-        raise DataError(where, ["it is a folder, and a CSV is needed"])
+        raise DataError(where, ["it is a folder; it must be a CSV"])
     if is_here or path.is_absolute() or str(clean).startswith("~"):
         with existing_path("data.clean", clean).open("rb") as file:
             return _decoded(where, file)
     with open_tree(where, source) as tree:
         if str(clean) not in tree.names:
             csvs = [name for name in tree.names if name.lower().endswith(".csv")]
-            like = nearest(str(clean), csvs)
-            hint = f"did you mean {like}?" if like else "set data.clean=null to keep all images"
-            raise DataError(where, [f"there is no such file, neither here nor in {source}; {hint}"])
+            like = closest(str(clean), csvs)
+            remedy = f"did you mean {like}?" if like else "set data.clean=null to keep all images"
+            raise DataError(where, [f"there is no such file, neither here nor in {source}; {remedy}"])
         try:
             with tree.open_file(str(clean)) as file:
                 return _decoded(where, file)
         except UNPACKING_ERRORS as error:
-            raise DataError(where, [f"it cannot be unpacked ({error}); get the zip again"]) from error
+            raise DataError(where, [f"it cannot be unpacked ({error}); download the zip again"]) from error
 
 
 def _decoded(where: str, file: IO[bytes]) -> str:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise DataError(where, [f"it is larger than {MAX_BYTES // 2**20} MB; is it the CSV of pseudo-labels?"])
+        raise DataError(where, [f"it is larger than {MAX_BYTES // 2**20} MB; it must be a CSV of pseudo-labels"])
     return data.decode("utf-8-sig", "replace")
 
 
 def _rows(where: str, text: str, faults: Faults) -> Iterator[tuple[str, dict[str, str]]]:
-    """The number of each row, as an editor shows it, and its fields by column."""
+    """Yield the number of each row, as shown in an editor, and its fields by column."""
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         header = next(reader, [])
@@ -122,11 +123,11 @@ def _rows(where: str, text: str, faults: Faults) -> Iterator[tuple[str, dict[str
                 continue
             yield row, {name: fields[place].strip() for name, place in columns.items()}
     except csv.Error as error:
-        raise DataError(where, [f"line {reader.line_num} is no CSV ({error}); get the file again"]) from error
+        raise DataError(where, [f"line {reader.line_num} is not CSV ({error}); download the file again"]) from error
 
 
 def _columns(where: str, header: Sequence[str]) -> dict[str, int]:
-    """Where file, label and pseudo_label stand; the label may be missing."""
+    """Return the positions of file, pseudo_label and, if there is one, label."""
     given = [name.strip().lower() for name in header]
     columns: dict[str, int] = {}
     for place, name in enumerate(given):
@@ -134,7 +135,7 @@ def _columns(where: str, header: Sequence[str]) -> dict[str, int]:
     wanted = {name: columns[name] for name in (FILE, LABEL, PSEUDO_LABEL) if name in columns}
     if missing := [name for name in (FILE, PSEUDO_LABEL) if name not in wanted]:
         shown = ", ".join(name[:20] for name in header[:6]) or "nothing"
-        rule = f"it has no column {' and none '.join(missing)} (it has: {shown})"
+        rule = f"it has no column {' and no column '.join(missing)} (it has: {shown})"
         raise DataError(where, [f"{rule}; its first line must name file, label and pseudo_label"])
     return wanted
 
@@ -144,7 +145,7 @@ def _normal(name: str) -> str:
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
-    """The place of each name and of each end of a name that one image alone has; -1 for an end that several have."""
+    """Return the index of the image with each name or end of a name; -1 for an end that several images have."""
     places: dict[str, int] = {}
     for place, name in enumerate(names):
         parts = name.split("/")

@@ -1,7 +1,6 @@
-"""What a reader keeps of the faces that it decoded: classes by `labels`, images by `clean`, then the split.
+"""The images that a reader keeps of all it decoded: classes by `labels`, images by `clean`, then the split.
 
-The cache holds all that was decoded; what is dropped here is counted in the data set's `parts` and dropped anew each
-time.
+Note: the cache has every decoded image. Images are dropped here each time the data set is read, and counted in `parts`.
 """
 
 from collections.abc import Callable
@@ -36,27 +35,30 @@ def key_faults(
     labels: LabelMap | None,
     classes: tuple[str, ...] | None = EMOTIONS,
 ) -> list[str]:
-    """One sentence for each setting that cannot be.
+    """Return one sentence per invalid setting.
 
-    splits: what options.split may be
-    classes: those of the source; None where only its folders tell
+    splits: the valid values of options.split
+    classes: the classes of the source; None if they are the names of its folders
     """
     faults = options.faults(splits) + (label_faults(labels, classes, classes) if classes else [])
     if channels not in (1, 3) or not is_whole(channels):
-        faults.append(f"data.channels is {channels}, and it is 1 (grey) or 3 (colour)")
+        faults.append(f"data.channels is {channels}; it must be 1 (gray) or 3 (color)")
     if image_size is not None and not is_whole(image_size, 1):
-        faults.append(f"data.image_size is {image_size}, and it is 1 or more; set null to leave images as they are")
+        faults.append(f"data.image_size is {image_size}; it must be at least 1, or null to keep the size of the images")
     elif image_size is not None and image_size > MAX_SIDE:
-        faults.append(f"data.image_size is {image_size}, and no face needs more than {MAX_SIDE:,} pixels a side")
+        faults.append(f"data.image_size is {image_size}; it must be at most {MAX_SIDE:,} pixels")
     return faults
 
 
-def split_of_folders(where: str, entry: Entry, options: SplitOptions, asked: str | None) -> SplitOptions:
-    """Return the options, with a random split where there are classes alone; DataError if another was `asked` for."""
+def split_of_folders(where: str, entry: Entry, options: SplitOptions, configured: str | None) -> SplitOptions:
+    """Return the options, with a random split if the source has no split folders.
+
+    Raises DataError if the `configured` split needs them.
+    """
     if "published" in entry.arrays:
         return options
-    if asked in ("published", "folder"):
-        rule = f"data.split={asked} needs folders train and val or test, and it has classes only"
+    if configured in ("published", "folder"):
+        rule = f"data.split={configured} needs folders train and val or test, which it does not have"
         raise DataError(where, [f"{rule}; set data.split=random"])
     return replace(options, split="random")
 
@@ -72,19 +74,20 @@ def select(
     class_of: _ClassOf | None = None,
     subject_of: Callable[[str], str] | None = None,
 ) -> FaceData:
-    """Build the data set from a reader's cache entry.
+    """Build the data set from the cache entry of a reader.
 
     reader: its name in conf/data
-    where: start of a DataError, as "data.path is CK48"
-    entry: arrays images, labels (indices into meta classes) and, where the source has splits, published; meta names
-        (of the files), form (in words), classes, and dropped (reasons and numbers) where the reader left out some
-    options: a split of "published" without VAL images takes val_fraction of TRAIN for them
-    class_of: the class that a text of the pseudo-label CSV means; by default one of meta classes in any spelling
-    subject_of: names the subject of a file, whose images stay together
-    Raises ConfigError for `labels` that name no class or leave fewer than two, DataError for the rest.
+    where: the first words of a DataError, e.g. "data.path is CK48"
+    entry: has the arrays images, labels (indices into meta classes) and, if the source has a split, published; and the
+        meta names (of the files), form (for `source`), classes and, if the reader left out images, dropped (reasons and
+        numbers)
+    options: if split is "published" and the source has no VAL images, val_fraction of TRAIN becomes VAL
+    class_of: returns the class that a text of the pseudo-label CSV means; by default one of meta classes, any spelling
+    subject_of: returns the subject of a file; no split divides the images of a subject
+    Raises ConfigError if `labels` names an unknown class or leaves fewer than two, DataError for faults of the data.
     """
     given = tuple(entry.meta["classes"])
-    is_emotions = given == EMOTIONS  # never of any other folders, whose classes are sorted
+    is_emotions = given == EMOTIONS  # the classes of other sources are sorted, which EMOTIONS is not
     if not is_emotions and (faults := label_faults(labels, given, None)):
         raise ConfigError(f"data={reader}", faults)
     becomes = mapped(labels, given, EMOTIONS if is_emotions else None)
@@ -103,14 +106,15 @@ def select(
                 dropped.append((reason, number))
         keep &= agrees
     if not keep.any():
-        told = ", ".join(f"{number:,} {reason}" for reason, number in dropped)
-        raise DataError(where, [f"no image is left (dropped: {told}); change data.labels or data.clean"])
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in dropped)
+        raise DataError(where, [f"no image is left (dropped: {reasons}); change data.labels or data.clean"])
     kept_names = [str(becomes[given[code]]) for code in codes[keep]]
     class_names = _class_names(set(kept_names), is_emotions)
     if len(set(kept_names)) < 2 and not labels:
-        raise DataError(where, [f"it has one class only, {kept_names[0]}; a classifier needs two or more"])
+        raise DataError(where, [f"it has only one class, {kept_names[0]}; a classifier needs at least two"])
     if len(set(kept_names)) < 2:
-        raise ConfigError(f"data={reader}", [f"data.labels leaves one class, {kept_names[0]}; a classifier needs two"])
+        rule = f"data.labels leaves only one class, {kept_names[0]}; a classifier needs at least two"
+        raise ConfigError(f"data={reader}", [rule])
 
     images_digest = entry.digests.get("images") if keep.all() else None
     images = images if keep.all() else images[keep]
@@ -125,14 +129,14 @@ def select(
     split, split_name = assign_splits(
         where, f"data={reader}", options, published, images, new_labels, subjects=subjects
     )
-    words = f"{source.name} ({', '.join([entry.meta['form'], *_words(becomes, clean)])})"
-    part = Part(reader, words, len(images), tuple(dropped))
+    description = f"{source.name} ({', '.join([entry.meta['form'], *_changes(becomes, clean)])})"
+    part = Part(reader, description, len(images), tuple(dropped))
     return face_data(
         images,
         new_labels,
         split,
         class_names,
-        words,
+        description,
         split_name,
         images_digest=images_digest,
         groups=subjects,
@@ -141,15 +145,15 @@ def select(
 
 
 def _class_names(present: set[str], is_emotions: bool) -> tuple[str, ...]:
-    """Emotions keep the numbers of FER2013, whether there are images of all seven or not; other classes are sorted."""
+    """Return the class names: FER2013's seven even if some have no images, or the sorted names of other classes."""
     if not is_emotions:
         return tuple(sorted(present))
     return EMOTIONS if present - set(CLASS_NAMES) else CLASS_NAMES
 
 
-def _words(becomes: dict[str, str | None], clean: str | Path | None) -> list[str]:
-    words = [f"without {name}" if to is None else f"{name} as {to}" for name, to in becomes.items() if to != name]
-    return words if clean is None else [*words, f"cleaned by {Path(clean).name}"]
+def _changes(becomes: dict[str, str | None], clean: str | Path | None) -> list[str]:
+    changes = [f"without {name}" if to is None else f"{name} as {to}" for name, to in becomes.items() if to != name]
+    return changes if clean is None else [*changes, f"cleaned by {Path(clean).name}"]
 
 
 def _numbers(names: list[str]) -> NDArray[np.int64]:

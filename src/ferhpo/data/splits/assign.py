@@ -1,6 +1,6 @@
-"""Assign every image to train, val or test.
+"""The assignment of every image to train, val or test.
 
-Published splits are used as they are. In those, identical images do occur in two splits: `overlap_mask` finds them.
+Note: published splits are used as they are, and identical images do occur in two of them; `overlap_mask` finds these.
 """
 
 from dataclasses import replace
@@ -25,26 +25,27 @@ def assign_splits(
     usable: NDArray[np.bool_] | None = None,
     subjects: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Return the split uint8 [N] and its name.
+    """Return the split of every image, uint8 [N], and the name of the split.
 
-    where, config_where: starts of a DataError ("data.path is x") and a ConfigError ("data=fer2013")
-    published: the split that the source gives, if any; needed unless options.split is "random"
-    usable: False for images that belong to no split (no label)
-    subjects: images of one number stay together, besides identical ones
-    Raises DataError if nothing is left to train or validate on, ConfigError if train_subset is too large.
+    where, config_where: the first words of a DataError ("data.path is x") and of a ConfigError ("data=fer2013")
+    published: the split that the source defines, if any; required unless options.split is "random"
+    usable: False for images without a usable label; they become UNUSED
+    subjects: int64 [N]; images with the same number are kept together, as identical images are
+    Raises DataError if no image is left to train or validate on, ConfigError if train_subset is too large.
     """
-    everyone = np.ones(len(labels), np.bool_) if usable is None else usable
+    if usable is None:
+        usable = np.ones(len(labels), np.bool_)
     groups = image_groups(images, subjects) if options.split == "random" or options.folds else None
     if options.split == "random":
         assert groups is not None
         fractions = options.val_fraction, options.test_fraction
-        split = random_split(labels, groups, *fractions, options.split_seed, everyone, subjects is not None)
+        split = random_split(labels, groups, *fractions, options.split_seed, usable, subjects is not None)
     else:
         assert published is not None
         split = published.copy()
         if options.split == "folder":
             split[split != TRAIN] = VAL
-        split[~everyone] = UNUSED
+        split[~usable] = UNUSED
     if options.folds and options.fold is None:
         return split, options.split
     name = options.split
@@ -53,26 +54,27 @@ def assign_splits(
         assert options.fold is not None
         split = k_fold(labels, groups, split, options.folds, options.fold, options.split_seed, subjects is not None)
         name = f"{name}, fold {options.fold} of {options.folds}"
-    for code, words in ((TRAIN, "train on"), (VAL, "validate on")):
+    for code, purpose in ((TRAIN, "train on"), (VAL, "validate on")):
         if not (split == code).any():
             remedy = "" if options.split == "random" else "; set data.split=random"
-            raise DataError(where, [f"data.split={options.split} leaves no image to {words}{remedy}"])
+            raise DataError(where, [f"data.split={options.split} leaves no image to {purpose}{remedy}"])
     if options.train_subset is not None:
         num_train = int((split == TRAIN).sum())
         if options.train_subset > num_train:
-            rule = f"the train split has {num_train:,} images; set at most {num_train}, or null for all"
-            raise ConfigError(config_where, [f"data.train_subset is {options.train_subset}, and {rule}"])
+            rule = f"it must be at most {num_train}, the number of training images, or null for all"
+            raise ConfigError(config_where, [f"data.train_subset is {options.train_subset}; {rule}"])
         split = keep_subset(labels, split, options.train_subset, options.split_seed)
     return split, name
 
 
 def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
-    """Return the data with its TRAIN and VAL images cut into `folds` parts, of which part `fold` (from 0) validates.
+    """Cut the TRAIN and VAL images into `folds` parts and make part `fold`, counted from 0, the new VAL.
 
-    Images, labels and all else are shared with `data`; split, split_name and digest are new. TEST and UNUSED images
-    stay. Parts are by groups, each class by its share, the same for the same seed; each image validates in one part,
-    but for images that were merged into training: they always train, unless they are identical to one that validates.
-    Raises ConfigError where a part would be empty, or all there is.
+    The result shares all arrays with `data` except `split`; split_name and digest are new. TEST and UNUSED images do
+    not change. Parts keep groups of images whole, are stratified by class and depend on the seed alone. Every image is
+    in VAL in exactly one fold, except images that were merged into training: these are always in TRAIN, or UNUSED in
+    the fold whose VAL has an identical image.
+    Raises ConfigError if a part would be empty, or would hold every image.
     """
     assert 0 <= fold < folds
     train_only = np.zeros(len(data.labels), np.bool_)
@@ -82,7 +84,7 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
     identical = identical_groups(data.images)
     subjects = None if data.groups is None else data.groups[own]
     groups = joined_groups(identical[own], subjects)
-    # Where no two images are of one subject, the parts are those of the same data set without subjects.
+    # If no two images show the same subject, the parts equal those of the same data set without subjects.
     by_subject = subjects is not None and len(np.unique(subjects)) < len(subjects)
     split = data.split.copy()
     split[own] = k_fold(data.labels[own], groups, split[own], folds, fold, seed, by_subject)
@@ -92,8 +94,8 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
     pool = (split[own] == TRAIN) | (split[own] == VAL)
     if len(np.unique(split[own][pool])) < 2:
         num_groups = len(np.unique(groups[pool]))
-        rule = f"the {num_groups:,} groups of images to train and validate on do not fill so many; set fewer"
-        raise ConfigError("data", [f"data.folds is {folds}, and {rule}"])
+        rule = f"the train and val images form {num_groups:,} groups, too few for so many folds; set fewer"
+        raise ConfigError("data", [f"data.folds is {folds}; {rule}"])
     name = f"{data.split_name}, fold {fold} of {folds}"
     folded = face_data(
         data.images, data.labels, split, data.class_names, data.source, name, data.targets, groups=data.groups
@@ -102,14 +104,14 @@ def with_fold(data: FaceData, folds: int, fold: int, seed: int) -> FaceData:
 
 
 def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int, seed: int) -> NDArray[np.uint8]:
-    """Keep `number` TRAIN images, each class by its share, and make the other TRAIN images UNUSED; uint8 [N].
+    """Keep `number` TRAIN images, stratified by class, and make the other TRAIN images UNUSED; uint8 [N].
 
-    With one seed, a smaller subset is contained in every larger one.
+    For the same seed, a smaller subset is contained in every larger one.
     """
     train = np.flatnonzero(split == TRAIN)
     rng = np.random.default_rng([seed, 2])
     train = rng.permutation(train)
-    # Space the images of each class evenly over [0, 1) and take the lowest: any prefix is stratified.
+    # The images of each class are spaced evenly over [0, 1) and the lowest are taken, so that any prefix is stratified.
     order = np.empty(len(train))
     for label in np.unique(labels[train]):
         members = np.flatnonzero(labels[train] == label)
@@ -120,23 +122,23 @@ def keep_subset(labels: NDArray[np.int64], split: NDArray[np.uint8], number: int
 
 
 def with_train_subset(data: FaceData, number: int, seed: int) -> FaceData:
-    """Return the data with `number` TRAIN images kept, as keep_subset does, and the others UNUSED; all else is shared.
+    """Keep `number` TRAIN images as keep_subset does; the result shares all arrays with `data` except `split`.
 
-    Raises ConfigError where there are not so many.
+    Raises ConfigError if there are fewer TRAIN images.
     """
     num_train = int((data.split == TRAIN).sum())
     if number > num_train:
-        rule = f"the train split of {data.split_name} has {num_train:,} images; set at most {num_train}, or null"
-        raise ConfigError("data", [f"data.train_subset is {number}, and {rule}"])
+        rule = f"it must be at most {num_train}, the number of training images of {data.split_name}, or null"
+        raise ConfigError("data", [f"data.train_subset is {number}; {rule}"])
     split = keep_subset(data.labels, data.split, number, seed)
     args = data.images, data.labels, split, data.class_names, data.source, data.split_name, data.targets
     return replace(data, split=split, digest=face_data(*args, groups=data.groups).digest)
 
 
 def balanced_class_weights(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float32]:
-    """Weights N / (C * count) of the classes, float32 [C]; pass the labels of the training images.
+    """Return the class weights N / (C * count), float32 [C], for the labels of the training images.
 
-    An image then weighs 1 on average. A class without images gets 0. Source: scikit-learn's class_weight="balanced".
+    The mean weight of an image is 1; a class without images gets 0. Source: scikit-learn's class_weight="balanced".
     """
     counts = np.bincount(labels, minlength=num_classes)
     return np.where(counts > 0, len(labels) / (num_classes * np.maximum(counts, 1)), 0).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Deals groups of images out to parts where a group holds several classes, as the images of one subject do.
+"""The assignment of groups to parts when a group holds several classes, e.g. the images of one subject.
 
-Greedy, the largest groups first, as scikit-learn's StratifiedGroupKFold goes about it; here parts may differ in size.
+The algorithm is greedy, largest groups first, as in scikit-learn's StratifiedGroupKFold; but parts may differ in size.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 def deal(
     labels: NDArray[np.int64], groups: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the part of each image, int64 [N]: part p gets about shares[p] of each class, and a group is in one part.
+    """Return the part of each image, int64 [N]: part p gets about shares[p] of each class, and no group is divided.
 
     labels, groups: int64 [N]
 
-    Each group goes where it adds least to the sum of (have - want)^2 / want over parts and classes, each class by its
-    share. All images together count as one more class, which weighs as much as the others: where groups are few, parts
-    get their sizes first.
+    Each group is assigned to the part where it adds least to the sum of (have - want)^2 / want over all parts and
+    classes, weighted by the inverse class size. All images together count as one more class with the weight of all the
+    others, so that with few groups the sizes of the parts come first.
     """
     num_classes = int(labels.max(initial=0)) + 1
     _, group_of = np.unique(groups, return_inverse=True)

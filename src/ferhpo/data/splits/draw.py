@@ -1,4 +1,4 @@
-"""Draw random splits and folds that keep groups whole."""
+"""Random splits and folds that keep groups of images whole."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,10 @@ def random_split(
     usable: NDArray[np.bool_] | None = None,
     by_subject: bool = False,
 ) -> NDArray[np.uint8]:
-    """Draw a split by groups, class by class; uint8 [N].
+    """Draw a stratified split that keeps groups whole; uint8 [N].
 
-    Each class gives its share to val and test, off by at most one group at each border.
-    by_subject: groups hold several classes, as those of subjects do, and shares are as near as such groups allow
+    val and test get their fraction of each class, to within one group.
+    by_subject: groups hold several classes, as the images of a subject do; fractions are then as close as these allow
     """
     usable = np.ones(len(labels), np.bool_) if usable is None else usable
     rng = np.random.default_rng([seed, 0])
@@ -45,9 +45,9 @@ def k_fold(
     seed: int,
     by_subject: bool = False,
 ) -> NDArray[np.uint8]:
-    """Pool TRAIN and VAL, cut the pool by groups into `folds` stratified parts, and make part `fold` VAL; uint8 [N].
+    """Cut TRAIN and VAL together into `folds` stratified parts of whole groups and make part `fold` VAL; uint8 [N].
 
-    by_subject: as for random_split
+    by_subject: see random_split
     """
     pool = (split == TRAIN) | (split == VAL)
     rng = np.random.default_rng([seed, 1])
@@ -68,16 +68,16 @@ def _place_in_class(
     rng: np.random.Generator,
     turn: bool = False,
 ) -> NDArray[np.float64]:
-    """Put groups in a random order within their class and say where each image's group stands, in [0, 1); float64 [N].
+    """Order the groups of each class at random and return the place of each image's group in [0, 1); float64 [N].
 
-    A group's class is that of its first usable image. Places are middles of groups, so cutting at a share errs by at
-    most half a group. Images that are not usable get 2.
-    turn: start each class at a point of its own, so that rare classes do not all land in the same fold
+    The class of a group is that of its first usable image. The place is the middle of the group, so that a cut at a
+    fraction is off by at most half a group. Images that are not usable get 2.
+    turn: start each class at a random place, so that rare classes do not all end up in the same fold
     """
     place = np.full(len(labels), 2.0)
     used = np.flatnonzero(usable)
     _, first, group_of, sizes = np.unique(groups[used], return_index=True, return_inverse=True, return_counts=True)
-    group_of = group_of.reshape(-1)  # numpy 2.0 gave it the shape of its input
+    group_of = group_of.reshape(-1)  # numpy 2.0 returns it in the shape of its input
     group_label = labels[used][first]
     group_place = np.empty(len(sizes))
     for label in np.unique(group_label):

@@ -1,1 +1,1 @@
-"""Panels that look inside a network. looking.py has what they share, sheet.py lays out pictures."""
+"""Panels that look inside a network. looking.py runs the network for them, sheet.py lays out pictures."""

@@ -1,7 +1,7 @@
-"""What each layer makes of an image, from the first to the last, and how that came over training.
+"""The activation maps of each layer for an image, from the first layer to the last, and over training.
 
-A layer's row shows the channels that differ most over the images, all at one contrast: a dark tile is
-a channel that says nothing here. Rows cannot be compared, each has a contrast of its own.
+A layer's row shows the channels that vary most over the images, all at the same contrast, so that a dark tile is an
+inactive channel. Note: rows cannot be compared with each other, because each has its own contrast.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ from ferhpo.reports.network.looking import (
     check_images,
     evenly_spread,
     is_network,
+    most_confident,
     pixels_of,
     probabilities_of,
     short_name,
     stages,
-    surest,
     watch,
 )
 from ferhpo.reports.network.sheet import LINE, WIDTH, Sheet, heat, photograph, shortened
@@ -36,17 +36,17 @@ GAP = 4
 MARGIN = 200  # pixels at the left, for the names of layers
 NUM_CHANNELS = 10
 SIDE = (WIDTH - MARGIN - NUM_CHANNELS * GAP) // NUM_CHANNELS
-SMALL_SIDE, GROUP_GAP = 56, 12  # over epochs
-STRIP_WIDTH, STRIP = WIDTH - MARGIN - GAP, LINE + 4  # of a layer without maps
+SMALL_SIDE, GROUP_GAP = 56, 12  # for maps over epochs
+STRIP_WIDTH, STRIP = WIDTH - MARGIN - GAP, LINE + 4  # width and height for a layer without maps
 PHOTO = 2 * SIDE + GAP
 MOST_ROWS = 24
-FEW_IMAGES = 16  # are enough to choose channels by
-QUANTILE = 0.995  # the lightest colour: with the largest value a single hot pixel would leave all else dark
+FEW_IMAGES = 16  # enough to select channels by
+QUANTILE = 0.995  # the lightest color; scaled to the maximum, a single extreme pixel would darken all others
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer that is shown: shape of its output for one image, and the channels chosen, all where it has no maps."""
+    """A layer to show: the shape of its output for one image, and the selected channels (all if it has no maps)."""
 
     name: str
     title: str
@@ -61,14 +61,14 @@ class Row:
 def panel(
     subject: Subject, folder: Path, images: Sequence[int] | None = None, num_over_epochs: int = 1
 ) -> Panel | None:
-    """Draw the maps of every layer for some images, and of the first num_over_epochs over the epochs that were kept.
+    """Draw the maps of every layer for some images, and for the first num_over_epochs images also over kept epochs.
 
-    images: indices in the data set; by default the surest right answer of validation for each class. None for an
-    estimator and where no image is given or answered rightly.
+    images: indices in the data set; by default the most confident correct prediction of each class on validation
+    None for a scikit-learn estimator, and if no image is given or none is predicted correctly.
     """
     if not is_network(subject.network):
         return None
-    chosen = surest(subject, right=True) if images is None else check_images(subject, images)
+    chosen = most_confident(subject, correct=True) if images is None else check_images(subject, images)
     if not chosen:
         return None
     rows, num_left_out = choose_rows(subject, chosen[:FEW_IMAGES])
@@ -76,8 +76,8 @@ def panel(
     probabilities = probabilities_of(subject, chosen)
     names, photographs = subject.data.class_names, pixels_of(subject, chosen).cpu().numpy()
     titles = [
-        f"label {names[subject.data.labels[index]]}, answer {names[answers.argmax()]} {float(answers.max()):.0%}"
-        for index, answers in zip(chosen, probabilities, strict=True)
+        f"label {names[subject.data.labels[index]]}, prediction {names[row.argmax()]} {float(row.max()):.0%}"
+        for index, row in zip(chosen, probabilities, strict=True)
     ]
     paths = []
     for i, index in enumerate(chosen):
@@ -85,30 +85,29 @@ def panel(
         layers = {row.name: outputs[row.name][i] for row in rows}
         _draw(paths[-1], photograph(photographs[i]), titles[i], rows, layers, names)
     text = (
-        f"What every layer makes of an image, the first on top: the {NUM_CHANNELS} channels of each that differ most "
+        f"The output of each layer for an image, the first layer on top: the {NUM_CHANNELS} channels that vary most "
         "over the images, light is strong; a layer without maps is a strip of all its values."
     )
     if num_left_out:
         text += f" {num_left_out} layers between these are not shown."
 
     over_epochs = chosen[:num_over_epochs]
-    by_then = {epoch: outputs_of(then, rows, over_epochs) for epoch, then in by_epoch(subject, most=NUM_CHANNELS)}
-    if len(by_then) > 1:
+    by_epochs = {epoch: outputs_of(kept, rows, over_epochs) for epoch, kept in by_epoch(subject, most=NUM_CHANNELS)}
+    if len(by_epochs) > 1:
         for i, index in enumerate(over_epochs):
             paths.append(folder / f"activations_{index}_epochs.png")
-            then = {epoch: {row.name: layers[row.name][i] for row in rows} for epoch, layers in by_then.items()}
-            _draw_epochs(paths[-1], photograph(photographs[i]), f"{titles[i]}, over training", rows, then)
-        epochs = ", ".join(map(str, by_then))
-        text += (
-            f" The last shows some of these channels at the epochs {epochs}, side by side, and strips in this order."
-        )
+            of_image = {epoch: {row.name: layers[row.name][i] for row in rows} for epoch, layers in by_epochs.items()}
+            _draw_epochs(paths[-1], photograph(photographs[i]), f"{titles[i]}, over training", rows, of_image)
+        epochs = ", ".join(map(str, by_epochs))
+        text += f" The last figure shows some of these channels, side by side, at the epochs {epochs}."
     return Panel("Activation maps", text, tuple(paths))
 
 
 def choose_rows(subject: Subject, images: Sequence[int]) -> tuple[list[Row], int]:
-    """Return the layers to show, in the order of the forward pass, and how many are left out for want of space.
+    """Return the layers to show, in the order of the forward pass, and how many are left out to save space.
 
-    Of many layers convolutions and dense layers go first, of whose output an activation follows; then every so many.
+    Of many layers, convolutions and dense layers that an activation follows are left out first; the others are then
+    evenly spaced.
     """
     layers = stages(subject.network)
     outputs: dict[str, Tensor] = {}
@@ -130,19 +129,19 @@ def _row(name: str, layer: nn.Module, output: Tensor) -> Row:
 
 
 def outputs_of(subject: Subject, rows: Sequence[Row], images: Sequence[int]) -> dict[str, list[NDArray[np.float32]]]:
-    """Return for each row's layer, image by image, what is shown of it: maps [channels, h, w] or values [D]."""
+    """Return what to show of each row's layer, image by image: maps [channels, h, w] or values [D]."""
     layers, known = stages(subject.network), {row.name: row for row in rows}
     shown: dict[str, list[NDArray[np.float32]]] = {row.name: [] for row in rows}
     for start in range(0, len(images), BATCH_SIZE):
         batch: dict[str, Tensor] = {}
 
-        def seen(name: str, output: Tensor, batch: dict[str, Tensor] = batch) -> None:
+        def keep(name: str, output: Tensor, batch: dict[str, Tensor] = batch) -> None:
             maps = as_maps(output)[:, known[name].channels]
             if maps.ndim == 4 and maps.shape[2] > SIDE:
-                maps = F.adaptive_avg_pool2d(maps, SIDE)  # no more than is seen
+                maps = F.adaptive_avg_pool2d(maps, SIDE)  # no larger than its tile
             batch[name] = maps.cpu().clone()
 
-        watch(subject, {name: layers[name] for name in known}, images[start : start + BATCH_SIZE], seen)
+        watch(subject, {name: layers[name] for name in known}, images[start : start + BATCH_SIZE], keep)
         for name, maps in batch.items():
             shown[name] += list(maps.numpy())
     return shown
@@ -181,30 +180,30 @@ def _draw_epochs(
     photo: NDArray[np.uint8],
     title: str,
     rows: Sequence[Row],
-    by_then: Mapping[int, Mapping[str, NDArray[np.float32]]],
+    by_epochs: Mapping[int, Mapping[str, NDArray[np.float32]]],
 ) -> None:
-    """Channel by channel its maps over the epochs, side by side; strips of values one below the other."""
-    num_groups = (WIDTH - MARGIN) // (len(by_then) * (SMALL_SIDE + GAP) + GROUP_GAP)
+    """Draw the maps of each channel over the epochs side by side; strips of values one below the other."""
+    num_groups = (WIDTH - MARGIN) // (len(by_epochs) * (SMALL_SIDE + GAP) + GROUP_GAP)
     num_groups = min(max(num_groups, 1), NUM_CHANNELS)
     group = (WIDTH - MARGIN) // num_groups
-    side = min((group - GROUP_GAP) // len(by_then) - GAP, SIDE)
+    side = min((group - GROUP_GAP) // len(by_epochs) - GAP, SIDE)
     thin = STRIP // 2
-    heights = [(side if row.has_maps else len(by_then) * (thin + 2)) + GAP for row in rows]
+    heights = [(side if row.has_maps else len(by_epochs) * (thin + 2)) + GAP for row in rows]
     top = PHOTO + 2 * GAP + LINE
     sheet = Sheet(top + sum(heights))
     sheet.picture(photo, MARGIN, GAP, PHOTO)
     sheet.words(title, MARGIN + PHOTO + 16, GAP, bold=True)
     for i in range(num_groups):
-        for column, epoch in enumerate(by_then):
+        for column, epoch in enumerate(by_epochs):
             middle = MARGIN + i * group + column * (side + GAP) + side / 2
             sheet.words(str(epoch), middle, top - LINE, align="center")
     sheet.words("epoch", GAP, top - LINE)
     for row, height in zip(rows, heights, strict=True):
         _name_row(sheet, row, top)
         low, high = _contrast(
-            [layers[row.name][:num_groups] if row.has_maps else layers[row.name] for layers in by_then.values()]
+            [layers[row.name][:num_groups] if row.has_maps else layers[row.name] for layers in by_epochs.values()]
         )
-        for column, layers in enumerate(by_then.values()):
+        for column, layers in enumerate(by_epochs.values()):
             if row.has_maps:
                 for i, values in enumerate(layers[row.name][:num_groups]):
                     left = MARGIN + i * group + column * (side + GAP)
@@ -217,7 +216,7 @@ def _draw_epochs(
 
 
 def _contrast(values: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """The values that are darkest and lightest."""
+    """Return the values of the darkest and of the lightest color."""
     low, high = np.quantile(np.concatenate([part.ravel() for part in values]), [1 - QUANTILE, QUANTILE]).tolist()
     return low, high
 
@@ -235,5 +234,5 @@ def _name_classes(
 ) -> None:
     width = STRIP_WIDTH / len(strip)
     for i, (value, name) in enumerate(zip(strip, class_names, strict=True)):
-        colour = "black" if value > (low + high) / 2 else "white"
-        sheet.words(shortened(name, int(width)), MARGIN + (i + 0.5) * width, top, align="center", colour=colour)
+        color = "black" if value > (low + high) / 2 else "white"
+        sheet.words(shortened(name, int(width)), MARGIN + (i + 0.5) * width, top, align="center", color=color)

@@ -1,8 +1,8 @@
-"""What the network takes for each emotion: pictures drawn by gradient ascent on a class's logit (DeepDream).
+"""DeepDream: pictures that maximize the logit of each class, by gradient ascent.
 
-Mordvintsev, Olah and Tyka, "Inceptionism: Going deeper into neural networks", 2015. There an octave is the picture at
-another size; our networks take one size only, so an octave is the size of the paper on which is drawn, enlarged to the
-picture: large shapes first, details last. The pictures show what raises the answer, which need not be a face.
+Mordvintsev, Olah and Tyka, "Inceptionism: Going deeper into neural networks", 2015. There, an octave is the picture at
+another size. Our networks take one size only, so an octave is the size of the change, which is upsampled and added to
+the picture: large shapes first, details last. Note: a picture shows what raises the logit, which need not be a face.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ MEAN_OF_MOST = 2000  # images in the mean face
 
 @dataclass(frozen=True)
 class DreamSettings:
-    """How a dream is drawn.
+    """Settings of DeepDream; pixels are in 0..255.
 
-    iterations: steps in each octave; step: mean change of a pixel at a step, of 0..255
-    octaves, octave_scale: how many sizes, and how much larger each is than the one before; the last is the image's
-    jitter: pixels by which the picture is moved at random at each step, so that no pixel counts by itself
-    total_variation: weight of the direction that smooths what is drawn against the one that raises the logit
-    noise: deviation of the pixels of the noise around mid-grey, of 0..255
+    iterations: steps in each octave; step: mean change of a pixel per step
+    octaves, octave_scale: number of sizes, and the ratio of consecutive ones; the last is the image's size
+    jitter: maximum random shift of the picture in each step, in pixels, so that no single pixel dominates
+    total_variation: weight of the direction that smooths the change, relative to the one that raises the logit
+    noise: standard deviation of the noise around mid-gray
     """
 
     iterations: int = 20
@@ -66,26 +66,26 @@ def panel(
     seed: int = 0,
     settings: DreamSettings | None = None,
 ) -> Panel | None:
-    """Draw a dream of each class from each start, "noise" or "mean face"; None for an estimator."""
+    """Draw a picture of each class from each start, "noise" or "mean face"; None for a scikit-learn estimator."""
     if not is_network(subject.network):
         return None
     names = subject.data.class_names
     targets = torch.arange(len(names)).repeat(len(starts))
-    begun = torch.cat([start_pixels(subject, start, len(names), seed, settings) for start in starts])
-    dreams = dream(subject, begun, targets, seed, settings)
+    initial = torch.cat([start_pixels(subject, start, len(names), seed, settings) for start in starts])
+    dreams = dream(subject, initial, targets, seed, settings)
     with torch.no_grad():
-        before, after = logits_of(subject, begun).cpu(), logits_of(subject, dreams).cpu()
+        before, after = logits_of(subject, initial).cpu(), logits_of(subject, dreams).cpu()
     raised = (after - before).gather(1, targets[:, None])[:, 0]
     probabilities = after.softmax(1).gather(1, targets[:, None])[:, 0]
 
     path = folder / "deepdream.png"
     words = [f"{float(p):.0%} {float(rise):+.2g}" for p, rise in zip(probabilities, raised, strict=True)]
-    _draw(path, begun, dreams, starts, names, words)
+    _draw(path, initial, dreams, starts, names, words)
     return Panel(
-        "Dreams of each class",
-        "Drawn by gradient ascent on the logit of one class each, from the picture at the left; below, the probability "
-        f"of the class at the end, and by how much its logit rose. {int((after.argmax(1) == targets).sum())} of "
-        f"{len(targets)} are answered as their class.",
+        "DeepDream",
+        "Pictures made by gradient ascent on the logit of one class each, starting from the picture at the left. Below "
+        "each: the probability of the class at the end, and the increase of its logit. "
+        f"{int((after.argmax(1) == targets).sum())} of {len(targets)} are predicted as their class.",
         (path,),
     )
 
@@ -93,32 +93,33 @@ def panel(
 def dream(
     subject: Subject, pixels: Tensor, targets: Tensor, seed: int = 0, settings: DreamSettings | None = None
 ) -> Tensor:
-    """Return pictures float32 [N, C, H, W] in 0..255 with a higher logit of their target than `pixels` have.
+    """Return pictures float32 [N, C, H, W] in 0..255 whose target logits are higher than those of `pixels`.
 
-    pixels: where to begin, float32 [N, C, H, W] in 0..255; targets: int64 [N], classes. The same seed gives the same.
+    pixels: the initial pictures, float32 [N, C, H, W] in 0..255; targets: int64 [N], classes
+    The result depends only on the arguments.
     """
     settings = settings or DreamSettings()
     rng = np.random.default_rng(seed)
     size = pixels.shape[2]
     targets = targets.to(pixels.device)
-    begun = pixels
+    initial = pixels
     for octave in reversed(range(settings.octaves)):
         side = max(round(size / settings.octave_scale**octave), min(SMALLEST_SIDE, size))
-        paper = torch.zeros(*pixels.shape[:2], side, side, device=pixels.device, requires_grad=True)
+        change = torch.zeros(*pixels.shape[:2], side, side, device=pixels.device, requires_grad=True)
         for _ in range(settings.iterations):
-            moves = rng.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
-            picture = (begun + _enlarged(paper, size)).clamp(0, 255)
-            aim = logits_of(subject, picture.roll(moves, (2, 3))).gather(1, targets[:, None]).sum()
-            (upwards,) = torch.autograd.grad(aim, paper)
-            (rougher,) = torch.autograd.grad(total_variation(begun + _enlarged(paper, size) - pixels).sum(), paper)
-            with torch.no_grad():  # both of the same mean size for each picture, as the authors' code scales its steps
-                paper += settings.step * (_scaled(upwards) - settings.total_variation * _scaled(rougher))
-        begun = (begun + _enlarged(paper.detach(), size)).clamp(0, 255)
-    return begun
+            shift = rng.integers(-settings.jitter, settings.jitter + 1, 2).tolist()
+            picture = (initial + _enlarged(change, size)).clamp(0, 255)
+            logit = logits_of(subject, picture.roll(shift, (2, 3))).gather(1, targets[:, None]).sum()
+            (upwards,) = torch.autograd.grad(logit, change)
+            (rougher,) = torch.autograd.grad(total_variation(initial + _enlarged(change, size) - pixels).sum(), change)
+            with torch.no_grad():  # both directions normalized per picture, like the steps in the authors' code
+                change += settings.step * (_scaled(upwards) - settings.total_variation * _scaled(rougher))
+        initial = (initial + _enlarged(change.detach(), size)).clamp(0, 255)
+    return initial
 
 
 def total_variation(pictures: Tensor) -> Tensor:
-    """Return the mean absolute difference of neighbouring pixels of each picture [N, C, H, W] (Rudin et al. 1992)."""
+    """Return the mean absolute difference of neighboring pixels of each picture [N, C, H, W] (Rudin et al. 1992)."""
     down = (pictures[:, :, 1:] - pictures[:, :, :-1]).abs().mean((1, 2, 3))
     across = (pictures[:, :, :, 1:] - pictures[:, :, :, :-1]).abs().mean((1, 2, 3))
     return down + across
@@ -127,7 +128,7 @@ def total_variation(pictures: Tensor) -> Tensor:
 def start_pixels(
     subject: Subject, start: str, num: int, seed: int = 0, settings: DreamSettings | None = None
 ) -> Tensor:
-    """Return num equal pictures float32 [num, C, H, W] in 0..255: "noise" around mid-grey, or the "mean face"."""
+    """Return num equal pictures float32 [num, C, H, W] in 0..255: "noise" around mid-gray, or the "mean face"."""
     data, device = subject.data, device_of(subject.network)
     if start == "noise":
         deviation = (settings or DreamSettings()).noise
@@ -138,16 +139,16 @@ def start_pixels(
         picture = data.images[chosen].mean(0)
         picture = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
     else:
-        raise ValueError(f"starts has {start!r}; it may have {' and '.join(STARTS)}")
+        raise ValueError(f"starts has {start!r}; it may contain {' and '.join(STARTS)}")
     return torch.from_numpy(picture.astype(np.float32)).to(device).expand(num, -1, -1, -1).contiguous()
 
 
 def _draw(
-    path: Path, begun: Tensor, dreams: Tensor, starts: Sequence[str], names: Sequence[str], words: Sequence[str]
+    path: Path, initial: Tensor, dreams: Tensor, starts: Sequence[str], names: Sequence[str], words: Sequence[str]
 ) -> None:
-    """A row for each start, which stands at the left, and a column for each class; of many classes several such bands.
+    """Draw a row for each start, with the start at the left, and a column for each class; many classes in bands.
 
-    begun, dreams, words: start by start, class by class
+    initial, dreams, words: ordered by start, then by class
     """
     num_columns = min(len(names), MOST_COLUMNS)
     side = (WIDTH - GAP) // (num_columns + 1) - GAP
@@ -165,7 +166,7 @@ def _draw(
                 shortened(names[label], side, bold=True), left + side / 2, top - LINE, align="center", bold=True
             )
         if column == 0:
-            sheet.picture(photograph(begun[i].cpu().numpy()), GAP, top, side)
+            sheet.picture(photograph(initial[i].cpu().numpy()), GAP, top, side)
             sheet.words(starts[row], GAP + side / 2, top + side, align="center")
     sheet.write(path)
 

@@ -1,7 +1,7 @@
-"""The layer table of a trial's network: shape of each output, parameters, multiply-accumulates; totals as counted.
+"""The layers of a trial's network: output shape, parameters and multiply-accumulates of each, and the totals.
 
-What a reader would get wrong: a parameter that belongs to no layer of its own (the position code of a transformer)
-stands at the end under its own name, so that the column adds up to the network's count.
+Note: parameters outside these layers, e.g. the position embedding of a transformer, are listed at the end under the
+name of their module, so that the column adds up to the network's count.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def panel(subject: "Subject", folder: Path) -> Panel | None:
-    """Make the layer table of a subject's network; None for one of scikit-learn's estimators."""
+    """Make the layer table of the subject's network; None for a scikit-learn estimator."""
     size = subject.preprocess.input_size
     return of_network(subject.network, (subject.preprocess.channels, size, size), folder)
 
 
 def of_network(network: nn.Module, input_shape: tuple[int, int, int], folder: Path) -> Panel | None:
-    """The same of a network for images of [C, H, W]."""
+    """Do the same for a network that takes images [C, H, W]."""
     if not any(True for _ in network.parameters()):
         return None
     rows = layer_rows(network, input_shape)
@@ -35,19 +35,20 @@ def of_network(network: nn.Module, input_shape: tuple[int, int, int], folder: Pa
     busiest = max(rows, key=lambda row: row["macs"])
     shape = "x".join(map(str, input_shape))
     text = (
-        f"{plural(parameters, 'trainable parameter')} and {short(macs)} multiply-accumulates an image of {shape}, in "
+        f"{plural(parameters, 'trainable parameter')} and {short(macs)} multiply-accumulates per image of {shape}, in "
         f"{plural(len(rows), 'layer')}."
     )
     if parameters and macs:
         text += (
             f" {heaviest['layer']} ({heaviest['type']}) has {heaviest['parameters'] / parameters:.0%} of the "
-            f"parameters, {busiest['layer']} ({busiest['type']}) does {busiest['macs'] / macs:.0%} of the work."
+            f"parameters, {busiest['layer']} ({busiest['type']}) {busiest['macs'] / macs:.0%} of the "
+            "multiply-accumulates."
         )
     return Panel("Layers", text, tables=(write_table(folder / "layers.csv", [*rows, total]),))
 
 
 def layer_rows(network: nn.Module, input_shape: tuple[int, int, int]) -> Sequence[dict[str, Any]]:
-    """One row a layer in the order of the forward pass; a layer that is used twice has its parameters once."""
+    """Return one row per layer in the order of the forward pass; parameters of a layer used twice are counted once."""
     own: dict[str, int] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

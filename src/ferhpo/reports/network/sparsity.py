@@ -1,8 +1,7 @@
-"""How many of a network's activations are zero, layer by layer and over training where epochs were kept.
+"""The share of a network's activations that are zero, by layer, and over training if epochs were kept.
 
-Alizadeh and Fazel 2016 (arXiv 1704.06756) show it of their networks. Only layers of activation functions count: a ReLU
-makes zeros, a GELU or a transformer's sum hardly ever does, so "zero" means at most a hundredth of the layer's root
-mean square.
+Alizadeh and Fazel 2016 (arXiv 1704.06756) report it for their networks. Note: only activation layers count. A ReLU
+outputs zeros but a GELU hardly ever does, so "zero" means at most a hundredth of the layer's root mean square.
 """
 
 import csv
@@ -17,19 +16,19 @@ from ferhpo.reports.network.looking import ACTIVATION_LAYERS, by_epoch, is_netwo
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import SEQUENTIAL, figure
 
-NEAR_ZERO = 0.01  # of the root mean square
-FEW_NAMES, MOST_NAMES = 6, 30  # on the axis, written across, and at all
+NEAR_ZERO = 0.01  # relative to the root mean square
+FEW_NAMES, MOST_NAMES = 6, 30  # layer names on the axis: horizontal, and at all
 
 
 def panel(subject: Subject, folder: Path, num_images: int = 256) -> Panel | None:
-    """Draw the share of zeros of each activation layer on the first num_images of validation, a line for each epoch.
+    """Draw the share of zeros of each activation layer on the first num_images of validation, one line per epoch.
 
-    None for an estimator and for a network without activation layers.
+    None for a scikit-learn estimator and for a network without activation layers.
     """
     if not is_network(subject.network):
         return None
-    indices = subject.answers.indices[:num_images].tolist()
-    epochs = {epoch: sparsity(seen, indices) for epoch, seen in by_epoch(subject)}
+    indices = subject.predictions.indices[:num_images].tolist()
+    epochs = {epoch: sparsity(at_epoch, indices) for epoch, at_epoch in by_epoch(subject)}
     layers = list(next(iter(epochs.values())))
     if not layers:
         return None
@@ -43,13 +42,13 @@ def panel(subject: Subject, folder: Path, num_images: int = 256) -> Panel | None
     last = epochs[max(epochs)]
     most, least = max(layers, key=last.__getitem__), min(layers, key=last.__getitem__)
     text = (
-        f"The share of activations that are zero or next to it, on {len(indices)} validation images. At epoch "
+        f"The share of activations that are zero or nearly zero, on {len(indices)} validation images. At epoch "
         f"{max(epochs)} it is lowest in {least} ({last[least]:.0%}) and highest in {most} ({last[most]:.0%})."
     )
     if len(epochs) > 1:
         first = epochs[min(epochs)]
         mean = [float(np.mean(list(shares.values()))) for shares in (first, last)]
-        text += f" The mean over layers went from {mean[0]:.0%} at epoch {min(epochs)} to {mean[1]:.0%}."
+        text += f" The mean over layers changed from {mean[0]:.0%} at epoch {min(epochs)} to {mean[1]:.0%}."
     return Panel("Sparsity of activations", text, (path,), (table,))
 
 

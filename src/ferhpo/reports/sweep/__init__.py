@@ -1,1 +1,1 @@
-"""Panels of a sweep, one a file; axes.py turns hyperparameters into figure axes."""
+"""Panels of a sweep, one per file; axes.py maps hyperparameters to the axes of figures."""

@@ -1,7 +1,7 @@
-"""The hyperparameters of a sweep as axes of figures: bounds, logarithms, categories, from the space.
+"""The hyperparameters of a sweep as axes of figures, with bounds, log scale and categories from the space.
 
-What a reader would get wrong: an entry of a repeated draw (`model.block_channels.3`) and a draw under a condition are
-axes that only some trials have a place on.
+Note: only some trials have a position on the axis of a conditional draw or of an entry of a repeated draw, e.g.
+`model.block_channels.3`.
 """
 
 import math
@@ -18,7 +18,7 @@ from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import number
 
-NEAR_EDGE = 0.02  # of an axis
+NEAR_EDGE = 0.02  # as a fraction of the axis
 MOST_TICKS = 5
 
 
@@ -26,8 +26,8 @@ MOST_TICKS = 5
 class Axis:
     """One hyperparameter.
 
-    low, high: of the space; where categories are given their first and last index
-    categories: the ticks of a draw with choices, in the order of the space
+    low, high: bounds of the space; with categories, their first and last index
+    categories: the tick labels of a draw with choices, in the order of the space
     """
 
     path: str
@@ -38,20 +38,20 @@ class Axis:
     categories: tuple[str, ...] = ()
 
     def position(self, value: Any) -> float:
-        """Where a value stands, in the axis's own unit."""
+        """Return the position of a value in the axis's own unit."""
         return float(self.categories.index(tick_text(value))) if self.categories else float(value)
 
     def fraction(self, value: Any) -> float:
-        """Where a value stands between low, 0, and high, 1; logarithmic on a logarithmic axis."""
+        """Return the position of a value as a fraction, 0 at low and 1 at high; on a log axis, of the logarithms."""
         if self.high == self.low:
             return 0.5
-        low, high, place = self.low, self.high, self.position(value)
+        low, high, position = self.low, self.high, self.position(value)
         if self.log:
-            low, high, place = math.log(low), math.log(high), math.log(place)
-        return (place - low) / (high - low)
+            low, high, position = math.log(low), math.log(high), math.log(position)
+        return (position - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(fraction, text) of a few places worth naming."""
+        """Return (fraction, label) of a few ticks."""
         if self.categories:
             return [(self.fraction_of_index(index), text) for index, text in enumerate(self.categories)]
         if self.log:
@@ -68,14 +68,14 @@ class Axis:
         return index / (len(self.categories) - 1) if len(self.categories) > 1 else 0.5
 
     def edge(self, value: Any) -> str:
-        """ "lowest" or "highest" where a number stands at an end of the space, else nothing."""
+        """Return "lowest" or "highest" for a number at an edge of the space, else an empty string."""
         if self.categories or self.high == self.low:
             return ""
-        place = self.fraction(value)
-        return "lowest" if place < NEAR_EDGE else "highest" if place > 1 - NEAR_EDGE else ""
+        fraction = self.fraction(value)
+        return "lowest" if fraction < NEAR_EDGE else "highest" if fraction > 1 - NEAR_EDGE else ""
 
     def apply_to_x(self, axes: Axes, values: Sequence[Any]) -> None:
-        """Give a drawing's x axis these bounds and this name; ticks stand at `values` where they are few."""
+        """Set bounds and label of the x axis, and ticks at `values` if there are few different ones."""
         axes.set_xlabel(self.path)
         if self.categories:
             axes.set_xticks(range(len(self.categories)), [shortened(text, 14) for text in self.categories])
@@ -94,22 +94,22 @@ class Axis:
                 axes.set_xticks(distinct, [short_number(value) for value in distinct])
 
 
-def varied(record: Sweep, trials: Sequence[TrialRecord]) -> list[Axis]:
-    """An axis for every sampled hyperparameter that has more than one value among `trials`."""
+def varied(sweep: Sweep, trials: Sequence[TrialRecord]) -> list[Axis]:
+    """Return an axis for each sampled hyperparameter that has more than one value among `trials`."""
     values: dict[str, list[Any]] = {}
     for trial in trials:
         for path, value in trial.sample.items():
             values.setdefault(path, []).append(value)
-    draws = record.space().draws
-    found = []
+    draws = sweep.space().draws
+    axes = []
     for path, taken in values.items():
         if len({tick_text(value) for value in taken}) > 1:
-            found.append(_axis(path, taken, [draw for draw in draws if is_of(draw, path)]))
-    return found
+            axes.append(_axis(path, taken, [draw for draw in draws if is_of(draw, path)]))
+    return axes
 
 
 def is_of(draw: Draw, path: str) -> bool:
-    """Whether a sampled path comes from this draw, or is an entry of it where it is repeated."""
+    """Return whether a sampled path belongs to a draw, for a repeated draw also as one of its entries."""
     parent, _, last = path.rpartition(".")
     return draw.path == path or (draw.repeat is not None and draw.path == parent and last.isdigit())
 
@@ -128,18 +128,18 @@ def _axis(path: str, taken: Sequence[Any], draws: Sequence[Draw]) -> Axis:
 
 
 def value_of(trial: TrialRecord) -> float:
-    """The value of a trial that is known to have one."""
+    """Return the value of a trial that has one."""
     assert trial.value is not None
     return trial.value
 
 
 def tick_text(value: Any) -> str:
-    """A category as it is written on an axis."""
+    """Return the tick label of a category."""
     return number(choice_key(value)) if value is not None else "null"
 
 
 def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers between two positive ones, for a logarithmic axis."""
+    """Return at most `most` round numbers between two positive ones, the ticks of a log axis."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
@@ -149,7 +149,7 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def short_number(value: float) -> str:
-    """A bound in few characters: 0.0001 is 1e-4."""
+    """Return a number in few characters, e.g. 1e-4 for 0.0001."""
     text = number(float(value))
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, _, power = f"{value:.2e}".partition("e")
@@ -158,5 +158,5 @@ def short_number(value: float) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text cut to a length, with dots where something is missing."""
+    """Return a text cut to a length, with an ellipsis if something is cut off."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""A sweep's results as text: the leaderboard as CSV, and what was found, in words."""
+"""The leaderboard of a sweep: as CSV, as a panel, and summarized in sentences."""
 
 import csv
 import io
@@ -16,16 +16,18 @@ from ferhpo.text import number, plural, sampled_columns
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
-    """The leaderboard as CSV, one column for each sampled hyperparameter.
+    """Return the leaderboard as CSV: one column for each metric of the validation split and each hyperparameter.
 
-    Of cross-validated trials `value` is the mean over `folds` folds, `std` their deviation.
+    The metrics are those of the best epoch; `value` is that of the objective, `metric`.
+    For cross-validated trials, `value` is the mean over `folds` folds and `std` their standard deviation.
     """
     is_folded = any(trial.folds for trial in trials)
-    counted = ["std", "folds"] if is_folded else ["best_epoch", "epochs"]
+    counts = ["std", "folds"] if is_folded else ["best_epoch", "epochs"]
     names = list(dict.fromkeys(path for trial in trials for path in trial.sample))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    facts = ["trial", "state", "value", "val_acc_clean", *counted, "num_parameters", "seconds"]
+    metrics = sorted({name for trial in trials for name in trial.metrics if name.startswith("val_")} - {metric})
+    facts = ["trial", "state", "value", *metrics, *counts, "num_parameters", "seconds"]
     writer.writerow([*facts, *names, "reason"])
     for trial in trials:
         writer.writerow(
@@ -33,7 +35,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
                 trial.number,
                 trial.state,
                 trial.value,
-                trial.clean_acc,
+                *(trial.metrics.get(name) for name in metrics),
                 *([trial.std(metric), len(trial.folds)] if is_folded else [trial.best_epoch, len(trial.epochs)]),
                 trial.extra.get("num_parameters"),
                 None if trial.seconds is None else round(trial.seconds, 1),
@@ -44,47 +46,52 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     return out.getvalue()
 
 
-def findings(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> list[str]:
-    """What the sweep found, in sentences: how many trials ended how, the best, and how far it can be believed."""
-    config, metric = record.config, record.objective.metric
-    shares = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> list[str]:
+    """Return the result of a sweep in sentences: the number of trials by state, the best one, and a caveat.
+
+    board: the leaderboard; counts: trials by state
+    """
+    config, metric = sweep.config, sweep.objective.metric
+    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+    states = f" ({states})" if states else ""
     sampler = config["sampler"]["_target_"].rpartition(".")[2]
-    told = f" ({shares})" if shares else ""
-    lines = [f"{plural(sum(counts.values()), 'trial')}{told}, sampled by {sampler}, seed {config['seed']}."]
-    best = board[0] if board and board[0].state == TrialState.COMPLETE else None
-    if best is not None and best.value is not None:
-        others = [t.value for t in board[1:] if t.state == TrialState.COMPLETE and t.value is not None]
-        at = f"at epoch {best.best_epoch}"
-        if best.folds:
-            at = f"the mean of {len(best.folds)} folds (deviation {best.std(metric):.4f})"
-        lines.append(f"Best: trial {best.number} with {metric} {best.value:.4f}{',' * bool(best.folds)} {at}.")
-        if others:
-            lines.append(
-                f"The next complete trial has {others[0]:.4f}. The value was chosen on validation among "
-                f"{len(others) + 1} complete trials, so expect a little less of it on new data."
-            )
-    return lines
+    sentences = [f"{plural(sum(counts.values()), 'trial')}{states}, sampled by {sampler}, seed {config['seed']}."]
+    complete = [trial for trial in board if trial.state == TrialState.COMPLETE and trial.value is not None]
+    if not complete:
+        return sentences
+    best, *others = complete
+    if best.folds:
+        at = f", the mean of {len(best.folds)} folds (standard deviation {best.std(metric):.4f})"
+    else:
+        at = f" at epoch {best.best_epoch}"
+    sentences.append(f"Best: trial {best.number} with {metric} {best.value:.4f}{at}.")
+    if others:
+        sentences.append(
+            f"The next complete trial has {others[0].value:.4f}. The best value was selected on validation among "
+            f"{len(complete)} complete trials, so expect slightly less on new data."
+        )
+    return sentences
 
 
-def sweep_note(record: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> str:
-    """What the sweep found, in words (markdown)."""
-    first, *rest = findings(record, board, counts)
-    lines = [f"**{record.name}**: {first}", *rest]
+def sweep_note(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> str:
+    """Return the result of a sweep in Markdown, the note of its MLflow run."""
+    first, *rest = findings(sweep, board, counts)
+    lines = [f"**{sweep.name}**: {first}", *rest]
     best = board[0] if board and board[0].state == TrialState.COMPLETE else None
     lines += [f"Warning: {warning}." for warning in collapse_warnings(board, best)]
     if best is not None:
         lines += ["", "| hyperparameter | best |", "|---|---|"]
         lines += [f"| {path} | {value} |" for path, value in best.sample.items()]
-    failed = [t for t in board if t.state.is_failure]
+    failed = [trial for trial in board if trial.state.is_failure]
     if failed:
         lines += ["", "Without a result:"]
         lines += [f"- trial {t.number} {t.state.lower()}: {first_line(t.reason)}" for t in failed[:10]]
     return "\n".join(lines)
 
 
-def panel(record: Sweep, folder: Path) -> Panel | None:
-    """The leaderboard as a table, the entries of a repeated hyperparameter in one column; None without trials."""
-    board = record.leaderboard()
+def panel(sweep: Sweep, folder: Path) -> Panel | None:
+    """Return the leaderboard as a table, repeated hyperparameters in one column; None without trials."""
+    board = sweep.leaderboard()
     if not board:
         return None
     columns = sampled_columns([trial.sample for trial in board])
@@ -93,9 +100,9 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         row: dict[str, object] = {
             "trial": trial.number,
             "state": trial.state.lower(),
-            record.objective.metric: trial.value,
-            "deviation": trial.std(record.objective.metric),
-            "clean": trial.clean_acc if trial.clean_acc != trial.value else None,
+            sweep.objective.metric: trial.value,
+            "standard deviation": trial.std(sweep.objective.metric),
+            "val_acc (dedup)": trial.dedup_acc if trial.dedup_acc != trial.value else None,
             "folds": len(trial.folds) or None,
             "best epoch": f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch and not trial.folds else "",
             "parameters": trial.extra.get("num_parameters"),
@@ -108,5 +115,5 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         rows.append(row)
     kept = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)]
     table = write_table(folder / "leaderboard.csv", [{key: row[key] for key in kept} for row in rows])
-    text = "Complete trials best first, then those that were stopped early, then those without a value."
+    text = "Complete trials, best first, then other trials with a value, then trials without one."
     return Panel("Leaderboard", text, tables=(table,))

@@ -1,4 +1,4 @@
-"""The trials that ended without a result, and why: infeasible, diverged, failed."""
+"""Trials that ended without a result (infeasible, diverged, failed), and the reasons."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,39 +14,40 @@ WITHOUT_RESULT = (TrialState.FAILED, TrialState.DIVERGED, TrialState.INFEASIBLE)
 MOST_NUMBERS = 8
 
 
-def panel(record: Sweep, folder: Path) -> Panel | None:
-    """List the reasons with their trials, the most frequent first; None where every trial has a result."""
-    lost = [trial for trial in record.trials() if trial.state in WITHOUT_RESULT]
-    if not lost:
+def panel(sweep: Sweep, folder: Path) -> Panel | None:
+    """List the reasons with their trials, the most frequent first; None if every trial has a result."""
+    trials = sweep.trials()
+    without = [trial for trial in trials if trial.state in WITHOUT_RESULT]
+    if not without:
         return None
     rows = [
-        {"state": state.lower(), "trials": len(trials), "numbers": _numbers(trials), "reason": reason}
-        for state, reason, trials in by_reason(lost)
+        {"state": state.lower(), "trials": len(group), "numbers": _numbers(group), "reason": reason}
+        for state, reason, group in by_reason(without)
     ]
-    counts = Counter(trial.state for trial in lost)
-    shares = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
-    text = f"{plural(len(lost), 'trial')} of {len(record.trials())} ended without a result: {shares}."
+    counts = Counter(trial.state for trial in without)
+    states = join([f"{counts[state]} {state.lower()}" for state in WITHOUT_RESULT if counts[state]])
+    text = f"{plural(len(without), 'trial')} of {len(trials)} ended without a result: {states}."
     if counts[TrialState.INFEASIBLE]:
-        text += " Infeasible is a sample that makes no network, or one that needs more memory than there is."
+        text += " Infeasible: the sampled network cannot be built, or does not fit in memory."
     if counts[TrialState.DIVERGED]:
-        text += " Diverged is a loss that was no longer finite; a lower learning rate is the usual cure."
+        text += " Diverged: the loss is not finite; a lower learning rate usually helps."
     return Panel("Trials without a result", text, tables=(write_table(folder / "outcomes.csv", rows),))
 
 
 def by_reason(trials: list[TrialRecord]) -> list[tuple[str, str, list[TrialRecord]]]:
-    """State, reason (its first line) and trials of those that ended without a result; the most frequent first."""
-    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
+    """Return (state, first line of the reason, trials) of those without a result, the most frequent reason first."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in trials:
         if trial.state in WITHOUT_RESULT:
-            grouped.setdefault((trial.state, first_line(trial.reason)), []).append(trial)
-    return [(*key, found) for key, found in sorted(grouped.items(), key=lambda item: -len(item[1]))]
+            groups.setdefault((trial.state, first_line(trial.reason)), []).append(trial)
+    return [(*key, group) for key, group in sorted(groups.items(), key=lambda item: -len(item[1]))]
 
 
-def told(trials: list[TrialRecord]) -> list[str]:
-    """A sentence for each reason why trials ended without a result, with their numbers."""
+def sentences(trials: list[TrialRecord]) -> list[str]:
+    """Return a sentence for each reason why trials ended without a result, with their numbers."""
     return [
-        f"{plural(len(found), 'trial')} {state.lower()} ({_numbers(found)}): {reason}"
-        for state, reason, found in by_reason(trials)
+        f"{plural(len(group), 'trial')} {state.lower()} ({_numbers(group)}): {reason}"
+        for state, reason, group in by_reason(trials)
     ]
 
 

@@ -1,7 +1,7 @@
-"""Parallel coordinates, one axis below the other so that any number of hyperparameters can be read on a phone.
+"""Parallel coordinates, with the axes stacked vertically so that any number of hyperparameters fits on a phone.
 
-What a reader would get wrong: a trial's line leaves out the axes that it drew nothing for; the line goes on, thin and
-dashed, to the next axis that it has.
+Note: the line of a trial skips the axes of hyperparameters that it did not sample; a dashed segment leads to the next
+axis.
 """
 
 from itertools import pairwise
@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from ferhpo.reports.panel import Panel
-from ferhpo.reports.style import COLOURS, COLUMN_INCHES, SEQUENTIAL, figure, suffix
+from ferhpo.reports.style import COLORS, COLUMN_INCHES, SEQUENTIAL, figure, suffix
 from ferhpo.reports.sweep.axes import Axis, shortened, varied
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -21,38 +21,40 @@ MOST_LINES = 150
 INCHES_AN_AXIS = 0.62
 
 
-def panel(record: Sweep, folder: Path) -> Panel | None:
-    """Draw the samples of the trials that have a value; None for fewer than two, or where nothing varies."""
-    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state.is_over]
-    axes_of = varied(record, board)
+def panel(sweep: Sweep, folder: Path) -> Panel | None:
+    """Draw the samples of the trials that have a value; None for fewer than two, or if nothing varies."""
+    board = [trial for trial in sweep.leaderboard() if trial.value is not None and trial.state.is_over]
+    axes_of = varied(sweep, board)
     if len(board) < 2 or not axes_of:
         return None
     shown = thinned(board, MOST_LINES)
     values = [trial.value for trial in shown if trial.value is not None]
-    objective = Axis(record.objective.metric, min(values), max(values))
+    objective = Axis(sweep.objective.metric, min(values), max(values))
     path = folder / f"parallel{suffix(len(shown) * len(axes_of))}"
     with figure(path, COLUMN_INCHES, 0.7 + INCHES_AN_AXIS * (len(axes_of) + 1)) as drawn:
         axes = drawn.add_subplot()
         axes.set_axis_off()
-        _draw_lines(axes, shown, axes_of, objective, record.objective.mode)
+        _draw_lines(axes, shown, axes_of, objective, sweep.objective.is_better(1.0, 0.0))
         for row, axis in enumerate([*axes_of, objective]):
             _draw_axis(axes, row, axis, is_objective=axis is objective)
         axes.set_xlim(-0.06, 1.06)
         axes.set_ylim(len(axes_of) + 0.5, -0.55)
     best = shown[0]
     text = (
-        f"Each line is a trial, from its hyperparameters down to its {record.objective.metric}; dark lines are the "
-        f"better ones, the thick one is trial {best.number}."
+        f"Each line is a trial, from its hyperparameters down to its {sweep.objective.metric}; the darker a line, "
+        f"the better its trial; the thick line is the best trial, {best.number}."
     )
     if len(shown) < len(board):
-        text += f" Drawn are the best {MOST_LINES // 3} and every so many of the other {len(board) - MOST_LINES // 3}."
+        text += (
+            f" The best {MOST_LINES // 3} are drawn, and a regular sample of the other {len(board) - MOST_LINES // 3}."
+        )
     if any(len(trial.sample) < len(axes_of) for trial in shown):
-        text += " A dashed stretch passes a hyperparameter that the trial did not draw."
+        text += " A dashed segment skips hyperparameters that the trial did not sample."
     return Panel("Parallel coordinates", text, (path,))
 
 
 def thinned(board: list[TrialRecord], most: int) -> list[TrialRecord]:
-    """The best third of `most`, and of the others as many as fit, evenly from good to bad."""
+    """Return at most `most` trials of a leaderboard: a third of them the best ones, the others evenly spaced below."""
     if len(board) <= most:
         return board
     kept = most // 3
@@ -60,10 +62,12 @@ def thinned(board: list[TrialRecord], most: int) -> list[TrialRecord]:
     return [*board[:kept], *(board[place] for place in sorted(set(places.tolist())))]
 
 
-def _draw_lines(axes: Axes, shown: list[TrialRecord], axes_of: list[Axis], objective: Axis, mode: str) -> None:
-    ranks = np.array([objective.fraction(trial.value) for trial in shown])
-    badness = 1 - ranks if mode == "max" else ranks
-    colours = colormaps[SEQUENTIAL](0.9 * badness)  # its dark end for the best: the bright one is faint on white
+def _draw_lines(
+    axes: Axes, shown: list[TrialRecord], axes_of: list[Axis], objective: Axis, more_is_better: bool
+) -> None:
+    fractions = np.array([objective.fraction(trial.value) for trial in shown])
+    badness = 1 - fractions if more_is_better else fractions
+    colors = colormaps[SEQUENTIAL](0.9 * badness)  # dark for the best: the bright end is faint on white
     for index in reversed(range(len(shown))):  # the best on top
         trial = shown[index]
         points = [
@@ -73,10 +77,10 @@ def _draw_lines(axes: Axes, shown: list[TrialRecord], axes_of: list[Axis], objec
         ]
         points.append((objective.fraction(trial.value), len(axes_of)))
         is_best = index == 0
-        colour, width = (COLOURS[5], 2.6) if is_best else (colours[index], 0.9)
+        color, width = (COLORS[5], 2.6) if is_best else (colors[index], 0.9)
         for (x0, row0), (x1, row1) in pairwise(points):
             line = "-" if row1 == row0 + 1 else (0, (2, 3))
-            axes.plot((x0, x1), (row0, row1), linestyle=line, color=colour, linewidth=width, alpha=0.85)
+            axes.plot((x0, x1), (row0, row1), linestyle=line, color=color, linewidth=width, alpha=0.85)
 
 
 def _draw_axis(axes: Axes, row: int, axis: Axis, is_objective: bool) -> None:

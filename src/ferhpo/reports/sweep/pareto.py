@@ -1,23 +1,23 @@
-"""What accuracy costs: the objective against parameters and multiply-accumulates, with the trials that none beats."""
+"""Accuracy versus cost: the objective against parameters and multiply-accumulates, with the Pareto front."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from ferhpo.reports.panel import Panel, write_table
-from ferhpo.reports.style import COLOURS, COLUMN_INCHES, STATE_MARKS, figure, suffix
+from ferhpo.reports.style import COLORS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import log_ticks, value_of
 from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import plural, short
 
-NAME_SHARE = 0.08  # of the axis, that a trial's number takes
-COSTS = {"num_parameters": "trainable parameters", "macs": "multiply-accumulates an image"}
+NAME_SHARE = 0.08  # of the axis: the width of a trial's number
+COSTS = {"num_parameters": "trainable parameters", "macs": "multiply-accumulates per image"}
 
 
-def panel(record: Sweep, folder: Path) -> Panel | None:
-    """Draw the complete trials and their Pareto fronts; None where fewer than two differ in what they cost."""
-    board = [t for t in record.leaderboard() if t.state == TrialState.COMPLETE and t.value is not None]
+def panel(sweep: Sweep, folder: Path) -> Panel | None:
+    """Draw the complete trials and their Pareto fronts; None if their costs do not differ."""
+    board = [t for t in sweep.leaderboard() if t.state == TrialState.COMPLETE and t.value is not None]
     costs = [cost for cost in COSTS if len({t.extra[cost] for t in board if t.extra.get(cost)}) > 1]
     if not costs:
         return None
@@ -25,12 +25,12 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
     for cost in costs:
         priced = [trial for trial in board if trial.extra.get(cost)]
         fronts[cost] = front(priced, cost)
-        images.append(_draw(record, priced, fronts[cost], cost, folder))
+        images.append(_draw(sweep, priced, fronts[cost], cost, folder))
     members = {trial.number: trial for trials in fronts.values() for trial in trials}
     rows = [
         {
             "trial": trial.number,
-            record.objective.metric: trial.value,
+            sweep.objective.metric: trial.value,
             "parameters": trial.extra.get("num_parameters"),
             "macs": trial.extra.get("macs"),
         }
@@ -38,13 +38,16 @@ def panel(record: Sweep, folder: Path) -> Panel | None:
         if trial.number in members
     ]
     table = write_table(folder / "pareto.csv", rows)
-    return Panel("Accuracy against cost", _text(record, fronts), tuple(images), (table,))
+    return Panel("Accuracy versus cost", _text(sweep, fronts), tuple(images), (table,))
 
 
 def front(board: Sequence[TrialRecord], cost: str) -> list[TrialRecord]:
-    """The trials of a leaderboard that no other one equals or beats at the same or a lower cost; cheapest first."""
+    """Return the Pareto front of a leaderboard, cheapest first: trials that no other one equals or beats for no more.
+
+    board: trials best first, as `storage.sweep.ranked` returns them
+    """
     kept: list[TrialRecord] = []
-    for trial in board:  # best first: one stays if it is cheaper than all that are better
+    for trial in board:  # a trial is on the front if it is cheaper than all better ones
         if not kept or trial.extra[cost] < kept[-1].extra[cost]:
             if kept and kept[-1].value == trial.value:
                 kept.pop()
@@ -52,19 +55,19 @@ def front(board: Sequence[TrialRecord], cost: str) -> list[TrialRecord]:
     return kept[::-1]
 
 
-def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost: str, folder: Path) -> Path:
+def _draw(sweep: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost: str, folder: Path) -> Path:
     path = folder / f"pareto_{cost}{suffix(len(board))}"
     with figure(path, COLUMN_INCHES, 3.4) as drawn:
         axes = drawn.add_subplot()
-        colour, marker, area = STATE_MARKS[TrialState.COMPLETE]
+        color, marker, area = STATE_MARKS[TrialState.COMPLETE]
         others = [trial for trial in board if trial not in best]
         axes.scatter(
-            [t.extra[cost] for t in others], [value_of(t) for t in others], s=area, c=colour, marker=marker, alpha=0.6,
+            [t.extra[cost] for t in others], [value_of(t) for t in others], s=area, c=color, marker=marker, alpha=0.6,
             label="complete trial", linewidth=0,
         )  # fmt: skip
         x, y = [t.extra[cost] for t in best], [value_of(t) for t in best]
-        axes.step(x, y, where="post", color=COLOURS[5], linewidth=1.3, zorder=1)
-        axes.scatter(x, y, s=62, c=COLOURS[5], marker="D", label="none better for less", zorder=3, linewidth=0)
+        axes.step(x, y, where="post", color=COLORS[5], linewidth=1.3, zorder=1)
+        axes.scatter(x, y, s=62, c=COLORS[5], marker="D", label="Pareto front", zorder=3, linewidth=0)
         low, high = min(t.extra[cost] for t in board), max(t.extra[cost] for t in board)
         for trial in _named(best, cost, high / low):
             axes.annotate(
@@ -78,13 +81,13 @@ def _draw(record: Sweep, board: list[TrialRecord], best: list[TrialRecord], cost
         axes.minorticks_off()
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.set_xlabel(f"{COSTS[cost]} (log)")
-        axes.set_ylabel(record.objective.metric)
+        axes.set_ylabel(sweep.objective.metric)
         drawn.legend(loc="outside lower center", ncols=2, fontsize=9, handletextpad=0.2)
     return path
 
 
 def _named(best: Sequence[TrialRecord], cost: str, span: float) -> list[TrialRecord]:
-    """The members of a front, dearest first, whose numbers do not stand in each other's way."""
+    """Return the members of a front, most expensive first, whose numbers do not overlap in the figure."""
     apart = span**NAME_SHARE
     named: list[TrialRecord] = []
     for trial in reversed(best):
@@ -93,18 +96,18 @@ def _named(best: Sequence[TrialRecord], cost: str, span: float) -> list[TrialRec
     return named
 
 
-def _text(record: Sweep, fronts: dict[str, list[TrialRecord]]) -> str:
+def _text(sweep: Sweep, fronts: dict[str, list[TrialRecord]]) -> str:
     parts = []
     for cost, best in fronts.items():
         top, cheapest = best[-1], best[0]
-        metric = record.objective.metric
+        metric = sweep.objective.metric
         name = COSTS[cost]
         if len(best) == 1:
-            parts.append(f"Trial {top.number} is both the best and the one with the fewest {name}.")
+            parts.append(f"Trial {top.number} is both the best trial and the one with the fewest {name}.")
             continue
         parts.append(
-            f"In {name}, {plural(len(best), 'trial')} are beaten by none that costs less, from trial {cheapest.number} "
+            f"By {name}, the Pareto front has {plural(len(best), 'trial')}, from trial {cheapest.number} "
             f"({short(cheapest.extra[cost])}, {metric} {cheapest.value:.4f}) to trial {top.number} "
             f"({short(top.extra[cost])}, {top.value:.4f})."
         )
-    return " ".join(parts) + " Numbers beside the diamonds are trials."
+    return " ".join(parts) + " Diamonds are labeled with the number of the trial."

@@ -1,4 +1,4 @@
-"""Slice plots: the value of every trial against each hyperparameter, one small figure each."""
+"""Slice plots: the value of every trial against each hyperparameter, one small figure per hyperparameter."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ferhpo.reports.panel import Panel
-from ferhpo.reports.style import COLOURS, SMALL_INCHES, STATE_MARKS, figure, suffix
+from ferhpo.reports.style import COLORS, SMALL_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import Axis, value_of, varied
 from ferhpo.reports.sweep.history import set_value_scale
 from ferhpo.reports.sweep.parallel import thinned
@@ -15,27 +15,27 @@ from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import join, plural
 
-# The complete trials above the pruned ones, and what failed on top
+# Complete trials are drawn over pruned ones, failures over both
 DRAWING_ORDER = (
     TrialState.PRUNED, TrialState.COMPLETE, TrialState.DIVERGED, TrialState.INFEASIBLE, TrialState.FAILED,
 )  # fmt: skip
 MOST_FIGURES = 16
 MOST_POINTS = 400
-JITTER = 0.12  # of the distance between two categories
+JITTER = 0.12  # in units of the distance between two categories
 
 
-def panel(record: Sweep, folder: Path) -> Panel | None:
-    """Draw a slice of each hyperparameter that varies; None for fewer than two trials with a value."""
-    board = [trial for trial in record.leaderboard() if trial.value is not None and trial.state.is_over]
-    axes_of = varied(record, board)
+def panel(sweep: Sweep, folder: Path) -> Panel | None:
+    """Draw a slice for each hyperparameter that varies; None for fewer than two trials with a value."""
+    board = [trial for trial in sweep.leaderboard() if trial.value is not None and trial.state.is_over]
+    axes_of = varied(sweep, board)
     if len(board) < 2 or not axes_of:
         return None
     shown = thinned(board, MOST_POINTS)
-    paths = tuple(_draw(record, shown, axis, folder) for axis in axes_of[:MOST_FIGURES])
-    return Panel("Slices", _text(record, board, shown, axes_of), paths)
+    paths = tuple(_draw(sweep, shown, axis, folder) for axis in axes_of[:MOST_FIGURES])
+    return Panel("Slices", _text(sweep, board, shown, axes_of), paths)
 
 
-def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> Path:
+def _draw(sweep: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> Path:
     random = np.random.default_rng(0)
     path = folder / f"slice_{axis.path}{suffix(len(board))}"
     with figure(path, SMALL_INCHES, 2.7) as drawn:
@@ -43,20 +43,20 @@ def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> 
         for state in DRAWING_ORDER:
             chosen = [trial for trial in board if trial.state == state and axis.path in trial.sample]
             if chosen:
-                colour, marker, area = STATE_MARKS[state]
+                color, marker, area = STATE_MARKS[state]
                 x = np.array([axis.position(trial.sample[axis.path]) for trial in chosen])
                 x += random.uniform(-JITTER, JITTER, len(x)) if axis.categories else 0
                 y = [value_of(trial) for trial in chosen]
                 axes.scatter(
-                    x, y, s=area * 0.8, c=colour, marker=marker, label=state.lower(), linewidth=0, alpha=0.85
+                    x, y, s=area * 0.8, c=color, marker=marker, label=state.lower(), linewidth=0, alpha=0.85
                 )  # fmt: skip
         if board[0].state == TrialState.COMPLETE and axis.path in board[0].sample:
             place = axis.position(board[0].sample[axis.path])
             axes.scatter(
-                place, value_of(board[0]), s=130, facecolor="none", edgecolor=COLOURS[5], linewidth=2, label="best"
+                place, value_of(board[0]), s=130, facecolor="none", edgecolor=COLORS[5], linewidth=2, label="best"
             )
         axis.apply_to_x(axes, [trial.sample[axis.path] for trial in board if axis.path in trial.sample])
-        axes.set_ylabel(record.objective.metric)
+        axes.set_ylabel(sweep.objective.metric)
         values = [value_of(trial) for trial in board]
         set_value_scale(axes, values)
         _share_limits(axes, values)
@@ -67,7 +67,7 @@ def _draw(record: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> 
 
 
 def _share_limits(axes: Axes, values: list[float]) -> None:
-    """The same y axis in every slice, also of one that only some trials have a place in."""
+    """Set the same y axis in every slice, also for hyperparameters that only some trials sampled."""
     low, high = min(values), max(values)
     if axes.get_yscale() == "log":
         axes.set_ylim(low / 1.2, high * 1.2)
@@ -76,14 +76,16 @@ def _share_limits(axes: Axes, values: list[float]) -> None:
         axes.set_ylim(low - margin, high + margin)
 
 
-def _text(record: Sweep, board: list[TrialRecord], shown: list[TrialRecord], axes_of: list[Axis]) -> str:
+def _text(sweep: Sweep, board: list[TrialRecord], shown: list[TrialRecord], axes_of: list[Axis]) -> str:
     text = (
-        f"{record.objective.metric} of each trial at its best epoch against one hyperparameter; a ring marks the best."
+        f"{sweep.objective.metric} of each trial at its best epoch against one hyperparameter; a ring marks the best."
     )
     if len(shown) < len(board):
-        text += f" Drawn are {len(shown)} of {plural(len(board), 'trial')}, the best of them and every so many others."
+        text += (
+            f" {len(shown)} of {plural(len(board), 'trial')} are drawn: the best, and a regular sample of the others."
+        )
     if len(axes_of) > MOST_FIGURES:
-        text += f" {len(axes_of) - MOST_FIGURES} more hyperparameters are not drawn; leaderboard.csv has them."
+        text += f" {len(axes_of) - MOST_FIGURES} more hyperparameters are not drawn; they are in leaderboard.csv."
     best = board[0]
     edges = [
         f"{axis.path} ({axis.edge(best.sample[axis.path])} value)"
@@ -91,5 +93,5 @@ def _text(record: Sweep, board: list[TrialRecord], shown: list[TrialRecord], axe
         if best.state == TrialState.COMPLETE and axis.path in best.sample and axis.edge(best.sample[axis.path])
     ]
     if edges:
-        text += f" The best trial stands at an end of the space in {join(edges)}: a wider space may hold a better one."
+        text += f" The best trial is at an edge of the space in {join(edges)}; a wider space may contain better values."
     return text

@@ -1,1 +1,1 @@
-"""Panels of a trial: curves, confusion matrix, misclassified images, class counts, collapse."""
+"""Panels of a trial: curves, confusion matrix, misclassified images, class distribution, collapse."""

@@ -1,4 +1,4 @@
-"""Class distribution: how many images of each class stand in each split, and how even that is."""
+"""Class distribution: the number of images of each class in each split, and how balanced they are."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,28 +7,28 @@ import numpy as np
 
 from ferhpo.data.dataset import SPLIT_NAMES, UNUSED, FaceData
 from ferhpo.reports.panel import Panel, write_table
-from ferhpo.reports.style import COLOURS, COLUMN_INCHES, figure
+from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
 from ferhpo.text import join
 
 if TYPE_CHECKING:
     from ferhpo.evaluation.load import Subject
 
-SPLIT_COLOURS = {"train": COLOURS[0], "val": COLOURS[1], "test": COLOURS[2]}
-SMALL_SHARE = 0.05  # a class with less of the training images is named
+SPLIT_COLORS = {"train": COLORS[0], "val": COLORS[1], "test": COLORS[2]}
+SMALL_SHARE = 0.05  # classes with a smaller share of the training images are listed as rare
 
 
 def panel(subject: "Subject", folder: Path) -> Panel | None:
-    """Draw the class distribution of a subject's data."""
+    """Draw the class distribution of the subject's data."""
     return of_data(subject.data, folder)
 
 
 def of_data(data: FaceData, folder: Path) -> Panel | None:
-    """Draw the share of each class in each split; the counts stand in the table."""
+    """Draw the share of each class in each split; the table has the counts."""
     counts = {
         name: np.bincount(data.labels[data.split == code], minlength=data.num_classes)
         for code, name in enumerate(SPLIT_NAMES)
     }
-    counts = {name: found for name, found in counts.items() if found.sum()}
+    counts = {name: of_split for name, of_split in counts.items() if of_split.sum()}
     drawn_splits = [name for name in counts if name != SPLIT_NAMES[UNUSED]]
     path = folder / "classes.svg"
     with figure(path, COLUMN_INCHES, 1.1 + 0.44 * data.num_classes) as drawn:
@@ -37,17 +37,17 @@ def of_data(data: FaceData, folder: Path) -> Panel | None:
         for index, name in enumerate(drawn_splits):
             rows = np.arange(data.num_classes) + (index - (len(drawn_splits) - 1) / 2) * height
             shares = 100 * counts[name] / counts[name].sum()
-            axes.barh(rows, shares, height * 0.92, color=SPLIT_COLOURS[name], label=name)
+            axes.barh(rows, shares, height * 0.92, color=SPLIT_COLORS[name], label=name)
         axes.set_yticks(range(data.num_classes), data.class_names)
         axes.set_ylim(data.num_classes - 0.5, -0.5)
         axes.set_xlabel("% of the split's images")
         axes.grid(axis="y", visible=False)
         drawn.legend(loc="outside lower center", ncols=len(drawn_splits), fontsize=9)
     table = [
-        {"class": label, **{name: int(found[index]) for name, found in counts.items()}}
+        {"class": label, **{name: int(of_split[index]) for name, of_split in counts.items()}}
         for index, label in enumerate(data.class_names)
     ]
-    table.append({"class": "all", **{name: int(found.sum()) for name, found in counts.items()}})
+    table.append({"class": "all", **{name: int(of_split.sum()) for name, of_split in counts.items()}})
     return Panel("Class distribution", _text(data, counts), (path,), (write_table(folder / "distribution.csv", table),))
 
 
@@ -60,17 +60,17 @@ def _text(data: FaceData, counts: dict[str, "np.ndarray[tuple[int], np.dtype[np.
     parts = [f"{data.source}, {data.split_name} split: {train.sum():,} training images."]
     if train[least]:
         times = train[most] / train[least]
-        parts.append(f"The most frequent class, {names[most]}, has {times:.1f} times the images of {names[least]}.")
+        parts.append(f"The most frequent class, {names[most]}, has {times:.1f} times as many images as {names[least]}.")
     else:
         parts.append(
-            f"Training has no image of {join([n for n, count in zip(names, train, strict=True) if not count])}."
+            f"There are no training images of {join([n for n, count in zip(names, train, strict=True) if not count])}."
         )
     if "val" in counts:
         share = counts["val"].max() / counts["val"].sum()
         parts.append(
-            f"Always answering {names[int(counts['val'].argmax())]} would be right for {share:.1%} of validation."
+            f"Always predicting {names[int(counts['val'].argmax())]} would be correct for {share:.1%} of validation."
         )
     small = [f"{name} ({n:,})" for name, n in zip(names, train, strict=True) if 0 < n < SMALL_SHARE * train.sum()]
     if small:
-        parts.append(f"Rare in training: {join(small)}; accuracy hardly feels them, macro F1 does.")
+        parts.append(f"Rare in training: {join(small)}; they hardly affect accuracy, but macro F1.")
     return " ".join(parts)

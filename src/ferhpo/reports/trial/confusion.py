@@ -1,4 +1,4 @@
-"""What is taken for what: the confusion matrix in images and in shares of each true class, and the scores by class."""
+"""Confusion matrix, in images and in percent of each true class, and the scores by class."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ Matrix = NDArray[np.int64]
 
 
 def panel(subject: "Subject", folder: Path) -> Panel | None:
-    """Draw a subject's confusion matrix on validation and tell the scores of each class."""
-    return of_matrix(subject.answers.confusion.tolist(), subject.data.class_names, folder)
+    """Draw the subject's confusion matrix on validation, with a table of the scores by class."""
+    return of_matrix(subject.predictions.confusion.tolist(), subject.data.class_names, folder)
 
 
 def of_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str], folder: Path) -> Panel | None:
-    """The same from the matrix alone, in images, rows are true classes; None where it is empty."""
+    """Do the same from the matrix alone, in images, rows are true classes; None if it is empty."""
     matrix = np.asarray(confusion, np.int64)
     if not matrix.sum():
         return None
@@ -34,16 +34,18 @@ def of_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[str], fo
     )  # fmt: skip
     rows = class_scores(matrix, class_names)
     return Panel(
-        "Confusion on validation", describe(matrix, rows), images, (write_table(folder / "classes.csv", rows),)
+        "Confusion matrix (validation)", describe(matrix, rows), images, (write_table(folder / "classes.csv", rows),)
     )
 
 
 def class_scores(matrix: Matrix, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each class, then their plain means; 0 where a class is never answered or
-    has no images, as scikit-learn's zero_division=0."""
-    hits, answered, support = np.diag(matrix), matrix.sum(0), matrix.sum(1)
-    precision, recall = _share(hits, answered), _share(hits, support)
-    f1 = _share(2 * hits, answered + support)
+    """Return precision, recall, F1 and support of each class, then their unweighted means.
+
+    A score is 0 if its class is never predicted or has no images, like scikit-learn's with zero_division=0.
+    """
+    hits, predicted, support = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    precision, recall = _share(hits, predicted), _share(hits, support)
+    f1 = _share(2 * hits, predicted + support)
     rows: list[dict[str, Any]] = [
         {"class": name, "precision": p, "recall": r, "f1": f, "images": int(n)}
         for name, p, r, f, n in zip(
@@ -55,53 +57,56 @@ def class_scores(matrix: Matrix, class_names: Sequence[str]) -> list[dict[str, A
 
 
 def describe(matrix: Matrix, rows: Sequence[dict[str, Any]]) -> str:
-    """Accuracy, the best and worst class, and the commonest mistake, in words."""
+    """Return accuracy, the best and worst class, and the most frequent confusion, in sentences."""
     classes = [row for row in rows[:-1] if row["images"]]
     best, worst = max(classes, key=lambda row: row["recall"]), min(classes, key=lambda row: row["recall"])
     accuracy = np.trace(matrix) / matrix.sum()
     parts = [
-        f"Accuracy {accuracy:.4f} on {matrix.sum():,} images. Best known is {best['class']} "
-        f"({best['recall']:.0%} of its images), least {worst['class']} ({worst['recall']:.0%})."
+        f"Accuracy {accuracy:.4f} on {matrix.sum():,} images. Recall is highest for {best['class']} "
+        f"({best['recall']:.0%}) and lowest for {worst['class']} ({worst['recall']:.0%})."
     ]
     shares = _share(matrix, matrix.sum(1)[:, None])
     np.fill_diagonal(shares, 0)
-    true, taken = divmod(int(shares.argmax()), len(matrix))
-    if shares[true, taken] > 0:
+    true, predicted = divmod(int(shares.argmax()), len(matrix))
+    if shares[true, predicted] > 0:
         parts.append(
-            f"The commonest mistake: {rows[true]['class']} taken for {rows[taken]['class']}, "
-            f"{shares[true, taken]:.0%} of its images."
+            f"Most frequent confusion: {shares[true, predicted]:.0%} of {rows[true]['class']} predicted as "
+            f"{rows[predicted]['class']}."
         )
-    never = [row["class"] for row, answered in zip(rows[:-1], matrix.sum(0), strict=True) if not answered]
+    never = [row["class"] for row, count in zip(rows[:-1], matrix.sum(0), strict=True) if not count]
     if never:
-        parts.append(f"It never answers {join(never)}.")
+        parts.append(f"Never predicted: {join(never)}.")
     return " ".join(parts)
 
 
-def draw(path: Path, matrix: Matrix, class_names: Sequence[str], kinds: Sequence[str], whose: str = "") -> Path:
-    """Draw one figure with the matrix in each of `kinds` ("images", "shares"); `whose` begins its title."""
+def draw(path: Path, matrix: Matrix, class_names: Sequence[str], kinds: Sequence[str], prefix: str = "") -> Path:
+    """Draw a figure with the matrix in each of `kinds` ("images", "shares") and return its path.
+
+    prefix: of the titles
+    """
     with figure(path, COLUMN_INCHES * len(kinds), COLUMN_INCHES * 0.94) as drawn:
         for index, kind in enumerate(kinds, 1):
-            _draw_matrix(drawn.add_subplot(1, len(kinds), index), matrix, class_names, kind, whose)
+            _draw_matrix(drawn.add_subplot(1, len(kinds), index), matrix, class_names, kind, prefix)
     return path
 
 
-def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: str, whose: str) -> None:
+def _draw_matrix(axes: Axes, matrix: Matrix, class_names: Sequence[str], kind: str, prefix: str) -> None:
     values = matrix if kind == "images" else 100 * _share(matrix, matrix.sum(1)[:, None])
     axes.imshow(values, vmin=0, vmax=max(float(values.max()), 1.0))
     axes.grid(visible=False)
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(ticks, class_names)
-    axes.set_xlabel("answered")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(whose + ("images" if kind == "images" else "% of the true class"), fontsize=10)
+    axes.set_title(prefix + ("images" if kind == "images" else "% of the true class"), fontsize=10)
     if len(class_names) > MOST_CLASSES_WITH_NUMBERS:
         return
     for row, column in np.ndindex(matrix.shape):
         value = values[row, column]
         text = f"{value:.0f}" if value < 10_000 else f"{value / 1000:.0f}k"
-        colour = "black" if value > 0.55 * values.max() else "white"
-        axes.text(column, row, text, ha="center", va="center", fontsize=9.5, color=colour)
+        color = "black" if value > 0.55 * values.max() else "white"
+        axes.text(column, row, text, ha="center", va="center", fontsize=9.5, color=color)
 
 
 def _share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""Accuracy and loss of a trial, epoch by epoch, training beside validation, with the gap between them.
+"""Learning curves of a trial: training and validation accuracy and loss by epoch, and the gap between them.
 
-What a reader would get wrong: training accuracy and loss are taken while the network trains, with augmentation and
-dropout on and its weights moving; early in a training they may well be worse than validation's.
+Note: training accuracy and loss are measured during training, with augmentation, with dropout and while the weights
+change; in early epochs they are often worse than those of validation.
 """
 
 from collections.abc import Sequence
@@ -13,45 +13,45 @@ from matplotlib.ticker import MaxNLocator
 
 from ferhpo.config import Objective
 from ferhpo.reports.panel import Panel
-from ferhpo.reports.style import COLOURS, COLUMN_INCHES, figure
+from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
 from ferhpo.storage.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     from ferhpo.evaluation.load import Subject
 
-TRAIN_LOOK = {"color": COLOURS[1], "linestyle": "--", "marker": "s"}
-VAL_LOOK = {"color": COLOURS[0], "linestyle": "-", "marker": "o"}
+TRAIN_STYLE = {"color": COLORS[1], "linestyle": "--", "marker": "s"}
+VAL_STYLE = {"color": COLORS[0], "linestyle": "-", "marker": "o"}
 KINDS = {"acc": "accuracy", "loss": "loss"}
-GAP_POINTS = 0.1  # training accuracy so far above validation's is called overfitting
-LOSS_RISE = 0.05  # and so is a validation loss that rose by this share of its least
+GAP_POINTS = 0.1  # overfitting: training accuracy exceeds that of validation by more than this
+LOSS_RISE = 0.05  # overfitting: the last validation loss exceeds the smallest by more than this share
 Row = dict[str, float]
 
 
 def panel(subject: "Subject", folder: Path) -> Panel | None:
-    """Draw the curves of a subject's trial."""
-    return of_trial(subject.trial, subject.record.objective, folder)
+    """Draw the curves of the subject's trial."""
+    return of_trial(subject.trial, subject.sweep.objective, folder)
 
 
 def of_trial(trial: TrialRecord, objective: Objective, folder: Path) -> Panel | None:
-    """The same from the record alone; None where the trial has recorded no epoch."""
+    """Do the same from the trial's record alone; None if it has no epoch."""
     kinds = [kind for kind in KINDS if any(f"val_{kind}" in row for row in trial.epochs)]
     if not kinds or trial.best_epoch is None:
         return None
     images = tuple(draw(folder / f"curve_{kind}.svg", trial, [kind]) for kind in kinds)
-    return Panel("Curves", describe(trial, objective), images)
+    return Panel("Learning curves", describe(trial, objective), images)
 
 
 def draw(path: Path, trial: TrialRecord, kinds: Sequence[str]) -> Path:
-    """Draw one figure with a chart for each of `kinds` ("acc", "loss")."""
+    """Draw a figure with a chart for each of `kinds` ("acc", "loss") and return its path."""
     with figure(path, COLUMN_INCHES * len(kinds), 3.1) as drawn:
         for index, kind in enumerate(kinds, 1):
             axes = drawn.add_subplot(1, len(kinds), index)
             marker_size = 4.5 if len(trial.epochs) <= 30 else 0
-            for split, look in (("train", TRAIN_LOOK), ("val", VAL_LOOK)):
+            for split, style in (("train", TRAIN_STYLE), ("val", VAL_STYLE)):
                 rows = [row for row in trial.epochs if f"{split}_{kind}" in row]
                 x, y = [row["epoch"] for row in rows], [row[f"{split}_{kind}"] for row in rows]
                 label = {"train": "training", "val": "validation"}[split]
-                axes.plot(x, y, label=label, linewidth=1.8, markersize=marker_size, **look)  # type: ignore[arg-type]
+                axes.plot(x, y, label=label, linewidth=1.8, markersize=marker_size, **style)  # type: ignore[arg-type]
             _mark_gap(axes, trial, kind)
             axes.set_xlabel("epoch")
             axes.set_ylabel(KINDS[kind])
@@ -63,24 +63,24 @@ def draw(path: Path, trial: TrialRecord, kinds: Sequence[str]) -> Path:
 
 
 def _mark_gap(axes: Axes, trial: TrialRecord, kind: str) -> None:
-    """Shade what lies between the curves, and mark the best epoch."""
+    """Shade the area between the curves where the network overfits, and mark the best epoch."""
     both = [row for row in trial.epochs if f"train_{kind}" in row and f"val_{kind}" in row]
     x = [row["epoch"] for row in both]
     train, val = [row[f"train_{kind}"] for row in both], [row[f"val_{kind}"] for row in both]
     over = [t > v if kind == "acc" else t < v for t, v in zip(train, val, strict=True)]
     if any(over) and len(both) > 1:
         axes.fill_between(
-            x, train, val, where=over, interpolate=True, color=COLOURS[5], alpha=0.16, linewidth=0,
+            x, train, val, where=over, interpolate=True, color=COLORS[5], alpha=0.16, linewidth=0,
             label="overfitting gap",
         )  # fmt: skip
     best = trial.best_epoch
     at_best = next((row for row in trial.epochs if row["epoch"] == best), None)
     if best is None or at_best is None or f"val_{kind}" not in at_best:
         return
-    axes.axvline(best, color=COLOURS[7], linewidth=1.0, linestyle=":")
-    axes.scatter(best, at_best[f"val_{kind}"], s=110, facecolor="none", edgecolor=COLOURS[7], linewidth=1.6, zorder=4)
+    axes.axvline(best, color=COLORS[7], linewidth=1.0, linestyle=":")
+    axes.scatter(best, at_best[f"val_{kind}"], s=110, facecolor="none", edgecolor=COLORS[7], linewidth=1.6, zorder=4)
     is_left = best <= (trial.epochs[0]["epoch"] + trial.epochs[-1]["epoch"]) / 2
-    # The name stands where the curves leave room beside the line.
+    # The label is at the end of the line that is farther from the curves.
     bottom, top = axes.get_ylim()
     low = at_best[f"val_{kind}"] + at_best.get(f"train_{kind}", at_best[f"val_{kind}"]) > bottom + top
     axes.annotate(
@@ -92,7 +92,7 @@ def _mark_gap(axes: Axes, trial: TrialRecord, kind: str) -> None:
 
 
 def describe(trial: TrialRecord, objective: Objective) -> str:
-    """What the curves show, in words: best epoch, gap, and whether the validation loss rose again."""
+    """Return what the curves show, in sentences: best epoch, gap, and whether the validation loss rose again."""
     at_best = next(row for row in trial.epochs if row["epoch"] == trial.best_epoch)
     parts = [f"Best at epoch {trial.best_epoch} of {len(trial.epochs)}: {objective.metric} {trial.value:.4f}."]
     if "train_acc" in at_best and "val_acc" in at_best:
@@ -103,19 +103,19 @@ def describe(trial: TrialRecord, objective: Objective) -> str:
         last = losses[-1][0]
         if last > least * (1 + LOSS_RISE):
             parts.append(
-                f"Validation loss is least at epoch {epoch} ({least:.3f}) and rises to {last:.3f}: overfitting."
+                f"Validation loss is lowest at epoch {epoch} ({least:.3f}) and rises to {last:.3f}: overfitting."
             )
         elif epoch == losses[-1][1] and len(losses) > 1:
-            parts.append("Validation loss was still falling at the last epoch: a longer training may gain.")
+            parts.append("Validation loss was still falling at the last epoch: more epochs may help.")
     if trial.best_epoch is not None and "train_acc" in at_best:
-        parts.append("Training values are taken while it trains, with augmentation and dropout on.")
+        parts.append("Training values are measured during training, with augmentation and dropout.")
     return " ".join(parts)
 
 
 def _gap_sentence(gap: float) -> str:
     size = f"{100 * abs(gap):.1f} points"
     if gap > GAP_POINTS:
-        return f"Training accuracy is {size} above validation there: overfitting."
+        return f"Training accuracy is {size} above validation accuracy at that epoch: overfitting."
     if gap >= 0:
-        return f"Training accuracy is {size} above validation there, a small gap."
-    return f"Training accuracy is {size} below validation there: no overfitting."
+        return f"Training accuracy is {size} above validation accuracy at that epoch, a small gap."
+    return f"Training accuracy is {size} below validation accuracy at that epoch: no overfitting."

@@ -1,0 +1,38 @@
+"""The longer help texts of the verbs, and their format."""
+
+import argparse
+import textwrap
+
+EXIT_CODES = "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 130 interrupted"
+DETAILS = {
+    "sweep": """Samples hyperparameters, trains a network per trial, stops unpromising trials early, records everything
+        in MLflow, and registers the best model.""",
+    "train": """Ignores the search space of the configuration, and does not start Ray. The training is recorded as a
+        sweep with a single trial.""",
+    "plan": """Shows the size of the search space and the parameters, MACs, memory, disk space and time of its networks.
+        Without a search space, it shows the cost of the one network. Add space=null to plan what `ferhpo train` would
+        do with the configuration of a sweep.""",
+    "check": "Builds every component, but reads no data and trains nothing.",
+    "data": """Shows the number of images per class and split, duplicates, conflicting labels, blank images, and overlap
+        between splits.""",
+    "sync": """Records stay in the sweep's folder while the MLflow store is unreachable. If the best model of a sweep
+        is not registered yet, it is registered as well.""",
+    "evaluate": """Scores all images, and separately those whose pixels do not occur in the training images. Every
+        evaluation of the test split is recorded.""",
+    "confirm": """Selects the candidate with the best mean validation score, and evaluates the test split once. Run the
+        same command again to continue after an interruption.""",
+    "report": "The report is a single HTML file of figures and tables that can be viewed offline.",
+    "promote": "Programs that load models:/NAME@ALIAS use the new version from then on.",
+    "doctor": "Also lists the sweeps with records that are not in MLflow yet.",
+}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Wrap the paragraphs of descriptions; keep the lines of examples and of the exit status."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if part.startswith("examples:") or part == EXIT_CODES
+            else textwrap.fill(" ".join(part.split()), width)
+            for part in text.split("\n\n")
+        )  # fmt: skip

@@ -1,0 +1,40 @@
+"""The objective of a sweep, and what "best" means: the one definition for training, study, leaderboard and reports."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a sweep optimizes: a metric that every epoch reports, and the mode "max" or "min"."""
+
+    metric: str = "val_acc"
+    mode: str = "max"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.metric, str) or not self.metric:
+            raise ValueError(f"metric is {self.metric}; it must be the name of a metric, e.g. val_acc")
+        if self.mode not in ("max", "min"):
+            raise ValueError(f"mode is {self.mode}; it must be max or min")
+
+    def score(self, value: float) -> float:
+        """Return the value with its sign such that larger is better."""
+        return value if self.mode == "max" else -value
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Return whether `value` is strictly better than `than`; any value is better than None."""
+        return than is None or self.score(value) > self.score(than)
+
+    def best_row(self, rows: Iterable[Mapping[str, float]]) -> Mapping[str, float] | None:
+        """Return the epoch whose checkpoint is kept: the best row of metrics, the first of equal ones.
+
+        Rows without the metric, or with NaN, do not count; None if no row does.
+        """
+        best: Mapping[str, float] | None = None
+        for row in rows:
+            value = row.get(self.metric)
+            if value is None or value != value:
+                continue
+            if best is None or self.is_better(value, best[self.metric]):
+                best = row
+        return best
