@@ -47,24 +47,27 @@ def commands_page() -> str:
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     notes = {verb: epilog(sub)[1] for verb, sub in verbs.items()}
     common = next(iter(notes.values())) if len(set(notes.values())) == 1 else ""
+    summaries = [[f"[`ferhpo {verb}`](#ferhpo-{verb})", description(sub)[0]] for verb, sub in verbs.items()]
     lines = [
         "# Commands",
         "",
-        *([common[0].upper() + common[1:] + ".", ""] if common else []),
-        *table(
-            ["command", ""], [[f"[`ferhpo {verb}`](#ferhpo-{verb})", sub.description] for verb, sub in verbs.items()]
-        ),
+        *([common[0].upper() + common[1:].rstrip(".") + ".", ""] if common else []),
+        *table(["command", ""], summaries),
     ]
     for verb, sub in verbs.items():
         actions = [action for action in sub._actions if not isinstance(action, argparse._HelpAction)]
-        rows = [[f"`{form(action)}`", action.help or "", default(action)] for action in actions]
-        lines += ["", f"## ferhpo {verb}", "", sub.description, "", "```text", usage(verb, actions), "```", ""]
-        lines += table(["argument", "", "default"], rows)
+        actions.sort(key=lambda action: bool(action.option_strings))
+        lines += ["", f"## ferhpo {verb}", "", *description(sub), "", "```text", usage(verb, actions), "```", ""]
+        lines += table(["argument", ""], [[f"`{form(action)}`", explanation(action)] for action in actions])
         if examples := epilog(sub)[0]:
             lines += ["", "```bash", *examples, "```"]
         if notes[verb] != common:
             lines += ["", notes[verb]]
     return page(lines)
+
+
+def description(sub: argparse.ArgumentParser) -> list[str]:
+    return [line.strip() for line in (sub.description or "").strip().splitlines()]
 
 
 def epilog(sub: argparse.ArgumentParser) -> tuple[list[str], str]:
@@ -99,9 +102,11 @@ def usage(verb: str, actions: list[argparse.Action]) -> str:
     return "\n".join(lines)
 
 
-def default(action: argparse.Action) -> str:
-    value = action.default
-    return "" if value in (None, False, argparse.SUPPRESS) or value == [] else f"`{value}`"
+def explanation(action: argparse.Action) -> str:
+    """The help text of an argument, with its default if the text does not state it."""
+    text = action.help or ""
+    is_told = action.default in (None, False, argparse.SUPPRESS) or action.default == [] or "default" in text
+    return text if is_told else f"{text} (default: {action.default})"
 
 
 # configuration.md: the keys of conf/
