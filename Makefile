@@ -1,20 +1,20 @@
-# `make demo` and `make test` are all a newcomer needs; both install into .venv first.
+# Start with `make demo` or `make test`; both install into .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Two processes; the tests of a file share what its fixtures made
+# Two processes; the tests of a file run in one of them and share its fixtures.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Without bytecode files every worker compiles torch and Lightning anew: imports take three times as long.
+# Without bytecode files, every worker compiles torch and Lightning again: imports take three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Random kills (docs/reliability.md). All 200: make test-faults ROUNDS=0-199 LOG=faults.jsonl, in slices as long as you
-# like: rounds that passed in LOG are not played again.
+# Random kills (docs/reliability.md). All 200: make test-faults ROUNDS=0-199 LOG=faults.jsonl. Rounds that passed in LOG are
+# not played again, so the command can be interrupted and repeated.
 ROUNDS ?= 0-4
 LOG    ?=
 
-.PHONY: demo test test-full test-faults check fmt bench lock clean
+.PHONY: demo test test-full test-faults check fmt docs bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/ferhpo sweep demo --new
@@ -36,6 +36,10 @@ check: $(STAMP)
 fmt: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# docs/reference/ from the code; tests/test_docs.py compares the committed pages with it
+docs: $(STAMP)
+	$(BIN)/python docs/generate_reference.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/one_trial.py
