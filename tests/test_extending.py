@@ -1,12 +1,14 @@
 """The how-to pages: each of their files works outside the package, as the page says."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 import ferhpo
+from ferhpo import cli
 from ferhpo.config.compose import compose
 from ferhpo.config.validate import check_composed
 from ferhpo.errors import ConfigError
@@ -81,6 +83,16 @@ def test_an_own_panel_is_on_the_page(mine):
     assert "Panel my_broken: AttributeError" in page
     (mine / "my_other.py").write_text("def panel(sweep, folder):\n    return 'text'\n")
     assert "it must return a ferhpo.reports.panel.Panel" in ferhpo.report("squares", panels=["my_other"]).read_text()
+
+
+def test_the_commands_of_the_pages_run(mine, monkeypatch):
+    monkeypatch.chdir(mine)
+    small = ["data.num_train=140", "data.num_val=70", "data.num_test=70"]
+    lines = [line for page in PAGES for line in re.findall(r"^    ferhpo (.+)$", page.read_text(), re.MULTILINE)]
+    assert len(lines) >= 6
+    for line in lines:
+        arguments = shlex.split(line)
+        assert cli.main([*arguments, *(small if arguments[0] == "train" else [])]) == 0, line
 
 
 @pytest.mark.parametrize(

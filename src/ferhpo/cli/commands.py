@@ -232,7 +232,7 @@ def promote(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    print(ferhpo.report(args.name, args.trial, args.out, args.output_dir))
+    print(ferhpo.report(args.name, args.trial, args.out, args.output_dir, args.panel))
 
 
 def sync(args: argparse.Namespace) -> None:

@@ -184,11 +184,19 @@ def _add_results(verbs: Any) -> None:
         "report demo",
         "report demo --trial 3",
         "report demo --out demo.html",
+        "report demo --panel my_panel",
     )
     _of_sweep(sub)
     sub.add_argument("--trial", type=int, metavar="N", help="report on trial N instead of the sweep")
     sub.add_argument(
         "--out", type=Path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
+    )
+    sub.add_argument(
+        "--panel",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module of yours with a function panel, shown on the page; may be repeated",
     )
     sub = _verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
     _output_dir(sub)

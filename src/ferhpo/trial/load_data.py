@@ -55,6 +55,6 @@ def describe_data(name: str, overrides: Sequence[str] = (), config_dir: Path | N
     """
     from ferhpo.data.describe import describe
 
-    overrides = [re.sub(r"^([+~]*+)(?!data\.)", r"\1data.", text) for text in overrides]
+    overrides = [re.sub(r"^([+~]*+)(?!data\.|allowed_targets=)", r"\1data.", text) for text in overrides]
     # Composed without a sweep, whose settings for its own data set would be merged into those of this one.
     return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))
