@@ -95,7 +95,8 @@ def test_a_store_that_is_not_required_costs_a_warning_and_the_records_wait(warm,
     assert result.counts == {"COMPLETE": 1}
     assert result.unshipped > 0
     assert result.warnings == [
-        f"tracking.uri is {uri}: no response within 5 s (connection refused); records wait in the sweep's folder"
+        f"tracking.uri is {uri}: no response within 5 s (connection refused); records stay in the sweep's folder "
+        "until the store is reachable"
     ]
     sweep = ferhpo.load_sweep("away", tmp_path / "mlruns")
     sweep.config["tracking"]["uri"] = None

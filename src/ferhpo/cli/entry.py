@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as error:
-        print("; ".join(["stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print(". ".join(["Stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
         sys.stderr.close()

@@ -4,6 +4,7 @@ Note: on another data set, the `dedup` variant leaves out the images that the mo
 images of that other data set.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -155,7 +156,7 @@ def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: P
     if any(text.startswith("data=") for text in overrides):
         section: dict[str, Any] = compose(None, overrides, config_dir).config["data"]
         return section
-    config = {"data": dict(trained.config["data"])}
+    config = {"data": copy.deepcopy(trained.config["data"])}
     faults = set_values(config, overrides)
     if faults:
         raise ConfigError("evaluate", faults)

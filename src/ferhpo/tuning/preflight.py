@@ -118,7 +118,10 @@ def _store_warnings(tracking: TrackingSettings) -> list[str]:
     reason = check_store(tracking)
     if reason is None:
         return []
-    return [f"tracking.uri is {tracking.shown_uri}: {reason}; records are kept in the sweep's folder until then"]
+    return [
+        f"tracking.uri is {tracking.shown_uri}: {reason}; records stay in the sweep's folder "
+        "until the store is reachable"
+    ]
 
 
 def _refuse_existing(config: dict[str, Any]) -> None:

@@ -9,20 +9,21 @@ from typing import Any
 
 import yaml
 
+from ferhpo.config.kinds import is_data_set
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.storage import test_log
 from ferhpo.storage.sweep import Sweep
 from ferhpo.text import plural
 
 LITERATURE = Path(__file__).with_name("literature.yaml")
-FER2013, OWN_LABELS = "ferhpo.data.fer2013.", "fer"
+OWN_LABELS = "fer"
 Row = dict[str, Any]
 
 
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Make the table; None for data other than FER2013 with its original labels, and if there is no score yet."""
     data = sweep.config["data"]
-    if not str(data["_target_"]).startswith(FER2013) or data.get("labels", OWN_LABELS) != OWN_LABELS:
+    if not is_data_set(data, "fer2013") or data.get("labels", OWN_LABELS) != OWN_LABELS:
         return None
     tested, selected = test_rows(sweep), validation_row(sweep)
     if not tested and selected is None:
