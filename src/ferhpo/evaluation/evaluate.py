@@ -160,7 +160,8 @@ def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: P
     faults = set_values(config, overrides)
     if faults:
         raise ConfigError("evaluate", faults)
-    return config["data"]
+    changed: dict[str, Any] = config["data"]
+    return changed
 
 
 def _training_data(
