@@ -18,6 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+METRICS = (
+    "train_loss", "train_acc", "val_loss", "val_acc", "val_acc_dedup", "val_macro_f1", "lr", "epoch_seconds",
+    "images_per_second", "device_memory_mb",
+)  # fmt: skip
+
 
 def make(folder: Path, num_trials: int, num_epochs: int) -> None:
     """A sweep that has ended and was shipped."""
@@ -27,7 +32,7 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
 
     from ferhpo.config.compose import compose
     from ferhpo.config.targets import instantiate
-    from ferhpo.driver.ledger import METRICS, STOP, Ledger
+    from ferhpo.driver.ledger import STOP, Ledger
     from ferhpo.driver.ray_hooks import RecordingScheduler
     from ferhpo.storage.study import SweepStudy
     from ferhpo.storage.sweep import create_sweep
@@ -52,10 +57,11 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
         ledger.start(trial.number)
         height, decision = numbers.uniform(0.3, 0.8), ""
         for epoch in range(1, num_epochs + 1):
-            metrics = {**dict.fromkeys(METRICS, numbers.random()), "val_acc": height * (1 - 0.7**epoch), "epoch": epoch}
-            decision = ledger.report(trial.number, epoch, metrics, lambda m=metrics: scheduler._decide(trial.number, m))
+            metrics = {**dict.fromkeys(METRICS, numbers.random()), "val_acc": height * (1 - 0.7**epoch)}
+            row = {**metrics, "epoch": epoch}
+            decision = ledger.report(trial.number, epoch, metrics, lambda row=row: scheduler._decide(trial.number, row))
             if decision == STOP:
-                scheduler._finish(trial.number, metrics)
+                scheduler._finish(trial.number, row)
                 break
         ledger.stopped(trial.number)
     tracker.close(0)
@@ -93,7 +99,6 @@ def resume(folder: Path, num_trials: int) -> None:
     from ferhpo.driver.ledger import Ledger
     from ferhpo.driver.retention import Keeper
     from ferhpo.storage.study import SweepStudy
-    from ferhpo.storage.sweep import 
     from ferhpo.tracking import Tracker
     from ferhpo.tuning.preflight import resumed
 

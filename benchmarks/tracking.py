@@ -33,7 +33,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 EPOCHS_A_SECOND, EPOCHS_A_TRIAL, NUM_CONCURRENT = 20, 20, 8
 METRICS = (
-    "train_loss", "train_acc", "val_loss", "val_acc", "val_acc_clean", "val_macro_f1", "lr", "epoch_seconds",
+    "train_loss", "train_acc", "val_loss", "val_acc", "val_acc_dedup", "val_macro_f1", "lr", "epoch_seconds",
     "images_per_second", "device_memory_mb",
 )  # fmt: skip
 CHECKPOINT_BYTES = 500_000

@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import ferhpo
 from ferhpo import cli
 from ferhpo.cli.parser import make_parser
+from ferhpo.cli.tables import leaderboard
+from ferhpo.states import TrialState
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +181,21 @@ def test_tables_for_people(capsys, trained):
     for arguments in (["list", "sweeps"], ["show", "demo"], ["check", "demo"]):
         assert cli.main(arguments) == 0
         assert "demo" in capsys.readouterr().out
+
+
+def test_the_leaderboard_has_a_column_without_duplicates_if_it_differs():
+    def trial(number, value, dedup):
+        return SimpleNamespace(
+            number=number, value=value, clean_acc=dedup, dedup_acc=dedup, state=TrialState.COMPLETE, sample={}, folds=[],
+            epochs=[{}], best_epoch=1, extra={}, std=lambda metric: None,
+        )  # fmt: skip
+
+    def headings(*trials, metric="val_acc"):
+        return [column.header for column in leaderboard(trials, metric).columns]
+
+    assert headings(trial(0, 0.5, 0.25), trial(1, 0.4, 0.4))[2:4] == ["val_acc", "val_acc (dedup)"]
+    assert "val_acc (dedup)" not in headings(trial(0, 0.5, 0.5), trial(1, 0.4, None))
+    assert "val_acc (dedup)" not in headings(trial(0, 0.5, 0.25), metric="val_loss")
 
 
 MISTAKES = [

@@ -9,7 +9,7 @@ import pytest
 from ferhpo.config import GROUPS, validate
 from ferhpo.config.compose import compose, set_values
 from ferhpo.config.files import group_files, headline, sweep_files
-from ferhpo.config.model_section import is_estimator
+from ferhpo.config.kinds import is_estimator
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import ConfigError
 from ferhpo.keys import get_path, leaves, set_path

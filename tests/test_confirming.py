@@ -13,7 +13,7 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.config import Objective
 from ferhpo.config.compose import compose
-from ferhpo.confirmation.plan import changes
+from ferhpo.confirmation.plan import changes, plan_confirmation
 from ferhpo.confirmation.result import ConfirmationFound
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.seeds import fresh_seeds
@@ -81,6 +81,15 @@ def test_what_cannot_be_confirmed_is_refused_and_nothing_is_made(made, arguments
         ferhpo.confirm(arguments[0], arguments[1:], output_dir=made, **options)
     assert str(caught.value).startswith(message.format(folder=made))
     assert sorted(path for path in made.rglob("*") if path.name != "driver.lock") == before
+
+
+@pytest.mark.parametrize("hog", [{}, {"pixels_per_cell": 12}])
+def test_a_mapping_that_is_a_value_can_be_replaced(tmp_path, hog):
+    sweep = make_sweep(tmp_path, "hog", ("COMPLETE",), "model.hog={orientations: 6, pixels_per_cell: 8}")
+    text = "model.hog={" + ", ".join(f"{key}: {value}" for key, value in hog.items()) + "}"
+    composed, _, _ = plan_confirmation(sweep, "hog-confirm", [text], 1, 1)
+    assert composed.config["model"]["hog"] == hog
+    assert sweep.config["model"]["hog"] == {"orientations": 6, "pixels_per_cell": 8}
 
 
 def test_a_running_sweep_is_refused(made):

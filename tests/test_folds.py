@@ -150,7 +150,7 @@ def test_images_of_one_subject_stay_together_also_in_the_subset_of_a_fold():
 def test_a_subset_that_a_fold_cannot_give_is_refused():
     data = synthetic.load(num_train=30, num_val=10, num_test=0, image_size=24, folds=4)
     with pytest.raises(
-        ConfigError, match=r"data.train_subset is 35; it must be at most 30, the number of training images of published"
+        ConfigError, match=r"data.train_subset is 35; it must be at most 31, the number of training images of published"
     ):
         fold_data(data, {"folds": 4, "train_subset": 35}, 0)
 

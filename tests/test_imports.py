@@ -83,6 +83,7 @@ def test_what_computes_knows_neither_configuration_nor_orchestration():
     for name, path in modules().items():
         if name.startswith(("models/", "data/", "scoring/", "training/", "inference/")):
             assert not imports(path) & {"hydra", "omegaconf", "ray", "optuna"}, name
+            assert not {target for target in imported_modules(path) if target.startswith("ferhpo.config")}, name
 
 
 def imported_modules(path):

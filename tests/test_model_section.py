@@ -56,7 +56,9 @@ def test_network_counts_the_features_of_the_whole_image():
 
 def test_features_that_the_data_cannot_have_are_a_fault_of_the_configuration():
     composed = compose("demo", [*SMALL, "data.image_size=24", "model.hog={pixels_per_cell: 16}"])
-    with pytest.raises(ConfigError, match=r"model\.hog\.pixels_per_cell is 16 and hog\.cells_per_block 2: a block has"):
+    with pytest.raises(
+        ConfigError, match=r"model\.hog\.pixels_per_cell is 16 and hog\.cells_per_block is 2; a block of"
+    ):
         load_data(composed)
 
 

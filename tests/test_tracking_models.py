@@ -13,9 +13,9 @@ import skops.io
 import torch
 from sklearn.preprocessing import FunctionTransformer
 
-from ferhpo.config.model_section import given_features, hog_of
 from ferhpo.data.dataset import TEST, face_data
 from ferhpo.data.features.cached import with_hog
+from ferhpo.data.features.hog import given_features, hog_of
 from ferhpo.inference.bundle import bundle
 from ferhpo.inference.export import export_model
 from ferhpo.models.cnn import CNN
@@ -221,7 +221,7 @@ def test_a_checkpoint_file_exports_the_same_model(tmp_path, exported):
 
 def test_a_network_outside_ferhpo_is_refused(tmp_path):
     _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
-    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; only a network under"):
+    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; it must be under ferhpo"):
         export_model(checkpoint, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
 
 

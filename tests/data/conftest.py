@@ -1,4 +1,4 @@
-"""Tiny data sets in each form, and the real FER2013 where ../shared/data can make it."""
+"""Tiny data sets in each form, and the real FER2013 if ../shared/data can make it."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from tiny_faces import EMOTIONS, UNPACK, USAGES, csv_row
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or fills the user's own cache."""
+    """Keep tests away from the cache of the user."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FERHPO_CACHE_DIR", str(folder))
     return folder

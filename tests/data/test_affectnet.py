@@ -1,4 +1,4 @@
-"""AffectNet on drawn files: named and numbered folders, its splits, 224 colour to 48 grey, cleaning by its CSV."""
+"""AffectNet on generated files: named and numbered folders, splits, 224 color to 48 gray, cleaning by its CSV."""
 
 import csv
 from pathlib import Path
@@ -20,7 +20,7 @@ EACH = {"train": 4, "val": 1}
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """Four images of each numbered class to train and one to validate, 64x64 in colour, with a labels CSV."""
+    """Four training images and one val image of each numbered class, 64x64 in color, with a CSV of labels."""
     names = [
         f"{split}/{code}/image{code}{index}.png"
         for split, count in EACH.items()
@@ -65,7 +65,7 @@ def test_named_folders_without_splits(faces: Path) -> None:
 
 
 def test_cleaning(faces: Path) -> None:
-    """3 of angry become happy, 1 of fear is said to be no face, and 2 of neutral have no row."""
+    """The pseudo-label of 3 angry images is happy, that of 1 fear image is no face, and 2 neutral images have no row."""
     rows = []
     for split, count in EACH.items():
         for code in range(8):

@@ -1,4 +1,4 @@
-"""What a user reads when a data set is broken: the exact words, and every fault at once."""
+"""The messages for a broken data set: exact wording, and every fault at once."""
 
 import os
 import re
@@ -295,7 +295,7 @@ def test_ferplus_faults(rows: list[str], write_csv: WriteCsv, folders: Path, tmp
 
 @pytest.fixture
 def nobodys_folder() -> Iterator[Path]:
-    """A folder of which the test may read what it leaves readable; root, who may read all, becomes nobody."""
+    """A folder with effective permissions: root, who may read everything, becomes nobody."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -322,7 +322,7 @@ def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) ->
 
 
 def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
-    """Links to nowhere, to themselves and to their own folder, pipes and names that are no text."""
+    """Dead links, links to themselves and to their own folder, pipes, and names that are not text."""
     root = nobodys_folder / "faces"
     for name in ("glad", "sad"):
         draw_files(root, [f"{name}/{index}.png" for index in range(8)])

@@ -1,4 +1,4 @@
-"""The cache never serves stale or damaged data, and never stands in the way."""
+"""The cache never returns stale or damaged data, and never prevents reading."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ WriteCsv = Callable[..., Path]
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Filled with one word for each time that a source is hashed or decoded."""
+    """A list that gets one word each time a source is hashed or decoded."""
     done: list[str] = []
     hash_file, read = cache._file_hash, fer2013._read
     monkeypatch.setattr(cache, "_file_hash", lambda path: done.append("hash") or hash_file(path))
@@ -38,7 +38,7 @@ def entries(folder: Path) -> list[Path]:
 def test_second_load_reads_only_the_cache(
     rows: list[str], write_csv: WriteCsv, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "SETTLED_SECONDS", -1)  # the file is taken for an old one
+    monkeypatch.setattr(cache, "SETTLED_SECONDS", -1)  # the file counts as old
     path = write_csv(rows)
     first = fer2013.load(path)
     assert reads == ["hash", "read"]
@@ -109,7 +109,7 @@ def flip_a_bit(data: bytes) -> bytes:
 
 
 def change_header(data: bytes) -> bytes:
-    """A first line that is in order and promises more than there is."""
+    """A valid header that describes more data than the file has."""
     head, _, rest = data.partition(b"\n")
     header = json.loads(head.partition(b" ")[2])
     header["arrays"]["images"]["shape"][0] = 10**12

@@ -1,4 +1,4 @@
-"""CK+ in both forms: which frames count, what they show, whose they are, and every fault."""
+"""CK+ in both forms: selected frames, labels, subjects, and every fault."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ QUARTERS: dict[str, Any] = {"val_fraction": 0.25, "test_fraction": 0.25}  # of f
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Twelve subjects with three frames each of two emotions, as Kaggle's CK+48 has them."""
+    """Twelve subjects with three frames each of two emotions, as in CK+48 on Kaggle."""
     names = [
         f"{FOLDERS[(subject + turn) % 7]}/S{subject:03}_{turn:03}_{frame:08}.png"
         for subject in range(12)
@@ -32,8 +32,10 @@ def folders(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
-    """Four labelled sequences and one without a label, of eight frames each; grey is ten times their number, plus one of
-    each subject's own: identical images would be of one group."""
+    """Four labeled sequences and one without a label, of eight frames each.
+
+    The gray level is ten times the number of the frame plus that of the subject, since identical images form one group.
+    """
     root = tmp_path / "CK+"
     for place, (subject, label) in enumerate(((5, 3), (10, 5), (11, 2), (14, 7), (22, None))):
         sequence = f"S{subject:03}/001"
@@ -119,7 +121,7 @@ def test_original_directories(original: Path) -> None:
 
 
 def test_faces_by_landmarks(original: Path) -> None:
-    """The square around the landmarks, moved into the frame where it would leave it."""
+    """The square around the landmarks is moved inside the frame if necessary."""
     for place, file in enumerate(sorted((original / "cohn-kanade-images").rglob("*.png"))):
         pixels = np.zeros((49, 64), np.uint8)
         pixels[8:28, 36:56] = 100 + place  # where the landmarks are
@@ -129,7 +131,7 @@ def test_faces_by_landmarks(original: Path) -> None:
         marks.write_text("   3.6000000e+01   1.0000000e+01\n  5.6000000e+01   2.8000000e+01\n 4.6e+01 2.0e+01\n")
     data = ckplus.load(original, **QUARTERS)
     assert data.source.endswith("faces by landmarks)")
-    # 26 pixels wide for landmarks 20 wide, centred on x=46 and 2 above y=19: from (33, 4) to (59, 30).
+    # 26 pixels wide for landmarks 20 wide, centered on x=46 and 2 above y=19: from (33, 4) to (59, 30).
     with Image.open(next((original / "cohn-kanade-images").rglob("S005_001_00000001.png"))) as image:
         expected = image.crop((33, 4, 59, 30)).resize((48, 48), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(data.images[0], np.asarray(expected))

@@ -1,4 +1,4 @@
-"""conf/data and src/ferhpo/data agree, and the package stays light."""
+"""conf/data and src/ferhpo/data agree, and importing the readers stays cheap."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Parts by subject: no group divided, and shares as near to the wanted ones as scikit-learn's are."""
+"""Parts by subject: no group is divided, and sizes are as close to the wanted ones as in scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What `describe` finds in a data set whose defects are known, and in the real FER2013."""
+"""`describe` on a data set with known defects, and on the real FER2013."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_digest_sees_every_part() -> None:
         face_data(images.copy(), labels.copy(), split.copy(), names, "x", "random", targets).digest,
     ]
     assert len(set(digests)) == len(digests)
-    # Where it was read from does not count. This value must never change: digests are compared between machines.
+    # The path does not matter. This value must never change: digests are compared between machines.
     assert face_data(images, labels, split, names, "y", "published").digest == digests[0]
     assert digests[0] == "a819d4bbc6453b060f89254882e725e29e41b64f65b243d03513cde4bce76917"
 
@@ -72,7 +72,7 @@ def test_real_csv(real_fer2013: Path) -> None:
     facts = describe(data)
     assert list(facts["counts"]["train"].values()) == [3995, 436, 4097, 7215, 4830, 3171, 4965]
     assert [sum(counts.values()) for counts in facts["counts"].values()] == [28709, 3589, 3589, 0]
-    # 184 rows of this copy come from the JPEG of their image, which tells two pairs of duplicates apart: the folders
+    # 184 rows of this copy come from the JPEG of their image, so that two pairs of duplicates differ: the folders
     # below have 1,853.
     assert facts["duplicates"]["redundant_images"] == 1851
     assert facts["conflicting_labels"] == {"groups": 57, "images": 160}

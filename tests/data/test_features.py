@@ -1,4 +1,4 @@
-"""HOG features: what scikit-image computes, unchanged, once a data set."""
+"""HOG features: equal to those of scikit-image, computed once per data set."""
 
 from dataclasses import replace
 from importlib.metadata import version
@@ -21,7 +21,7 @@ def data() -> FaceData:
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Filled with the number of images each time that features are computed."""
+    """A list that gets the number of images each time features are computed."""
     done: list[int] = []
     compute = Hog.__call__
     monkeypatch.setattr(Hog, "__call__", lambda self, images: done.append(len(images)) or compute(self, images))

@@ -152,15 +152,15 @@ def test_arrays_are_read_only_also_after_pickling(rows: list[str], write_csv: Wr
 
 # FER+: columns neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF
 def ferplus_lines(votes: dict[int, str]) -> list[str]:
-    """35 rows that vote for sadness, but for the rows given by their index."""
+    """35 rows that vote for sadness, except the rows given by their index."""
     return [",".join(VOTE_COLUMNS), *(votes.get(index, "0,0,0,10,0,0,0,0,0,0") for index in range(35))]
 
 
 def test_ferplus(rows: list[str], write_csv: WriteCsv) -> None:
     votes = {
         0: "0,0,0,0,0,0,0,9,1,0",  # contempt is kept
-        1: "4,0,0,0,4,0,0,0,2,0",  # a tie: to the label of FER2013, angry
-        2: "0,0,5,5,0,0,0,0,0,0",  # a tie without it: to the first in our order, sad
+        1: "4,0,0,0,4,0,0,0,2,0",  # a tie: the label of FER2013, angry
+        2: "0,0,5,5,0,0,0,0,0,0",  # a tie without it: the first in class order, sad
         3: "1,0,0,2,0,0,0,0,7,0",  # most say unknown: dropped
         4: "0,0,0,0,0,0,0,0,0,10",  # no face: dropped
         5: "0,0,0,0,0,0,0,0,0,0",  # no votes: dropped

@@ -1,4 +1,4 @@
-"""Folders of any classes, sizes and colours."""
+"""Folders of any classes, sizes and colors."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ferhpo.errors import DataError
 
 
 def make(root: Path, layout: dict[str, int], size: tuple[int, int] = (60, 48), mode: str = "RGB") -> Path:
-    """`layout` says how many images each folder holds, as {"Train/glad": 3}."""
+    """Write a folder; `layout` has the number of images per folder, e.g. {"Train/glad": 3}."""
     rng = np.random.default_rng(0)
     for folder, number in layout.items():
         (root / folder).mkdir(parents=True)

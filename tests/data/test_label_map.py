@@ -1,4 +1,4 @@
-"""Mapping of classes: every spelling, every fault, and nothing changed that was not named."""
+"""Renaming of classes: every spelling, every fault, and no change to classes that are not named."""
 
 import pytest
 from hypothesis import given
@@ -39,7 +39,7 @@ def test_only_named_classes_change(labels: dict[str, str]) -> None:
 
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=6, unique=True), st.data())
 def test_classes_of_any_name(names: list[str], data: st.DataObject) -> None:
-    """A name in the mapping never changes a class of another name, however alike the two are."""
+    """A name in the mapping never changes a class of another name, however similar the two are."""
     given_names = tuple(names)
     chosen = data.draw(st.sampled_from(names))
     targets = mapped({chosen: "other"}, given_names, None)

@@ -1,4 +1,4 @@
-"""Merging: into training only, in one form, without leaks, every class and image accounted for, every fault told."""
+"""Merging: into training only, in one form, without leaks; every class and image is counted, every fault reported."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ def csv(rows: list[str], write_csv: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def ck48(tmp_path: Path) -> Path:
-    """Twelve subjects with three frames each of two emotions; of contempt there are nine."""
+    """Twelve subjects with three frames each of two emotions; nine frames show contempt."""
     names = [
         f"{FOLDERS[(subject + turn) % 7]}/S{subject:03}_{turn:03}_{frame:08}.png"
         for subject in range(12)
@@ -72,7 +72,7 @@ def test_into_training_alone(csv: Path, ck48: Path, affect: Path) -> None:
     facts = describe(data)
     assert [part["counts"]["train"] for part in facts["parts"]] == [21, 63, 28]
     assert facts["parts"][1]["dropped"] == {"of class contempt": 9}
-    # Subjects of CK+ stay subjects; no other image is of theirs.
+    # The subjects of CK+ stay groups, without images of other sources.
     assert data.groups is not None
     assert len(set(data.groups[35:98])) == 12
     assert len(set(data.groups)) == 35 + 12 + 28
@@ -87,7 +87,7 @@ def test_only_their_training_images(csv: Path, affect: Path) -> None:
 
 
 def test_one_form(csv: Path, affect: Path, tmp_path: Path) -> None:
-    """Readers are asked for the size and channels of the main source; what has none of these settings is converted."""
+    """Readers get the size and channels of the main source; images of readers without these keys are converted."""
     data = merged.load(partial(fer2013.load, csv, image_size=40), {"a": partial(affectnet.load, affect)})
     own = affectnet.load(affect, image_size=40, labels={"contempt": "drop"})
     np.testing.assert_array_equal(data.images[35:], own.images)
@@ -102,7 +102,7 @@ def test_one_form(csv: Path, affect: Path, tmp_path: Path) -> None:
 
 
 def test_leaks_are_dropped(csv: Path, ck48: Path, pixels: np.ndarray) -> None:
-    """Images 3 and 4 of each emotion validate and test; 0 trains."""
+    """Images 3 and 4 of each emotion are in val and test; 0 is in train."""
     for place, index in enumerate((3, 4, 8, 0)):
         Image.fromarray(pixels[index]).save(ck48 / "fear" / f"S09{place}_001_00000001.png")
     data = merged.load(partial(fer2013.load, csv), {"ckplus": partial(ckplus.load, ck48)})
@@ -112,7 +112,7 @@ def test_leaks_are_dropped(csv: Path, ck48: Path, pixels: np.ndarray) -> None:
 
 
 def test_folds(csv: Path, ck48: Path, pixels: np.ndarray) -> None:
-    """Folds divide the main source as they do without merging; a merged copy of what validates takes no part."""
+    """Folds cut the main source as without merging; a merged copy of a val image is UNUSED."""
     Image.fromarray(pixels[0]).save(ck48 / "fear" / "S090_001_00000001.png")
     readers = {"ckplus": partial(ckplus.load, ck48)}
     times = 0
@@ -207,7 +207,7 @@ def test_real_sources(real_fer2013: Path) -> None:
     }
     facts = describe(merged.load(partial(fer2013.load, real_fer2013 / "fer2013.csv"), readers))
     assert [part["num_images"] for part in facts["parts"]] == [35_887, 981 - 54, 1_291 - 12]
-    # SFEW's twelve black images stand in FER2013's test images too.
+    # The twelve black images of SFEW are also in the test images of FER2013.
     assert facts["parts"][2]["dropped"] == {"identical to a val or test image of main": 12}
     assert [sum(counts.values()) for counts in facts["counts"].values()] == [28_709 + 927 + 1_279, 3_589, 3_589, 0]
     assert facts["overlap"] == {"val_in_train": 280, "test_in_train": 288, "test_in_val": 44}

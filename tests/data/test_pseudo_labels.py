@@ -1,4 +1,4 @@
-"""The CSV of pseudo-labels: which images agree, whatever the form of the CSV, and every fault of it."""
+"""The CSV of pseudo-labels: the images that agree, in every form of the CSV, and every fault."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SFEW: its published split, its films, its colours and sizes."""
+"""SFEW: published split, films, colors and sizes."""
 
 from pathlib import Path
 

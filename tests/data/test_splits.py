@@ -1,4 +1,4 @@
-"""Properties of splits: every image in one, identical images never apart, the same for the same seed, right shares."""
+"""Properties of splits: every image is in one, identical images stay together, equal for equal seeds, stratified."""
 
 import inspect
 from dataclasses import fields
@@ -45,7 +45,7 @@ def test_random_split(
     assert ((split == UNUSED) == ~usable).all()
     assert_groups_whole(split, groups, usable)
     np.testing.assert_array_equal(split, random_split(labels, groups, val_fraction, test_fraction, seed, usable))
-    # A share of each class, off by at most one group at each of its borders; labels within a group may differ.
+    # The fraction of each class is off by at most one group at each of its borders; labels within a group may differ.
     largest = np.bincount(groups).max()
     for code, share in ((VAL, val_fraction), (TEST, test_fraction)):
         assert abs((split == code).sum() - share * usable.sum()) <= 2 * NUM_CLASSES * largest
@@ -104,7 +104,7 @@ def test_image_groups_join_pixels_and_subjects(seed: int, num_looks: int, num_su
     looks, subjects = rng.integers(0, num_looks, 60), rng.integers(0, num_subjects, 60) * 7 - 3
     images = np.repeat(looks.astype(np.uint8), 4).reshape(60, 2, 2)
     together = (looks[:, None] == looks) | (subjects[:, None] == subjects)
-    for _ in range(6):  # paths of twice the length each time
+    for _ in range(6):  # paths of twice the length in each iteration
         together = together @ together
     groups = image_groups(images, subjects)
     assert groups.dtype == np.int64

@@ -1,4 +1,4 @@
-"""The drawn faces: the same for the same seed, and a task that can be learnt."""
+"""Generated faces: equal for equal seeds, and a task that can be learned."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_expressions_differ_where_they_should() -> None:
 
 @pytest.mark.full
 def test_learning_rate_decides() -> None:
-    """A tiny network, three epochs: a good learning rate is far ahead of a bad one, and the ceiling is out of reach."""
+    """A tiny network, three epochs: a good learning rate is far better than a bad one, and below the label noise."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)  # two threads on busy cores wait for each other
     data = synthetic.load(4000, 1000, 0)

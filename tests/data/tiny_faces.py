@@ -1,4 +1,4 @@
-"""What the tests of this folder share besides fixtures: names, and writers of small files."""
+"""Names and writers of small files for the tests of this folder."""
 
 import io
 import zipfile
@@ -31,7 +31,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def draw_files(root: Path, names: list[str], size: tuple[int, int] = (48, 48), colour: bool = False) -> Path:
-    """Files of noise by these names, none like another; the same for the same names. `size` is width and height."""
+    """Write files of noise with these names, all different, equal for equal names; `size` is width and height."""
     rng = np.random.default_rng(1)
     shape = (size[1], size[0], 3) if colour else (size[1], size[0])
     for name in names:

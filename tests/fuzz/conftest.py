@@ -1,4 +1,4 @@
-"""How many rounds a fuzz test runs: 6 by default, $FERHPO_FUZZ of each target where it is set."""
+"""The number of rounds of a fuzz test: 6 by default, or $FERHPO_FUZZ per target."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Valid small data sets in every form that ferhpo reads, and how each is read: what the fuzz spoils."""
+"""The targets of the fuzzer: small valid data sets in every form that ferhpo reads, and their readers."""
 
 import csv
 import random
@@ -140,7 +140,7 @@ def _reads(load: Callable[..., Any], name: str = ".", **keys: Any) -> Callable[[
 
 
 def _cached(folder: Path) -> None:
-    """A folder whose images have been read once: the cache stands inside, and is what is spoiled."""
+    """A folder whose images have been read once; the cache in it is mutated."""
     _classes(folder.parent / "faces")
     _read_cached(folder)
 
@@ -150,7 +150,7 @@ def _read_cached(folder: Path) -> Any:
 
 
 def _read_oddly(folder: Path) -> Any:
-    """With the settings that _odd_settings chose for this folder."""
+    """Read with the settings that _odd_settings chose for this folder."""
     return image_folder.load(folder, cache_dir=folder.parent / "cache", **_SETTINGS.get(folder, {})).digest
 
 
@@ -163,7 +163,7 @@ def _read_drawn(folder: Path) -> Any:
 
 
 def _odd_settings(rng: random.Random, folder: Path) -> str:
-    """Settings of a reader as nobody means them."""
+    """Choose senseless settings for a reader."""
     _SETTINGS.clear()
     keys = KEYS if any(folder.iterdir()) else DRAWN_KEYS
     _SETTINGS[folder] = {key: rng.choice(ODD_VALUES) for key in rng.sample(keys, rng.choice((1, 1, 2, 3)))}

@@ -1,6 +1,6 @@
-"""Spoils copies of valid files, reads them, and says what came of it: loaded, refused with a message, or a bug.
+"""The fuzzer: mutate copies of valid files, read them, and count the outcomes: loaded, refused with a message, or a bug.
 
-A round is a function of the target's name and the round's number: what fails is told with both, and runs again alone.
+A round depends only on the name of the target and its number, which a failure reports, so that it can run again alone.
 """
 
 import random
@@ -19,18 +19,20 @@ from typing import Any
 from ferhpo.errors import FerhpoError
 from tests.fuzz.mutations import mutate_tree
 
-LIMIT_SECONDS = 30  # of processor time
-WAIT_SECONDS = 240  # of the clock: a machine may be busy, and a read may wait for ever
-LIMIT_BYTES = 3 * 2**30  # of address space, beyond what a process has before the round
+LIMIT_SECONDS = 30  # CPU time
+WAIT_SECONDS = 240  # wall time; a machine may be busy, and a read may block forever
+LIMIT_BYTES = 3 * 2**30  # address space, in addition to that of the process before the round
 
 
 @dataclass(frozen=True)
 class Target:
-    """make: writes valid files into a folder; read: reads them, and returns what tells whether they are the same
+    """A reader to fuzz.
 
-    spoil: changes something in the folder and says what
-    must_be_same: what loads must be what the valid files gave
-    named: what a message has to hold
+    make: writes valid files to a folder
+    read: reads them and returns a value to compare
+    spoil: changes something in the folder and returns a description
+    must_be_same: whether files that load must give the same value as the valid files
+    named: returns the text that a message must contain
     """
 
     make: Callable[[Path], None]
@@ -42,19 +44,23 @@ class Target:
 
 @dataclass
 class Tally:
-    """counts: loaded the same, loaded otherwise, refused; bugs: what must not happen, with round and traceback"""
+    """The outcomes of a target.
+
+    counts: loaded with the same value, loaded with another value, refused
+    bugs: rounds with any other outcome, with traceback
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     bugs: list[str] = field(default_factory=list)
 
 
 class Hang(BaseException):
-    """A read that does not come to an end."""
+    """A read that does not end."""
 
 
 @contextmanager
 def limits() -> Iterator[None]:
-    """End a read that takes too long, or too much memory, with an exception that nothing takes for a fault of data."""
+    """End a read that takes too much time or memory with an exception that no reader handles as a fault of the data."""
 
     def stop(*_: Any) -> None:
         raise Hang(f"no end after {LIMIT_SECONDS} s of work, or {WAIT_SECONDS} s")
@@ -70,13 +76,13 @@ def limits() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for timer, seconds in left.items():  # pytest's own limit goes on
+        for timer, seconds in left.items():  # the timeout of pytest continues
             signal.setitimer(timer, *seconds)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def fuzz(name: str, target: Target, rounds: range) -> Tally:
-    """Spoil and read a copy of the target's valid files, once for each number of `rounds`."""
+    """Mutate and read a copy of the valid files of the target, once per number in `rounds`."""
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="ferhpo-fuzz-") as top:
         valid = Path(top) / "valid" / "data"

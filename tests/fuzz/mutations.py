@@ -1,4 +1,4 @@
-"""What can happen to a file or folder: each mutation spoils one thing, chosen by a random generator."""
+"""Mutations of a file or folder: each damages one thing, chosen by a random generator."""
 
 import io
 import os
@@ -74,7 +74,7 @@ def _take_out(rng: random.Random, data: bytes) -> bytes:
 
 
 def _number(rng: random.Random, data: bytes) -> bytes:
-    """Another number in the place of one that stands there."""
+    """Replace one number by another."""
     digits = [place for place in range(len(data)) if data[place : place + 1].isdigit()]
     if not digits:
         return data
@@ -85,7 +85,7 @@ def _number(rng: random.Random, data: bytes) -> bytes:
 
 
 def _lines(rng: random.Random, data: bytes) -> bytes:
-    """A line is gone, doubled, moved, or cut in two."""
+    """Delete, repeat, move or cut a line."""
     lines = data.split(b"\n")
     here, there = rng.randrange(len(lines)), rng.randrange(len(lines))
     how = rng.randrange(4)
@@ -114,11 +114,11 @@ BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 
 
 def odd_image(rng: random.Random) -> bytes:
-    """An image that no camera made, or a file that only begins like one."""
+    """An unusual image, or a file that only starts like one."""
     out = io.BytesIO()
     how = rng.randrange(10)
     grey = Image.fromarray(np.full((48, 48), 7, np.uint8))
-    if how == 0:  # a header that promises 60000x60000 pixels
+    if how == 0:  # a header that claims 60000x60000 pixels
         header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
         chunk = b"IHDR" + header
         return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -146,7 +146,7 @@ def odd_image(rng: random.Random) -> bytes:
 
 
 def mutate_tree(rng: random.Random, root: Path) -> str:
-    """Spoil one thing in a folder; say what."""
+    """Damage one thing in a folder; return a description."""
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     if not files:
         return "nothing left"

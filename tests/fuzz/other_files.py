@@ -1,4 +1,4 @@
-"""What else is fuzzed: a sweep's folder, a trial's checkpoints, and a user's own folder of configurations."""
+"""Other targets of the fuzzer: a sweep folder, the checkpoints of a trial, and a folder of user configurations."""
 
 import random
 from functools import cache, partial
@@ -29,7 +29,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _read_sweep(folder: Path) -> Any:
-    """What `ferhpo runs` reads, and what a resume reads and then asks."""
+    """Read what `ferhpo runs` reads, and what a resume reads and asks for."""
     list_sweeps(str(folder))
     record = load_sweep("made", folder)
     board = [(trial.number, trial.state, trial.value) for trial in record.leaderboard()]
@@ -71,7 +71,7 @@ def _train(folder: Path, epochs: int) -> torch.nn.Module:
 
 
 def _read_checkpoints(folder: Path) -> Any:
-    """Looks at the kept network, as an evaluation does, then goes on with the training, as a resume does."""
+    """Load the kept network, as an evaluation does, then resume the training."""
     kept = _network()
     load_network(folder / BEST, kept)
     network = _train(folder, 2)
@@ -133,7 +133,7 @@ ODD_YAML = (
 
 
 def _spoil_yaml(rng: random.Random, folder: Path) -> str:
-    """An odd value in a line, a key written otherwise, or bytes as anywhere."""
+    """An unusual value in a line, a key with another spelling, or changed bytes."""
     from tests.fuzz.mutations import mutate_tree
 
     path = rng.choice(sorted(folder.rglob("*.yaml")) or [folder / "mine.yaml"])
@@ -152,7 +152,7 @@ def _spoil_yaml(rng: random.Random, folder: Path) -> str:
 
 
 def _read_configs(folder: Path) -> Any:
-    """What `ferhpo list` and `ferhpo check` do."""
+    """Do what `ferhpo list` and `ferhpo check` do."""
     headlines = [headline(path) for path in sweep_files(folder).values()]
     composed = compose("mine", config_dir=folder)
     validate.check_composed(composed)

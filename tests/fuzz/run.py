@@ -1,6 +1,6 @@
-"""Fuzzes the readers of data: `python -m tests.fuzz.run 2000` runs as many rounds of each target and prints the counts.
+"""Run the fuzzer: `python -m tests.fuzz.run 2000` runs 2000 rounds of each target and prints the counts.
 
-`python -m tests.fuzz.run 2000 --only merged sfew --from 500` runs some targets, and rounds 500 to 2499.
+`python -m tests.fuzz.run 2000 --only merged sfew --from 500` runs rounds 500 to 2499 of some targets.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tests.fuzz.targets import TARGETS
 
 
 def main() -> int:
-    """Print a line for each target, then what went wrong; exit status 1 where anything did."""
+    """Print one line per target, then the bugs; the exit status is 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rounds", type=int)
     parser.add_argument("--only", nargs="+", choices=sorted(TARGETS), default=list(TARGETS))
@@ -36,7 +36,7 @@ def main() -> int:
         print(f"{name:20} {args.rounds:,} rounds: {shown}, {len(tally.bugs):,} bugs", flush=True)
         print(f"{'':20} {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
         for bug in tally.bugs:
-            if _kind(bug) not in seen:  # one of those that are alike
+            if _kind(bug) not in seen:  # one of each kind
                 seen.add(_kind(bug))
                 print(f"\n{bug}", flush=True)
     shown = ", ".join(f"{count:,} {what}" for what, count in sorted(total.counts.items()))
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _kind(bug: str) -> str:
-    """The type of the exception and the last line of ours that it went through."""
+    """Return the type of the exception and the last line of ferhpo in its traceback."""
     lines = bug.strip().splitlines()
     ours = [line for line in lines if "/src/ferhpo/" in line]
     return f"{lines[-1].partition(':')[0]} {ours[-1] if ours else ''}"

@@ -1,4 +1,4 @@
-"""All that is fuzzed, by name."""
+"""All targets of the fuzzer, by name."""
 
 from tests.fuzz.data_sets import DATA_SETS
 from tests.fuzz.other_files import OTHER_FILES

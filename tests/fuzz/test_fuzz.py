@@ -1,4 +1,4 @@
-"""What is spoiled either loads or is refused with its path. FERHPO_FUZZ=2000 runs as many rounds of each target."""
+"""A mutated file either loads or is refused with its path. FERHPO_FUZZ=2000 sets the number of rounds per target."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Attention: against formulas written out, and its place in the ResNet."""
+"""Attention: against the formulas, and its position in the ResNet."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""torchvision's networks: what is adapted, what stays, and weights that fit or say why not."""
+"""torchvision networks: what is adapted, what stays, weights that fit, and the messages for those that do not."""
 
 import re
 
@@ -22,7 +22,7 @@ def on_meta(**settings):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("stem", ["small", "original"])
-def test_every_architecture_answers_grey_and_colour(arch, stem):
+def test_every_architecture_predicts_gray_and_color(arch, stem):
     for channels, size in ((1, 48), (3, 44)):
         network = on_meta(arch=arch, stem=stem, in_channels=channels, image_size=size)
         assert network(torch.empty(2, channels, size, size, device="meta")).shape == (2, 7)
@@ -50,7 +50,7 @@ def test_resize_enlarges_before_the_first_layer():
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("arch", ["resnet18", "efficientnet_b0"])
-def test_trained_weights_answer_grey_as_three_equal_channels(tmp_path, ending, arch):
+def test_trained_weights_predict_gray_as_three_equal_channels(tmp_path, ending, arch):
     torch.manual_seed(0)
     trained = get_model(arch).eval()
     path = tmp_path / f"weights.{ending}"

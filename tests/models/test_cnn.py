@@ -1,4 +1,4 @@
-"""The plain CNN: the documented network to the parameter, every setting, every message."""
+"""The plain CNN: the number of parameters of the documented network, every setting, every message."""
 
 import re
 from typing import Any

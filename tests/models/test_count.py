@@ -1,4 +1,4 @@
-"""Counting, against what a real forward pass does."""
+"""Counting, against a real forward pass."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_memory_is_what_a_real_training_step_keeps(network: nn.Module) -> None:
     weights = [p.data_ptr() for p in network.parameters()]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = network.train()(torch.rand(16, 1, 48, 48)).sum()
-    assert loss.requires_grad  # it holds what was kept, so no address is used twice
+    assert loss.requires_grad  # it keeps the saved tensors alive, so no address is used twice
     activations = [size for address, size in kept.items() if address not in weights]
     expected = 4 * 3 * count_parameters(network) + sum(activations) + 2 * max(activations)
     assert training_memory_bytes(network, (1, 48, 48), 16, optimizer_states=1) == pytest.approx(expected, rel=0.02)

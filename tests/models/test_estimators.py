@@ -1,4 +1,4 @@
-"""scikit-learn's estimators as networks: their answers are scikit-learn's, kept and read without pickle."""
+"""scikit-learn estimators as networks: the predictions of scikit-learn, saved and loaded without pickle."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ def answers(estimator: Estimator, *inputs: Tensor) -> np.ndarray:
     return estimator(*inputs).softmax(1).numpy()  # type: ignore[no-any-return]
 
 
-def test_tree_answers_as_scikit_learns(images: Tensor, labels: np.ndarray) -> None:
+def test_tree_predicts_as_scikit_learn(images: Tensor, labels: np.ndarray) -> None:
     pixels = images.flatten(1).numpy()
     own = DecisionTreeClassifier(max_depth=3, min_samples_leaf=4, criterion="entropy", random_state=1)
     own.fit(pixels[:40], labels[:40])
@@ -64,7 +64,7 @@ def test_discriminants_answer_as_scikit_learns(images: Tensor, labels: np.ndarra
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
-def test_svm_answers_the_softmax_of_scikit_learns_distances(
+def test_svm_predicts_the_softmax_of_the_distances_of_scikit_learn(
     images: Tensor, labels: np.ndarray, num_classes: int
 ) -> None:
     labels = np.minimum(labels, num_classes - 1)
@@ -103,7 +103,7 @@ def test_class_without_training_images_is_never_answered(
 
 
 @pytest.mark.parametrize("kind", CLASSES.values())
-def test_state_is_tensors_and_answers_the_same(
+def test_state_is_tensors_and_predicts_the_same(
     kind: type[Estimator], images: Tensor, labels: np.ndarray, tmp_path: Path
 ) -> None:
     estimator = fitted(kind, images, labels)

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 CONF = Path(__file__).parents[2] / "conf"
-FILES = sorted(  # of networks; scikit-learn's estimators are test_estimators.py's
+FILES = sorted(  # of networks; test_estimators.py tests the estimators
     path for path in (CONF / "model").glob("*.yaml") if "models.estimators" not in path.read_text()
 )
 
@@ -66,7 +66,7 @@ def test_fits_32_images_with_a_gradient_in_every_parameter(file: Path) -> None:
         losses.append(loss.item())
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
-            # A residual block that begins at zero passes gradients on from its second step.
+            # A residual block that starts at zero has gradients from its second step on.
             moved[name] |= bool(parameter.grad.abs().sum() > 0)
         optimizer.step()
         if losses[-1] < 0.05:

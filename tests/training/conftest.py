@@ -19,7 +19,7 @@ def data() -> FaceData:
 
 @pytest.fixture
 def run_fit(tmp_path: Path) -> Callable[..., Any]:
-    """fit() with small defaults; settings of the trainer by `trainer=`, the rest as fit names it."""
+    """Return fit() with small defaults; `trainer=` takes trainer settings, other arguments are those of fit."""
     from ferhpo.training import schedules
     from ferhpo.training.augment import Augment
     from ferhpo.training.fit import fit

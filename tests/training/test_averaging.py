@@ -1,4 +1,4 @@
-"""Averages of weights against the sums written out."""
+"""Averages of weights against explicit sums."""
 
 import torch
 from torch import nn

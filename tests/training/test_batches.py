@@ -1,4 +1,4 @@
-"""Batches: what an epoch holds, in which order, and that the shared array stays as it is."""
+"""Batches: the content and order of an epoch, and that the shared array never changes."""
 
 import re
 import warnings
@@ -31,7 +31,7 @@ def batches_of(
 
 
 def positions(data: FaceData, inputs: torch.Tensor) -> list[int]:
-    """Which images of the data set a batch without augmentation holds."""
+    """Return the indices in the data set of the images of a batch without augmentation."""
     known = {data.images[i].tobytes(): i for i in range(len(data.images))}
     pixels = (inputs[:, 0] * 255).round().to(torch.uint8).numpy()
     return [known[image.tobytes()] for image in pixels]
@@ -163,7 +163,7 @@ def test_evaluation_sees_the_middle_in_order(data: FaceData) -> None:
 
 
 def with_features(data: FaceData) -> FaceData:
-    """Each image's position in the data set, and its half, as features."""
+    """The index of each image in the data set, and half of it, as features."""
     features = np.arange(len(data.images), dtype=np.float32)[:, None] * np.array([1, 0.5], np.float32)
     features.setflags(write=False)
     return replace(data, features=features)

@@ -1,4 +1,4 @@
-"""One fit of an estimator, told as a training of one epoch."""
+"""The fit of an estimator as a training of one epoch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ def preprocess(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "best.ckpt", weights_only=True)["preprocess"]  # type: ignore[no-any-return]
 
 
-def test_checkpoint_gives_the_same_answers(data: FaceData, tmp_path: Path) -> None:
+def test_checkpoint_gives_the_same_predictions(data: FaceData, tmp_path: Path) -> None:
     lda = LinearDiscriminants(**SHAPE)
     _, ((_, metrics),) = run_fit(lda, data, tmp_path)
     other = LinearDiscriminants(**SHAPE)

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn's."""
+"""Scores against those of scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""fit: what it reports and keeps, how it ends, and that nothing stays behind."""
+"""fit: its reports and checkpoints, how it ends, and that nothing stays in memory."""
 
 import gc
 import logging
@@ -98,7 +98,7 @@ def test_best_checkpoint_scores_what_was_reported(
 def test_epochs_that_are_asked_for_are_kept(
     run_fit: RunFit, data: FaceData, tmp_path: Path, averaging: str | None
 ) -> None:
-    """Each kept network scores what was reported of its epoch; their files come whole, one beside the other."""
+    """Each kept network has the reported scores of its epoch, in a complete file of its own."""
     result = run_fit(trainer={"max_epochs": 4, "keep_epochs": [1, 3], "weight_averaging": averaging})
     assert kept_epochs(tmp_path) == [1, 3]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -134,7 +134,7 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others(run_fit: RunFi
         network = make_network(conv_dropout=0.3)
         return exact(run_fit(network=network, seed=seed, folder=folder, augment=Augment(flip=0.5, shift=0.1)).history)
 
-    torch.rand(3)  # the state that a former trial left behind makes no difference
+    torch.rand(3)  # the random state that a previous trial left does not matter
     assert history(1, "a") == history(1, "b")
     assert history(1, "c") != history(2, "d")
 
@@ -201,7 +201,7 @@ def test_a_compiled_network_trains_as_the_plain_one_and_keeps_its_names(run_fit:
     load_network(tmp_path / "True" / "best.ckpt", make_network())
 
 
-def test_soft_targets_and_colour_train(run_fit: RunFit) -> None:
+def test_soft_targets_and_color_train(run_fit: RunFit) -> None:
     data = make_data(channels=3, soft=True)
     network = make_network(channels=3)
     assert run_fit(network=network, data=data, augment=Augment(mixup=0.2), trainer={"max_epochs": 5}).best_value > 0.8
@@ -267,7 +267,7 @@ def test_stop_by_system_exit_in_a_thread_frees_everything_and_says_nothing(
         try:
             run_fit(network=network, optimizer=optimizer, report=stop, trainer={"max_epochs": 5})
         except SystemExit as error:
-            caught.append(error)  # with its traceback, as an outer program may keep it
+            caught.append(error)  # with its traceback, as a calling program may keep it
 
     with warnings.catch_warnings(record=True) as shown, caplog.at_level(logging.INFO):
         warnings.simplefilter("always")
@@ -278,7 +278,7 @@ def test_stop_by_system_exit_in_a_thread_frees_everything_and_says_nothing(
     assert optimizers[0]() is None
     assert [str(warning.message) for warning in shown] == []
     assert (caplog.text, *capfd.readouterr()) == ("", "", "")
-    caught[0].with_traceback(None)  # only its frames, those of the caller, still know the network
+    caught[0].with_traceback(None)  # only its frames, those of the caller, still refer to the network
     del network, thread
     gc.collect()
     assert alive() is None

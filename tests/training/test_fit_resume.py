@@ -1,4 +1,4 @@
-"""An interrupted training, gone on with, equals an uninterrupted one to the bit."""
+"""A resumed training equals an uninterrupted one to the bit."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,7 +43,7 @@ PLATEAU: dict[str, Any] = {
     "trainer": {"max_epochs": 4, "normalise": "image"},
 }
 
-FROZEN: dict[str, Any] = {  # the body joins in the second epoch, at a rate of its own
+FROZEN: dict[str, Any] = {  # the body is trained from the second epoch on, with its own learning rate
     "optimizer": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.01),
     "lr_schedule": partial(schedules.step, every_epochs=2, factor=0.5),
     "augment": Augment(scale=0.1, brightness=0.2, crop=20),
@@ -52,7 +52,7 @@ FROZEN: dict[str, Any] = {  # the body joins in the second epoch, at a rate of i
 
 
 class Stop:
-    """A report that stops the training after one epoch, and remembers every report."""
+    """A report that stops the training after one epoch, and records every report."""
 
     def __init__(self, after: int | None) -> None:
         self.after = after
@@ -60,7 +60,7 @@ class Stop:
 
     def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
         self.reports.append((epoch, {key: value for key, value in metrics.items() if key not in MEASURED}))
-        torch.rand(5)  # a report may use random numbers of its own
+        torch.rand(5)  # a report may use random numbers
         if epoch == self.after:
             self.after = None
             raise SystemExit(0)
@@ -71,7 +71,7 @@ def network() -> torch.nn.Module:
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """A checkpoint without what time and memory measured."""
+    """A checkpoint without measured times and memory."""
     loaded: dict[str, Any] = torch.load(path, weights_only=True)
     for metrics in [*loaded.get("history", []), loaded.get("metrics", {})]:
         for key in MEASURED:

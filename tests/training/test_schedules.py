@@ -23,7 +23,7 @@ def sgd(lr: float = 0.1, momentum: float = 0.9) -> torch.optim.SGD:
 
 
 def run(make: Any, optimizer: torch.optim.Optimizer, scores: list[float] | None = None, **settings: Any) -> list[float]:
-    """The rate of each of the 40 steps."""
+    """The learning rate of each of the 40 steps."""
     schedule = make(optimizer, **LENGTH, **settings)
     rates = []
     for epoch in range(10):

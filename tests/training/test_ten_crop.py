@@ -61,7 +61,7 @@ def test_probabilities_are_the_mean_of_ten(size: int, normalise: str) -> None:
     assert int(found.confusion.sum()) == len(labels)
 
 
-def test_a_network_that_answers_mirrors_and_shifts_alike_answers_as_by_one_view() -> None:
+def test_a_network_invariant_to_mirrors_and_shifts_predicts_as_with_one_view() -> None:
     data, preprocess = make_data(), preprocess_of(make_data(), SIZE, "none")
 
     class Constant(torch.nn.Linear):

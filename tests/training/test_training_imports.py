@@ -1,4 +1,4 @@
-"""What the linter and the command line import must not pay for Lightning and torchmetrics."""
+"""The modules that the check of a configuration imports do not import Lightning and torchmetrics."""
 
 import subprocess
 import sys

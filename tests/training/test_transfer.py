@@ -1,4 +1,4 @@
-"""Frozen-then-unfrozen training, and a slower body."""
+"""Training with frozen epochs, and with a smaller learning rate of the body."""
 
 import math
 import re
@@ -16,7 +16,7 @@ def weights(folder):
 
 
 def moved(before, after):
-    """Which layers differ, and which running statistics."""
+    """Return the layers and the running statistics that differ."""
     return {name.rpartition(".")[0] for name in before if not torch.equal(before[name].cpu(), after[name].cpu())}
 
 

@@ -12,7 +12,7 @@ SIZE = 24
 
 
 def make_data(num_images: int = 150, num_classes: int = 3, channels: int = 1, soft: bool = False) -> FaceData:
-    """Noise with a bright band whose height is the class; 2/3 training, 1/6 each validation and test."""
+    """Noise with a bright band whose height is the class; 2/3 train, 1/6 val, 1/6 test."""
     rng = np.random.default_rng(7)
     shape = (num_images, SIZE, SIZE) if channels == 1 else (num_images, SIZE, SIZE, channels)
     images = rng.integers(0, 120, shape, dtype=np.uint8)

@@ -274,11 +274,11 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def replacement_fault(config: Mapping[str, Any], key: str) -> str | None:
-    """Return why an override must not replace the value at `key` as a whole; None if it may.
+    """Return why an override must not replace the value at `key` as a whole; None if it may, or if there is none.
 
     Refused are config groups, and sections with a `_target_` in or below them, which would lose their component.
     """
-    section = get_path(config, key)
+    section = get_path(config, key) if has_key(config, key) else None
     if not isinstance(section, Mapping):
         return None
     if key in GROUPS:

@@ -43,6 +43,11 @@ def is_estimator(model: Mapping[str, Any], allowed: Any = ()) -> bool:
     return derives_from(model, "ferhpo.models.estimators", ["Estimator"], allowed)
 
 
+def has_estimator(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a whole configuration is a scikit-learn estimator."""
+    return is_estimator(config["model"], config.get("allowed_targets") or ())
+
+
 def is_grid(sampler: Mapping[str, Any], allowed: Any = ()) -> bool:
     """Return whether a sampler visits every point of a finite space once and then ends."""
     return derives_from(sampler, "optuna", ["GridSampler"], allowed)

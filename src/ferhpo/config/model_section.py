@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ferhpo.config.composed import Composed
-from ferhpo.config.kinds import is_estimator as is_estimator
-from ferhpo.data.features.hog import Hog
+from ferhpo.config.kinds import is_estimator
+from ferhpo.data.features.hog import Hog, hog_of
 from ferhpo.space import Space
 from ferhpo.training.settings import TrainerSettings
 
@@ -20,22 +20,6 @@ FOR_NETWORKS = (
     "frozen_epochs", "body_lr_factor",
 )  # fmt: skip
 RANDOM_CHANGES = ("flip", "shift", "rotation", "scale", "brightness", "contrast", "erasing", "mixup")
-
-
-def hog_of(model: Mapping[str, Any]) -> Hog | None:
-    """Return the HOG features that a model uses; None if it uses images only. ValueError for settings out of range."""
-    if model.get("hog") is None or model.get("features") == "pixels":
-        return None
-    return Hog.from_config(model["hog"])
-
-
-def given_features(model: Mapping[str, Any], image_size: int) -> dict[str, int]:
-    """Return the argument num_features for a model that uses features; empty for other models.
-
-    image_size: side of the square images in pixels
-    """
-    hog = hog_of(model)
-    return {} if hog is None else {"num_features": hog.num_features(image_size)}
 
 
 def shared_hog(composed: Composed) -> Hog | None:

@@ -24,8 +24,8 @@ ALLOWED_TARGETS = (
 def locate(target: Any, allowed: Any = ()) -> Any:
     """Return the Python class or function that a `_target_` names.
 
-    Both its name and the module that defines it must be allowed, because an allowed module may import others:
-    torch.nn.functional.torch.hub.load, for example, is not.
+    Both its name and the module that defines it must be allowed: what an allowed module imports from elsewhere, e.g.
+    torch.nn.functional.torch.hub.load, is not allowed.
     allowed: further prefixes, from the configuration's `allowed_targets`
     Raises ValueError if the name is not allowed or cannot be imported.
     """

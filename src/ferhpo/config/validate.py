@@ -16,10 +16,10 @@ from ferhpo.config import model_section
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
 from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
-from ferhpo.config.model_section import given_features
 from ferhpo.config.rules import sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
 from ferhpo.config.targets import instantiate, locate
+from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import nearest, set_path
 from ferhpo.space import Draw, Space

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ferhpo.config.folds import EPOCH, num_reports, report_unit
-from ferhpo.config.model_section import is_estimator
+from ferhpo.config.kinds import has_estimator, is_grid
 from ferhpo.errors import FailuresError, first_line
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.scoring.collapse import most_answered
@@ -55,9 +55,9 @@ class Ledger:
         self.runs = TrialRuns(sweep, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
-        is_grid = sweep.config["sampler"]["_target_"].endswith("GridSampler")
+        is_grid_search = is_grid(sweep.config["sampler"], sweep.config.get("allowed_targets") or ())
         limits = [num_trials] if num_trials is not None else []
-        limits += [size] if is_grid and not num_continuous else []
+        limits += [size] if is_grid_search and not num_continuous else []
         self.num_trials = min(limits) if limits else None
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) reported
         self.is_stopping = False  # no new trial starts; running ones are interrupted after their next report
@@ -153,7 +153,7 @@ class Ledger:
 
     def _state_after_stop(self, trial: TrialRecord) -> TrialState:
         # ASHA returns STOP at its max_t too: a trial that ran all its epochs, or folds, is complete, not pruned.
-        is_whole = self.unit == EPOCH and trial.epochs and is_estimator(trial.config["model"])
+        is_whole = self.unit == EPOCH and trial.epochs and has_estimator(trial.config)
         return TrialState.COMPLETE if is_whole or self._has_all(trial) else TrialState.PRUNED
 
     def notice(self) -> None:

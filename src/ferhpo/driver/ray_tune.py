@@ -10,6 +10,7 @@ import signal
 from typing import Any
 
 from ferhpo.config import ComputeSettings, Objective
+from ferhpo.config.kinds import is_fifo
 from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
@@ -33,7 +34,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     config = ledger.sweep.config
     section = dict(config["scheduler"])
     extra: dict[str, Any] = {}
-    if not section["_target_"].endswith("FIFOScheduler"):
+    if not is_fifo(section, config["allowed_targets"]):
         extra = {"metric": objective.metric, "mode": objective.mode}
     stock = instantiate(section, allowed=config["allowed_targets"], **extra)
     searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ferhpo.config import Composed
 from ferhpo.config.compose import compose, set_values
 from ferhpo.config.folds import KEPT_FOLD, num_folds
+from ferhpo.config.kinds import is_data_set
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError, TrackingError
@@ -220,7 +221,7 @@ def _may_have_used(
     if splits == {"published"} or (training is not None and training.digest == data.digest):
         return False
     # FER2013 in another form has other pixels and is the same data; two folders are the same if their paths are.
-    any_folder = str(own["_target_"]).endswith("image_folder.load")
+    any_folder = is_data_set(own, "image_folder")
     if section["_target_"] == own["_target_"] and (not any_folder or section.get("path") == own.get("path")):
         return True
     if training is None:

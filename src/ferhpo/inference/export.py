@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from safetensors.torch import save_file
 
-from ferhpo.config.model_section import given_features, hog_of, is_estimator
+from ferhpo.data.features.hog import given_features, hog_of
 from ferhpo.inference.bundle import bundle
+from ferhpo.models.estimators import Estimator
 from ferhpo.training.checkpoint import read
 
 WEIGHTS, FITTED = "network.safetensors", "estimator.skops"
@@ -69,9 +71,9 @@ def export_model(
         },
     }
     out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=out_dir.parent) as name:
-        new = Path(name)
-        if is_estimator(model_config):
+    with tempfile.TemporaryDirectory(prefix=".model-", dir=out_dir.parent) as temporary:
+        new = Path(temporary)
+        if issubclass(resolve_name(f"{module}:{name}"), Estimator):
             (new / FITTED).write_bytes(content["network"]["_extra_state"].numpy().tobytes())
         else:
             tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in content["network"].items()}

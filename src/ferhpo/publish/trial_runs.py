@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ferhpo.config.folds import EPOCH, fold_folder, report_unit
-from ferhpo.config.model_section import is_estimator
+from ferhpo.config.kinds import has_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.scoring.collapse import collapse
@@ -47,7 +47,7 @@ class TrialRuns:
 
     def _params(self, trial: TrialRecord) -> dict[str, object]:
         """Return the sampled and the fixed values, by dotted path."""
-        sections = ESTIMATOR_SECTIONS if is_estimator(trial.config["model"]) else PARAM_SECTIONS
+        sections = ESTIMATOR_SECTIONS if has_estimator(trial.config) else PARAM_SECTIONS
         fixed = dict(leaves({section: trial.config[section] for section in sections}))
         fixed = {path: value for path, value in fixed.items() if not path.endswith("_target_")}
         groups = {section: self.sweep.composed.groups[section] for section in sections if section != "trainer"}

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
-from ferhpo.config.model_section import given_features, is_estimator
+from ferhpo.config.kinds import has_estimator
 from ferhpo.config.targets import as_function, instantiate
 from ferhpo.data.dataset import FaceData
+from ferhpo.data.features.hog import given_features
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
 from ferhpo.states import TrialState
 
@@ -65,7 +66,7 @@ def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData)
     """Return what is known of a trial before its first report: parameters, multiply-accumulates per image, device."""
     import torch
 
-    cuda = torch.cuda.is_available() and not is_estimator(config["model"])
+    cuda = torch.cuda.is_available() and not has_estimator(config)
     return {
         **_cost(config, network, data),
         "device": torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)",
@@ -78,7 +79,7 @@ def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData)
 def _cost(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, int]:
     from ferhpo.models.count import count_macs, count_parameters
 
-    if is_estimator(config["model"]):
+    if has_estimator(config):
         from ferhpo.models.estimators import Estimator
 
         assert isinstance(network, Estimator)
@@ -124,7 +125,7 @@ def run_trial(
     try:
         torch.manual_seed(seed)
         network = build_network(config, data.channels, data.num_classes, data.image_size)
-        if is_estimator(config["model"]):
+        if has_estimator(config):
             from ferhpo.training.estimator import fit_estimator
 
             fitted = fit_estimator(

@@ -68,3 +68,19 @@ class Hog:
                 channel_axis=None if image.ndim == 2 else -1,
             )
         return features
+
+
+def hog_of(model: Mapping[str, Any]) -> Hog | None:
+    """Return the HOG features that a model uses; None if it uses images only. ValueError for settings out of range."""
+    if model.get("hog") is None or model.get("features") == "pixels":
+        return None
+    return Hog.from_config(model["hog"])
+
+
+def given_features(model: Mapping[str, Any], image_size: int) -> dict[str, int]:
+    """Return the argument num_features for a model that uses features; empty for other models.
+
+    image_size: side of the square images in pixels
+    """
+    hog = hog_of(model)
+    return {} if hog is None else {"num_features": hog.num_features(image_size)}
