@@ -14,6 +14,8 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 REFERENCE = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "reference").glob("*.md"))}
+HOW_TO = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "how-to").glob("*.md"))}
+ALL = PAGES | REFERENCE | HOW_TO  # how-to pages are run by tests of their own
 
 # (pattern, replacement, why): applied to every command, Python block and file that a page shows, in this order.
 SUBSTITUTIONS = (
@@ -80,7 +82,7 @@ class Block:
 @cache
 def blocks(page):
     """The blocks of a page in their order."""
-    lines = (PAGES | REFERENCE)[page].read_text().splitlines()
+    lines = ALL[page].read_text().splitlines()
     found, number = [], 0
     while number < len(lines):
         line = lines[number]
@@ -107,7 +109,7 @@ def in_list(lines, number):
     return bool(re.match(r"\s*([-*]|\d+\.) ", before))
 
 
-def all_commands(pages=(*PAGES, *REFERENCE)):
+def all_commands(pages=ALL):
     return [(block, command) for page in pages for block in blocks(page) for command, _ in block.commands()]
 
 
