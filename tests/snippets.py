@@ -30,11 +30,6 @@ SUBSTITUTIONS = (
     (r"data\.folds=\d+", "data.folds=2", "time"),
     (r"--top \d+ --seeds \d+", "--top 2 --seeds 2", "time"),
     (r"keep_epochs=\[[\d,]+\]", "keep_epochs=[1]", "there is one epoch"),
-    (
-        r"data\.merge\.affectnet\.path=AffectNet",
-        r"\g<0> data.merge.affectnet.clean=null",
-        "the small AffectNet has no labels.csv",
-    ),
 )
 # (the start of a command, why): parsed, and not run.
 NOT_RUN = (("ferhpo ui", "it serves until it is interrupted"),)

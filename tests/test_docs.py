@@ -142,7 +142,9 @@ def test_every_command_parses_and_composes(page):
         assert not any(text.startswith("-") for text in left), place
         if hasattr(args, "overrides"):
             args.overrides += left  # as entry.py does
-        if args.verb in COMPOSED and not getattr(args, "resume", False) and command not in snippets.STATUS:
+        if args.verb == "data":
+            args.name, args.overrides = None, [f"data={args.name}", *(f"data.{text}" for text in args.overrides)]
+        if args.verb in (*COMPOSED, "data") and not getattr(args, "resume", False) and command not in snippets.STATUS:
             try:
                 compose(args.name, args.overrides)
             except ConfigError as error:
@@ -199,6 +201,12 @@ def small_data(folder):
             split = "train" if usage == "Training" else "test"
             names.append(f"fer2013/{split}/{EMOTIONS[number % 7]}/{usage}_{number}.png")
     (folder / "fer2013.csv").write_text("\n".join(rows) + "\n")
+    votes = [f"{row.rpartition(',')[2]},fer{number:07}.png,0,9,0,0,0,0,0,0,1,0" for number, row in enumerate(rows[1:])]
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    (folder / "ferplus.csv").write_text("\n".join([header, *votes]) + "\n")
+    (folder / "AffectNet").mkdir()
+    doubts = [f"train/{n % 8}/{n}.png,{n % 8},{n % 8 if n % 5 else 'none'}" for n in range(56)]
+    (folder / "AffectNet" / "labels.csv").write_text("\n".join(["file,label,pseudo_label", *doubts]) + "\n")
     ckplus = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
     names += [f"CK48/{ckplus[n % 7]}/S{n // 4:03}_001_{n:08}.png" for n in range(56)]
     names += [f"AffectNet/train/{n % 8}/{n}.png" for n in range(56)]
