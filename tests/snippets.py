@@ -14,6 +14,8 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 REFERENCE = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "reference").glob("*.md"))}
+HOW_TO = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "how-to").glob("*.md"))}
+ALL = PAGES | REFERENCE | HOW_TO  # how-to pages are run by tests of their own
 
 # (pattern, replacement, why): applied to every command, Python block and file that a page shows, in this order.
 SUBSTITUTIONS = (
@@ -28,11 +30,6 @@ SUBSTITUTIONS = (
     (r"data\.folds=\d+", "data.folds=2", "time"),
     (r"--top \d+ --seeds \d+", "--top 2 --seeds 2", "time"),
     (r"keep_epochs=\[[\d,]+\]", "keep_epochs=[1]", "there is one epoch"),
-    (
-        r"data\.merge\.affectnet\.path=AffectNet",
-        r"\g<0> data.merge.affectnet.clean=null",
-        "the small AffectNet has no labels.csv",
-    ),
 )
 # (the start of a command, why): parsed, and not run.
 NOT_RUN = (("ferhpo ui", "it serves until it is interrupted"),)
@@ -80,7 +77,7 @@ class Block:
 @cache
 def blocks(page):
     """The blocks of a page in their order."""
-    lines = (PAGES | REFERENCE)[page].read_text().splitlines()
+    lines = ALL[page].read_text().splitlines()
     found, number = [], 0
     while number < len(lines):
         line = lines[number]
@@ -107,7 +104,7 @@ def in_list(lines, number):
     return bool(re.match(r"\s*([-*]|\d+\.) ", before))
 
 
-def all_commands(pages=(*PAGES, *REFERENCE)):
+def all_commands(pages=ALL):
     return [(block, command) for page in pages for block in blocks(page) for command, _ in block.commands()]
 
 

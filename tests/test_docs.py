@@ -24,7 +24,7 @@ from ferhpo.config.compose import compose
 from ferhpo.config.files import group_files, sweep_files
 from ferhpo.errors import ConfigError
 from tests import snippets
-from tests.snippets import PAGES, REFERENCE, ROOT, SUBSTITUTIONS, all_commands, arguments, blocks, substituted
+from tests.snippets import ALL, PAGES, REFERENCE, ROOT, SUBSTITUTIONS, all_commands, arguments, blocks, substituted
 from tests.test_cli import VERBS
 
 COMPOSED = ("sweep", "train", "plan", "check", "show")  # verbs whose arguments are a configuration
@@ -61,13 +61,13 @@ def test_the_reference_names_every_verb_option_and_function(generated):
 
 def test_the_index_names_every_page():
     index = PAGES["docs/index.md"].read_text()
-    missing = [name for name in (*PAGES, *REFERENCE) if name.startswith("docs/") and name != "docs/index.md"]
+    missing = [name for name in ALL if name.startswith("docs/") and name != "docs/index.md"]
     assert [name for name in missing if f"({name.removeprefix('docs/')})" not in index] == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, *REFERENCE])
+@pytest.mark.parametrize("page", ALL)
 def test_links_and_pictures_exist(page):
-    path = (PAGES | REFERENCE)[page]
+    path = ALL[page]
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL))
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
 
@@ -136,10 +136,15 @@ def test_every_command_parses_and_composes(page):
     for block, command in all_commands([page]):
         place = f"{page}:{block.line}: {command}"
         try:
-            args = make_parser().parse_args(arguments(command))
+            args, left = make_parser().parse_known_args(arguments(command))
         except SystemExit:
             pytest.fail(f"{place} does not parse")
-        if args.verb in COMPOSED and not getattr(args, "resume", False) and command not in snippets.STATUS:
+        assert not any(text.startswith("-") for text in left), place
+        if hasattr(args, "overrides"):
+            args.overrides += left  # as entry.py does
+        if args.verb == "data":
+            args.name, args.overrides = None, [f"data={args.name}", *(f"data.{text}" for text in args.overrides)]
+        if args.verb in (*COMPOSED, "data") and not getattr(args, "resume", False) and command not in snippets.STATUS:
             try:
                 compose(args.name, args.overrides)
             except ConfigError as error:
@@ -196,6 +201,12 @@ def small_data(folder):
             split = "train" if usage == "Training" else "test"
             names.append(f"fer2013/{split}/{EMOTIONS[number % 7]}/{usage}_{number}.png")
     (folder / "fer2013.csv").write_text("\n".join(rows) + "\n")
+    votes = [f"{row.rpartition(',')[2]},fer{number:07}.png,0,9,0,0,0,0,0,0,1,0" for number, row in enumerate(rows[1:])]
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    (folder / "ferplus.csv").write_text("\n".join([header, *votes]) + "\n")
+    (folder / "AffectNet").mkdir()
+    doubts = [f"train/{n % 8}/{n}.png,{n % 8},{n % 8 if n % 5 else 'none'}" for n in range(56)]
+    (folder / "AffectNet" / "labels.csv").write_text("\n".join(["file,label,pseudo_label", *doubts]) + "\n")
     ckplus = ("anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
     names += [f"CK48/{ckplus[n % 7]}/S{n // 4:03}_001_{n:08}.png" for n in range(56)]
     names += [f"AffectNet/train/{n % 8}/{n}.png" for n in range(56)]
