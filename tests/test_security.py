@@ -213,7 +213,7 @@ def test_yaml_that_names_python_objects_is_refused(tmp_path, marker, tag):
     made_sweep(tmp_path, ["RUNNING"])
     from ferhpo.tuning.preflight import resumed
 
-    with pytest.raises(ConfigError, match=r"num_trials is .* not understood"):
+    with pytest.raises(ConfigError, match=r"num_trials is .* not valid YAML"):
         resumed("made", [f"num_trials={tag.format(marker)}", f"output_dir={tmp_path}"], "sweep")
 
 
@@ -358,7 +358,7 @@ def test_a_confirmations_name_is_one_folder(tmp_path, capsys):
 def test_a_trial_that_is_not_there_is_refused(tmp_path, number, capsys):
     made_sweep(tmp_path, ["COMPLETE"])
     assert cli.main(["report", "made", f"--trial={number}", "--output-dir", str(tmp_path)]) == 2
-    assert f"--trial is {number}, which sweep made does not have" in capsys.readouterr().err
+    assert f"--trial is {number}; sweep made has no such trial" in capsys.readouterr().err
     assert cli.main(["evaluate", f"made/{number}", "--output-dir", str(tmp_path)]) == 2
 
 

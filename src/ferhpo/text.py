@@ -15,13 +15,14 @@ def number(value: object) -> str:
 
 def duration(seconds: float) -> str:
     """Format seconds in their two largest units: 45 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
     if seconds < 60:
-        return f"{seconds:.0f} s"
+        return f"{seconds} s"
     if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        return f"{seconds // 60} min {seconds % 60} s"
     if seconds < 86400:
-        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
-    return f"{seconds // 86400:.0f} d {seconds % 86400 // 3600:.0f} h"
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
 
 
 def size(num_bytes: float) -> str:
