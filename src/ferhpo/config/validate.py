@@ -25,13 +25,6 @@ from ferhpo.keys import nearest, set_path
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
 
-
-def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
-    """Raise ConfigError with every fault of a configuration; return its warnings."""
-    composed = compose(name, overrides, config_dir)
-    return check_composed(composed, for_sweep=composed.is_sweep)
-
-
 TOP_KEYS = {
     "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
     "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "output_dir", "allowed_targets", "space",
@@ -47,6 +40,12 @@ GIVEN = {
 }
 WEIGHT_KEYS = ("model.arch", "model.weights")  # what pretrained weights depend on
 IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.image_size is set
+
+
+def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
+    """Raise ConfigError with every fault of a configuration; return its warnings."""
+    composed = compose(name, overrides, config_dir)
+    return check_composed(composed, for_sweep=composed.is_sweep)
 
 
 def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:

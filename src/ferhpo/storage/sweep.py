@@ -33,6 +33,7 @@ from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trial
 from ferhpo.tracking import TrackingSettings
 
 META = "sweep.json"
+KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
 # A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
 CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
 
@@ -239,6 +240,3 @@ def free_name(folder: Path) -> str:
     while (folder.parent / f"{folder.name}-{number}").exists():
         number += 1
     return f"{folder.name}-{number}"
-
-
-KIND = "confirm"
