@@ -1,7 +1,7 @@
 """Sweep folders written by earlier versions still work: they are read, resumed, evaluated, reported.
 
-tests/old/sweeps-0.1.0.tar.xz holds `killed`, a training of 200 epochs whose process was killed after six, and `done`, a sweep
-of three trials, both of `demo` with tiny networks and tracking=none, as version 0.1.0 wrote them.
+tests/old/sweeps-0.1.0.tar.xz holds `killed`, a training whose process was killed after six epochs, and `done`, a sweep of three
+trials, both of `demo` with tiny networks and tracking=none, as version 0.1.0 wrote them.
 """
 
 import json
@@ -13,6 +13,7 @@ import pytest
 import ferhpo
 from ferhpo import cli
 
+NUM_EPOCHS = 12
 ARCHIVE = Path(__file__).parent / "old" / "sweeps-0.1.0.tar.xz"
 
 
@@ -23,7 +24,10 @@ def old(tmp_path, monkeypatch):
         archive.extractall(tmp_path, filter="data")
     for path in tmp_path.glob("mlruns/*/sweep.json"):
         meta = json.loads(path.read_text())
-        meta["composed"]["config"]["output_dir"] = str(tmp_path / "mlruns")
+        config = meta["composed"]["config"]
+        config["output_dir"] = str(tmp_path / "mlruns")
+        if meta["kind"] == "train":
+            config["trainer"]["max_epochs"] = NUM_EPOCHS  # it was started with 200, to be killed in time
         path.write_text(json.dumps(meta))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "mlruns"
@@ -34,9 +38,9 @@ def test_a_killed_training_is_resumed(old):
     assert (before.state, len(before.epochs)) == ("RUNNING", 6)
     result = ferhpo.train("killed", [f"output_dir={old}"], resume=True)
     (trial,) = result.sweep.trials()
-    assert (trial.state, len(trial.epochs)) == ("COMPLETE", 200)
+    assert (trial.state, len(trial.epochs)) == ("COMPLETE", NUM_EPOCHS)
     assert trial.epochs[:6] == before.epochs
-    assert [row["epoch"] for row in trial.epochs] == list(range(1, 201))
+    assert [row["epoch"] for row in trial.epochs] == list(range(1, NUM_EPOCHS + 1))
 
 
 def test_a_finished_sweep_is_read_evaluated_and_reported(old, capsys):
