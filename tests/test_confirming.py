@@ -17,7 +17,7 @@ from ferhpo.confirmation.plan import changes, plan_confirmation
 from ferhpo.confirmation.result import ConfirmationFound
 from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.seeds import fresh_seeds
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
@@ -193,12 +193,12 @@ def test_the_result_follows_from_the_trials(confirmed):
 @pytest.mark.full
 def test_the_selected_candidate_is_evaluated_on_test_once(confirmed):
     folder, _, result = confirmed
-    (entry,) = test_log.read_all(folder / "demo")
+    (entry,) = evaluation_log.read_all(folder / "demo")
     assert (entry["verb"], entry["scores"]) == ("confirm", result.found.test.to_json())
-    assert not (folder / "demo-confirm" / test_log.FILE).exists()
+    assert not (folder / "demo-confirm" / evaluation_log.FILE).exists()
     again = ferhpo.confirm("demo", output_dir=folder)
     assert (again.found, again.registered) == (result.found, result.registered)
-    assert test_log.read_all(folder / "demo") == [entry], "a complete confirmation only returns its result"
+    assert evaluation_log.read_all(folder / "demo") == [entry], "a complete confirmation only returns its result"
     for variants in (result.found.test.one_view, result.found.test.ten_crop):
         assert variants.all.n == 14
         assert len(variants.dedup.acc.values) == 3
@@ -243,10 +243,10 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_test_evaluation
         assert found.scores.all.acc == here.scores.all.acc == result.best.value
         assert found.confusion == here.confusion
     with pytest.raises(
-        FerhpoError, match="ferhpo-demo has no version or alias 9; it has versions 1, 2 and aliases champion"
+        FerhpoError, match="ferhpo-demo has no version or alias 9; existing versions: 1, 2; aliases: champion"
     ):
         ferhpo.evaluate("models:/ferhpo-demo/9", output_dir=folder)
-    before = test_log.read_all(folder / "demo")
+    before = evaluation_log.read_all(folder / "demo")
     found = ferhpo.evaluate("models:/ferhpo-demo/2", split="test", output_dir=folder)
     assert found.num_test_evaluations == len(before) + 1
     assert "sweep demo has been evaluated on test" in found.warnings[0]
@@ -269,7 +269,7 @@ def test_a_registered_model_is_evaluated_as_its_trial_is_and_its_test_evaluation
         "the sweep folder of this model is not here; the test evaluation is recorded in its MLflow run only",
         "the sweep of this model has been evaluated on test 3 times, according to the model's MLflow run",
     ]
-    log_file = folder / "demo" / test_log.FILE
+    log_file = folder / "demo" / evaluation_log.FILE
     log_file.write_text("".join(json.dumps(entry) + "\n" for entry in before))
 
 
@@ -315,7 +315,7 @@ def test_a_confirmation_that_is_killed_resumes_and_trains_nothing_twice(warm, co
         driver.kill()
     before = {trial.number: trial for trial in ferhpo.load_sweep("hurt", folder).trials() if trial.state == "COMPLETE"}
     assert 0 < len(before) < 6
-    num_logged = len(test_log.read_all(folder / "demo"))
+    num_logged = len(evaluation_log.read_all(folder / "demo"))
     resumed = ferhpo.confirm("hurt", resume=True, output_dir=folder)
     assert resumed.finished
     trials = resumed.sweep.trials()
@@ -325,12 +325,12 @@ def test_a_confirmation_that_is_killed_resumes_and_trains_nothing_twice(warm, co
     assert len(set(pairs)) == 6
     whole = ferhpo.load_sweep("demo-confirm", folder).trials()
     assert [t.value for t in trials] == [t.value for t in whole], "the same as without the kill"
-    assert len(test_log.read_all(folder / "demo")) == num_logged + 1
+    assert len(evaluation_log.read_all(folder / "demo")) == num_logged + 1
     (folder / "hurt" / "confirm.json").unlink()  # like a kill after the test evaluation
     again = ferhpo.confirm("hurt", output_dir=folder)
     assert again.found.test == resumed.found.test
     assert again.registered == resumed.registered
-    assert len(test_log.read_all(folder / "demo")) == num_logged + 1
+    assert len(evaluation_log.read_all(folder / "demo")) == num_logged + 1
     flush, calls = Tracker.flush, []
 
     def slow_at_first(tracker, seconds):

@@ -10,7 +10,7 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
 from ferhpo.evaluation.load import load_subject
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
 from tests.conftest import TINY
 
@@ -71,7 +71,7 @@ def test_validation_scores_are_those_of_the_trial_in_both_variants(place, evalua
     assert (found.split, found.num_test_evaluations, found.warnings, found.ten_crop) == ("val", 0, [], None)
     assert evaluate("once/0").scores == found.scores
     assert evaluate(str(place / "mlruns" / "once")).scores == found.scores
-    assert not (place / "mlruns" / "once" / test_log.FILE).exists(), "evaluations on validation are not logged"
+    assert not (place / "mlruns" / "once" / evaluation_log.FILE).exists(), "evaluations on validation are not logged"
 
 
 def test_the_leaderboard_has_the_dedup_scores(place):
@@ -83,7 +83,7 @@ def test_the_leaderboard_has_the_dedup_scores(place):
 
 
 def test_each_test_evaluation_is_logged_and_the_second_gives_a_warning(place, evaluate, capsys):
-    path = place / "mlruns" / "once" / test_log.FILE
+    path = place / "mlruns" / "once" / evaluation_log.FILE
     path.unlink(missing_ok=True)
     first = evaluate("once", split="test", ten_crop=True)
     assert (first.scores.all.n, first.scores.dedup.n) == (21, 19)
@@ -97,7 +97,7 @@ def test_each_test_evaluation_is_logged_and_the_second_gives_a_warning(place, ev
     assert "dedup " in out
     assert "true \\ predicted" in out
     assert "surprise" in out
-    one, two = test_log.read_all(path.parent)
+    one, two = evaluation_log.read_all(path.parent)
     assert (one["verb"], one["model"], one["split"], one["split_name"]) == ("evaluate", "once/0", "test", "published")
     assert one["data_digest"] == first.data_digest
     assert one["scores"]["one_view"]["dedup"]["acc"] == first.scores.dedup.acc
@@ -110,7 +110,7 @@ def test_an_evaluation_counts_also_while_a_sync_holds_the_records(place, evaluat
         raise StillRunning("a running sweep, or ferhpo sync, holds these records")
 
     monkeypatch.setattr("ferhpo.evaluation.evaluate.add_to_run", held)
-    before = len(test_log.read_all(place / "mlruns" / "once"))
+    before = len(evaluation_log.read_all(place / "mlruns" / "once"))
     found = evaluate("once", split="test")
     assert found.num_test_evaluations == before + 1
     assert found.warnings[-1] == (
@@ -121,10 +121,10 @@ def test_an_evaluation_counts_also_while_a_sync_holds_the_records(place, evaluat
 def test_test_images_are_not_evaluated_while_a_driver_runs_the_sweep(place, evaluate):
     lock = FolderLock(place / "mlruns" / "once")
     try:
-        before = test_log.read_all(place / "mlruns" / "once")
+        before = evaluation_log.read_all(place / "mlruns" / "once")
         with pytest.raises(SweepError, match="sweep once is being run by process"):
             evaluate("once", split="test")
-        assert test_log.read_all(place / "mlruns" / "once") == before
+        assert evaluation_log.read_all(place / "mlruns" / "once") == before
         evaluate("once")
     finally:
         lock.release()
@@ -176,7 +176,7 @@ def test_a_random_splits_own_test_images_are_evaluated_and_never_the_published_o
         evaluate("once", "data.split=random", split="test")
     with pytest.raises(ConfigError, match=r"data\.split is random; mixed/0 was trained under data\.split=random"):
         evaluate("mixed", "data.split_seed=1", split="test")
-    assert len(test_log.read_all(place / "mlruns" / "mixed")) == 1
+    assert len(evaluation_log.read_all(place / "mlruns" / "mixed")) == 1
     dedup = evaluate("mixed", "data.split=published").scores.dedup
     assert dedup is None or dedup.n < 28, "validation images that it was trained on are left out"
 

@@ -1,5 +1,7 @@
 """Tiny data sets in each form, and the real FER2013 if ../shared/data can make it."""
 
+import fcntl
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,7 +62,10 @@ def real_fer2013() -> Path:
     if not UNPACK.is_file():
         pytest.skip("FER2013 is not at ../shared/data")
     folder = Path(tempfile.gettempdir()) / "ferhpo-fer2013"
-    if not (folder / "complete").exists():
-        subprocess.run([sys.executable, str(UNPACK), str(folder)], check=True)
-        (folder / "complete").touch()
+    with folder.with_suffix(".lock").open("w") as lock:  # the processes of the tests share the folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
+            subprocess.run([sys.executable, str(UNPACK), str(folder)], check=True)
+            (folder / "complete").touch()
     return folder

@@ -22,7 +22,7 @@ from ferhpo.reports.sweep import (
     ranking,
     slices,
 )
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.training.checkpoint import BEST_KEYS, FORMAT
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep, score
@@ -201,7 +201,7 @@ def test_a_test_score_is_ranked(tmp_path):
     old = {**own, "scores": {"one_view": {"published": {"acc": 0.705}}}}  # as versions before the variants wrote it
     sweep.meta["data"] = {"digest": "a"}
     lines = [json.dumps(entry) for entry in (own, random, other, old)]
-    (sweep.folder / test_log.FILE).write_text("\n".join(lines))
+    (sweep.folder / evaluation_log.FILE).write_text("\n".join(lines))
     table = rows(ranking.panel(sweep, tmp_path).tables[0])
     ours, ours_old = [row for row in table if row["scored on"] == "test (PrivateTest)"]
     assert (ours["rank"], ours["accuracy %"]) == ("6", "71.50")

@@ -20,7 +20,7 @@ from ferhpo.publish import sweep_run
 from ferhpo.publish.models import export
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 from ferhpo.states import RunState, TrialState
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, add_to_run, registry, run_of
@@ -70,8 +70,8 @@ def conclude(
     tracker.close(1.0)
     if found is not None:
         write_json(confirmation.folder / RESULT, found.to_json())
-        log = test_log.read_all(sweep.folder)
-        warnings = [*warnings, *test_log.repeat_warnings(sweep.name, log), *_tag_sweep(sweep, found)]
+        log = evaluation_log.read_all(sweep.folder)
+        warnings = [*warnings, *evaluation_log.repeat_warnings(sweep.name, log), *_tag_sweep(sweep, found)]
     registered = None if found is None else found.registered
     return Confirmation(
         confirmation,
@@ -139,12 +139,12 @@ def _find(
 
 def _evaluate_on_test(
     sweep: Sweep, confirmation: Sweep, retrained: list[TrialRecord], data: FaceData
-) -> list[test_log.TestEvaluation]:
+) -> list[evaluation_log.TestEvaluation]:
     """Evaluate the selected candidate's networks on test; return the test log up to this evaluation.
 
     It happens once: a resumed confirmation takes the scores from the log.
     """
-    log = test_log.read_all(sweep.folder)
+    log = evaluation_log.read_all(sweep.folder)
     for count, entry in enumerate(log, start=1):
         if entry.get("confirmation_id") == confirmation.id:
             return log[:count]
@@ -164,11 +164,11 @@ def _evaluate_on_test(
     scores = MeanTestScores(mean_variants(one_view), mean_variants(ten_crop) if ten_crop else None)
     numbers = ", ".join(str(trial.number) for trial in retrained)
     model = f"{confirmation.name}, trials {numbers}"
-    entry = test_log.new_entry("confirm", model, data, scores.to_json(), confirmation_id=confirmation.id)
-    return test_log.append(sweep.folder, entry)
+    entry = evaluation_log.new_entry("confirm", model, data, scores.to_json(), confirmation_id=confirmation.id)
+    return evaluation_log.append(sweep.folder, entry)
 
 
-def _log_test(log: list[test_log.TestEvaluation], retrained: list[TrialRecord], tracker: Tracker) -> None:
+def _log_test(log: list[evaluation_log.TestEvaluation], retrained: list[TrialRecord], tracker: Tracker) -> None:
     """Log the test scores of each network to its trial's run."""
     for index, trial in enumerate(retrained):
         own = {
@@ -180,8 +180,8 @@ def _log_test(log: list[test_log.TestEvaluation], retrained: list[TrialRecord], 
             for view, variants in log[-1]["scores"].items()
             if variants
         }
-        tracker.log_metrics(trial.number, test_log.metrics(own))
-        tracker.set_tags(trial.number, test_log.tags(log[-1], len(log)))
+        tracker.log_metrics(trial.number, evaluation_log.metrics(own))
+        tracker.set_tags(trial.number, evaluation_log.tags(log[-1], len(log)))
 
 
 def _register(
@@ -246,7 +246,7 @@ def _parent_metrics(found: ConfirmationFound) -> dict[str, float]:
     views: dict[str, Any] = {} if found.test is None else asdict(found.test)
     for view, variants in views.items():
         for variant, scores in (variants or {}).items():
-            end = test_log.metric_suffix(view, variant)
+            end = evaluation_log.metric_suffix(view, variant)
             values |= {f"mean_test_{key}{end}": v["mean"] for key, v in (scores or {}).items() if key != "n"}
     return values
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.confirmation.statistics import Candidate, Mean, MeanScores, MeanVariants
+from ferhpo.storage.evaluation_log import with_variants
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.test_log import with_variants
 from ferhpo.tuning.result import SweepResult
 
 RESULT = "confirm.json"

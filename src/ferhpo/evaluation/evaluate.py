@@ -34,7 +34,7 @@ from ferhpo.scoring.scores import (
     score_variants,
 )
 from ferhpo.scoring.ten_crop import evaluate_ten_crop
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
 from ferhpo.tracking import add_to_run
 from ferhpo.trial.load_data import fold_data, load_data
@@ -75,7 +75,7 @@ def evaluate(
     output_dir: str | Path = "mlruns",
     config_dir: Path | None = None,
 ) -> ModelScores:
-    """Score a model on the validation or test images of a data set. Test evaluations are logged, see storage.test_log.
+    """Score a model on the validation or test images of a data set. Test evaluations are logged (evaluation_log.py).
 
     model: SWEEP (its best trial), SWEEP/7 (trial 7), or models:/NAME@ALIAS or models:/NAME/VERSION of the registry
     overrides: data=... and data.KEY=... select another data set; tracking.KEY=... another store for models:/
@@ -244,15 +244,15 @@ def _logged(scores: ModelScores, trained: TrainedModel, data: FaceData, training
         "one_view": asdict(scores.scores),
         "ten_crop": None if scores.ten_crop is None else asdict(scores.ten_crop),
     }
-    entry = test_log.new_entry("evaluate", trained.label, data, plain)
+    entry = evaluation_log.new_entry("evaluate", trained.label, data, plain)
     # The metrics test_... of a run are those on the test images of the data set that the model was trained on.
     is_own = training is not None and training.digest == data.digest
-    metrics = test_log.metrics(plain) if is_own else {}
+    metrics = evaluation_log.metrics(plain) if is_own else {}
     if trained.sweep is None or trained.selecting_sweep is None:
         return _logged_in_mlflow(scores, trained, entry, metrics)
-    log = test_log.append(trained.selecting_sweep.folder, entry)
-    warnings = [*scores.warnings, *test_log.repeat_warnings(trained.selecting_sweep.name, log)]
-    tags = test_log.tags(entry, len(log))
+    log = evaluation_log.append(trained.selecting_sweep.folder, entry)
+    warnings = [*scores.warnings, *evaluation_log.repeat_warnings(trained.selecting_sweep.name, log)]
+    tags = evaluation_log.tags(entry, len(log))
     try:
         left = add_to_run(trained.sweep.folder, trained.tracking, trained.number, tags, metrics, SHIP_SECONDS)
     except TrackingError as error:  # the evaluation has happened, and counts
@@ -265,14 +265,14 @@ def _logged(scores: ModelScores, trained: TrainedModel, data: FaceData, training
 
 
 def _logged_in_mlflow(
-    scores: ModelScores, trained: TrainedModel, entry: test_log.TestEvaluation, metrics: Mapping[str, float]
+    scores: ModelScores, trained: TrainedModel, entry: evaluation_log.TestEvaluation, metrics: Mapping[str, float]
 ) -> ModelScores:
     """Log a test evaluation if no folder here holds the model's sweep: the count is that of its MLflow run."""
     from ferhpo.tracking import registry
 
     assert trained.run_id is not None
-    number = int(registry.run_tags(trained.tracking, trained.run_id).get(test_log.COUNT_TAG, "0")) + 1
-    registry.note_on_run(trained.tracking, trained.run_id, test_log.tags(entry, number), metrics)
+    number = int(registry.run_tags(trained.tracking, trained.run_id).get(evaluation_log.COUNT_TAG, "0")) + 1
+    registry.note_on_run(trained.tracking, trained.run_id, evaluation_log.tags(entry, number), metrics)
     warnings = ["the sweep folder of this model is not here; the test evaluation is recorded in its MLflow run only"]
     if number > 1:
         warnings.append(

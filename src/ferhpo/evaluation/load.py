@@ -19,8 +19,8 @@ from ferhpo.errors import SweepError
 from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.storage.checkpoints import best_checkpoint
+from ferhpo.storage.evaluation_log import selecting_sweep
 from ferhpo.storage.sweep import META, Sweep, load_sweep
-from ferhpo.storage.test_log import selecting_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
 from ferhpo.training.checkpoint import load_network, load_weights, read

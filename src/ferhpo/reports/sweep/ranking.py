@@ -11,7 +11,7 @@ import yaml
 
 from ferhpo.config.kinds import is_data_set
 from ferhpo.reports.panel import Panel, write_table
-from ferhpo.storage import test_log
+from ferhpo.storage import evaluation_log
 from ferhpo.storage.sweep import Sweep
 from ferhpo.text import plural
 
@@ -75,7 +75,7 @@ def test_rows(sweep: Sweep) -> list[Row]:
     The accuracy is that of all images, from one view of each.
     """
     rows = []
-    for entry in test_log.read_all(sweep.folder):
+    for entry in evaluation_log.read_all(sweep.folder):
         is_own = entry["data_digest"] == sweep.meta.get("data", {}).get("digest", entry["data_digest"])
         if entry["split_name"] != "published" or not is_own:
             continue
