@@ -18,7 +18,7 @@ _WHERE = {
     "list_sweeps": "storage.listing",
     "load_sweep": "storage.sweep",
     "plan": "tuning.plan",
-    "promote": "publish.sync",
+    "promote": "publish.promote",
     "report": "reports.report",
     "sweep": "tuning.sweep",
     "sync": "publish.sync",

@@ -219,7 +219,7 @@ def ui(args: argparse.Namespace) -> NoReturn:
 def promote(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ferhpo.publish.sync import store_of
+    from ferhpo.publish.promote import store_of
 
     promotion = ferhpo.promote(args.name, args.alias, args.version, args.output_dir)
     if args.json:

@@ -3,5 +3,6 @@
 sweep_run.py   the parent run, and the description of every run
 trial_runs.py  the runs of trials
 models.py      exported and registered models
-sync.py        the commands `sync` and `promote`
+sync.py        the verb `sync`
+promote.py     the verb `promote`
 """

@@ -1,4 +1,4 @@
-"""The commands `sync` and `promote`: upload the records left in a spool, and set an alias of a registered model."""
+"""Upload the records left in a spool (the verb `sync`)."""
 
 from typing import TYPE_CHECKING
 
@@ -7,20 +7,6 @@ from ferhpo.storage.sweep import Sweep, load_sweep, save_config
 
 if TYPE_CHECKING:
     from ferhpo.tracking import Tracker
-    from ferhpo.tracking.registry import Promotion
-
-
-def promote(name: str, alias: str = "champion", version: int | None = None, output_dir: str = "mlruns") -> "Promotion":
-    """Set an alias to a version (the newest by default) of the model that sweep `name` registered."""
-    from ferhpo.tracking import registry
-
-    sweep = load_sweep(name, output_dir)
-    return registry.promote(sweep.tracking, sweep.tracking.registered_name(sweep.name), version, alias)
-
-
-def store_of(name: str, output_dir: str = "mlruns") -> str:
-    """Return the address of a sweep's MLflow store, without its password."""
-    return load_sweep(name, output_dir).tracking.shown_uri
 
 
 def sync(name: str, output_dir: str = "mlruns", uri: str | None = None) -> int:
