@@ -22,6 +22,7 @@ from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
 from ferhpo.tracking import Tracker
+from ferhpo.tuning.sweep import run_listed
 from tests.conftest import TINY
 
 
@@ -342,3 +343,18 @@ def test_a_confirmation_that_is_killed_resumes_and_trains_nothing_twice(warm, co
     assert ferhpo.confirm("hurt", output_dir=folder).registered == resumed.registered, (
         "the store was slow, and then not"
     )
+
+
+def test_trained_weights_are_checked_before_a_confirmation_starts(tmp_path, monkeypatch):
+    """As before a sweep: said once, with nothing created, not by each retraining."""
+
+    def start(compute):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ferhpo.tuning.sweep.RayStart", start)
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    weights = f"model.weights={tmp_path / 'weights.pth'}"
+    composed = compose("demo", ["model=torchvision", weights, "tracking=none", f"output_dir={tmp_path / 'mlruns'}"])
+    with pytest.raises(ConfigError, match=r"weights\.pth"):
+        run_listed(composed, "confirm", [], lambda *ended: None)
+    assert not (tmp_path / "mlruns" / "demo").exists()
