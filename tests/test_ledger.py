@@ -8,7 +8,7 @@ import pytest
 from ferhpo.config import Objective
 from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import STOP, Ledger
-from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler
+from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, count_every_loss, why_lost
 from ferhpo.errors import FailuresError
 from ferhpo.publish.sync import sync
 from ferhpo.storage.study import SweepStudy
@@ -375,3 +375,28 @@ def test_a_trial_that_was_closed_as_something_else_is_closed_again(ledger_of_one
     ledger.study.finish(0, "PRUNED", "", 1.0, {})
     ledger.runs.catch_up(ledger.study.trials(), lambda trial: None)
     assert ledger.tracker.was_closed(0, "PRUNED")
+
+
+def test_a_worker_that_ray_killed_for_its_memory_is_a_lost_worker_to_tune(tmp_path):
+    """Ray reports it as an actor error or as OutOfMemoryError, depending on the moment; Tune knows only the first."""
+    from ray.air.execution._internal import RayActorManager
+    from ray.exceptions import OutOfMemoryError, RayTaskError
+
+    count_every_loss()
+    count_every_loss()  # a second sweep in the same process
+    errors = []
+    actor = SimpleNamespace(actor_id=1, _on_error=lambda actor, error: errors.append(("actor", error)))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda actor, error: errors.append(("task", error)))
+    manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
+    text = "1 worker(s) were killed due to the node running low on memory. Memory on the node was 6.12GB used / 23.54GB limit (0.26)"
+    RayActorManager._actor_task_failed(manager, task, OutOfMemoryError(text))
+    assert [where for where, _ in errors] == ["actor", "task"]
+    (tmp_path / "error.txt").write_text(f"{errors[0][1]}\n")
+    assert why_lost(SimpleNamespace(error_file=tmp_path / "error.txt")) == (
+        "the node ran low on memory (6.12GB used / 23.54GB limit)",
+        True,
+    )
+    RayActorManager._actor_task_failed(manager, task, RayTaskError("f", "trace", ValueError()))
+    assert [where for where, _ in errors] == ["actor", "task", "task"]
+    with pytest.raises(RuntimeError, match="no loss"):
+        RayActorManager._actor_task_failed(manager, task, ValueError("no loss"))

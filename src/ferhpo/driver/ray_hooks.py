@@ -19,6 +19,8 @@ from ferhpo.states import TrialState
 # After ray_cluster, which sets what Ray reads at import
 import ray
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -222,3 +224,24 @@ def why_lost(trial: Trial) -> tuple[str, bool]:
         return f"the node ran low on memory ({match.group(1)})", True
     match = re.search(r"The actor is dead because (.+?)(?: Some common causes|$)", text, re.MULTILINE)
     return (match.group(1) if match else "Ray reported no reason"), False
+
+
+_LOSSES = (NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError)
+
+
+def count_every_loss() -> None:
+    """Let Tune treat every loss of a worker as one.
+
+    Ray reports a worker that it kills for its memory now as an actor error, now as OutOfMemoryError, and Tune ends the
+    whole run on any other error of a worker than an actor error.
+    """
+    original = RayActorManager._actor_task_failed
+    if original.__module__ != RayActorManager.__module__:  # replaced already
+        return
+
+    def as_actor_error(manager: Any, task: Any, exception: Exception) -> None:
+        original(
+            manager, task, RayActorError(error_msg=str(exception)) if isinstance(exception, _LOSSES) else exception
+        )
+
+    RayActorManager._actor_task_failed = as_actor_error  # type: ignore[assignment, method-assign]

@@ -15,7 +15,7 @@ from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
 from ferhpo.driver.ray_cluster import Slots
-from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher
+from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import StorageError
@@ -41,6 +41,7 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     scratch = ledger.sweep.folder / "ray"
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    count_every_loss()
     num_threads = max(int(slots.cpus), 1)
     trainable = tune.with_resources(
         tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
