@@ -31,7 +31,7 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
     import numpy as np
 
     from ferhpo.config.compose import compose
-    from ferhpo.config.targets import instantiate
+    from ferhpo.components.build import instantiate
     from ferhpo.driver.ledger import STOP, Ledger
     from ferhpo.driver.ray_hooks import RecordingScheduler
     from ferhpo.storage.study import SweepStudy
@@ -50,7 +50,7 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
     tracker.open_sweep(sweep.name, {}, {}, "")
     ledger = Ledger(sweep, study, tracker, num_trials)
     scheduler = RecordingScheduler(
-        instantiate(composed.config["scheduler"], metric="val_acc", mode="max"), ledger, composed.config["seed"]
+        instantiate(composed.config["scheduler"], "scheduler", metric="val_acc", mode="max"), ledger, composed.config["seed"]
     )
     numbers = np.random.default_rng(0)
     while (trial := ledger.next_trial()) is not None:
@@ -88,7 +88,7 @@ def resume(folder: Path, num_trials: int) -> None:
 
     from ferhpo.config import ComputeSettings
     from ferhpo.config.compose import compose
-    from ferhpo.config.targets import instantiate
+    from ferhpo.components.build import instantiate
     from ferhpo.config.validate import check_composed
     from ferhpo.driver import ray_cluster, ray_hooks
 
@@ -118,7 +118,7 @@ def resume(folder: Path, num_trials: int) -> None:
         keeper.measure(trial.number)
     keeper.tidy(study.trials())
     phase("checkpoints")
-    stock: Any = instantiate(config["scheduler"], metric="val_acc", mode="max")
+    stock: Any = instantiate(config["scheduler"], "scheduler", metric="val_acc", mode="max")
     ray_hooks.RecordingScheduler(stock, ledger, config["seed"])
     phase("scheduler")
     asked = ledger.next_trial()

@@ -5,6 +5,8 @@ import os
 
 import pytest
 
+from ferhpo.components import own_code
+
 # One thread a process: tests share two cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -65,6 +67,13 @@ def warm(interpreter):
         for name, value in interpreter.environment.items():
             patch.setenv(name, value)
         yield interpreter
+
+
+@pytest.fixture(autouse=True)
+def no_trust():
+    """What a test allows, no other test may call."""
+    yield
+    own_code.forget()
 
 
 @pytest.fixture

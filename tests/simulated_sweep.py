@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components.build import instantiate
 from ferhpo.config import Composed, Objective
 from ferhpo.config.compose import compose
-from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
 from ferhpo.driver.ray_hooks import RecordingScheduler
 from ferhpo.storage.journal import JOURNAL
@@ -97,7 +97,7 @@ def drive(
         ledger = Ledger(sweep, study, tracker, num_trials)
         num_bytes = journal.stat().st_size
         extra = {} if "FIFO" in config["scheduler"]["_target_"] else {"metric": "val_acc", "mode": "max"}
-        scheduler = RecordingScheduler(instantiate(config["scheduler"], **extra), ledger, config["seed"])
+        scheduler = RecordingScheduler(instantiate(config["scheduler"], "scheduler", **extra), ledger, config["seed"])
         while (trial := ledger.next_trial()) is not None:
             event()
             _run_trial(ledger, scheduler, trial, event)

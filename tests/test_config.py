@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from ferhpo.components import own_code
+from ferhpo.components.build import instantiate, locate
+from ferhpo.components.kinds import is_estimator
 from ferhpo.config import GROUPS, validate
 from ferhpo.config.compose import compose, set_values
 from ferhpo.config.files import group_files, headline, sweep_files
-from ferhpo.config.kinds import is_estimator
-from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import ConfigError
 from ferhpo.keys import get_path, leaves, set_path
 from ferhpo.tuning.preflight import make_paths_absolute
@@ -97,7 +98,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; choose from: allowed_targets, augment, compute, data, keep_checkpoints, lr_schedule, metrics, model, name, num_trials, "
+        "  lr matches no key; choose from: allowed_targets, augment, callbacks, compute, data, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
         "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 
@@ -106,7 +107,7 @@ def test_all_faults_of_the_overrides_come_at_once():
     ("overrides", "message"),
     [
         (["+optim.lrr=1"], "optim.lrr matches no argument of torch.optim.Adam; did you mean lr?"),
-        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, compute, data, "),
+        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, callbacks, compute, data, "),
         (["scheduler.max_t=40", "trainer.max_epochs=20"], "scheduler.max_t is 40, but trainer.max_epochs is 20; set scheduler.max_t=20"),
         (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false; this would pause trials, which ferhpo does not support; set it to true"),
         (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0; this would pause trials, which ferhpo does not support; set it to .inf (inf on the command line)"),
@@ -127,7 +128,7 @@ def test_all_faults_of_the_overrides_come_at_once():
             ["scheduler._target_=ray.tune.schedulers.PopulationBasedTraining"],
             "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters, so that a sweep could not be resumed exactly",
         ),
-        (["model._target_=os.system"], "model._target_ is os.system; only names under ferhpo.data, ferhpo.models, ferhpo.training, torch.nn,"),
+        (["model._target_=os.system"], "model._target_ is os.system; it must be a subclass of torch.nn.Module, from ferhpo.models.*.* or from a Python file in ferhpo.d/; add allowed_targets=[os]"),
         (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow 3.13 and later refuse file stores"),
     ],
 )  # fmt: skip
@@ -255,11 +256,12 @@ def test_paths_of_merged_sources_become_absolute(tmp_path, monkeypatch):
 
 
 def test_names_outside_the_allowed_modules_are_refused_with_how_to_allow_them():
-    with pytest.raises(ValueError, match=r"add allowed_targets=\[collections\] if you trust it"):
-        locate("collections.OrderedDict")
-    assert instantiate({"_target_": "collections.OrderedDict"}, allowed=["collections"]) == {}
-    with pytest.raises(ValueError, match=r"only names under"):
-        locate("torch.hub.load")
+    with pytest.raises(ValueError, match=r"add allowed_targets=\[collections\] to the command line if you trust it"):
+        locate("collections.OrderedDict", "data")
+    own_code.allow(["collections"])
+    assert instantiate({"_target_": "collections.OrderedDict"}, "data") == {}
+    with pytest.raises(ValueError, match=r"it must be a function that returns a FaceData"):
+        locate("torch.hub.load", "data")
 
 
 def test_a_users_folder_comes_first_and_works_from_anywhere(tmp_path, monkeypatch):

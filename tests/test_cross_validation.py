@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
+from ferhpo.components.build import instantiate
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import fold_folder
-from ferhpo.config.targets import instantiate
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
 from ferhpo.trial import cross_validation
@@ -32,7 +32,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return instantiate(config["data"])
+    return instantiate(config["data"], "data")
 
 
 def plain(row):
@@ -75,7 +75,9 @@ def test_a_fold_is_the_training_that_data_fold_gives(whole, config, tmp_path):
     one = {**config, "data": {**config["data"], "fold": 1}}
     epochs = []
     seed = derive_seed(SEED, 1, "fold")
-    run_trial(one, instantiate(one["data"]), tmp_path, seed, lambda epoch, row: epochs.append({"epoch": epoch, **row}))
+    run_trial(
+        one, instantiate(one["data"], "data"), tmp_path, seed, lambda epoch, row: epochs.append({"epoch": epoch, **row})
+    )
     assert [plain(row) for row in epochs] == [plain(row) for row in whole[1][1][2]]
 
 

@@ -19,22 +19,23 @@ SOURCE = ROOT / "src" / "ferhpo"
 HEAVY = ("torch", "ray", "mlflow", "optuna")
 # What each package may be imported by: files, or folders with a slash at the end.
 ALLOWED = {
-    "ray": ("driver/ray_cluster.py", "driver/ray_hooks.py", "driver/ray_tune.py", "driver/ray_worker.py"),
+    "ray": ("driver/ray_cluster.py", "driver/ray_hooks.py", "driver/ray_tune.py", "driver/ray_worker.py", "starters/"),
     "mlflow": ("tracking/", "inference/served_model.py"),
-    "optuna": ("storage/", "space/", "reports/"),
+    "optuna": ("storage/", "space/", "reports/", "starters/"),
     "hydra": ("config/compose.py",),
     "omegaconf": ("config/compose.py",),
 }
 # The folders of src/ferhpo, top first. A module may import from its own folder and from layers below its own, never from a
 # layer above and never from another folder of its own layer.
 LAYERS = (
-    ("cli",),
+    ("cli", "starters"),
     ("confirmation",),
     ("tuning",),
     ("driver", "reports"),
     ("publish", "evaluation"),
     ("storage", "trial", "inference"),
     ("config",),
+    ("components",),
     ("training",),
     ("scoring", "tracking"),
     ("models", "data", "space"),

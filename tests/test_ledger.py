@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ferhpo.components.build import instantiate
 from ferhpo.config import Objective
-from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import STOP, Ledger
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, count_every_loss, why_lost
 from ferhpo.errors import FailuresError
@@ -47,7 +47,7 @@ def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
     tracker = Tracker(sweep.folder, TrackingSettings(output_dir=sweep.folder, uri="none"))
     ledger = Ledger(sweep, study, tracker, NUM_TRIALS)
     scheduler = RecordingScheduler(
-        instantiate(sweep.config["scheduler"], metric="val_acc", mode="max"), ledger, sweep.config["seed"]
+        instantiate(sweep.config["scheduler"], "scheduler", metric="val_acc", mode="max"), ledger, sweep.config["seed"]
     )
 
     def fold(number, done, mean, best=0.99):  # the best epoch of a fold does not matter

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ferhpo.components.build import instantiate
 from ferhpo.config.compose import compose
-from ferhpo.config.targets import instantiate
 from ferhpo.driver.ledger import Ledger
 from ferhpo.errors import StorageError
 from ferhpo.storage.study import SweepStudy
@@ -24,7 +24,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def data(config):
-    return instantiate(config["data"])
+    return instantiate(config["data"], "data")
 
 
 def weights(folder):

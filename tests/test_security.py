@@ -21,9 +21,11 @@ import torch
 import yaml
 
 from ferhpo import cli
+from ferhpo.components import own_code
+from ferhpo.components.build import instantiate, locate
+from ferhpo.components.roles import ROLES
 from ferhpo.config import validate
 from ferhpo.config.compose import compose
-from ferhpo.config.targets import instantiate, locate
 from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, SweepError, TrackingError
 from ferhpo.models.backbone import Backbone
@@ -225,7 +227,15 @@ OUTSIDE = [
     "torch.nnx.Module",
     "ferhpo_evil.run",
     "subprocess.run",
-    "ferhpo.config.targets.instantiate",  # would take a list of allowed targets from whoever asks
+    "ferhpo.components.own_code.allow",
+    "ferhpo.components.build.instantiate",
+    "ferhpo.training.checkpoint._write",  # a helper of the package
+    "ferhpo.training.checkpoint.read",
+    "ferhpo.training.averaging.WeightAverage",
+    "ferhpo.data.dataset.face_data",
+    "ferhpo.data.io.cache.save",
+    "torch.nn.utils.prune.custom_from_mask",
+    "torch.nn.functional.torch.load",
     "ferhpo.tracking.registry.load",  # a registered model is code
     "ferhpo.cli.ui.ui",
     "ferhpo.driver.os.kill",
@@ -261,20 +271,123 @@ NO_NAMES = [
 
 @pytest.mark.parametrize("target", [*OUTSIDE, *THROUGH, *NO_NAMES], ids=str)
 def test_no_target_leads_out_of_the_allowed_modules(target):
-    with pytest.raises(ValueError, match=r"^_target_ is "):
-        locate(target)
-    with pytest.raises(ConfigError):
-        instantiate({"_target_": target})
+    for role in ROLES:
+        with pytest.raises(ValueError, match=r"^_target_ is "):
+            locate(target, role)
+        with pytest.raises(ConfigError):
+            instantiate({"_target_": target}, role)
+
+
+def test_each_role_takes_its_own_components_only():
+    """What one section accepts, another refuses, although both are ferhpo's."""
+    named = {
+        "data": "ferhpo.data.synthetic.load",
+        "augment": "ferhpo.training.augment.Augment",
+        "model": "ferhpo.models.cnn.CNN",
+        "loss": "torch.nn.CrossEntropyLoss",
+        "optim": "torch.optim.SGD",
+        "lr_schedule": "ferhpo.training.schedules.cosine",
+        "trainer": "ferhpo.training.settings.TrainerSettings",
+        "sampler": "optuna.samplers.TPESampler",
+        "scheduler": "ray.tune.schedulers.ASHAScheduler",
+        "layer": "torch.nn.ReLU",
+    }
+    for name, target in named.items():
+        assert callable(locate(target, name))
+        for other in set(ROLES) - {name}:
+            if {name, other} != {"loss", "layer"}:  # both take modules of torch.nn
+                with pytest.raises(ValueError, match=rf"^_target_ is {target}"):
+                    locate(target, other)
 
 
 def test_a_refused_target_says_how_to_allow_it():
     with pytest.raises(
-        ValueError, match=r"only names under ferhpo\.data, .* add allowed_targets=\[torch\.hub\] if you"
+        ValueError, match=r"must be a subclass of .*; add allowed_targets=\[torch\.hub\] to the command"
     ):
-        locate("torch.nn.functional.torch.hub.load")
-    with pytest.raises(ValueError, match=r"os\.getcwd, which is posix\.getcwd; .* add allowed_targets=\[os, posix\]"):
-        locate("os.getcwd", ["os"])
-    assert locate("os.getcwd", ["os", "posix"]) is os.getcwd
+        locate("torch.hub.load", "model")
+
+
+OWN = """
+import os, shutil
+from os import system
+from pathlib import Path
+from subprocess import Popen
+from torch.nn import Linear as Renamed
+def load(path="x"): pass
+class Other: pass
+def _hidden(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "fault"),
+    [
+        ("data", "mine.load", None),
+        ("model", "mine.Renamed", None),  # a class of a package that fits the role
+        ("data", "mine.system", "which is posix.system; it must be defined in mine"),
+        ("data", "mine.Popen", "which is subprocess.Popen; it must be defined in mine"),
+        ("data", "mine.Path", "which is pathlib.Path; it must be defined in mine"),
+        ("data", "mine.os.system", "add allowed_targets="),
+        ("data", "mine.shutil.rmtree", "which cannot be imported"),
+        ("metrics", "mine._hidden", "private and never called"),
+        ("model", "mine.load", "which is mine.load; it must be a subclass of torch.nn.Module"),
+        ("model", "mine.Other", "which is mine.Other; it must be a subclass of torch.nn.Module"),
+        ("sampler", "mine.Other", "it must be a subclass of optuna.samplers.BaseSampler"),
+        ("callbacks", "mine.Other", "it must be a subclass of pytorch_lightning.Callback"),
+    ],
+)
+def test_what_own_code_may_name(tmp_path, role, name, fault):
+    """A sweep file from somebody else may name what the user's own files contain, but not what they import."""
+    (tmp_path / "mine.py").write_text(OWN)
+    own_code.trust_folder(tmp_path)
+    if fault is None:
+        assert callable(locate(name, role))
+    else:
+        with (
+            pytest.raises(ValueError, match=re.escape(fault))
+            if fault != "add allowed_targets="
+            else pytest.raises(ValueError)
+        ):
+            locate(name, role)
+
+
+def test_own_code_never_replaces_a_module_of_a_package(tmp_path):
+    (tmp_path / "json.py").write_text("def load(): raise AssertionError\n")
+    own_code.trust_folder(tmp_path)
+    with pytest.raises(ValueError, match="add allowed_targets="):
+        locate("json.load", "data")
+
+
+def test_a_file_gives_no_trust(tmp_path):
+    """Neither a sweep file nor a sweep's folder; only the command line does."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "mine.yaml").write_text("defaults: [demo, _self_]\nallowed_targets: [tests.faulty]\n")
+    with pytest.raises(
+        ConfigError, match=r"in a file, and a file cannot allow modules, .* add allowed_targets=\[tests\.faulty\]"
+    ):
+        validate.check("mine", [], tmp_path)
+    validate.check("mine", ["allowed_targets=[tests.faulty]"], tmp_path)
+
+
+def test_a_component_inside_another_must_be_declared_by_its_annotation(tmp_path):
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, in_channels, num_classes, image_size, activation: nn.Module | None = None, other=None):\n"
+        "        super().__init__()\n"
+        "        self.activation, self.other = activation, other\n"
+    )
+    own_code.trust_folder(tmp_path)
+    shape = {"in_channels": 1, "num_classes": 7, "image_size": 48}
+    relu = {"_target_": "torch.nn.ReLU"}
+    net = instantiate({"_target_": "nets.Net", "activation": relu}, "model", **shape)
+    assert isinstance(net.activation, torch.nn.ReLU)
+    with pytest.raises(ConfigError, match="takes no component as other"):
+        instantiate({"_target_": "nets.Net", "other": relu}, "model", **shape)
+    with pytest.raises(ConfigError, match=r"it must be a subclass of torch\.nn\.Module"):
+        instantiate(
+            {"_target_": "nets.Net", "activation": {"_target_": "os.system", "command": "true"}}, "model", **shape
+        )
 
 
 @pytest.mark.parametrize("target", ["os.system", "torch.nn.functional.torch.hub.load"])
@@ -288,9 +401,11 @@ def test_check_refuses_a_target_in_every_section(section, target):
 
 def test_check_refuses_nested_targets():
     evil = "{_target_: os.mkdir, path: /tmp/x}"
-    with pytest.raises(ConfigError, match=r"data\.merge\.more\._target_ is os\.mkdir"):
+    with pytest.raises(
+        ConfigError, match=r"data\.merge\.more\._target_ is os\.mkdir; it must be a function that returns a FaceData"
+    ):
         validate.check_composed(compose("demo", ["data=merged", "data.main.path=x", f"+data.merge.more={evil}"]))
-    with pytest.raises(ConfigError, match=r"model\.hog\._target_ is os\.mkdir"):
+    with pytest.raises(ConfigError, match=r"model\.hog\._target_ is os\.mkdir, but .* takes no component as hog"):
         validate.check_composed(compose("demo", [f"model.hog={evil}"]))
 
 
@@ -298,7 +413,7 @@ def test_a_users_own_options_are_held_to_the_rule(tmp_path):
     """Also an option that only the space chooses."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# a network of mine\n_target_: os.mkdir\npath: x\n")
-    with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; only names under"):
+    with pytest.raises(ConfigError, match=r"model\._target_ is os\.mkdir; it must be a subclass of"):
         validate.check_composed(compose("demo", ["model=mine"], tmp_path))
     with pytest.raises(ConfigError, match=r"space\.model\.options contains mine: model\._target_ is os\.mkdir"):
         validate.check_composed(compose("demo", ["space.model={options: [cnn, mine]}"], tmp_path))
@@ -320,7 +435,7 @@ def test_an_edited_sweep_names_nothing_else(tmp_path, marker, section, capsys):
     meta["composed"]["config"][section] = {"_target_": "os.mkdir", "path": str(marker)}
     (record.folder / META).write_text(json.dumps(meta))
     assert cli.main(["sweep", "made", "--resume", f"output_dir={tmp_path}"]) == 2
-    assert f"{section}._target_ is os.mkdir; only names under" in capsys.readouterr().err
+    assert f"{section}._target_ is os.mkdir; it must be " in capsys.readouterr().err
     (record.trial_folder(0)).mkdir(parents=True)
     assert cli.main(["evaluate", "made/0", "--output-dir", str(tmp_path)]) == 2
     assert cli.main(["report", "made", "--trial", "0", "--output-dir", str(tmp_path)]) in (0, 2)
@@ -376,7 +491,7 @@ def test_no_file_is_loaded_by_a_way_that_runs_code():
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if FORBIDDEN.search(line) or ("torch.load(" in line and "weights_only=True" not in line)
     ]
-    assert [line for line in found if "which is not" not in line and "hub.load, is not" not in line] == []
+    assert [line for line in found if "which is not" not in line and "hub.load, are never" not in line] == []
 
 
 def test_a_zip_is_read_and_never_unpacked(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import ferhpo
+from ferhpo.components.build import instantiate
 from ferhpo.config.folds import fold_folder
-from ferhpo.config.targets import instantiate
 from ferhpo.evaluation.load import load_subject
 from tests.test_kill import wait_for
 
@@ -130,7 +130,7 @@ def test_a_training_is_cross_validated_as_a_trial_is(tmp_path, tiny, capsys):
     assert f"val_acc {trial.value:.4f}, the mean of 2 folds" in version.description
     described = json.loads((result.sweep.kept_folder(0) / "model" / "model.json").read_text())
     assert described["scores"]["val_acc"] == trial.value
-    data = instantiate(result.sweep.config["data"])
+    data = instantiate(result.sweep.config["data"], "data")
     predictions = load_subject(result.sweep, trial, data).predictions
     kept = trial.fold_epochs[0][trial.best_epoch - 1]
     assert predictions.acc == pytest.approx(kept["val_acc"]), "on the images that fold 0 did not train on"

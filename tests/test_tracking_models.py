@@ -13,10 +13,10 @@ import skops.io
 import torch
 from sklearn.preprocessing import FunctionTransformer
 
+from ferhpo.components.bundle import bundle
 from ferhpo.data.dataset import TEST, face_data
 from ferhpo.data.features.cached import with_hog
 from ferhpo.data.features.hog import given_features, hog_of
-from ferhpo.inference.bundle import bundle
 from ferhpo.inference.export import export_model
 from ferhpo.models.cnn import CNN
 from ferhpo.models.estimators import DecisionTree, Estimator, LinearSVM

@@ -9,6 +9,7 @@ tables.py    results as tables for the terminal
 progress.py  a running sweep on the terminal
 doctor.py    the verb `doctor`
 ui.py        the verb `ui`
+new.py       the verb `new`
 """
 
 from ferhpo.cli.entry import command, main

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ferhpo.cli.parser import make_parser
+from ferhpo.components import own_code
 from ferhpo.errors import FerhpoError
 from ferhpo.tracking.secrets import hide_command_line, redact
 
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 0
+    own_code.allow(args.allow)
+    if args.config_dir is not None:
+        own_code.trust_folder(args.config_dir)
     try:
         return int(args.run(args) or 0)
     except FerhpoError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from ferhpo import __version__
 from ferhpo.cli import commands
 from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
+from ferhpo.cli.new import KINDS, new
 
 OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
 
@@ -25,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     _add_running(verbs)
     _add_planning(verbs)
+    _add_own_code(verbs)
     _add_results(verbs)
     _add_models(verbs)
     _add_system(verbs)
@@ -48,7 +50,14 @@ def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None]
         type=Path,
         metavar="DIR",
         help="folder of your own configurations, searched before those of ferhpo (default: $FERHPO_CONFIG_DIR, "
-        "otherwise conf/ and sweeps/ in the current folder)",
+        "otherwise ferhpo.d/, conf/ and sweeps/ in the current folder); the Python files in it are trusted",
+    )
+    sub.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module that a _target_ may name, like allowed_targets=[MODULE]; may be repeated",
     )
     return sub
 
@@ -158,6 +167,20 @@ def _add_planning(verbs: Any) -> None:
     sub.add_argument("name", metavar="DATA", help="name of a data set (see `ferhpo list data`)")
     _overrides(sub, "settings of the data set, e.g. path=fer2013.csv")
     _json(sub)
+
+
+def _add_own_code(verbs: Any) -> None:
+    sub = _verb(
+        verbs,
+        "new",
+        new,
+        "Write a starting point for own code: a Python file and a YAML file.",
+        "new model my_network",
+        "new data my_faces",
+        "new metric brier",
+    )
+    sub.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    sub.add_argument("name", metavar="NAME", help="name of the new file and of the option, e.g. my_network")
 
 
 def _add_results(verbs: Any) -> None:

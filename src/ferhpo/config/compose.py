@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.composed import Composed
+from ferhpo.components import own_code
+from ferhpo.config.composed import ADDED, Composed
 from ferhpo.config.files import GROUPS, config_roots, group_files, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.errors import ConfigError
@@ -35,6 +36,9 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     # The unit and the limit of schedulers follow from `data` and `trainer`, no matter which file sets those.
     for resolver in (report_unit, num_reports):
         OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
+    own_code.allow_overrides(overrides)
+    if config_dir is not None:
+        own_code.trust_folder(config_dir)
     roots = config_roots(config_dir)
     files = sweep_files(config_dir)
     if name is None:
@@ -132,10 +136,12 @@ class _Composer:
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(str(self.file), [" ".join(str(error).split())]) from None
         assert isinstance(resolved, dict)
-        if resolved.get("name") is None:
-            resolved["name"] = self.name
-        hide_password(resolved)
-        return {str(key): value for key, value in resolved.items()}, groups
+        whole = copy.deepcopy(ADDED)
+        whole.update({str(key): value for key, value in resolved.items()})
+        if whole.get("name") is None:
+            whole["name"] = self.name
+        hide_password(whole)
+        return whole, groups
 
     def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
         """Return Hydra's unresolved configuration and the option of each group; cached, as composing takes 0.2 s."""
@@ -253,6 +259,7 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     from hydra.errors import HydraException
 
     faults = []
+    own_code.allow_overrides(overrides)
     for text in hide_all(overrides):
         key, _, shown = text.partition("=")
         try:

@@ -11,6 +11,10 @@ from ferhpo.scoring.metrics import objective_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Space, lint
 
+LOG = "log: {_target_: my_callbacks.Log}"
+# Sections that configurations of earlier versions do not have.
+ADDED: dict[str, Any] = {"loss": {"_target_": "torch.nn.CrossEntropyLoss"}, "callbacks": {}}
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -52,14 +56,14 @@ class Composed:
 
 def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of a configuration's overall shape, without which nothing else can be checked."""
-    for section in (*GROUPS, "objective"):
+    for section in (*(group for group in GROUPS if group in config or group not in ADDED), "objective"):
         if not isinstance(config.get(section), Mapping):
             shown = f"is {config[section]!r:.60}" if section in config else "is missing"
             yield f"{section} {shown}; it must be a section with keys; start the file with `defaults: [config, _self_]`"
-    if not isinstance(config.get("metrics") or {}, Mapping):
-        shown = f"{config['metrics']!r:.60}"
-        yield f"metrics is {shown}; it must be a section, e.g. {{kappa: {{_target_: my_metrics.kappa}}}}"
-        return
+    for section, example in (("metrics", "kappa: {_target_: my_metrics.kappa}"), ("callbacks", LOG)):
+        if not isinstance(config.get(section) or {}, Mapping):
+            yield f"{section} is {config[section]!r:.60}; it must be a section, e.g. {{{example}}}"
+            return
     folder = config.get("output_dir")
     if not isinstance(folder, str) or not folder or "\0" in folder:
         yield f"output_dir is {folder!r:.60}; it must be the name of a folder, e.g. mlruns"

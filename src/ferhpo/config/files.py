@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+from ferhpo.components.own_code import FOLDER
 from ferhpo.errors import ConfigError
 from ferhpo.keys import closest, nearest
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # the folder ferhpo
-GROUPS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking")
+GROUPS = (
+    "data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute",
+    "tracking",
+)  # fmt: skip
 # Other words for config groups, and for "sweeps". Plurals are added in `group_of`.
 SYNONYMS = {
     "sweep": "sweeps", "training": "sweeps", "recipe": "sweeps",
@@ -20,8 +24,8 @@ SYNONYMS = {
 def config_roots(config_dir: Path | None = None) -> list[Path]:
     """Return the folders that are searched for configurations, in order: the user's, then ferhpo's conf/ and sweeps/.
 
-    The user's folder is `config_dir`, else $FERHPO_CONFIG_DIR, else conf/ and sweeps/ of the current folder if they
-    exist. Raises ConfigError if the user's folder does not exist.
+    The user's folder is `config_dir`, else $FERHPO_CONFIG_DIR, else ferhpo.d/, conf/ and sweeps/ of the current folder
+    if they exist. Raises ConfigError if the user's folder does not exist.
     """
     root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]  # in a wheel, or in a checkout
     own = [root / "conf", root / "sweeps"]
@@ -31,7 +35,7 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
             raise ConfigError(f"--config-dir is {chosen}", ["the folder does not exist"])
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
-        users = [Path("conf"), Path("sweeps")]
+        users = [Path(FOLDER), Path("conf"), Path("sweeps")]
     roots: list[Path] = []
     for root in [*users, *own]:
         if root.is_dir() and root.resolve() not in roots:

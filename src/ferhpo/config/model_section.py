@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ferhpo.components.kinds import is_estimator
 from ferhpo.config.composed import Composed
-from ferhpo.config.kinds import is_estimator
 from ferhpo.data.features.hog import Hog, hog_of
 from ferhpo.space import Space
 from ferhpo.training.settings import TrainerSettings
@@ -45,7 +45,6 @@ def shared_hog(composed: Composed) -> Hog | None:
 
 def find_faults(composed: Composed, space: Space) -> tuple[list[str], list[str]]:
     """Return (faults, warnings) about features, and about settings that estimators do not use."""
-    allowed = composed.config.get("allowed_targets") or ()
     faults = [
         f"space.{draw.path}: HOG settings cannot be searched, because features are computed once per sweep; set "
         "model.hog, and run one sweep per setting"
@@ -57,7 +56,7 @@ def find_faults(composed: Composed, space: Space) -> tuple[list[str], list[str]]
     except ValueError as error:
         faults.append(f"model.{error}")
     options = dict(_models(composed))
-    estimators = [option for option, model in options.items() if is_estimator(model, allowed)]
+    estimators = [option for option, model in options.items() if is_estimator(model)]
     if len(estimators) == len(options):
         return faults + list(_useless_settings(composed.config, space, " and ".join(estimators))), []
     warnings = [

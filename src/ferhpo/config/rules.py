@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ferhpo.components import own_code
+from ferhpo.components.kinds import component, ignores_conditions, is_fifo, is_grid, is_median_rule
 from ferhpo.config.folds import num_folds, report_unit
-from ferhpo.config.kinds import component, ignores_conditions, is_fifo, is_grid, is_median_rule
 from ferhpo.space import Space
 
 
@@ -22,6 +23,12 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     allowed = config.get("allowed_targets") or []
     if not isinstance(allowed, list) or not all(isinstance(module, str) and module for module in allowed):
         yield f"allowed_targets is {allowed}; it must be a list of Python modules, e.g. [my_package.networks]"
+    elif unknown := [module for module in allowed if not own_code.trusts(module)]:
+        yield (
+            f"allowed_targets is [{', '.join(allowed)}] in a file, and a file cannot allow modules, since anyone may "
+            f"have written it; add allowed_targets=[{', '.join(unknown)}] to the command line if you trust them, or "
+            f"put their Python files into {own_code.FOLDER}/"
+        )
     name = str(config.get("name"))
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         yield f"name is {name}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
@@ -31,9 +38,8 @@ def sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], lis
     """Return (faults, warnings) of what the sections of a sweep's configuration require of each other."""
     faults: list[str] = []
     warnings: list[str] = []
-    allowed = config.get("allowed_targets") or ()
     scheduler, sampler, folds = config["scheduler"], config["sampler"], num_folds(config)
-    grid = is_grid(sampler, allowed)
+    grid = is_grid(sampler)
     limit_key, limit = (
         ("trainer.max_epochs", config["trainer"].get("max_epochs")) if folds is None else ("data.folds", folds)
     )
@@ -50,13 +56,13 @@ def sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], lis
         if isinstance(value, int | float) and isinstance(limit, int) and value > limit:
             faults.append(f"scheduler.{key} is {value}, but {limit_key} is {limit}; set scheduler.{key}={limit}")
     unit = report_unit(config)
-    if not is_fifo(scheduler, allowed) and scheduler.get("time_attr") != unit:
+    if not is_fifo(scheduler) and scheduler.get("time_attr") != unit:
         why = "" if folds is None else f", because data.folds is {folds} and data.fold is null"
         attr = scheduler.get("time_attr")
         faults.append(
             f"scheduler.time_attr is {attr}; trials report once per {unit}{why}; set scheduler.time_attr={unit}"
         )
-    if is_median_rule(scheduler, allowed):
+    if is_median_rule(scheduler):
         pauses = "this would pause trials, which ferhpo does not support"
         if not scheduler.get("hard_stop", True):
             faults.append(f"scheduler.hard_stop is false; {pauses}; set it to true")
@@ -70,9 +76,9 @@ def sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], lis
                 faults.append(f"space.{draw.path} is continuous; a grid requires discrete draws; add a step or choices")
     if config.get("num_trials") is None and not grid:
         faults.append("num_trials is null; only sampler=grid ends without a limit; set num_trials")
-    if ignores_conditions(sampler, allowed) and space.is_conditional:
+    if ignores_conditions(sampler) and space.is_conditional:
         draws = ", ".join(f"space.{d.path}" for d in space.draws if d.when or isinstance(d.repeat, str))
-        name = component(sampler, allowed).__name__
+        name = component(sampler, "sampler").__name__
         warnings.append(f"sampler is {name}, which does not support conditional draws ({draws}); tpe and random do")
     num_trials = config.get("num_trials")
     if num_continuous == 0 and space.draws and isinstance(num_trials, int) and size < num_trials and not grid:

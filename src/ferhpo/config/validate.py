@@ -6,38 +6,36 @@ are imported inside functions.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+from ferhpo.components import contracts
+from ferhpo.components.build import as_function, instantiate, locate, not_nested
+from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
+from ferhpo.components.roles import ROLES, nested_role
 from ferhpo.config import model_section
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
-from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
+from ferhpo.config.files import GROUPS
 from ferhpo.config.rules import sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
-from ferhpo.config.targets import instantiate, locate
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import nearest, set_path
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
+from ferhpo.training.settings import make_loss
 
 TOP_KEYS = {
-    "data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute", "tracking",
-    "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "output_dir", "allowed_targets", "space",
+    *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "callbacks", "output_dir",
+    "allowed_targets", "space",
 }  # fmt: skip
-TARGET_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
-# Arguments that ferhpo passes, so that the configuration does not have to.
-GIVEN = {
-    "model": {"in_channels", "num_classes", "image_size", "num_features"},
-    "optim": {"params"},
-    "lr_schedule": {"optimizer", "num_epochs", "steps_per_epoch"},
-    "sampler": {"seed", "search_space"},
-    "scheduler": {"metric", "mode"},
-}
+TARGET_SECTIONS = ("data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
+NEEDS = {"lr_schedule": {"optim", "trainer"}, "loss": {"trainer"}}  # sections that a section is built from
+REFUSED = (ValueError, TypeError, RuntimeError, AssertionError, OverflowError)  # raised for an argument out of range
 WEIGHT_KEYS = ("model.arch", "model.weights")  # what pretrained weights depend on
 IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.image_size is set
 
@@ -45,7 +43,10 @@ IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.
 def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
-    return check_composed(composed, for_sweep=composed.is_sweep)
+    warnings = check_composed(composed, for_sweep=composed.is_sweep)
+    if contracts.is_own(composed.config["data"]) and (faults := list(contracts.reader_faults(composed.config["data"]))):
+        raise ConfigError(composed.name, faults)
+    return warnings
 
 
 def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
@@ -67,25 +68,28 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
         return faults + shapeless, []
     faults += list(top_level_faults(config, for_sweep))
     sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
-    allowed = config.get("allowed_targets") or ()
     broken = set()
     for section in sections:
-        own = list(_bind(section, config[section], allowed))
+        own = list(_bind(section, config[section], section))
         for option, values in composed.options.get(section, {}).items():
-            own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, allowed)]
+            own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, section)]
         broken |= {section} if own else set()
         faults += own
-    for name, section in (config.get("metrics") or {}).items():
-        faults += _bind(f"metrics.{name}", section, allowed, given={"found"})
+    for role in ("metrics", "callbacks"):
+        for name, section in (config.get(role) or {}).items():
+            own = list(_bind(f"{role}.{name}", section, role))
+            tries = contracts.metric_faults if role == "metrics" else contracts.callback_faults
+            faults += own or (tries(name, section) if contracts.is_own(section) else [])
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
     except ConfigError as error:
         faults += error.faults
     for section in sections:
-        if section not in broken and not (section == "lr_schedule" and broken & {"optim", "trainer"}):
+        if section not in broken and not NEEDS.get(section, set()) & broken:
             try:
-                faults += _try_build(section, config)
+                tried = contracts.faults(section, config, *_image_shape(config))
+                faults += _try_build(section, config) if tried is None else tried
             except Infeasible as error:
                 faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
     space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
@@ -102,27 +106,24 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     return list(dict.fromkeys(faults)), warnings
 
 
-def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None) -> Iterator[str]:
-    """Yield the faults of a section's keys against the signature of its `_target_`.
-
-    given: arguments that ferhpo passes
-    """
+def _bind(section: str, values: Any, role: str) -> Iterator[str]:
+    """Yield the faults of a section's keys against its role and the signature of its `_target_`."""
     if not isinstance(values, Mapping) or "_target_" not in values:
         yield f"{section} has no _target_"
         return
     try:
-        target = locate(values["_target_"], allowed)
+        target = locate(values["_target_"], role)
         parameters = inspect.signature(target).parameters
     except ValueError as error:  # also raised for a function in C, which has no signature
         yield f"{section}.{error}"
         return
-    if section == "scheduler" and pauses_trials(values, allowed):
+    if section == "scheduler" and pauses_trials(values):
         yield (
             f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters, so that a sweep "
             "could not be resumed exactly; use scheduler=asha, hyperband or median"
         )
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    given = GIVEN.get(section, set()) if given is None else given
+    given = ROLES[role].given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
     for key, value in values.items():
         if key == "_target_":
@@ -134,8 +135,13 @@ def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None
         elif isinstance(value, Mapping):
             nested = {key: value} if "_target_" in value else {f"{key}.{name}": child for name, child in value.items()}
             for path, child in nested.items():
-                if isinstance(child, Mapping) and "_target_" in child:
-                    yield from _bind(f"{section}.{path}", child, allowed)
+                if not isinstance(child, Mapping) or "_target_" not in child:
+                    continue
+                inner = nested_role(target, key)
+                if inner is None:
+                    yield f"{section}.{not_nested(target, path, child['_target_'])}"
+                else:
+                    yield from _bind(f"{section}.{path}", child, inner)
     for name, parameter in parameters.items():
         missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
         if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
@@ -167,32 +173,39 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     """
     import torch
 
-    allowed = config.get("allowed_targets") or ()
     values = config[section]
     try:
         if section == "model":
-            data = config["data"].get("main") or config["data"]  # merged sources follow the main one
-            image_size = data.get("image_size") or IMAGE_SIZE
+            channels, image_size = _image_shape(config)
             size = config["augment"].get("crop") or image_size
-            channels = data.get("channels") or 1
             with torch.device(device):
                 given = given_features(values, image_size)
-                instantiate(values, allowed=allowed, in_channels=channels, num_classes=7, image_size=size, **given)
+                instantiate(values, "model", in_channels=channels, num_classes=7, image_size=size, **given)
         elif section in ("optim", "lr_schedule"):
-            optimizer = instantiate(config["optim"], [torch.nn.Parameter(torch.zeros(1))], allowed=allowed)
+            optimizer = instantiate(config["optim"], "optim", [torch.nn.Parameter(torch.zeros(1))])
             if section == "lr_schedule":
                 epochs = int(config["trainer"]["max_epochs"])
-                instantiate(values, optimizer, allowed=allowed, num_epochs=epochs, steps_per_epoch=10)
+                instantiate(values, "lr_schedule", optimizer, num_epochs=epochs, steps_per_epoch=10)
+        elif section == "loss":
+            make_loss(as_function(values, "loss"), instantiate(config["trainer"], "trainer"), None)
         elif section in ("augment", "trainer", "scheduler"):
-            stops = section == "scheduler" and not is_fifo(values, allowed)
-            instantiate(values, allowed=allowed, **({"metric": "val_acc", "mode": "max"} if stops else {}))
-        elif section == "sampler" and not is_grid(values, allowed):  # a grid is built from the space
+            stops = section == "scheduler" and not is_fifo(values)
+            instantiate(values, section, **({"metric": "val_acc", "mode": "max"} if stops else {}))
+        elif section == "sampler" and not is_grid(values):  # a grid is built from the space
             with catch_warnings():
                 simplefilter("ignore")
-                instantiate(values, allowed=allowed)
-    except (ValueError, TypeError, RuntimeError, AssertionError, OverflowError) as error:
+                instantiate(values, "sampler")
+    except Exception as error:
+        if not isinstance(error, REFUSED) and not contracts.is_own(values):
+            raise
         return [_with_section(section, error)]
     return []
+
+
+def _image_shape(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the channels and the side in pixels that the images of a configuration have, as far as it says so."""
+    data = config["data"].get("main") or config["data"]  # merged sources follow the main one
+    return data.get("channels") or 1, data.get("image_size") or IMAGE_SIZE
 
 
 def check_weights(config: Mapping[str, Any], space: Space) -> None:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ferhpo.components.kinds import has_estimator, is_grid
 from ferhpo.config.folds import EPOCH, num_reports, report_unit
-from ferhpo.config.kinds import has_estimator, is_grid
 from ferhpo.errors import FailuresError, first_line
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.scoring.collapse import most_answered
@@ -55,7 +55,7 @@ class Ledger:
         self.runs = TrialRuns(sweep, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
-        is_grid_search = is_grid(sweep.config["sampler"], sweep.config.get("allowed_targets") or ())
+        is_grid_search = is_grid(sweep.config["sampler"])
         limits = [num_trials] if num_trials is not None else []
         limits += [size] if is_grid_search and not num_continuous else []
         self.num_trials = min(limits) if limits else None

@@ -9,9 +9,10 @@ import shutil
 import signal
 from typing import Any
 
+from ferhpo.components.build import instantiate
+from ferhpo.components.kinds import is_fifo
+from ferhpo.components.own_code import used
 from ferhpo.config import ComputeSettings, Objective
-from ferhpo.config.kinds import is_fifo
-from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
 from ferhpo.driver.ray_cluster import Slots
@@ -34,9 +35,9 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     config = ledger.sweep.config
     section = dict(config["scheduler"])
     extra: dict[str, Any] = {}
-    if not is_fifo(section, config["allowed_targets"]):
+    if not is_fifo(section):
         extra = {"metric": objective.metric, "mode": objective.mode}
-    stock = instantiate(section, allowed=config["allowed_targets"], **extra)
+    stock = instantiate(section, "scheduler", **extra)
     searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
     scratch = ledger.sweep.folder / "ray"
     for name in ("ray.tune", "ray.train", "ray.air"):
@@ -44,7 +45,9 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     count_every_loss()
     num_threads = max(int(slots.cpus), 1)
     trainable = tune.with_resources(
-        tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
+        tune.with_parameters(
+            worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout, code=used()
+        ),
         {"CPU": slots.cpus, "GPU": slots.gpus},
     )
     tuner = tune.Tuner(

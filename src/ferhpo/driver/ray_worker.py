@@ -7,6 +7,7 @@ does it receive SystemExit.
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components.own_code import OwnCode, install
 from ferhpo.config.folds import EPOCH, report_unit
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver import ray_cluster  # noqa: F401
@@ -21,12 +22,13 @@ from ray import tune
 
 
 def worker_trial(
-    config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None
+    config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None, code: OwnCode
 ) -> None:
     """Run one trial; Ray calls this again in the same process for the next one."""
     facts: dict[str, Any] = {}
     watch = Watch(Path(config["folder"]), timeout_seconds)
     watch.start()
+    install(code)
 
     from ferhpo.trial.cross_validation import runner_of
     from ferhpo.trial.run import failure, release_memory

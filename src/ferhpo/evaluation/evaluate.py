@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferhpo.components.kinds import is_data_set
 from ferhpo.config import Composed
 from ferhpo.config.compose import compose, set_values
 from ferhpo.config.folds import KEPT_FOLD, num_folds
-from ferhpo.config.kinds import is_data_set
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError, TrackingError

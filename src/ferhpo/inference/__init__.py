@@ -1,6 +1,5 @@
 """Exported models, which predict without ferhpo.
 
 export.py        a checkpoint to a model folder
-bundle.py        modules of ferhpo as one source file
 served_model.py  the MLflow model
 """

@@ -17,8 +17,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from ferhpo.components.bundle import bundle
 from ferhpo.data.features.hog import given_features, hog_of
-from ferhpo.inference.bundle import bundle
 from ferhpo.models.estimators import Estimator
 from ferhpo.training.checkpoint import read
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ferhpo.components.kinds import has_estimator
 from ferhpo.config.folds import EPOCH, fold_folder, report_unit
-from ferhpo.config.kinds import has_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.scoring.collapse import collapse

@@ -17,10 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
 from optuna.trial import TrialState as OptunaState
 
+from ferhpo.components.build import instantiate, locate
+from ferhpo.components.kinds import derives_from, is_grid
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, FOLD
-from ferhpo.config.kinds import derives_from, is_grid
-from ferhpo.config.targets import instantiate, locate
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample, Space
@@ -250,11 +250,10 @@ class SweepStudy:
         return [(self._storage, journal_id), (self._memory._storage, self._frozen()[number]._trial_id)]
 
     def _make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        allowed = self.space.config.get("allowed_targets") or ()
         extra: dict[str, Any] = {}
-        if is_grid(self.sampler, allowed):
+        if is_grid(self.sampler):
             extra["search_space"] = self.space.grid()
-        if "seed" in inspect.signature(locate(self.sampler["_target_"], allowed)).parameters:
-            fixed = derives_from(self.sampler, "optuna", FIXED_SEED_SAMPLERS, allowed)
+        if "seed" in inspect.signature(locate(self.sampler["_target_"], "sampler")).parameters:
+            fixed = derives_from(self.sampler, "sampler", "optuna", FIXED_SEED_SAMPLERS)
             extra["seed"] = self.seed if fixed else derive_seed(self.seed, number, "ask")
-        return instantiate(self.sampler, allowed=allowed, **extra)  # type: ignore[no-any-return]
+        return instantiate(self.sampler, "sampler", **extra)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@
                     after a trial has ended, only the best trials keep them (driver/retention.py)
 """
 
+import copy
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.config import Composed, Objective
-from ferhpo.config.composed import config_shape
+from ferhpo.config.composed import ADDED, config_shape
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import disk_refused, write_json
@@ -174,6 +175,8 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     try:
         meta = json.loads(path.read_text())
         fault = _fault_of(meta)
+        if not fault:
+            meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}
     except (OSError, ValueError, RecursionError) as error:
         meta, fault = {}, str(error)
     if fault:

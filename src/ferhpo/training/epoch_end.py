@@ -76,6 +76,7 @@ class EpochEnd(pl.Callback):
         patience: int | None,
         keep_epochs: Sequence[int] = (),
         own_metrics: Mapping[str, Metric] = MappingProxyType({}),
+        own_callbacks: Mapping[str, pl.Callback] = MappingProxyType({}),
     ) -> None:
         self.data = data
         self.on_device = on_device
@@ -87,6 +88,7 @@ class EpochEnd(pl.Callback):
         self.patience = patience
         self.keep_epochs = keep_epochs
         self.own_metrics = own_metrics
+        self.own_callbacks = own_callbacks
         self.start_seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -164,6 +166,7 @@ class EpochEnd(pl.Callback):
             "optimizer": module.optimizer.state_dict(),
             "schedule": module.schedule.state_dict(),
             "precision": trainer.precision_plugin.state_dict(),  # the loss scale, if precision is 16
+            "callbacks": {name: callback.state_dict() for name, callback in self.own_callbacks.items()},
         }
 
 

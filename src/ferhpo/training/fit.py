@@ -39,7 +39,7 @@ from ferhpo.training.device import memory_format_of, precision_of, torch_switche
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.module import Classifier, parameter_groups
 from ferhpo.training.schedules import Schedule
-from ferhpo.training.settings import TrainerSettings
+from ferhpo.training.settings import TrainerSettings, make_loss
 
 # Trainer and module refer to each other, so each training ends with a garbage collection. The half million objects of
 # the imports are permanent: frozen once, they no longer cost every trial most of a second.
@@ -81,6 +81,8 @@ def fit(
     seed: int,
     report: Report,
     own_metrics: Mapping[str, Metric] = MappingProxyType({}),
+    own_callbacks: Mapping[str, pl.Callback] = MappingProxyType({}),
+    loss: Callable[..., nn.Module] = nn.CrossEntropyLoss,
     device: torch.device | None = None,
 ) -> FitResult:
     """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
@@ -89,6 +91,8 @@ def fit(
     before the network is built: `seed` decides only the random numbers of the training.
     optimizer: called with parameter groups
     lr_schedule: called as schedules.py describes
+    own_callbacks: called before ferhpo's own at the end of an epoch; their state_dict is in last.ckpt
+    loss: called as settings.make_loss describes
     report: called with (epoch from 1, metrics) at the very end of each epoch, and at the start of a resume for each
         epoch in folder/last.ckpt; it may raise SystemExit to stop the training
     Raises Diverged for a loss that is not finite, StorageError for a full disk, SweepError for a damaged checkpoint,
@@ -119,6 +123,8 @@ def fit(
                     seed,
                     report,
                     own_metrics,
+                    own_callbacks,
+                    loss,
                     device,
                 )
         except BaseException as error:
@@ -152,6 +158,8 @@ def _train(
     seed: int,
     report: Report,
     own_metrics: Mapping[str, Metric],
+    own_callbacks: Mapping[str, pl.Callback],
+    loss: Callable[..., nn.Module],
     device: torch.device,
 ) -> None:
     memory_format = memory_format_of(settings, device)
@@ -185,8 +193,7 @@ def _train(
         schedule,
         average,
         batches,
-        class_weights=weights,
-        label_smoothing=settings.label_smoothing,
+        loss=make_loss(loss, settings, weights).to(device),
         num_classes=data.num_classes,
         seed=seed,
         first_epoch=len(progress.history) + 1,
@@ -204,6 +211,7 @@ def _train(
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
         own_metrics=own_metrics,
+        own_callbacks=own_callbacks,
     )
     trainer = pl.Trainer(
         accelerator=device.type,
@@ -211,13 +219,16 @@ def _train(
         precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
         max_epochs=settings.max_epochs - len(progress.history),
         gradient_clip_val=settings.gradient_clip_norm,
-        callbacks=[_OwnSigterm(), epoch_end],
+        callbacks=[_OwnSigterm(), *own_callbacks.values(), epoch_end],
         plugins=[LightningEnvironment()],  # Lightning must not requeue Slurm jobs
         default_root_dir=folder,
         barebones=True,  # no logger, progress bar, checkpoints or summary; epoch_end replaces them
     )
     if last is not None:
         _restore(last, module, trainer, folder)
+        for name, state in last.get("callbacks", {}).items():
+            if name in own_callbacks:
+                own_callbacks[name].load_state_dict(state)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with _interruptible():

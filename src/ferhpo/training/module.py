@@ -1,4 +1,4 @@
-"""The LightningModule: the loss and the order of a training step. Validation is in epoch_end.py.
+"""The LightningModule: the order of a training step. Validation is in epoch_end.py.
 
 Note: losses and predictions stay on the device until the epoch ends, because each read would make a GPU wait.
 """
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -58,8 +57,9 @@ def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: 
 
 
 class Classifier(pl.LightningModule):
-    """A network in training: cross-entropy on labels or soft targets, with label smoothing and class weights.
+    """A network in training.
 
+    loss: called with logits float32 [N, C], and labels int64 [N] or soft targets float32 [N, C]; returns a scalar
     first_epoch: the first epoch of this fit, counted from 1; Lightning's own count restarts after a resume
     """
 
@@ -71,8 +71,7 @@ class Classifier(pl.LightningModule):
         average: WeightAverage | None,
         batches: TrainBatches,
         *,
-        class_weights: Tensor | None,
-        label_smoothing: float,
+        loss: nn.Module,
         num_classes: int,
         seed: int,
         first_epoch: int,
@@ -88,8 +87,7 @@ class Classifier(pl.LightningModule):
         self.epoch = first_epoch - 1
         self.lr = 0.0
         self._forward: Callable[..., Tensor] = torch.compile(network) if compile else network
-        self._class_weights = class_weights
-        self._label_smoothing = label_smoothing
+        self._loss = loss
         self._num_classes = num_classes
         self._seed = seed
         self._frozen_epochs = frozen_epochs
@@ -135,7 +133,8 @@ class Classifier(pl.LightningModule):
         return self._forward(*inputs)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, self._class_weights, label_smoothing=self._label_smoothing)
+        loss: Tensor = self._loss(logits.float(), targets)
+        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.average is not None:

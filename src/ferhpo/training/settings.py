@@ -1,12 +1,17 @@
-"""The settings of conf/trainer: the training of a network apart from optimizer, schedule and augmentation.
+"""The settings of conf/trainer, for the training of a network apart from optimizer, schedule and augmentation.
 
 Note: this module imports neither torch nor Lightning, so that configurations are checked fast. "auto" is resolved in
 device.py, when the device is known.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CHOICES: dict[str, tuple[object, ...]] = {
     "precision": ("auto", "32", "bf16", "16"),
@@ -94,3 +99,28 @@ class TrainerSettings:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def make_loss(
+    loss: Callable[..., "nn.Module"], settings: TrainerSettings, class_weights: "Tensor | None"
+) -> "nn.Module":
+    """Return the loss, with trainer.label_smoothing and the class weights if it takes them.
+
+    loss: a class of losses, or a functools.partial of one; its argument `weight` gets the class weights, float [C], and
+        `label_smoothing` the setting, unless the partial has them
+    Raises ValueError if a setting is in use that the loss does not take, and for a loss with parameters, which no
+    optimizer would train.
+    """
+    takes = set(inspect.signature(loss).parameters) - set(getattr(loss, "keywords", {}))
+    name = getattr(getattr(loss, "func", loss), "__name__", str(loss))
+    offered = {
+        "weight": ("class_weights", settings.class_weights, "none", class_weights),
+        "label_smoothing": ("label_smoothing", settings.label_smoothing, 0, settings.label_smoothing),
+    }
+    for argument, (key, value, off, _) in offered.items():
+        if value != off and argument not in takes:
+            raise ValueError(f"{name} takes no {argument}, but trainer.{key} is {value}; set it to {off}")
+    made = loss(**{argument: given for argument, (_, _, _, given) in offered.items() if argument in takes})
+    if any(True for _ in made.parameters()):
+        raise ValueError(f"{name} has parameters, which ferhpo does not train; make them arguments")
+    return made

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components.build import as_function
 from ferhpo.config import Composed
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.folds import num_folds
 from ferhpo.config.model_section import shared_hog
-from ferhpo.config.targets import as_function
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.cached import with_hog
 from ferhpo.data.splits import with_fold, with_train_subset
 from ferhpo.errors import ConfigError
 from ferhpo.keys import leaves
+
+RULE = "a reader must return a ferhpo.data.dataset.FaceData (see ferhpo.data.dataset.face_data)"
 
 
 def load_data(composed: Composed) -> FaceData:
@@ -26,8 +28,11 @@ def load_data(composed: Composed) -> FaceData:
     missing = [path for path, value in leaves(section, "data") if value == "???"]
     if missing:
         raise ConfigError(composed.name, [not_set(path) for path in missing])
-    data = as_function(section, composed.config.get("allowed_targets") or ())()
-    assert isinstance(data, FaceData)
+    data = as_function(section, "data")()
+    if not isinstance(data, FaceData):
+        raise ConfigError(
+            composed.name, [f"data._target_ is {section['_target_']}, which returned {type(data).__name__}; {RULE}"]
+        )
     for fold in range(num_folds(composed.config) or 0):
         fold_data(data, section, fold)  # reports a fold that cannot be drawn now, instead of in every trial
     try:

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.components.build import as_function, instantiate
+from ferhpo.components.kinds import has_estimator
 from ferhpo.config import Objective
-from ferhpo.config.kinds import has_estimator
-from ferhpo.config.targets import as_function, instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
@@ -49,7 +49,7 @@ def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int
     try:
         network = instantiate(
             config["model"],
-            allowed=config.get("allowed_targets") or (),
+            "model",
             in_channels=num_channels,
             num_classes=num_classes,
             image_size=input_size(config, image_size),
@@ -116,10 +116,11 @@ def run_trial(
         raise StorageError(f"{folder} cannot be created: {error.strerror or error}") from error
     if num_threads:
         torch.set_num_threads(num_threads)
-    allowed = config.get("allowed_targets") or ()
     objective = Objective(**config["objective"])
     sections = config.get("metrics") or {}
-    own_metrics = {name: as_function(section, allowed) for name, section in sections.items()}
+    own_metrics = {name: as_function(section, "metrics") for name, section in sections.items()}
+    callbacks = config.get("callbacks") or {}
+    own_callbacks = {name: instantiate(section, "callbacks") for name, section in callbacks.items()}
     reason = set_aside_damaged(folder)
     restarted = {"restarted": reason} if reason else {}
     try:
@@ -131,7 +132,7 @@ def run_trial(
             fitted = fit_estimator(
                 network,  # type: ignore[arg-type]
                 data,
-                settings=instantiate(config["trainer"]),
+                settings=instantiate(config["trainer"], "trainer"),
                 input_size=input_size(config, data.image_size),
                 metric=objective.metric,
                 folder=folder,
@@ -145,16 +146,18 @@ def run_trial(
         result = fit(
             network,
             data,
-            optimizer=partial(instantiate, config["optim"], allowed=allowed),
-            lr_schedule=partial(instantiate, config["lr_schedule"], allowed=allowed),
-            augment=instantiate(config["augment"]),
-            settings=instantiate(config["trainer"]),
+            optimizer=partial(instantiate, config["optim"], "optim"),
+            lr_schedule=partial(instantiate, config["lr_schedule"], "lr_schedule"),
+            augment=instantiate(config["augment"], "augment"),
+            settings=instantiate(config["trainer"], "trainer"),
             metric=objective.metric,
             mode=objective.mode,
             folder=folder,
             seed=seed,
             report=report,
             own_metrics=own_metrics,
+            own_callbacks=own_callbacks,
+            loss=as_function(config["loss"], "loss"),
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components.kinds import component, is_estimator
 from ferhpo.config import Composed, ComputeSettings, validate
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
-from ferhpo.config.kinds import component, is_estimator
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import Infeasible
 from ferhpo.seeds import derive_seed
@@ -132,7 +132,7 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     num_estimators = 0
     for sample in samples:
         applied = space.apply(sample)
-        if is_estimator(applied["model"], applied.get("allowed_targets") or ()):
+        if is_estimator(applied["model"]):
             num_estimators += 1
             continue
         try:
@@ -241,7 +241,7 @@ def _disk(
 
 def _num_optimizer_states(config: Mapping[str, Any]) -> int:
     """Return how many values per parameter the optimizer stores; 2 for an optimizer that is not known."""
-    found = component(config["optim"], config.get("allowed_targets") or ())
+    found = component(config["optim"], "optim")
     names = [base.__name__ for base in found.__mro__] if isinstance(found, type) else []
     return next((OPTIMIZER_STATES[name] for name in names if name in OPTIMIZER_STATES), 2)
 

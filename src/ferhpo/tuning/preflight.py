@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ferhpo.components import own_code
 from ferhpo.config import Composed, validate
 from ferhpo.config.compose import compose, hide_password, replacement_fault
 from ferhpo.config.run_config import RunConfig
@@ -75,6 +76,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     cannot apply.
     """
     overrides = hide_all(overrides)
+    own_code.allow_overrides(overrides)
     output_dir = next((text.partition("=")[2] for text in overrides if text.startswith("output_dir=")), "mlruns")
     sweep = load_sweep(name, output_dir)
     if sweep.meta["kind"] != kind:
@@ -91,7 +93,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     for text in overrides:
         key, _, value = text.partition("=")
         section = key.split(".")[0]
-        if key == "output_dir":
+        if key in ("output_dir", "allowed_targets"):
             continue
         if section not in CHANGEABLE:
             faults.append(

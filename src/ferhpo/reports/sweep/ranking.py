@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ferhpo.config.kinds import is_data_set
+from ferhpo.components.kinds import is_data_set
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.storage import evaluation_log
 from ferhpo.storage.sweep import Sweep

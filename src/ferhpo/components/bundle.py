@@ -1,0 +1,80 @@
+"""The concatenation of modules of ferhpo and of the user into one source file that imports neither.
+
+Note: a registered model must run without ferhpo and with the code of its own version. Modules imported by name would be
+shared by all models of a process, so a model has one file. A module of an installed package is imported, not copied.
+"""
+
+import ast
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ferhpo.components import own_code
+
+RULE = "write `from {} import name` at the top level, so that this file can be copied into a model"
+
+
+class BundleError(ValueError):
+    """A module cannot be copied into a model."""
+
+
+def bundle(modules: Sequence[str]) -> str:
+    """Return the source of `modules`, in their order and each after the copied modules it imports, as one file.
+
+    Modules of ferhpo and the user's own files (own_code.is_file) are copied. Raises BundleError if one is imported
+    otherwise than by `from module import name` at the top level, and if two of them define the same name.
+    """
+    parts: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for module in modules:
+        _add(module, parts, owners)
+    return "\n\n".join(f"# ---- {name}\n{source}" for name, source in parts.items()) + "\n"
+
+
+def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
+    if module in parts:
+        return
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise BundleError(f"{module} has no source file, so it cannot be copied into a model")
+    source = Path(spec.origin).read_text()
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if _is_copied(alias.name):
+                    raise BundleError(f"{module}, line {node.lineno}: {RULE.format(alias.name)}")
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        name = node.module or ""
+        if node.level:
+            raise BundleError(f"{module}, line {node.lineno}: {RULE.format('package.module')}, without leading dots")
+        if not _is_copied(name) and name != "__future__":
+            continue
+        if node not in tree.body or any(alias.asname or alias.name == "*" for alias in node.names) or name == "ferhpo":
+            raise BundleError(f"{module}, line {node.lineno}: {RULE.format(name if name != 'ferhpo' else 'ferhpo.x')}")
+        if name != "__future__":
+            _add(name, parts, owners)
+        assert node.end_lineno is not None
+        for i in range(node.lineno - 1, node.end_lineno):
+            lines[i] = ""
+    for name in _defined_names(tree):
+        if owners.setdefault(name, module) != module:
+            raise BundleError(f"{module} and {owners[name]} both define {name}; rename one, so that both can be copied")
+    parts[module] = "\n".join(lines).strip()
+
+
+def _is_copied(module: str) -> bool:
+    return module.partition(".")[0] == "ferhpo" or own_code.is_file(module)
+
+
+def _defined_names(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return names

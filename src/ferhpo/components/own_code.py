@@ -1,0 +1,166 @@
+"""Own code: the Python modules outside ferhpo that this process may import and call.
+
+Trusted are the Python files in the user's folder (--config-dir, $FERHPO_CONFIG_DIR, otherwise ferhpo.d/ in the current
+folder), and the modules that the command line names with --allow or allowed_targets. What a sweep file, the folder of a
+sweep or a store says gives no trust: anyone may have written it.
+
+Note: trust holds for the process, because a module that was imported stays imported.
+"""
+
+import functools
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import yaml
+
+FOLDER = "ferhpo.d"
+_allowed: list[str] = []
+_folders: list[Path] = []
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """The own code that a sweep runs, for workers, which may be on another machine.
+
+    allowed: modules that the command line allowed; they must be installed there
+    files: the content of each file of the user's folder that was imported, by its path in the folder
+    """
+
+    allowed: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file."""
+        return {path: hashlib.sha256(content).hexdigest() for path, content in sorted(self.files.items())}
+
+
+def user_folder(config_dir: Path | None = None) -> Path | None:
+    """Return the user's folder: `config_dir`, $FERHPO_CONFIG_DIR, or ferhpo.d/ if it exists; otherwise None."""
+    if config_dir is not None:
+        return config_dir
+    if os.environ.get("FERHPO_CONFIG_DIR"):
+        return Path(os.environ["FERHPO_CONFIG_DIR"])
+    return Path(FOLDER) if Path(FOLDER).is_dir() else None
+
+
+def allow(modules: Iterable[str]) -> None:
+    """Trust modules, and the packages below them, because the user named them."""
+    _allowed.extend(name for name in modules if name not in _allowed)
+
+
+def allow_overrides(overrides: Iterable[str]) -> None:
+    """Trust the modules of an override `allowed_targets=[...]`."""
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key == "allowed_targets":
+            with suppress(yaml.YAMLError):  # the composition reports it
+                modules = yaml.safe_load(value)
+                allow(name for name in (modules if isinstance(modules, list) else []) if isinstance(name, str))
+
+
+def trust_folder(folder: Path) -> None:
+    """Trust the Python files of a folder, and make them importable.
+
+    The folder comes last in sys.path, so that none of its files can replace a module of Python or of a package.
+    """
+    folder = folder.resolve()
+    if folder not in _folders:
+        for name in list(sys.modules):  # a module of another folder that was trusted before
+            if "." not in name and _has(folder, name) and any(_is_of(name, other) for other in _folders):
+                _forget_module(name)
+        _folders.insert(0, folder)
+        sys.path[:] = [*(path for path in sys.path if Path(path) not in _folders), *map(str, _folders)]
+
+
+def trusts(module: str) -> bool:
+    """Return whether a module, or a package above it, is trusted. Imports nothing."""
+    if any(f"{module}.".startswith(f"{name.rstrip('.')}.") for name in _allowed):
+        return True
+    default = user_folder()
+    if default is not None and default.is_dir():
+        trust_folder(default)
+    top = module.partition(".")[0]
+    return any(_has(folder, top) and _is_of(top, folder) for folder in _folders)
+
+
+def allowed() -> tuple[str, ...]:
+    """Return the modules that the user named."""
+    return tuple(_allowed)
+
+
+def is_file(module: str) -> bool:
+    """Return whether a trusted module is a file of the user's, not a module of an installed package."""
+    return trusts(module) and module.partition(".")[0] not in _installed_packages()
+
+
+@functools.cache
+def _installed_packages() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def used() -> OwnCode:
+    """Return the own code that this process has imported by now."""
+    files = {}
+    for module in list(sys.modules.values()):
+        path = Path(getattr(module, "__file__", None) or "")
+        folder = next((folder for folder in _folders if path.suffix == ".py" and path.is_relative_to(folder)), None)
+        if folder is not None:
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return OwnCode(tuple(_allowed), files)
+
+
+def install(code: OwnCode) -> None:
+    """Trust the own code of a sweep in a worker. Its files are written to a temporary folder of this process."""
+    if code == _installed.get("code"):
+        return
+    allow(code.allowed)
+    if code.files:
+        folder = tempfile.TemporaryDirectory(prefix="ferhpo-code-")
+        for path, content in code.files.items():
+            file = Path(folder.name) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        trust_folder(Path(folder.name))
+        _installed["folder"] = folder  # removed with the process
+    _installed["code"] = code
+
+
+_installed: dict[str, object] = {}
+
+
+def forget() -> None:
+    """Trust nothing any more, and drop the modules of the user's folders."""
+    for name in list(sys.modules):
+        if "." not in name and any(_is_of(name, folder) for folder in _folders):
+            _forget_module(name)
+    sys.path[:] = [path for path in sys.path if Path(path) not in _folders]
+    for state in (_allowed, _folders, _installed):
+        state.clear()
+
+
+def _has(folder: Path, top: str) -> bool:
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _is_of(top: str, folder: Path) -> bool:
+    """Return whether a top-level module is, or would be, imported from a folder."""
+    module = sys.modules.get(top)
+    origin = getattr(module, "__file__", None) if module is not None else None
+    if module is None:
+        spec = PathFinder.find_spec(top)
+        origin = spec.origin if spec is not None else None
+    return origin is not None and Path(origin).resolve().is_relative_to(folder)
+
+
+def _forget_module(top: str) -> None:
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]

@@ -1,0 +1,37 @@
+"""A callback of your own: a subclass of pytorch_lightning.Callback, called during the training of every network.
+
+state_dict and load_state_dict keep its state in last.ckpt, so that a resumed trial goes on where it stopped; they may
+hold numbers, text, tensors, lists and dictionaries of them.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim import Optimizer
+
+
+class Starter(pl.Callback):
+    """Record the largest norm of the gradients, and print it at the end of the training.
+
+    every: measure at every n-th step
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+        self.largest = 0.0
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if trainer.global_step % self.every == 0:
+            gradients = [p.grad.norm() for p in pl_module.parameters() if p.grad is not None]
+            self.largest = max([self.largest, *map(float, gradients)])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        print(f"largest gradient norm: {self.largest:.3g}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"largest": self.largest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.largest = state_dict["largest"]
