@@ -14,6 +14,7 @@ from ferhpo.config.files import GROUPS, config_roots, group_files, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.errors import ConfigError
 from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
+from ferhpo.scoring.metrics import objective_mode
 from ferhpo.tracking.secrets import hide, hide_all
 
 OPEN_SECTIONS = ("space.", "metrics.")  # an override may add keys to these
@@ -33,7 +34,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     from omegaconf import OmegaConf
 
     # The unit and the limit of schedulers follow from `data` and `trainer`, no matter which file sets those.
-    for resolver in (report_unit, num_reports):
+    for resolver in (report_unit, num_reports, objective_mode):
         OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
     roots = config_roots(config_dir)
     files = sweep_files(config_dir)

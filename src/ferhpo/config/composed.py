@@ -58,7 +58,7 @@ def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{section} {shown}; it must be a section with keys; start the file with `defaults: [config, _self_]`"
     if not isinstance(config.get("metrics") or {}, Mapping):
         shown = f"{config['metrics']!r:.60}"
-        yield f"metrics is {shown}; it must be a section, e.g. {{kappa: {{_target_: my_metrics.kappa}}}}"
+        yield f"metrics is {shown}; it must be a section, e.g. {{kappa: true, brier: {{_target_: my_metrics.brier}}}}"
         return
     folder = config.get("output_dir")
     if not isinstance(folder, str) or not folder or "\0" in folder:

@@ -16,12 +16,13 @@ from ferhpo.config import model_section
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
 from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
-from ferhpo.config.rules import sweep_rules, top_level_faults
+from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import nearest, set_path
+from ferhpo.scoring.metrics import chosen, section_faults
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
 
@@ -75,8 +76,9 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, allowed)]
         broken |= {section} if own else set()
         faults += own
-    for name, section in (config.get("metrics") or {}).items():
-        faults += _bind(f"metrics.{name}", section, allowed, given={"found"})
+    faults += section_faults(config.get("metrics") or {})
+    for name, own_metric in chosen(config)[1].items():
+        faults += _bind(f"metrics.{name}", own_metric, allowed, given={"found"})
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
@@ -91,6 +93,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
     model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
     faults += model_faults
+    warnings += objective_warnings(config)
     if for_sweep:
         faults += space_faults
         if not space_faults and not broken:

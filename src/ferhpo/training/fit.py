@@ -80,7 +80,7 @@ def fit(
     folder: Path,
     seed: int,
     report: Report,
-    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
+    more_metrics: Mapping[str, Metric] = MappingProxyType({}),
     device: torch.device | None = None,
 ) -> FitResult:
     """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
@@ -118,7 +118,7 @@ def fit(
                     folder,
                     seed,
                     report,
-                    own_metrics,
+                    more_metrics,
                     device,
                 )
         except BaseException as error:
@@ -151,7 +151,7 @@ def _train(
     folder: Path,
     seed: int,
     report: Report,
-    own_metrics: Mapping[str, Metric],
+    more_metrics: Mapping[str, Metric],
     device: torch.device,
 ) -> None:
     memory_format = memory_format_of(settings, device)
@@ -203,7 +203,7 @@ def _train(
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
-        own_metrics=own_metrics,
+        more_metrics=more_metrics,
     )
     trainer = pl.Trainer(
         accelerator=device.type,
