@@ -3,4 +3,6 @@
 export.py        a checkpoint to a model folder
 bundle.py        modules of ferhpo as one source file
 served_model.py  the MLflow model
+images.py        images of any size and color, arrays or files, to pixels
+probabilities.py predictions for such images
 """
