@@ -13,7 +13,7 @@ from ferhpo.config.composed import Composed
 from ferhpo.config.files import GROUPS, config_roots, group_files, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.errors import ConfigError
-from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
+from ferhpo.keys import Overrides, get_path, has_key, leaves, nearest, nearest_key, override_texts, set_path
 from ferhpo.scoring.metrics import objective_mode
 from ferhpo.tracking.secrets import hide, hide_all
 
@@ -22,7 +22,7 @@ OPEN_SECTIONS = ("space.", "metrics.")  # an override may add keys to these
 _ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 
 
-def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
+def compose(name: str | None, overrides: Overrides = (), config_dir: Path | None = None) -> Composed:
     """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
 
     name: None composes config.yaml alone, which every sweep builds on
@@ -48,7 +48,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(roots[0]), version_base="1.3"):
-            return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
+            return _Composer(name, files[name], roots, config_dir).compose(hide_all(override_texts(overrides)))
     except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # in any of the composed files
         raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
 

@@ -6,7 +6,7 @@ are imported inside functions.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ferhpo.config.settings import ComputeSettings
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
-from ferhpo.keys import nearest, set_path
+from ferhpo.keys import Overrides, nearest, set_path
 from ferhpo.scoring.metrics import chosen, section_faults
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
@@ -43,7 +43,7 @@ WEIGHT_KEYS = ("model.arch", "model.weights")  # what pretrained weights depend 
 IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.image_size is set
 
 
-def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
+def check(name: str, overrides: Overrides = (), config_dir: Path | None = None) -> list[str]:
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
     return check_composed(composed, for_sweep=composed.is_sweep)

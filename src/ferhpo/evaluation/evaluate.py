@@ -22,6 +22,7 @@ from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError, TrackingError
 from ferhpo.evaluation.load import TrainedModel, find_model
+from ferhpo.keys import Overrides, override_texts
 from ferhpo.scoring.device_data import default_device
 from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
 from ferhpo.scoring.predict import Evaluation
@@ -71,7 +72,7 @@ class ModelScores:
 
 def evaluate(
     model: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     split: str = "val",
     ten_crop: bool = False,
@@ -86,6 +87,7 @@ def evaluate(
     """
     if split not in EVALUATED_SPLITS:
         raise ConfigError("evaluate", [f"--split is {split}; it must be val or test"])
+    overrides = override_texts(overrides)
     data_overrides = [text for text in overrides if text.startswith(("data=", "data."))]
     stores = [text for text in overrides if text.startswith("tracking.")]
     faults = [
