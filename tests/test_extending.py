@@ -9,7 +9,7 @@ import pytest
 import ferhpo
 from ferhpo import cli
 from ferhpo.config.compose import compose
-from ferhpo.config.validate import check_composed
+from ferhpo.config.validate import check_composed, find_faults
 from ferhpo.errors import ConfigError
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
@@ -26,9 +26,10 @@ defaults:
   - override tracking: none
   - _self_
 num_trials: 3
-objective: {metric: val_kappa}
+objective: {metric: val_brier, mode: min}
 metrics:
-  kappa: {_target_: my_metrics.kappa}
+  brier: {_target_: my_metrics.brier}
+  kappa: true
 trainer: {max_epochs: 3}
 """
 
@@ -51,9 +52,9 @@ def mine(tmp_path, monkeypatch):
 def test_a_training_with_own_data_model_and_metric(mine):
     result = ferhpo.train("squares", config_dir=mine)
     trial = result.best
-    assert trial.value == trial.metrics["val_kappa"] > 0.9
-    assert [row["val_kappa"] for row in trial.epochs]
-    assert "val_kappa" in ferhpo.report("squares").read_text()
+    assert trial.value == trial.metrics["val_brier"] == min(row["val_brier"] for row in trial.epochs) < 0.2
+    assert trial.metrics["val_kappa"] > 0.9
+    assert "val_brier" in ferhpo.report("squares").read_text()
 
 
 def test_an_own_sampler_continues_after_a_resume(mine):
@@ -93,12 +94,36 @@ def test_the_commands_of_the_pages_run(mine, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        (["metrics.kappa._target_=my_metrics.kapa"], "metrics.kappa._target_ is my_metrics.kapa, which cannot be imported"),
+        (["metrics.brier._target_=my_metrics.brir"], "metrics.brier._target_ is my_metrics.brir, which cannot be imported"),
+        (["objective.metric=val_brir"], "objective.metric is val_brir; did you mean val_brier?"),
         (["objective.metric=val_kapa"], "objective.metric is val_kapa; did you mean val_kappa?"),
         (["metrics=3"], "metrics is 3; it must be a section"),
+        (["metrics.kapa=true"], "metrics.kapa is true; ferhpo has no metric kapa; did you mean kappa?; a metric of your own"),
+        (["metrics.kappa=3"], "metrics.kappa is 3; it must be true or false"),
+        (["metrics.acc={_target_: my_metrics.brier}"], "metrics.acc has the name of a metric that ferhpo always reports"),
+        (["metrics.acc_dedup=true"], "metrics.acc_dedup has the name of a metric that ferhpo always reports"),
+        (["objective.mode=maximum"], "objective.mode is maximum; it must be max or min"),
     ],
 )  # fmt: skip
 def test_a_fault_of_an_own_metric_is_found_by_check(mine, overrides, fault):
     with pytest.raises(ConfigError) as caught:
         check_composed(compose("squares", overrides, mine))
     assert any(found.startswith(fault) for found in caught.value.faults), caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mode", "warned"),
+    [
+        (["objective.metric=val_ece"], "min", False),
+        (["objective.metric=val_loss"], "min", False),
+        (["objective.metric=val_kappa"], "max", False),
+        (["objective.metric=val_loss", "objective.mode=max"], "max", True),
+        (["objective.metric=val_macro_auc", "objective.mode=min"], "min", True),
+    ],
+)
+def test_an_objective_has_its_direction(overrides, mode, warned):
+    composed = compose("demo", overrides)
+    assert composed.config["objective"]["mode"] == mode
+    faults, warnings = find_faults(composed)
+    assert faults == []
+    assert any("values of val_" in warning and "are better" in warning for warning in warnings) == warned

@@ -1,5 +1,6 @@
 """Versions and aliases in a real SQLite store, of models that a tracker logged."""
 
+import json
 import threading
 
 import mlflow.pyfunc
@@ -12,7 +13,7 @@ from ferhpo.errors import TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.reports.live import Drawing
 from ferhpo.tracking import Tracker, TrackingSettings, sync
-from ferhpo.tracking.registry import check_alias, download, promote, register, versions
+from ferhpo.tracking.registry import WEIGHTS_TAG, check_alias, download, load, promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
 
@@ -80,6 +81,31 @@ def test_register_promote_and_load(recorded, tmp_path):
     for version, network in ((1, networks[0]), ("champion", networks[1])):
         model = mlflow.pyfunc.load_model(str(download(settings, "faces", version, tmp_path / str(version))))
         np.testing.assert_allclose(model.predict(images), expected(network, GRAY, images), atol=1e-6)
+
+
+def test_a_version_whose_weights_are_not_the_registered_ones_is_refused(recorded, tmp_path):
+    settings, _, models, _ = recorded
+    digest = json.loads((settings.output_dir / "export0" / "model.json").read_text())["weights_sha256"]
+    assert register(settings, models[0], "held", {WEIGHTS_TAG: digest}, about="What it takes") == 1
+    assert register(settings, models[1], "held", {WEIGHTS_TAG: digest}, about="Other words") == 2
+    assert connect(settings).get_registered_model("held").description == "What it takes"
+    second, first = versions(settings, "held")
+    _, described = load(settings, first)
+    assert described["weights_sha256"] == digest
+    with pytest.raises(TrackingError, match=f"held version 2 was registered with weights of the sha256 {digest}; its "):
+        load(settings, second)
+    file = next((settings.output_dir / "artifacts").rglob(f"{models[0]}/**/network.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    try:
+        with pytest.raises(
+            TrackingError, match=r"held version 1 cannot be loaded: .*network\.safetensors has the sha256"
+        ):
+            load(settings, first)
+    finally:
+        content[-1] ^= 1
+        file.write_bytes(content)
 
 
 def test_concurrent_registrations_of_one_model_make_one_version(recorded):

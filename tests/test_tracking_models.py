@@ -1,22 +1,32 @@
 """Exported models: the files of their folder, and predictions in a process without ferhpo and without pickle."""
 
+import base64
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 import torch
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
+from PIL import Image
 from sklearn.preprocessing import FunctionTransformer
 
 from ferhpo.components.bundle import bundle
 from ferhpo.data.dataset import TEST, face_data
 from ferhpo.data.features.cached import with_hog
 from ferhpo.data.features.hog import given_features, hog_of
+from ferhpo.data.io.faults import Faults
+from ferhpo.data.io.files import Tree, decode_images
 from ferhpo.inference.export import export_model
 from ferhpo.models.cnn import CNN
 from ferhpo.models.estimators import DecisionTree, Estimator, LinearSVM
@@ -103,7 +113,11 @@ def exported(tmp_path_factory):
         predictions = expected(network, preprocess, images, hog_of(config))
         np.savez(folder / f"{name}.npz", images=images, predictions=predictions)
     shutil.copytree(folder / "tree", folder / "evil")
-    (folder / "evil" / "estimator.skops").write_bytes(skops.io.dumps(FunctionTransformer(func=os.system)))
+    evil = skops.io.dumps(FunctionTransformer(func=os.system))
+    (folder / "evil" / "estimator.skops").write_bytes(evil)
+    description = json.loads((folder / "evil" / "model.json").read_text())
+    description["weights_sha256"] = hashlib.sha256(evil).hexdigest()
+    (folder / "evil" / "model.json").write_text(json.dumps(description))
     package(folder / "evil", folder / "evil-mlflow")
     return folder
 
@@ -124,22 +138,14 @@ for name, model in models.items():
     saved = np.load(f"{name}.npz")
     for n in (1, 7):
         predictions = model.predict(saved["images"][:n])
+        assert list(predictions.columns) == model.metadata.metadata["class_names"], predictions.columns
+        predictions = predictions.to_numpy()
         assert predictions.dtype == np.float32 and predictions.shape == (n, 7), (predictions.dtype, predictions.shape)
         report[f"{name}{n}"] = float(np.abs(predictions - saved["predictions"][:n]).max())
     report[name] = [model.metadata.metadata["class_names"], model.metadata.signature.to_dict()]
-    report[f"{name}-refusals"] = []
-    for wrong in (saved["images"].astype(np.float32), saved["images"][:, :20], list(range(3))):
-        try:
-            model.predict(wrong)
-        except Exception as error:
-            report[f"{name}-refusals"].append(str(error))
-    unwrapped = model.unwrap_python_model()
-    for wrong in (saved["images"].astype(np.float32), saved["images"][:, :20], [1, 2]):
-        try:
-            unwrapped.predict(None, wrong)
-        except ValueError as error:
-            report[f"{name}-refusals"].append(str(error))
-    assert unwrapped.predict(None, saved["images"][:0]).shape == (0, 7)
+    assert model.predict(saved["images"][:0]).shape == (0, 7)
+    example = model.input_example
+    assert list(example.columns) == ["image"] and model.predict(example).shape == (1, 7)
 try:
     mlflow.pyfunc.load_model("evil-mlflow")
 except RuntimeError as error:
@@ -166,16 +172,161 @@ def test_models_predict_in_a_process_without_ferhpo_and_without_pickle(exported)
     assert report["evil"].startswith("it is not the skops file of a DecisionTreeClassifier: Untrusted types found")
     names, signature = report["cnn"]
     assert tuple(names) == NAMES
-    assert json.loads(signature["inputs"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 48, 48]}
-    assert json.loads(signature["outputs"])[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 7]}
-    assert len(report["cnn-refusals"]) == 6
-    assert report["cnn-refusals"][3:] == [
-        "the input is float32 of shape [7, 48, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
-        "from 0 to 255",
-        "the input is uint8 of shape [7, 20, 48]; it must be uint8 images of shape [N, 48, 48], raw pixels "
-        "from 0 to 255",
-        "the input is list; it must be a numpy array: uint8 images of shape [N, 48, 48]",
-    ]
+    assert signature["inputs"] is None, "any kind of images"
+    columns = [(column["name"], column["type"]) for column in json.loads(signature["outputs"])]
+    assert columns == [(name, "float") for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    """Two models as MLflow loads them: of gray and of color images."""
+    return {name: mlflow.pyfunc.load_model(str(exported / f"{name}-mlflow")) for name in ("cnn", "resnet")}
+
+
+def file_of(pixels, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def text_of(pixels):
+    return base64.b64encode(file_of(pixels)).decode()
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet"])
+def test_every_form_of_an_image_has_the_same_prediction(exported, served, name):
+    images = np.load(exported / f"{name}.npz")["images"]
+    model, wanted = served[name], served[name].predict(images)
+    files, texts = [file_of(image) for image in images], [text_of(image) for image in images]
+    column = np.empty(len(files), object)
+    column[:] = files
+    forms = {
+        "list of arrays": list(images),
+        "whole numbers": images.astype(np.int64),
+        "nested lists": images.tolist(),
+        "bytes": files,
+        "text": texts,
+        "data addresses": [f"data:image/png;base64,{text}" for text in texts],
+        "pictures": [Image.fromarray(image) for image in images],
+        "object array": column,
+        "table": pd.DataFrame({"image": files}),
+        "table with other columns": pd.DataFrame({"name": list("abcdefg"), "image": texts}),
+        "column": pd.Series(files),
+        "dictionary": {"image": texts},
+        "with opacity": [np.dstack([*([image] * 3 if image.ndim == 2 else [image]), np.full(image.shape[:2], 255, np.uint8)]) for image in images],
+    }  # fmt: skip
+    for form, given in forms.items():
+        np.testing.assert_array_equal(model.predict(given), wanted, form)
+    assert list(model.predict(pd.DataFrame({"image": files}, index=list("abcdefg"))).index) == list("abcdefg")
+    np.testing.assert_array_equal(model.predict(files[2]), wanted[2:3])
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 48), ("resnet", 3, 32)])
+def test_images_of_any_size_and_color_are_read_as_for_training(served, tmp_path, name, channels, size):
+    """The prediction is that of the pixels that ferhpo's own readers make of the same files."""
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((60, 50, 3), (30, 90), (200, 200, 3), (48, 48), (32, 32, 3))]  # fmt: skip
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(file_of(picture))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    tree = Tree(tuple(names), (), lambda name: (tmp_path / name).open("rb"))
+    pixels = decode_images("test", Faults("file"), tree, names, channels, size)
+    wanted = served[name].predict(pixels)
+    np.testing.assert_array_equal(served[name].predict(pictures), wanted)
+    np.testing.assert_array_equal(served[name].predict([(tmp_path / name).read_bytes() for name in names]), wanted)
+    np.testing.assert_array_equal(served[name].predict(np.stack([pictures[0]] * 2))[:1], wanted[:1])
+    np.testing.assert_array_equal(served[name].predict(pictures[1][None, :, :, None]), wanted[1:2])
+
+
+SHAPE = "; it must be an array uint8 [N, height, width] (gray) or [N, height, width, 3] (color), or a list or"
+ONE = np.zeros((48, 48), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((2, 48, 48), np.float32), "image 0 has pixels of type float32; they must be uint8, whole numbers from 0 to 255"),
+        ([ONE, ONE + 0.5], "image 1 has pixels of type float64; they must be uint8"),
+        ([ONE, ONE.astype(int) - 1], "image 1 has pixels of type int64; they must be uint8"),
+        (ONE, f"the input is an array of shape [48, 48]{SHAPE}"),
+        (np.zeros((60, 50, 3), np.uint8), f"the input is an array of shape [60, 50, 3]{SHAPE}"),
+        (np.zeros((2, 3, 48, 48), np.uint8), "image 0 has the shape [3, 48, 48]; it must be [height, width] (gray) or [height, width, 3] (color)"),
+        (np.zeros((1, 1, 48, 48, 3), np.uint8), f"the input is an array of shape [1, 1, 48, 48, 3]{SHAPE}"),
+        ([ONE, []], "image 1 has the shape [0]"),
+        ([[[1, 2], [3]]], "image 0 has the shape []"),
+        (3, f"the input is int{SHAPE}"),
+        (None, f"the input is NoneType{SHAPE}"),
+        ([1, 2], "image 0 is int; it must be an array uint8, bytes, or base64 text"),
+        ([None], "image 0 is NoneType"),
+        ({"a": [ONE], "b": [ONE]}, "the input has the columns a, b; one must be named image"),
+        (["faces/smile/0.png"], "image 0 is the text 'faces/smile/0.png'; text must be the base64 of an image file; for a file, give its bytes"),
+        ([ONE, b""], "image 1 is empty; give the whole content of an image file"),
+        ([b"no image"], "image 0 is not a readable PNG or JPEG file; give the whole content of an image file"),
+        ([file_of(ONE)[:-30]], "image 0 is not a readable PNG or JPEG file (image file is truncated"),
+        ([file_of(np.zeros((8, 8), np.uint16))], "image 0 has pixels of more than 8 bits; convert it to 8 bits"),
+        ([file_of(np.zeros((7000, 7000), np.uint8))], "image 0 is 7000x7000; it must have at most 40,000,000 pixels"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_refused_in_one_sentence(served, given, message):
+    for model in served.values():
+        with pytest.raises(MlflowException) as caught:
+            model.predict(given)
+        assert str(caught.value).startswith(message)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def post(model, body):
+    """What MLflow's scoring server answers."""
+    return json.loads(
+        invocations(json.dumps(body), "application/json", model, model.metadata.get_input_schema()).response
+    )
+
+
+def test_the_scoring_server_answers_with_class_names(exported, served):
+    images = np.load(exported / "cnn.npz")["images"][:2]
+    wanted, texts = served["cnn"].predict(images), [text_of(image) for image in images]
+    for body in (
+        {"inputs": images.tolist()},
+        {"inputs": texts},
+        {"inputs": {"image": texts}},
+        {"instances": texts},
+        {"dataframe_split": {"columns": ["image"], "data": [[text] for text in texts]}},
+        {"dataframe_records": [{"image": text} for text in texts]},
+    ):
+        rows = post(served["cnn"], body)["predictions"]
+        assert [list(row) for row in rows] == [list(NAMES)] * 2
+        np.testing.assert_allclose(pd.DataFrame(rows), wanted, atol=1e-6)
+    example = json.loads((exported / "cnn-mlflow" / "serving_input_example.json").read_text())
+    assert len(post(served["cnn"], example)["predictions"]) == 1
+    with pytest.raises(MlflowException, match=r"Error: image 1 is the text 'no\.png'; text must be the base64"):
+        post(served["cnn"], {"inputs": [texts[0], "no.png"]})
+
+
+@pytest.mark.parametrize("name", ["cnn", "tree"])
+def test_a_flipped_bit_of_the_weights_is_refused(exported, tmp_path, name):
+    shutil.copytree(exported / f"{name}-mlflow", tmp_path / "model")
+    (folder,) = (tmp_path / "model" / "artifacts").iterdir()
+    file = folder / ("network.safetensors" if name == "cnn" else "estimator.skops")
+    content = bytearray(file.read_bytes())
+    recorded = hashlib.sha256(content).hexdigest()
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert str(caught.value) == (
+        f"{file} has the sha256 {hashlib.sha256(content).hexdigest()}; model.json says {recorded}, so the weights were "
+        "damaged or changed; restore the file from a copy, or export the model again"
+    )
+
+
+def test_a_model_of_an_earlier_version_has_no_digest_and_loads(exported, tmp_path):
+    shutil.copytree(exported / "cnn-mlflow", tmp_path / "model")
+    path = tmp_path / "model" / "artifacts" / "cnn" / "model.json"
+    description = json.loads(path.read_text())
+    del description["weights_sha256"]
+    path.write_text(json.dumps(description))
+    images = np.load(exported / "cnn.npz")["images"]
+    assert mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(images).shape == (7, 7)
 
 
 def test_the_folder_has_only_tensors_json_and_code(exported):
@@ -185,6 +336,8 @@ def test_the_folder_has_only_tensors_json_and_code(exported):
     assert description["network"]["arguments"]["image_size"] == 44
     assert description["scores"] == {"val_acc": 0.5}
     assert description["data_digest"] == "d" * 64
+    weights = (exported / "cnn" / "network.safetensors").read_bytes()
+    assert description["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     packaged = [path for path in (exported / "cnn-mlflow").rglob("*") if path.is_file()]
     assert not [path for path in packaged if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
     assert "ResNet" not in (exported / "cnn" / "model.py").read_text()
@@ -202,7 +355,14 @@ def test_the_folder_has_only_tensors_json_and_code(exported):
 )
 def test_a_model_requires_what_its_code_imports(exported, name, own):
     lines = (exported / f"{name}-mlflow" / "requirements.txt").read_text().splitlines()
-    assert {line.split("==")[0] for line in lines} == {"mlflow", "numpy", "safetensors", "torch"} | own
+    assert {line.split("==")[0] for line in lines} == {
+        "mlflow",
+        "numpy",
+        "pandas",
+        "pillow",
+        "safetensors",
+        "torch",
+    } | own
 
 
 def test_an_export_removes_the_files_of_another_kind_of_model(tmp_path):

@@ -16,6 +16,7 @@ _WHERE = {
     "doctor": "cli.doctor",
     "evaluate": "evaluation.evaluate",
     "list_sweeps": "storage.listing",
+    "load_model": "evaluation.load",
     "load_sweep": "storage.sweep",
     "plan": "tuning.plan",
     "promote": "publish.promote",
@@ -25,6 +26,10 @@ _WHERE = {
     "train": "tuning.train",
 }
 __all__ = list(_WHERE)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,14 @@
 """Dotted keys such as `optim.lr`: read, write and list them in a configuration, and suggest the closest match."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+Overrides = Sequence[str] | Mapping[str, Any]
+# A text that Hydra's grammar takes as it is, and not as a number or another value.
+_PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_/][\w/+@%.-]*", re.IGNORECASE | re.ASCII)
 
 
 def get_path(config: Any, path: str) -> Any:
@@ -75,3 +81,51 @@ def nearest_key(config: Mapping[str, Any], key: str) -> str:
         return f"did you mean {parent}.{close}?" if parent else f"did you mean {close}?"
     everywhere = [path for path, _ in leaves(config) if path.endswith(f".{last}") and not path.startswith("space.")]
     return f"{has}; did you mean {everywhere[0]}?" if everywhere else has
+
+
+def override_texts(overrides: Overrides) -> list[str]:
+    """Return overrides as texts of the command line, `key=value`.
+
+    overrides: such texts; or a mapping from keys to values, {"optim.lr": 0.1, "model": "resnet"}, which may be nested
+        as in a YAML file, {"optim": {"lr": 0.1}}; {"~space.optim.lr": None} removes a key
+    Raises TypeError for a value that a configuration cannot contain.
+    """
+    if isinstance(overrides, str):
+        return [overrides]
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    texts = []
+    for key, value in overrides.items():
+        if key.startswith("~") and value is None:
+            texts.append(key)
+        elif isinstance(value, Mapping) and value and "." not in key:
+            texts += [f"{key}.{name}={_override_value(f'{key}.{name}', child)}" for name, child in value.items()]
+        else:
+            texts.append(f"{key}={_override_value(key, value)}")
+    return texts
+
+
+def _override_value(key: str, value: Any) -> str:
+    """Return a Python value in Hydra's grammar."""
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a number of NumPy
+        value = value.item()
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | os.PathLike):
+        text = str(os.fspath(value))
+        if _PLAIN.fullmatch(text):
+            return text
+        escaped = re.sub(r"(\\*)'", lambda found: f"{found[1] * 2}\\'", text)  # a backslash counts before a quote only
+        return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped) + "'"
+    if isinstance(value, Mapping):
+        pairs = [f"{name}: {_override_value(f'{key}.{name}', child)}" for name, child in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return f"[{', '.join(_override_value(key, child) for child in value)}]"
+    raise TypeError(
+        f"{key} is {value!r:.60}; it must be text, a number, True, False, None, a list or a mapping of these"
+    )

@@ -208,6 +208,7 @@ def evaluation_tables(scores: "ModelScores") -> Iterator[Table | str]:
             if row is not None:
                 table.add_row(f"{name}{view}", f"{row.n:,}", f"{row.acc:.4f}", f"{row.macro_f1:.4f}", f"{row.loss:.4f}")
     yield table
+    yield _more_scores(scores)
     yield f"Scores by class, all images, {'ten-crop' if scores.ten_crop else 'one view of each'}"
     table = _table("class", "images", "precision", "recall", "F1", left=("class",))
     for c in scores.classes:
@@ -217,6 +218,21 @@ def evaluation_tables(scores: "ModelScores") -> Iterator[Table | str]:
     for class_name, counts in zip(scores.class_names, scores.confusion, strict=True):
         table.add_row(class_name, *(f"{count:,}" for count in counts))
     yield table
+
+
+def _more_scores(scores: "ModelScores") -> Table:
+    """Return the metrics besides accuracy, macro F1 and loss, a row each."""
+    views = ((scores.scores, ""), (scores.ten_crop, ", ten-crop"))
+    columns = {
+        f"{name}{view}": found.metrics
+        for variants, view in views
+        for variant, name in VARIANT_NAMES.items()
+        if (found := None if variants is None else getattr(variants, variant)) is not None
+    }
+    table = _table("", *columns, left=("",))
+    for name in scores.scores.all.metrics:
+        table.add_row(name, *(f"{values[name]:.4f}" for values in columns.values()))
+    return table
 
 
 def confirmation_tables(found: "ConfirmationFound") -> Iterator[Table | str]:

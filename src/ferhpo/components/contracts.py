@@ -173,12 +173,16 @@ def schedule_faults(section: Mapping[str, Any], num_epochs: int) -> Iterator[str
         yield f"{what} returned {type(schedule).__name__}; it must return a ferhpo.training.schedules.Schedule"
 
 
-def callback_faults(name: str, section: Mapping[str, Any]) -> Iterator[str]:
-    """Build a callback."""
-    try:
-        instantiate(section, "callbacks")
-    except Exception as error:  # the user's code
-        yield _raised(f"callbacks.{name}: {section['_target_']}", error)
+def named_faults(role: str, name: str, section: Mapping[str, Any]) -> list[str]:
+    """Return the faults of a metric or callback that is own code. Panels and exports have nothing to be tried on."""
+    if role == "metrics" and is_own(section):
+        return list(metric_faults(name, section))
+    if role == "callbacks" and is_own(section):
+        try:
+            instantiate(section, "callbacks")
+        except Exception as error:  # the user's code
+            return [_raised(f"callbacks.{name}: {section['_target_']}", error)]
+    return []
 
 
 def _shape_fault(value: Any, shape: tuple[int, ...]) -> str:

@@ -64,6 +64,10 @@ ROLES = {
         given=frozenset({"weight", "label_smoothing"}),
     ),
     "callbacks": Role("a subclass of pytorch_lightning.Callback", (), ("pytorch_lightning.Callback",)),
+    "panels": Role("a function that returns a Panel", (), functions=True, given=frozenset({"sweep", "folder"})),
+    "exports": Role(
+        "a function that writes files", (), functions=True, given=frozenset({"network", "images", "folder"})
+    ),
     "optim": Role(
         "a subclass of torch.optim.Optimizer",
         ("torch.optim.*", "torch.optim.*.*"),

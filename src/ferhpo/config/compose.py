@@ -11,18 +11,19 @@ from typing import Any
 
 from ferhpo.components import own_code
 from ferhpo.config.composed import ADDED, Composed
-from ferhpo.config.files import GROUPS, config_roots, group_files, sweep_files
+from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.errors import ConfigError
-from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
+from ferhpo.keys import Overrides, get_path, has_key, leaves, nearest, nearest_key, override_texts, set_path
+from ferhpo.scoring.metrics import objective_mode
 from ferhpo.tracking.secrets import hide, hide_all
 
-OPEN_SECTIONS = ("space.", "metrics.")  # an override may add keys to these
+OPEN_SECTIONS = ("space.", *(f"{section}." for section in NAMED))  # an override may add keys to these
 # What Hydra raises, besides its own exceptions, for a file that is not a configuration.
 _ODD_FILES = (ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError, NotImplementedError)
 
 
-def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
+def compose(name: str | None, overrides: Overrides = (), config_dir: Path | None = None) -> Composed:
     """Compose the sweep or training `name` with Hydra overrides (`optim.lr=0.01 model=resnet ~space.model.depth`).
 
     name: None composes config.yaml alone, which every sweep builds on
@@ -34,7 +35,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     from omegaconf import OmegaConf
 
     # The unit and the limit of schedulers follow from `data` and `trainer`, no matter which file sets those.
-    for resolver in (report_unit, num_reports):
+    for resolver in (report_unit, num_reports, objective_mode):
         OmegaConf.register_new_resolver(resolver.__name__, _of_root(resolver), replace=True)
     own_code.allow_overrides(overrides)
     if config_dir is not None:
@@ -51,7 +52,7 @@ def compose(name: str | None, overrides: Sequence[str] = (), config_dir: Path | 
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(roots[0]), version_base="1.3"):
-            return _Composer(name, files[name], roots, config_dir).compose(hide_all(overrides))
+            return _Composer(name, files[name], roots, config_dir).compose(hide_all(override_texts(overrides)))
     except (yaml.YAMLError, OSError, UnicodeError, RecursionError) as error:  # in any of the composed files
         raise ConfigError(str(files[name]), [" ".join(str(error).split())]) from None
 
@@ -138,10 +139,26 @@ class _Composer:
         assert isinstance(resolved, dict)
         whole = copy.deepcopy(ADDED)
         whole.update({str(key): value for key, value in resolved.items()})
+        self.fill_named(whole)
         if whole.get("name") is None:
             whole["name"] = self.name
         hide_password(whole)
         return whole, groups
+
+    def fill_named(self, config: dict[str, Any]) -> None:
+        """Replace NAME: true in metrics, callbacks, panels and exports by the section in <section>/NAME.yaml.
+
+        NAME: false, or null, leaves a component out; the check reports a name without a file.
+        """
+        from omegaconf import OmegaConf
+
+        for section in NAMED:
+            for name, value in list(config[section].items()) if isinstance(config[section], dict) else []:
+                file = next((p for root in self.roots if (p := root / section / f"{name}.yaml").is_file()), None)
+                if value is True and file is not None:
+                    config[section][name] = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+                elif value in (None, False):
+                    del config[section][name]
 
     def compose_raw(self, name: str | None, overrides: Sequence[str]) -> tuple[Any, dict[str, str]]:
         """Return Hydra's unresolved configuration and the option of each group; cached, as composing takes 0.2 s."""

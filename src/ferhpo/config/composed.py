@@ -4,16 +4,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferhpo.config.files import GROUPS
+from ferhpo.config.files import GROUPS, NAMED
 from ferhpo.errors import ConfigError
 from ferhpo.keys import leaves, nearest
 from ferhpo.scoring.metrics import objective_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Space, lint
 
-LOG = "log: {_target_: my_callbacks.Log}"
+EXAMPLES = {
+    "metrics": "kappa: true, brier: {_target_: my_metrics.brier}",
+    "callbacks": "log: {_target_: my_callbacks.Log}",
+    "panels": "slowest: {_target_: my_panels.slowest}",
+    "exports": "onnx: {_target_: my_exports.onnx}",
+}
 # Sections that configurations of earlier versions do not have.
-ADDED: dict[str, Any] = {"loss": {"_target_": "torch.nn.CrossEntropyLoss"}, "callbacks": {}}
+ADDED: dict[str, Any] = {
+    "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
+    "callbacks": {},
+    "panels": {},
+    "exports": {},
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,9 @@ def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(config.get(section), Mapping):
             shown = f"is {config[section]!r:.60}" if section in config else "is missing"
             yield f"{section} {shown}; it must be a section with keys; start the file with `defaults: [config, _self_]`"
-    for section, example in (("metrics", "kappa: {_target_: my_metrics.kappa}"), ("callbacks", LOG)):
+    for section in NAMED:
         if not isinstance(config.get(section) or {}, Mapping):
-            yield f"{section} is {config[section]!r:.60}; it must be a section, e.g. {{{example}}}"
+            yield f"{section} is {config[section]!r:.60}; it must be a section, e.g. {{{EXAMPLES[section]}}}"
             return
     folder = config.get("output_dir")
     if not isinstance(folder, str) or not folder or "\0" in folder:

@@ -12,6 +12,8 @@ GROUPS = (
     "data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute",
     "tracking",
 )  # fmt: skip
+# Sections of any number of components, each with a name; NAME: true takes the file <section>/NAME.yaml.
+NAMED = ("metrics", "callbacks", "panels", "exports")
 # Other words for config groups, and for "sweeps". Plurals are added in `group_of`.
 SYNONYMS = {
     "sweep": "sweeps", "training": "sweeps", "recipe": "sweeps",

@@ -7,6 +7,7 @@ from typing import Any
 from ferhpo.components import own_code
 from ferhpo.components.kinds import component, ignores_conditions, is_fifo, is_grid, is_median_rule
 from ferhpo.config.folds import num_folds, report_unit
+from ferhpo.scoring.metrics import chosen, direction
 from ferhpo.space import Space
 
 
@@ -32,6 +33,18 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     name = str(config.get("name"))
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         yield f"name is {name}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
+
+
+def objective_warnings(config: Mapping[str, Any]) -> list[str]:
+    """Return a warning if the objective is optimized in the direction in which it gets worse."""
+    metric, mode = config["objective"]["metric"], config["objective"].get("mode")
+    better = direction(metric)
+    if mode in (None, better) or metric in {f"val_{name}" for name in chosen(config)[1]}:
+        return []
+    size = "smaller" if better == "min" else "larger"
+    return [
+        f"objective.mode is {mode}; {size} values of {metric} are better; remove objective.mode, or set it to {better}"
+    ]
 
 
 def sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ are imported inside functions.
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,25 @@ from warnings import catch_warnings, simplefilter
 from ferhpo.components import contracts
 from ferhpo.components.build import as_function, instantiate, locate, not_nested
 from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
+from ferhpo.components.own_code import FOLDER
 from ferhpo.components.roles import ROLES, nested_role
 from ferhpo.config import model_section
 from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
-from ferhpo.config.files import GROUPS
-from ferhpo.config.rules import sweep_rules, top_level_faults
+from ferhpo.config.files import GROUPS, NAMED
+from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
-from ferhpo.keys import nearest, set_path
+from ferhpo.keys import Overrides, nearest, set_path
+from ferhpo.scoring.metrics import section_faults
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
 from ferhpo.training.settings import make_loss
 
 TOP_KEYS = {
-    *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "objective", "metrics", "callbacks", "output_dir",
-    "allowed_targets", "space",
+    *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "objective", *NAMED, "output_dir", "allowed_targets",
+    "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 NEEDS = {"lr_schedule": {"optim", "trainer"}, "loss": {"trainer"}}  # sections that a section is built from
@@ -40,7 +42,7 @@ WEIGHT_KEYS = ("model.arch", "model.weights")  # what pretrained weights depend 
 IMAGE_SIZE = 48  # pixels; the side of the images of every data set unless data.image_size is set
 
 
-def check(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[str]:
+def check(name: str, overrides: Overrides = (), config_dir: Path | None = None) -> list[str]:
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
     warnings = check_composed(composed, for_sweep=composed.is_sweep)
@@ -75,11 +77,15 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, section)]
         broken |= {section} if own else set()
         faults += own
-    for role in ("metrics", "callbacks"):
+    faults += section_faults(config.get("metrics") or {})
+    for role in NAMED:
         for name, section in (config.get(role) or {}).items():
-            own = list(_bind(f"{role}.{name}", section, role))
-            tries = contracts.metric_faults if role == "metrics" else contracts.callback_faults
-            faults += own or (tries(name, section) if contracts.is_own(section) else [])
+            if isinstance(section, Mapping):
+                own = list(_bind(f"{role}.{name}", section, role))
+                faults += own or contracts.named_faults(role, name, section)
+            elif role != "metrics":
+                shown = str(section).lower()
+                faults.append(f"{role}.{name} is {shown}; there is no {role}/{name}.yaml in {FOLDER}/ or --config-dir")
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
@@ -95,6 +101,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
     model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
     faults += model_faults
+    warnings += objective_warnings(config)
     if for_sweep:
         faults += space_faults
         if not space_faults and not broken:

@@ -15,6 +15,7 @@ from ferhpo.confirmation.conclude import conclude
 from ferhpo.confirmation.plan import SEEDS, TOP, plan_confirmation
 from ferhpo.confirmation.result import Confirmation, read_result
 from ferhpo.errors import ConfigError, SweepError
+from ferhpo.keys import Overrides, override_texts
 from ferhpo.states import TrialState
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.sweep import KIND, META, Sweep, free_name, load_sweep
@@ -26,7 +27,7 @@ from ferhpo.tuning.sweep import run_listed
 
 def confirm(
     name: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     top: int | None = None,
     seeds: int | None = None,
@@ -44,7 +45,7 @@ def confirm(
     resume: raise instead of starting a confirmation; new: start another one under the next free name
     Raises ConfigError, DataError, SweepError, TrackingError or StorageError before any training starts.
     """
-    overrides = hide_all(overrides)
+    overrides = hide_all(override_texts(overrides))
     sweep, existing = _find(name, overrides, resume, new, output_dir)
     rest = [text for text in overrides if not text.startswith("name=")]
     if existing is not None:

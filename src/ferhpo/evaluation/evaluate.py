@@ -22,7 +22,9 @@ from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError, TrackingError
 from ferhpo.evaluation.load import TrainedModel, find_model
+from ferhpo.keys import Overrides, override_texts
 from ferhpo.scoring.device_data import default_device
+from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
 from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.scores import (
@@ -38,6 +40,7 @@ from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
 from ferhpo.tracking import add_to_run
 from ferhpo.trial.load_data import fold_data, load_data
+from ferhpo.trial.run import metrics_of
 
 SHIP_SECONDS = 15.0  # how long to wait for MLflow; `ferhpo sync` uploads the rest later
 EVALUATED_SPLITS = ("val", "test")
@@ -47,7 +50,8 @@ EVALUATED_SPLITS = ("val", "test")
 class ModelScores:
     """The result of `evaluate`.
 
-    scores: from one view of each image; ten_crop: from ten, if asked for
+    scores: from one view of each image; ten_crop: from ten, if asked for. Both with every metric that comes with
+        ferhpo, and those of the model's configuration
     classes, confusion (rows are true classes): of all images of the split, from ten views if asked for
     num_test_evaluations: of the model's sweep on test, including this one; 0 for validation
     """
@@ -68,7 +72,7 @@ class ModelScores:
 
 def evaluate(
     model: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     split: str = "val",
     ten_crop: bool = False,
@@ -83,6 +87,7 @@ def evaluate(
     """
     if split not in EVALUATED_SPLITS:
         raise ConfigError("evaluate", [f"--split is {split}; it must be val or test"])
+    overrides = override_texts(overrides)
     data_overrides = [text for text in overrides if text.startswith(("data=", "data."))]
     stores = [text for text in overrides if text.startswith("tracking.")]
     faults = [
@@ -121,14 +126,18 @@ def _score(
 ) -> ModelScores:
     network, preprocess = trained.network.to(default_device()), trained.preprocess
     in_training = None if training is None else in_training_mask(data, training)
+    try:
+        metrics = {**CHOSEN, **metrics_of(trained.config)}
+    except ConfigError as error:  # e.g. a registered model, whose own metrics are not here
+        metrics, warnings = CHOSEN, [*warnings, f"the model's own metrics are left out: {'; '.join(error.faults)}"]
     predictions = predict(network, data, split, preprocess)
-    scores, ten_crop_scores = _variants(predictions, data, in_training), None
+    scores, ten_crop_scores = _variants(predictions, data, in_training, metrics), None
     if ten_crop:
         try:
             predictions = evaluate_ten_crop(network, data, split, preprocess)
         except ValueError as error:
             raise ConfigError("evaluate", [f"--ten-crop: {error}"]) from None
-        ten_crop_scores = _variants(predictions, data, in_training)
+        ten_crop_scores = _variants(predictions, data, in_training, metrics)
     return ModelScores(
         model=trained.description,
         split=split,
@@ -144,11 +153,15 @@ def _score(
     )
 
 
-def _variants(predictions: Evaluation, data: FaceData, in_training: NDArray[np.bool_] | None) -> ScoreVariants:
+def _variants(
+    predictions: Evaluation, data: FaceData, in_training: NDArray[np.bool_] | None, metrics: Mapping[str, Metric]
+) -> ScoreVariants:
     """Score both variants; only `all` if the training images are unknown (in_training is None)."""
+    known = np.zeros(len(data.labels), np.bool_) if in_training is None else in_training
+    variants = score_variants(predictions, data, known)
     if in_training is None:
-        return replace(score_variants(predictions, data, np.zeros(len(data.labels), np.bool_)), dedup=None)
-    return score_variants(predictions, data, in_training)
+        variants = replace(variants, dedup=None)
+    return with_metrics(variants, predictions, known, metrics)
 
 
 def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from torch import nn
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import FaceData
+from ferhpo.data.features.hog import hog_of
 from ferhpo.errors import SweepError
+from ferhpo.inference.images import images_in
+from ferhpo.inference.probabilities import probabilities_of
 from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.storage.checkpoints import best_checkpoint
@@ -28,12 +31,15 @@ from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import build_network
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ferhpo.tracking.registry import Version
 
+TRIALS = "trials"  # the folder of a sweep's trials
 REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
     """A network at its best epoch, in evaluation mode, and its origin.
 
@@ -56,6 +62,45 @@ class TrainedModel:
     selecting_sweep: Sweep | None = None
     run_id: str | None = None
 
+    def predict(self, images: Any) -> "pd.DataFrame":
+        """Return the class probabilities as a pandas frame: a row for each image, a column for each class.
+
+        images: what a registered model takes: an array uint8 [N, H, W] (gray) or [N, H, W, 3] (color) of any size, or a
+            list of images: arrays, bytes of PNG or JPEG files, or their base64 text
+        Raises ValueError for anything else.
+        """
+        import pandas as pd
+
+        hog = hog_of(self.config["model"])
+        found = probabilities_of(self.network, self.preprocess, hog, images_in(images), len(self.class_names))
+        return pd.DataFrame(found, columns=list(self.class_names))
+
+    def __repr__(self) -> str:
+        return f"TrainedModel({self.description})"
+
+
+def load_model(model: Any, output_dir: str | Path = "mlruns") -> TrainedModel:
+    """Load a trained network at its best epoch, with its preprocessing and class names.
+
+    model: a trial, e.g. `sweep.best()`; a sweep or the result of `ferhpo.sweep`, for its best trial; a name as in
+        `evaluate` (SWEEP, SWEEP/7, models:/NAME@ALIAS); or a path: of a sweep's folder, or of a trial's folder or
+        checkpoint in it
+    Raises SweepError, TrackingError, ConfigError.
+    """
+    if isinstance(model, TrialRecord):
+        if model.sweep_folder is None:
+            raise SweepError(f"trial {model.number} was not read from the folder of a sweep; load the sweep first")
+        return _trained(load_sweep(model.sweep_folder), model)
+    if isinstance(sweep := getattr(model, "sweep", model), Sweep):
+        return find_model(str(sweep.folder), output_dir)
+    if not isinstance(model, str | Path):
+        raise SweepError(f"{model!r:.60} is not a trial, a sweep, a name or a path")
+    for folder in (Path(model), *Path(model).parents):
+        if folder.name.isdigit() and folder.parent.name == TRIALS and (folder.parents[1] / META).exists():
+            sweep = load_sweep(folder.parents[1])
+            return _trained(sweep, _trial(sweep, int(folder.name)), path=Path(model) if Path(model).is_file() else None)
+    return find_model(str(model), output_dir)
+
 
 def find_model(
     name: str, output_dir: str | Path = "mlruns", stores: Sequence[str] = (), config_dir: Path | None = None
@@ -71,9 +116,14 @@ def find_model(
     trial = sweep.best() if number is None else _trial(sweep, number)
     if trial is None:
         raise SweepError(f"sweep {sweep.name} has no complete trial to evaluate; name one of its trials, e.g. {name}/0")
-    network, preprocess, class_names = load_trial(sweep, trial)
+    return _trained(sweep, trial, is_best=number is None)
+
+
+def _trained(sweep: Sweep, trial: TrialRecord, is_best: bool = False, path: Path | None = None) -> TrainedModel:
+    """Return the network of a trial; path: of its checkpoint, by default that of its best epoch"""
+    network, preprocess, class_names = load_trial(sweep, trial, path)
     value = "" if trial.value is None else f", {sweep.objective.metric} {trial.value:.4f} at epoch {trial.best_epoch}"
-    best = "the best of its sweep, " if number is None else ""
+    best = "the best of its sweep, " if is_best else ""
     return TrainedModel(
         description=f"trial {trial.number} of {sweep.name} ({best}{trial.state.lower()}{value})",
         label=f"{sweep.name}/{trial.number}",
@@ -88,12 +138,15 @@ def find_model(
     )
 
 
-def load_trial(sweep: Sweep, trial: TrialRecord) -> tuple[nn.Module, Preprocess, tuple[str, ...]]:
+def load_trial(
+    sweep: Sweep, trial: TrialRecord, path: Path | None = None
+) -> tuple[nn.Module, Preprocess, tuple[str, ...]]:
     """Return the network of a trial at its best epoch, its preprocessing and its class names.
 
+    path: another checkpoint of the trial
     Raises SweepError if the trial has no checkpoint.
     """
-    path = best_checkpoint(sweep, trial)
+    path = best_checkpoint(sweep, trial) if path is None else path
     checkpoint = read(path)
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     class_names = tuple(checkpoint["class_names"])

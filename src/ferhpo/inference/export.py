@@ -1,10 +1,11 @@
 """The export of a checkpoint to a model folder that works without ferhpo: tensors, JSON, one Python file, no pickle.
 
 network.safetensors   the weights; for a scikit-learn estimator, estimator.skops instead
-model.json            the settings of the network, classes, preprocessing, scores, digest of the data, versions
+model.json            the settings of the network, classes, preprocessing, scores, digests of weights and data, versions
 model.py              the code: network, preprocessing, features and MLflow wrapper
 """
 
+import hashlib
 import json
 import platform
 import tempfile
@@ -78,6 +79,8 @@ def export_model(
         else:
             tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in content["network"].items()}
             save_file(tensors, str(new / WEIGHTS))
+        weights = next(new / file for file in (FITTED, WEIGHTS) if (new / file).exists())
+        description["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         (new / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.features.hog"]), WRAPPER)))
         (new / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         for file in (WEIGHTS, FITTED, "model.py", "model.json"):

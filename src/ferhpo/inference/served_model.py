@@ -1,29 +1,33 @@
-"""The MLflow model of an exported network: raw images in, class probabilities out.
+"""The MLflow model of an exported network: images in, a table of class probabilities out.
 
 Note: export.py copies this file into model.py, after the code of the network; ferhpo itself never imports it.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 
+from ferhpo.inference.images import images_in
+from ferhpo.inference.probabilities import probabilities_of
 from ferhpo.scoring.preprocess import Preprocess
-
-BATCH_SIZE = 256
 
 
 class ServedModel(PythonModel):
-    """Predict float32 probabilities [N, classes] for uint8 images [N, H, W] (gray) or [N, H, W, 3] (color).
+    """Predict a table of probabilities, float32, with a row for each image and a column for each class.
 
-    The classes have the order of `class_names` in model.json, which the metadata of the MLflow model also contain. HOG
-    features are computed here if the network takes them.
+    The input is an array of images uint8 [N, H, W] (gray) or [N, H, W, 3] (color) of any size, or a list or a table
+    column of images: arrays, bytes of PNG or JPEG files, or their base64 text. Images are resized and turned gray as
+    the training images were; HOG features are computed here if the network takes them.
     """
 
     def load_context(self, context: Any) -> None:
@@ -31,42 +35,45 @@ class ServedModel(PythonModel):
         folder = Path(context.artifacts["model"])
         description = json.loads((folder / "model.json").read_text())
         network = description["network"]
-        self.num_classes = len(description["class_names"])
+        self.class_names = list(description["class_names"])
         self.preprocess = Preprocess.from_dict(description["preprocess"])
         self.hog = globals()["Hog"](**description["hog"]) if description["hog"] is not None else None
         self.network: torch.nn.Module = globals()[network["name"]](**network["arguments"])
         fitted = folder / "estimator.skops"
+        path = fitted if fitted.exists() else folder / "network.safetensors"
+        content = verified_content(path, description)
         if fitted.exists():  # the estimator checks which types it may contain
-            state = {"_extra_state": torch.frombuffer(bytearray(fitted.read_bytes()), dtype=torch.uint8)}
+            state = {"_extra_state": torch.frombuffer(bytearray(content), dtype=torch.uint8)}
         else:
-            state = load_file(str(folder / "network.safetensors"))
+            state = load(content)
         self.network.load_state_dict(state)
         self.network.eval()
 
-    # The hint must be plain np.ndarray: MLflow reads it, and warns at every load if it is missing.
-    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        """Return the probabilities for `model_input`. Raises ValueError for another type or shape."""
-        images = self._checked(model_input)
-        probabilities = [torch.empty(0, self.num_classes)]
-        with torch.inference_mode():
-            for start in range(0, len(images), BATCH_SIZE):
-                batch = images[start : start + BATCH_SIZE]
-                features = [] if self.hog is None else [torch.from_numpy(self.hog(batch))]
-                pixels = torch.from_numpy(batch.copy())
-                pixels_NCHW = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-                probabilities.append(self.network(self.preprocess(pixels_NCHW), *features).float().softmax(1))
-        return torch.cat(probabilities).numpy()
+    # Without a type hint MLflow warns at every load; of the types that it knows, only an array says nothing false.
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
+        """Return the probabilities for the images. Raises MlflowException, with one sentence, for anything else."""
+        try:
+            images = images_in(model_input)
+            found = probabilities_of(self.network, self.preprocess, self.hog, images, len(self.class_names))
+        except ValueError as error:  # the scoring server shows the text of its own exceptions only
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        index = model_input.index if isinstance(model_input, pd.DataFrame | pd.Series) else None
+        return pd.DataFrame(found, columns=self.class_names, index=index)
 
-    def _checked(self, images: Any) -> NDArray[np.uint8]:
-        size, channels = self.preprocess.image_size, self.preprocess.channels
-        shape = (size, size) if channels == 1 else (size, size, channels)
-        expected = f"uint8 images of shape [N, {', '.join(map(str, shape))}]"
-        if not isinstance(images, np.ndarray):
-            raise ValueError(f"the input is {type(images).__name__}; it must be a numpy array: {expected}")
-        if images.dtype != np.uint8 or images.shape[1:] != shape:
-            given = f"{images.dtype} of shape [{', '.join(map(str, images.shape))}]"
-            raise ValueError(f"the input is {given}; it must be {expected}, raw pixels from 0 to 255")
-        return images
+
+def verified_content(path: Path, description: Mapping[str, Any]) -> bytes:
+    """Return the content of the file of weights. Raises ValueError if its digest is not the one in model.json.
+
+    A model.json without a digest was written by an earlier version; its weights cannot be verified.
+    """
+    content = path.read_bytes()
+    expected, found = description.get("weights_sha256"), hashlib.sha256(content).hexdigest()
+    if expected not in (None, found):
+        raise ValueError(
+            f"{path} has the sha256 {found}; model.json says {expected}, so the weights were damaged or changed; "
+            "restore the file from a copy, or export the model again"
+        )
+    return content
 
 
 set_model(ServedModel())

@@ -1,5 +1,9 @@
 """Export trained networks and register the best one."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from ferhpo.config.folds import KEPT_FOLD
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.sweep import Sweep
@@ -42,4 +46,50 @@ def register(
     if best.folds:
         tags["ferhpo.fold"] = str(KEPT_FOLD)
         description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"
-    return name, registry.register(settings, model_id, name, tags, description)
+    exported = _exported(sweep, best)
+    if "weights_sha256" in exported:
+        tags[registry.WEIGHTS_TAG] = exported["weights_sha256"]
+    about = describe(exported, sweep.name, name) if exported else ""
+    return name, registry.register(settings, model_id, name, tags, description, about)
+
+
+def _exported(sweep: Sweep, trial: TrialRecord) -> dict[str, Any]:
+    """Return the content of model.json of an exported trial; empty if its files were removed."""
+    try:
+        found: dict[str, Any] = json.loads((sweep.kept_folder(trial.number) / "model" / "model.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def describe(exported: Mapping[str, Any], sweep_name: str, name: str) -> str:
+    """Return the description of a registered model in Markdown: what it takes, what it returns, how to call it.
+
+    exported: the content of model.json
+    """
+    size, channels = exported["preprocess"]["image_size"], exported["preprocess"]["channels"]
+    classes = ", ".join(exported["class_names"])
+    return f"""Recognizes facial emotions; selected by the ferhpo sweep {sweep_name}.
+
+**Input:** face images, gray or color, of any size, cropped as the training images were. The model resizes them to
+{size}x{size} pixels, {"gray" if channels == 1 else "color"}. An array `uint8 [N, height, width]` or
+`uint8 [N, height, width, 3]`, or a list or a table column `image` of images: arrays, the bytes of PNG or JPEG files, or
+their base64 text.
+
+**Output:** a table with a row for each image and a column with the probability of each class: {classes}.
+
+**Call** (needs MLflow and torch, not ferhpo; `ferhpo promote {sweep_name}` sets the alias):
+
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model.predict([open("face.png", "rb").read()])
+```
+
+or, after `mlflow models serve -m models:/{name}@champion`:
+
+```bash
+curl localhost:5000/invocations -H "Content-Type: application/json" \\
+  -d "{{\"inputs\": [\"$(base64 -w0 face.png)\"]}}"
+```
+"""

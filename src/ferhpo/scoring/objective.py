@@ -3,17 +3,24 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ferhpo.scoring.metrics import direction
+
 
 @dataclass(frozen=True)
 class Objective:
-    """What a sweep optimizes: a metric that every epoch reports, and the mode "max" or "min"."""
+    """What a sweep optimizes: a metric that every epoch reports, and the mode "max" or "min".
+
+    Without a mode, larger values are better, except of a metric that metrics.py lists as minimized, e.g. val_loss.
+    """
 
     metric: str = "val_acc"
-    mode: str = "max"
+    mode: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.metric, str) or not self.metric:
             raise ValueError(f"metric is {self.metric}; it must be the name of a metric, e.g. val_acc")
+        if not self.mode and isinstance(self.metric, str):
+            object.__setattr__(self, "mode", direction(self.metric))
         if self.mode not in ("max", "min"):
             raise ValueError(f"mode is {self.mode}; it must be max or min")
 
@@ -22,7 +29,9 @@ class Objective:
         return value if self.mode == "max" else -value
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Return whether `value` is strictly better than `than`; any value is better than None."""
+        """Return whether `value` is strictly better than `than`; any value is better than None, NaN than nothing."""
+        if value != value:
+            return False
         return than is None or self.score(value) > self.score(than)
 
     def best_row(self, rows: Iterable[Mapping[str, float]]) -> Mapping[str, float] | None:

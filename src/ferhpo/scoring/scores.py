@@ -5,8 +5,8 @@ Note: "training" means the images that the network was trained on. Images left o
 them; on another data set, the images of the network's own training set count.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from ferhpo.data.dataset import TRAIN, FaceData, array_digest
 from ferhpo.data.splits import identical_groups, overlap_mask
-from ferhpo.scoring.predict import Evaluation
+from ferhpo.scoring.predict import Evaluation, confusion_of
 
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)  # the logarithm of a probability of 0 is not finite
 _MOST_MASKS = 16
@@ -24,12 +24,16 @@ _masks: dict[tuple[str, str], NDArray[np.bool_]] = {}  # a reused worker hashes 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a set of images: their number, accuracy and macro F1 (0..1), mean cross-entropy."""
+    """Scores of a set of images: their number, accuracy and macro F1 (0..1), mean cross-entropy.
+
+    metrics: further metrics, by name
+    """
 
     n: int
     acc: float
     macro_f1: float
     loss: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class ClassScore:
 
 
 def score_variants(
-    predictions: Evaluation, data: FaceData, in_training: NDArray[np.bool_] | None = None
+    predictions: Evaluation,
+    data: FaceData,
+    in_training: NDArray[np.bool_] | None = None,
 ) -> ScoreVariants:
     """Score the predictions for a split of `data` in both variants.
 
@@ -68,6 +74,15 @@ def score_variants(
     everything = score(predictions.probabilities, data, predictions.indices)
     dedup = score(predictions.probabilities[keep], data, predictions.indices[keep]) if keep.any() else None
     return ScoreVariants(everything, dedup)
+
+
+def subset(found: Evaluation, keep: NDArray[np.bool_], scores: Scores) -> Evaluation:
+    """Return the predictions of the images to keep, bool [N]; scores: those of these images"""
+    probabilities, labels = found.probabilities[keep], found.labels[keep]
+    predicted = torch.from_numpy(probabilities.argmax(1))
+    confusion = confusion_of(predicted, torch.from_numpy(labels), probabilities.shape[1])
+    kept = found.indices[keep]
+    return Evaluation(scores.loss, scores.acc, scores.macro_f1, confusion, probabilities, labels, kept)
 
 
 def score(probabilities: NDArray[np.float32], data: FaceData, indices: NDArray[np.intp]) -> Scores:

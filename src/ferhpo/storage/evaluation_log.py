@@ -117,8 +117,13 @@ def metrics(scores: Mapping[str, Any]) -> dict[str, float]:
         f"test_{key}{metric_suffix(view, variant)}": float(value)
         for view, variants in scores.items()
         for variant, values in (variants or {}).items()
-        for key, value in (values or {}).items()
+        for key, value in _flat(values or {}).items()
     }
+
+
+def _flat(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return all scores of one variant in one dictionary."""
+    return {**{key: value for key, value in scores.items() if key != "metrics"}, **scores.get("metrics", {})}
 
 
 def metric_suffix(view: str, variant: str) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import ADDED, config_shape
@@ -28,10 +28,14 @@ from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
+from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
 from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.provenance import git_state, versions
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 META = "sweep.json"
 KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
@@ -39,7 +43,7 @@ KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep
 CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """A sweep, as stored in its folder.
 
@@ -101,6 +105,20 @@ class Sweep:
     def best(self) -> TrialRecord | None:
         """Return the best COMPLETE trial; None if there is none."""
         return best_of(self.trials(), self.objective)
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the leaderboard as a pandas frame, best first, with the columns of leaderboard.csv."""
+        return leaderboard_frame(self.leaderboard(), self.objective.metric)
+
+    def curves(self) -> "pd.DataFrame":
+        """Return every recorded epoch as a pandas frame, with the index (trial, epoch) or (trial, fold, epoch)."""
+        return curves_frame(self.trials())
+
+    def __repr__(self) -> str:
+        return f"Sweep({sentence(self)})"
+
+    def _repr_html_(self) -> str:
+        return sweep_html(self)
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"

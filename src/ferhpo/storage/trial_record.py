@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
@@ -19,10 +19,14 @@ from ferhpo.scoring.metrics import DEDUP, with_present_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
+from ferhpo.storage.frames import curves_frame, trial_html, trial_sentence
 from ferhpo.storage.journal import JOURNAL, check_is_file, load_journal, naming_damage
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class TrialRecord:
     """A trial as recorded in the study.
 
@@ -32,7 +36,7 @@ class TrialRecord:
     folds: for a cross-validated trial, the means over the folds done so far (cross_validation.running_means), in order,
         with `fold` counted from 1; empty for any other trial
     fold_epochs: the epochs of each fold
-    space: returns the sweep's space
+    space: returns the sweep's space; sweep_folder: the folder that it was read from
     decisions, sequences: the scheduler's decision on each report (epoch or fold), and the report's number in the sweep
     value: the objective at `best_epoch`; for a cross-validated trial, the mean over all its folds, even if an earlier
         mean was better, so that fewer folds never win by luck. None before the first report
@@ -56,13 +60,27 @@ class TrialRecord:
     extra: dict[str, Any] = field(default_factory=dict)
     folds: list[dict[str, float]] = field(default_factory=list)
     fold_epochs: list[list[dict[str, float]]] = field(default_factory=list)
-    space: Callable[[], Space] | None = field(default=None, repr=False, compare=False)
+    space: Callable[[], Space] | None = field(default=None, compare=False)
+    sweep_folder: Path | None = field(default=None, compare=False)
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration of the trial: that of the sweep with the sample applied. Do not modify it."""
         assert self.space is not None, "trials of a sweep have its space"
         return self.space().apply(self.sample)
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the recorded epochs as a pandas frame: a row for each epoch, a column for each metric.
+
+        The index is the epoch; for a cross-validated trial (fold, epoch).
+        """
+        return curves_frame([self]).droplevel("trial")
+
+    def __repr__(self) -> str:
+        return f"TrialRecord({trial_sentence(self)})"
+
+    def _repr_html_(self) -> str:
+        return trial_html(self)
 
     @property
     def reports(self) -> list[dict[str, float]]:
@@ -97,10 +115,14 @@ def read_trials(folder: Path, objective: Objective, space: Callable[[], Space] |
         storage, study_id = load_journal(path)
         if study_id < 0:
             return []
-        return [record_of(trial, objective, space) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+        return [
+            record_of(trial, objective, space, folder) for trial in storage.get_all_trials(study_id, deepcopy=False)
+        ]
 
 
-def record_of(trial: FrozenTrial, objective: Objective, space: Callable[[], Space] | None) -> TrialRecord:
+def record_of(
+    trial: FrozenTrial, objective: Objective, space: Callable[[], Space] | None, folder: Path | None = None
+) -> TrialRecord:
     """Return the record of a trial in Optuna's study."""
     attrs = trial.user_attrs
     unit = FOLD if any(key.startswith(f"{FOLD}:") for key in attrs) else EPOCH
@@ -130,6 +152,7 @@ def record_of(trial: FrozenTrial, objective: Objective, space: Callable[[], Spac
         folds=reports if unit == FOLD else [],
         fold_epochs=fold_epochs,
         space=space,
+        sweep_folder=folder,
     )
 
 

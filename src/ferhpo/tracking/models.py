@@ -1,25 +1,31 @@
 """Log an exported model (ferhpo.inference.export) to MLflow as code, tensors and JSON, without pickle."""
 
+import base64
+import io
 import json
+import logging
 import re
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
-import numpy as np
+import pandas as pd
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema
+from PIL import Image
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_REQUIREMENTS = ("mlflow", "numpy", "safetensors", "torch")
+METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
 _OPTIONAL_REQUIREMENTS = {  # import name: distribution, required if the model's code imports it
     "torchvision": "torchvision",
     "skimage": "scikit-image",
@@ -64,32 +70,37 @@ def package(model_dir: Path, out_dir: Path) -> None:
     Raises ValueError if the model's code does not load.
     """
     description = json.loads((model_dir / "model.json").read_text())
-    preprocess, num_classes = description["preprocess"], len(description["class_names"])
-    size, channels = preprocess["image_size"], preprocess["channels"]
-    image_shape = (-1, size, size) if channels == 1 else (-1, size, size, channels)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), image_shape, name=None)]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, num_classes), name=None)]),
-    )
+    # Without a schema of the input: with one, MLflow would refuse lists, files and sizes that the model takes.
+    outputs = Schema([ColSpec(DataType.float, name) for name in description["class_names"]])
     code = (model_dir / "model.py").read_text()
 
     def imports(package: str) -> bool:
         return re.search(rf"^\s*(from|import) {package}\b", code, re.MULTILINE) is not None
 
     requirements = [*_REQUIREMENTS, *(name for package, name in _OPTIONAL_REQUIREMENTS.items() if imports(package))]
-    # The signature above is explicit and tested; MLflow warns that it has no example to infer one from.
-    warnings.filterwarnings("ignore", message=".*An input example was not provided")
+    # MLflow logs that it validates the example, and its own code makes pandas warn of a comparison.
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Operation with range is deprecated")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
     try:
         mlflow.pyfunc.save_model(
             path=str(out_dir),
             python_model=str(model_dir / "model.py"),
             artifacts={"model": str(model_dir)},
-            signature=signature,
-            metadata={key: description[key] for key in ("class_names", "data_digest", "scores", "versions")},
+            signature=ModelSignature(outputs=outputs),
+            input_example=_example(description["preprocess"]),
+            metadata={key: description[key] for key in METADATA if key in description},
             pip_requirements=[f"{name}=={version(name)}" for name in requirements],
         )
     except MlflowException as error:
         raise ValueError(f"{model_dir}: {error}") from None
     finally:
         sys.dont_write_bytecode = writes_bytecode
+
+
+def _example(preprocess: Mapping[str, Any]) -> pd.DataFrame:
+    """Return an input for the served model: a table with one image, the base64 text of a PNG file."""
+    size = (preprocess["image_size"],) * 2
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("L" if preprocess["channels"] == 1 else "RGB").save(file, "PNG")
+    return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})

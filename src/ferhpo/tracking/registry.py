@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_ALIAS = "champion"
+WEIGHTS_TAG = "ferhpo.weights_sha256"
 _MODEL_TAG = "ferhpo.model_id"
 
 
@@ -58,10 +59,16 @@ class Promotion:
 
 
 def register(
-    settings: TrackingSettings, model_id: str, name: str, tags: Mapping[str, str], description: str = ""
+    settings: TrackingSettings,
+    model_id: str,
+    name: str,
+    tags: Mapping[str, str],
+    description: str = "",
+    about: str = "",
 ) -> int:
     """Register the logged model `model_id` as a version of `name` and return the version's number.
 
+    description: of the version; about: of the registered model, unless it has a description already
     A model that is already registered under this name keeps its version. Raises TrackingError.
     """
     with _store(settings, f"register {name}") as client, _lock(settings):
@@ -69,10 +76,12 @@ def register(
 
         model = client.get_logged_model(model_id)
         try:
-            client.create_registered_model(name)
+            client.create_registered_model(name, description=about)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            if about and not client.get_registered_model(name).description:
+                client.update_registered_model(name, about)
         for version in _search(client, name):
             if version.tags.get(_MODEL_TAG) == model_id:
                 return version.number
@@ -178,10 +187,17 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
         description = next(iter(sorted(path.rglob("model.json"))), None)
         if description is None:
             raise TrackingError(f"{version.name} version {version.number} is not a ferhpo model: it has no model.json")
+        described = json.loads(description.read_text())
+        expected, found = version.tags.get(WEIGHTS_TAG), described.get("weights_sha256")
+        if expected not in (None, found):
+            raise TrackingError(
+                f"{version.name} version {version.number} was registered with weights of the sha256 {expected}; its "
+                f"model.json says {found}, so its files were changed; use another version, or train the model again"
+            )
         os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         try:
             served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
-            return served.network, json.loads(description.read_text())
+            return served.network, described
         except (MlflowException, SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             name = f"{version.name} version {version.number}"
             raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None

@@ -75,8 +75,8 @@ class EpochEnd(pl.Callback):
         eval_batch_size: int,
         patience: int | None,
         keep_epochs: Sequence[int] = (),
-        own_metrics: Mapping[str, Metric] = MappingProxyType({}),
         own_callbacks: Mapping[str, pl.Callback] = MappingProxyType({}),
+        more_metrics: Mapping[str, Metric] = MappingProxyType({}),
     ) -> None:
         self.data = data
         self.on_device = on_device
@@ -87,8 +87,8 @@ class EpochEnd(pl.Callback):
         self.eval_batch_size = eval_batch_size
         self.patience = patience
         self.keep_epochs = keep_epochs
-        self.own_metrics = own_metrics
         self.own_callbacks = own_callbacks
+        self.more_metrics = more_metrics
         self.start_seconds = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -125,7 +125,7 @@ class EpochEnd(pl.Callback):
         )
         _check_finite("val_loss", scores.loss, epoch, module.lr)
         metrics |= {
-            **val_metrics(scores, self.data, self.own_metrics),
+            **val_metrics(scores, self.data, self.more_metrics),
             "lr": module.lr,
             "epoch_seconds": time.perf_counter() - self.start_seconds,
             "images_per_second": module.batches.num_images / train_seconds,

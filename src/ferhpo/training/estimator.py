@@ -38,7 +38,7 @@ def fit_estimator(
     folder: Path,
     seed: int,
     report: Report,
-    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
+    more_metrics: Mapping[str, Metric] = MappingProxyType({}),
     on_fitted: Callable[[], None] = lambda: None,
 ) -> FitResult:
     """Fit an estimator to the training split and write it to best.ckpt, or load the one in `folder`.
@@ -51,7 +51,7 @@ def fit_estimator(
     """
     last = load_last(folder)
     if last is None:
-        last = _fit(estimator, data, settings, input_size, folder, seed, own_metrics)
+        last = _fit(estimator, data, settings, input_size, folder, seed, more_metrics)
     else:
         load_network(folder / BEST, estimator)
     on_fitted()
@@ -74,7 +74,7 @@ def _fit(
     input_size: int,
     folder: Path,
     seed: int,
-    own_metrics: Mapping[str, Metric],
+    more_metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """Fit, score, write best.ckpt and last.ckpt; return the content of last.ckpt."""
     preprocess = preprocess_of(data, input_size, settings.normalise)
@@ -96,7 +96,7 @@ def _fit(
     metrics = {
         "train_loss": train.loss,
         "train_acc": train.acc,
-        **val_metrics(val, data, own_metrics),
+        **val_metrics(val, data, more_metrics),
         "epoch_seconds": time.perf_counter() - start,
         "images_per_second": len(indices) / fit_seconds,
     }

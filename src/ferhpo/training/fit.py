@@ -80,9 +80,9 @@ def fit(
     folder: Path,
     seed: int,
     report: Report,
-    own_metrics: Mapping[str, Metric] = MappingProxyType({}),
     own_callbacks: Mapping[str, pl.Callback] = MappingProxyType({}),
     loss: Callable[..., nn.Module] = nn.CrossEntropyLoss,
+    more_metrics: Mapping[str, Metric] = MappingProxyType({}),
     device: torch.device | None = None,
 ) -> FitResult:
     """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
@@ -122,9 +122,9 @@ def fit(
                     folder,
                     seed,
                     report,
-                    own_metrics,
                     own_callbacks,
                     loss,
+                    more_metrics,
                     device,
                 )
         except BaseException as error:
@@ -157,9 +157,9 @@ def _train(
     folder: Path,
     seed: int,
     report: Report,
-    own_metrics: Mapping[str, Metric],
     own_callbacks: Mapping[str, pl.Callback],
     loss: Callable[..., nn.Module],
+    more_metrics: Mapping[str, Metric],
     device: torch.device,
 ) -> None:
     memory_format = memory_format_of(settings, device)
@@ -210,8 +210,8 @@ def _train(
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
-        own_metrics=own_metrics,
         own_callbacks=own_callbacks,
+        more_metrics=more_metrics,
     )
     trainer = pl.Trainer(
         accelerator=device.type,

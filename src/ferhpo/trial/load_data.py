@@ -1,7 +1,7 @@
 """Load the data set of a configuration."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.cached import with_hog
 from ferhpo.data.splits import with_fold, with_train_subset
 from ferhpo.errors import ConfigError
-from ferhpo.keys import leaves
+from ferhpo.keys import Overrides, leaves, override_texts
 
 RULE = "a reader must return a ferhpo.data.dataset.FaceData (see ferhpo.data.dataset.face_data)"
 
@@ -53,13 +53,15 @@ def fold_data(data: FaceData, section: Mapping[str, Any], fold: int) -> FaceData
     return view if subset is None else with_train_subset(view, int(subset), seed)
 
 
-def describe_data(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> dict[str, Any]:
+def describe_data(name: str, overrides: Overrides = (), config_dir: Path | None = None) -> dict[str, Any]:
     """Return counts, size, duplicates, conflicting labels, blank images and overlap between splits of a data set.
 
     name: an option of the group `data`, e.g. fer2013
     """
     from ferhpo.data.describe import describe
 
-    overrides = [re.sub(r"^([+~]*+)(?!data\.|allowed_targets=)", r"\1data.", text) for text in overrides]
+    overrides = [
+        re.sub(r"^([+~]*+)(?!data\.|allowed_targets=)", r"\1data.", text) for text in override_texts(overrides)
+    ]
     # Composed without a sweep, whose settings for its own data set would be merged into those of this one.
     return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))

@@ -20,6 +20,7 @@ from ferhpo.config import Objective
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
+from ferhpo.scoring.metrics import Metric, chosen
 from ferhpo.states import TrialState
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def build_network(config: Mapping[str, Any], num_channels: int, num_classes: int
             raise Infeasible(f"out of memory while building the network: {first_line(error)}") from None
         raise Infeasible(f"the network cannot be built: {first_line(error)}") from None
     return network  # type: ignore[no-any-return]
+
+
+def metrics_of(config: Mapping[str, Any]) -> dict[str, Metric]:
+    """Return the metrics that a configuration adds to those of every trial: chosen ones of ferhpo, and the user's own.
+
+    Raises ConfigError if a `_target_` is not allowed.
+    """
+    more, own = chosen(config)
+    return more | {name: as_function(section, "metrics") for name, section in own.items()}
 
 
 def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
@@ -117,10 +127,9 @@ def run_trial(
     if num_threads:
         torch.set_num_threads(num_threads)
     objective = Objective(**config["objective"])
-    sections = config.get("metrics") or {}
-    own_metrics = {name: as_function(section, "metrics") for name, section in sections.items()}
     callbacks = config.get("callbacks") or {}
     own_callbacks = {name: instantiate(section, "callbacks") for name, section in callbacks.items()}
+    metrics = metrics_of(config)
     reason = set_aside_damaged(folder)
     restarted = {"restarted": reason} if reason else {}
     try:
@@ -138,7 +147,7 @@ def run_trial(
                 folder=folder,
                 seed=seed,
                 report=report,
-                own_metrics=own_metrics,
+                more_metrics=metrics,
                 on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
             return Outcome(TrialState.COMPLETE, result=fitted)
@@ -155,9 +164,9 @@ def run_trial(
             folder=folder,
             seed=seed,
             report=report,
-            own_metrics=own_metrics,
             own_callbacks=own_callbacks,
             loss=as_function(config["loss"], "loss"),
+            more_metrics=metrics,
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))

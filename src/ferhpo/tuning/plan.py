@@ -18,6 +18,7 @@ from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import Infeasible
+from ferhpo.keys import Overrides
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample
 from ferhpo.storage.checkpoints import num_kept
@@ -102,7 +103,7 @@ class _Network:
     memory_bytes: int
 
 
-def plan(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Plan:
+def plan(name: str, overrides: Overrides = (), config_dir: Path | None = None) -> Plan:
     """Return what the sweep or training `name` would cost. Raises ConfigError, DataError.
 
     Without a search space (`space: null`) it is the cost of one training, as `train` runs it.

@@ -17,7 +17,7 @@ from ferhpo.config.compose import compose, hide_password, replacement_fault
 from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import check_disk
 from ferhpo.errors import ConfigError, SweepError
-from ferhpo.keys import leaves, nearest_key, set_path
+from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.sweep import CHANGEABLE, META, Sweep, create_sweep, exists_error, free_name, load_sweep
 from ferhpo.tracking import TrackingSettings, check_store, hide_all
@@ -41,13 +41,14 @@ class Prepared:
 
 
 def prepare(
-    name: str, overrides: Sequence[str], kind: str, *, resume: bool, new: bool, config_dir: Path | None
+    name: str, overrides: Overrides, kind: str, *, resume: bool, new: bool, config_dir: Path | None
 ) -> Prepared:
     """Compose and check the configuration `name`, or load the sweep `name` to resume.
 
     kind: "sweep" or "train"; a training has no search space and one trial
     Raises ConfigError, SweepError, TrackingError, StorageError.
     """
+    overrides = override_texts(overrides)
     existing = resumed(name, overrides, kind) if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if kind == "train":

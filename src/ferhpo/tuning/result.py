@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.states import TrialState
+from ferhpo.storage.frames import sentence, sweep_html
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """The result of a sweep.
 
@@ -29,6 +35,25 @@ class SweepResult:
     unshipped: int = 0
     view: str = ""
     warnings: list[str] = field(default_factory=list)
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the leaderboard as a pandas frame, best first (see Sweep.frame)."""
+        return self.sweep.frame()
+
+    def curves(self) -> "pd.DataFrame":
+        """Return every recorded epoch as a pandas frame (see Sweep.curves)."""
+        return self.sweep.curves()
+
+    def __repr__(self) -> str:
+        return f"SweepResult({sentence(self.sweep)}{self._state()})"
+
+    def _repr_html_(self) -> str:
+        return f"{sweep_html(self.sweep)}<p>{escape(self._state().removeprefix('; '))}</p>"
+
+    def _state(self) -> str:
+        if not self.finished:
+            return f"; interrupted; resume with: {self.sweep.resume_command}"
+        return "" if self.registered is None else f"; registered as {self.registered[0]} version {self.registered[1]}"
 
 
 Finisher = Callable[[Sweep, Tracker, TrackingSettings, FaceData, bool, list[str]], SweepResult]

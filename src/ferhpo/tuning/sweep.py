@@ -10,6 +10,7 @@ from typing import Any
 from ferhpo.config import Composed
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ray_start import RayStart
+from ferhpo.keys import Overrides
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import Sweep
 from ferhpo.trial.load_data import load_data
@@ -21,7 +22,7 @@ from ferhpo.tuning.session import Listener, recording
 
 def sweep(
     name: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     resume: bool = False,
     new: bool = False,

@@ -1,9 +1,9 @@
 """Run a single training without Ray, recorded as a sweep of one trial (the verb `train`)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ferhpo.driver import local
+from ferhpo.keys import Overrides
 from ferhpo.space import Space
 from ferhpo.storage.study import SweepStudy
 from ferhpo.trial.load_data import load_data
@@ -17,7 +17,7 @@ SAMPLER = {"_target_": "optuna.samplers.RandomSampler"}  # for a space without d
 
 def train(
     name: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     resume: bool = False,
     new: bool = False,

@@ -10,39 +10,17 @@ from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.trial.collapse import collapse_warnings
 from ferhpo.scoring.collapse import collapse
 from ferhpo.states import TrialState
+from ferhpo.storage.frames import leaderboard_rows
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import number, plural, sampled_columns
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
-    """Return the leaderboard as CSV: one column for each metric of the validation split and each hyperparameter.
-
-    The metrics are those of the best epoch; `value` is that of the objective, `metric`.
-    For cross-validated trials, `value` is the mean over `folds` folds and `std` their standard deviation.
-    """
-    is_folded = any(trial.folds for trial in trials)
-    counts = ["std", "folds"] if is_folded else ["best_epoch", "epochs"]
-    names = list(dict.fromkeys(path for trial in trials for path in trial.sample))
+    """Return the leaderboard as CSV, with the columns of `leaderboard_rows`."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    metrics = sorted({name for trial in trials for name in trial.metrics if name.startswith("val_")} - {metric})
-    facts = ["trial", "state", "value", *metrics, *counts, "num_parameters", "seconds"]
-    writer.writerow([*facts, *names, "reason"])
-    for trial in trials:
-        writer.writerow(
-            [
-                trial.number,
-                trial.state,
-                trial.value,
-                *(trial.metrics.get(name) for name in metrics),
-                *([trial.std(metric), len(trial.folds)] if is_folded else [trial.best_epoch, len(trial.epochs)]),
-                trial.extra.get("num_parameters"),
-                None if trial.seconds is None else round(trial.seconds, 1),
-                *(trial.sample.get(name) for name in names),
-                first_line(trial.reason) if trial.reason else "",
-            ]
-        )
+    columns, rows = leaderboard_rows(trials, metric)
+    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
     return out.getvalue()
 
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from ferhpo.config import Objective
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
+from ferhpo.scoring.metrics import DEDUP, METRICS
 from ferhpo.storage.trial_record import TrialRecord
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def panel(subject: "Subject", folder: Path) -> Panel | None:
 def of_trial(trial: TrialRecord, objective: Objective, folder: Path) -> Panel | None:
     """Do the same from the trial's record alone; None if it has no epoch."""
     kinds = [kind for kind in KINDS if any(f"val_{kind}" in row for row in trial.epochs)]
+    # Of the other metrics, those that the user chose: the metrics that not every trial reports, and the objective.
+    reported = {key.removeprefix("val_") for row in trial.epochs for key in row if key.startswith("val_")}
+    usual = {*METRICS, DEDUP.removeprefix("val_")} - {objective.metric.removeprefix("val_")}
+    kinds += sorted(reported - usual - set(kinds))
     if not kinds or trial.best_epoch is None:
         return None
     images = tuple(draw(folder / f"curve_{kind}.svg", trial, [kind]) for kind in kinds)
@@ -42,19 +47,21 @@ def of_trial(trial: TrialRecord, objective: Objective, folder: Path) -> Panel | 
 
 
 def draw(path: Path, trial: TrialRecord, kinds: Sequence[str]) -> Path:
-    """Draw a figure with a chart for each of `kinds` ("acc", "loss") and return its path."""
+    """Draw a figure with a chart for each of `kinds` (metrics, e.g. "acc" or "loss") and return its path."""
     with figure(path, COLUMN_INCHES * len(kinds), 3.1) as drawn:
         for index, kind in enumerate(kinds, 1):
             axes = drawn.add_subplot(1, len(kinds), index)
             marker_size = 4.5 if len(trial.epochs) <= 30 else 0
             for split, style in (("train", TRAIN_STYLE), ("val", VAL_STYLE)):
                 rows = [row for row in trial.epochs if f"{split}_{kind}" in row]
+                if not rows:
+                    continue
                 x, y = [row["epoch"] for row in rows], [row[f"{split}_{kind}"] for row in rows]
                 label = {"train": "training", "val": "validation"}[split]
                 axes.plot(x, y, label=label, linewidth=1.8, markersize=marker_size, **style)  # type: ignore[arg-type]
             _mark_gap(axes, trial, kind)
             axes.set_xlabel("epoch")
-            axes.set_ylabel(KINDS[kind])
+            axes.set_ylabel(KINDS.get(kind, kind))
             axes.set_xlim(trial.epochs[0]["epoch"] - 0.4, trial.epochs[-1]["epoch"] + 0.4)
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             if index == 1:
