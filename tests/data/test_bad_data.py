@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> N
     rows[9] = change(rows[9], pixels=" ".join(["1"] * 2303 + ["256"]))
     rows[10] = change(rows[10], pixels=" ".join(["1"] * 2303 + ["x9"]))
     rows[11] = change(rows[11], emotion="7", usage="Trainig")
-    rows[12] = change(rows[12], emotion="happy", pixels=" ".join(["-1"] * 2304))
+    rows[12] = change(rows[12], emotion="bored", pixels=" ".join(["-1"] * 2304))
     rows[13] = "3"
     rows[14] = change(rows[14], pixels="")
     path = write_csv(rows)
@@ -60,8 +61,8 @@ def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> N
         "row 2 has 2,291 pixels; it must have 48x48; 8 more rows are broken (3, 4, 5, 6, 7, ...)",
         "row 10 has the pixel 256; it must be from 0 to 255; 1 more row is broken (13)",
         "row 11 has the pixel 'x9'; it must be an integer",
-        "row 12 has the emotion '7'; it must be from 0 to 6; if the labels of this file start at 1, set "
-        "data.label_offset=1; 1 more row is broken (13)",
+        "row 12 has the emotion '7'; it must be from 0 to 6 or one of angry, disgust, fear, happy, sad, surprise, "
+        "neutral; if the labels of this file start at 1, set data.label_offset=1; 1 more row is broken (13)",
         "row 12 has the Usage 'Trainig'; it must be Training, PublicTest or PrivateTest",
         "row 14 has 1 of 3 columns",
     )
@@ -92,8 +93,8 @@ def test_csv_without_its_columns(rows: list[str], write_csv: WriteCsv) -> None:
     path = write_csv(["a;b", "1;2"])
     assert message(fer2013.load, path, split="random") == of_path(
         path,
-        "it has no column emotion (it has: a;b); its first line must name emotion, pixels and Usage",
-        "it has no column pixels (it has: a;b); its first line must name emotion, pixels and Usage",
+        "it has no column emotion (it has: a, b); its first line must name emotion, pixels and Usage",
+        "it has no column pixels (it has: a, b); its first line must name emotion, pixels and Usage",
     )
 
 
@@ -116,6 +117,44 @@ def test_too_many_rows(rows: list[str], write_csv: WriteCsv, monkeypatch: pytest
     path = write_csv(rows)
     assert message(fer2013.load, path) == of_path(
         path, "it has more than 20 rows; FER2013 has 35,887; download it again"
+    )
+
+
+def test_labels_that_may_start_at_one(rows: list[str], write_csv: WriteCsv) -> None:
+    """Labels 1 to 6 are those of a file from 1 that lost neutral, or of a file from 0 that lost angry."""
+    path = write_csv([rows[0], *[row for row in rows[1:] if not row.startswith("0")]])
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "no row has the emotion 0 (angry), so the labels may start at 1; set data.label_offset=1 if 1 means angry, "
+        "or data.label_offset=0 if 1 means disgust",
+    )
+    assert sorted(set(fer2013.load(path, label_offset=0).labels)) == [1, 2, 3, 4, 5, 6]
+    assert "label_offset" in message(fer2013.load, path), "also from the cache"
+    assert sorted(set(fer2013.load(path, label_offset=1).labels)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_row_without_end(zipped: bool, rows: list[str], tmp_path: Path) -> None:
+    """Two billion pixels in one row of a file, ten million in a zip; they are not read."""
+    path = tmp_path / ("faces.zip" if zipped else "faces.csv")
+    if zipped:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+            out.writestr("faces.csv", rows[0] + "\n0," + "0 " * 10_000_000 + ",Training\n")
+    else:
+        with path.open("w") as file:
+            file.write(rows[0] + "\n" + rows[1] + "\n0,")
+            file.truncate(4_000_000_000)  # NUL bytes that no disk holds
+    tracemalloc.start()
+    try:
+        text = message(fer2013.load, path)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+    row = 2 if zipped else 3
+    assert text == of_path(
+        path,
+        f"row {row} is longer than 65,536 bytes; a row of 48x48 pixels has at most 9,300; "
+        "remove what does not belong to it, or download the file again",
     )
 
 
@@ -345,7 +384,7 @@ def test_every_wrong_key_at_once(tmp_path: Path) -> None:
         "  data.folds is 1; it must be at least 2, or null for no folds\n"
         "  data.train_subset is 0; it must be at least 1, or null for all images\n"
         "  data.labels is ferplus; it must be fer, ferplus_majority or ferplus_shares; did you mean ferplus_shares?\n"
-        "  data.label_offset is 2; it must be 0 or 1, the label of angry in the CSV\n"
+        "  data.label_offset is 2; it must be 0 or 1, the label of angry in the CSV, or null\n"
         "  data.image_size is 0; it must be at least 1, or null for 48"
     )
     assert message(image_folder.load, tmp_path, val_fraction=0.5, test_fraction=0.5, channels=2, folds=3, fold=3) == (

@@ -28,7 +28,7 @@ from ferhpo.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
+FORMAT = 4  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
 SETTLED_SECONDS = 2.0  # coarser than the time stamps of any file system in use
 
 
@@ -58,13 +58,13 @@ def read_cached(
     Raises DataError if the source changes while it is read. A cache that cannot be written gives a warning.
     """
     folder = cache_folder(cache_dir)
-    with _readable(where):
+    with readable(where):
         before, changed_at = _state(path)
         settled = changed_at < time.time() - SETTLED_SECONDS
         content = _content_hash(path, before, settled, folder)
 
     def read_unchanged() -> Entry:
-        with _readable(where):
+        with readable(where):
             entry = read()
             after = _state(path)[0]
         if after != before:
@@ -75,7 +75,8 @@ def read_cached(
 
 
 @contextmanager
-def _readable(where: str) -> Iterator[None]:
+def readable(where: str) -> Iterator[None]:
+    """Turn an OSError of the file system into a DataError that names the file."""
     try:
         yield
     except OSError as error:
