@@ -2,9 +2,12 @@
 
 import os
 import re
+import struct
 import tempfile
 import tracemalloc
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from PIL import Image
 from tiny_faces import EMOTIONS, draw_files, png, zip_folder
 
 from ferhpo.data import fer2013, image_folder, synthetic
-from ferhpo.data.io import fer2013_csv
+from ferhpo.data.io import fer2013_csv, files
 from ferhpo.data.labels import emotions
 from ferhpo.errors import ConfigError, DataError
 
@@ -361,18 +364,103 @@ def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) ->
 
 
 def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
-    """Dead links, links to themselves and to their own folder, pipes, and names that are not text."""
+    """Dead links, links to themselves, pipes, and names that are not text."""
     root = nobodys_folder / "faces"
     for name in ("glad", "sad"):
         draw_files(root, [f"{name}/{index}.png" for index in range(8)])
     before = image_folder.load(root).digest
     (root / "sad" / "nowhere.png").symlink_to("/nonexistent")
     (root / "sad" / "itself.png").symlink_to("itself.png")
-    (root / "sad" / "up").symlink_to(root, target_is_directory=True)
     os.mkfifo(root / "sad" / "pipe.png")
     assert image_folder.load(root).digest == before
     (root / "sad" / os.fsdecode(b"\xff\n.png")).write_bytes(png(GREY))
     assert len(image_folder.load(root).images) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        (b"gl\xffd", r"'gl\udcffd' is not UTF-8"),
+        (b"gl\nd", r"'gl\nd' has a line break or another control character"),
+        (b"\x1b[31mglad", r"'\x1b[31mglad' has a line break or another control character"),
+        ("gl\u2028d".encode(), r"'gl\u2028d' has a line break or another control character"),
+        ("gl\u202ed".encode(), r"'gl\u202ed' has a character that changes the direction of the text"),
+        (b"g" * 101, f"'{'g' * 101}' has more than 100 characters"),
+    ],
+)
+def test_names_that_no_class_can_have(name: bytes, rule: str, tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "faces", [f"sad/{index}.png" for index in range(8)])
+    (root / os.fsdecode(name)).mkdir()
+    expected = of_path(root, f"the name of the folder {rule}; rename the folder")
+    assert message(image_folder.load, root) == expected
+
+
+def test_names_in_messages_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "fa\x1b[2Jces", [f"{name}/{index}.png" for name in ("a", "b") for index in range(8)])
+    (root / "a" / os.fsdecode(b"\xff\n\x1b.png")).write_bytes(b"none")
+    text = message(image_folder.load, root)
+    assert text == f"data.path is {tmp_path}/fa\\x1b[2Jces: a/\\udcff\\n\\x1b.png is not an image; remove it"
+    (root / "a" / os.fsdecode(b"\xff\n\x1b.png")).unlink()
+    assert image_folder.load(root).source == "fa\\x1b[2Jces (image folder)"
+
+
+def test_a_new_name_that_no_class_can_have(tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "faces", [f"{name}/{index}.png" for name in ("a", "b") for index in range(8)])
+    assert message(image_folder.load, root, labels={"a": "x\ny"}) == (
+        "data=image_folder: data.labels.a is 'x\\ny', which has a line break or another control character; "
+        "it must be drop or the name of a class"
+    )
+
+
+def test_links_in_circles(tmp_path: Path) -> None:
+    """To the folder itself, to one above it, and to one around the data set."""
+    for number, target in enumerate((".", "..", "../..", "../../..")):
+        root = draw_files(tmp_path / f"{number}/faces", [f"{name}/{index}.png" for name in "ab" for index in range(8)])
+        for link in range(30):  # followed, they would lead to 30 ** 5 folders
+            (root / "a" / f"link{link}").symlink_to(target, target_is_directory=True)
+        text = message(image_folder.load, root)
+        assert re.search(r": a/link\S+ leads back to a folder that it is in, by a link; remove the link$", text), text
+
+
+def test_more_files_than_a_data_set_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that do not form a circle, but lead to the same files in many ways."""
+    monkeypatch.setattr(files, "MAX_NAMES", 1000)
+    for level in range(6):
+        (tmp_path / f"level{level}").mkdir()
+        for link in range(20):
+            target = f"../level{level + 1}"
+            (tmp_path / f"level{level}" / f"link{link}").symlink_to(target, target_is_directory=True)
+    root = tmp_path / "level0"
+    rule = "it has more than 1,000 files and folders; set a folder that has only the images"
+    assert message(image_folder.load, root) == of_path(root, rule)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as out:
+        for number in range(1001):
+            out.writestr(f"a/{number}.png", b"")
+    rule = "the zip has more than 1,000 files; pack only the images"
+    assert message(image_folder.load, tmp_path / "many.zip") == of_path(tmp_path / "many.zip", rule)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])
+def test_image_that_says_it_is_huge(side: int, folders: Path) -> None:
+    """A PNG of 80 bytes whose header has another size; nothing is decoded, and Pillow's warning is not shown."""
+    good = bytearray(png(GREY))
+    good[16:24] = struct.pack(">II", side, side)
+    good[29:33] = struct.pack(">I", zlib.crc32(bytes(good[12:29])))
+    (folders / "train" / "sad" / "Training_bomb.png").write_bytes(good)
+    size = "is too large" if side**2 > 2 * Image.MAX_IMAGE_PIXELS else f"is {side}x{side}"
+    rule = "it must have at most 40,000,000 pixels; remove it or make it smaller"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = message(fer2013.load, folders)
+    assert text == of_path(folders, f"train/sad/Training_bomb.png {size}; {rule}")
+
+
+def test_more_images_than_fit_in_memory(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = type("Memory", (), {"total": 100_000})
+    monkeypatch.setattr(files.psutil, "virtual_memory", lambda: memory)
+    assert message(image_folder.load, folders, image_size=64) == of_path(
+        folders, "35 images of 64x64 do not fit in memory; set a smaller data.image_size"
+    )
 
 
 def test_every_wrong_key_at_once(tmp_path: Path) -> None:
