@@ -209,7 +209,7 @@ def _read_votes(
         found = existing_path("data.ferplus_path", ferplus_path)
     votes_where = f"data.ferplus_path is {found}"
     with found.open("rb") as file:
-        votes = fer2013_csv.read_votes(votes_where, file)
+        _, votes = fer2013_csv.read_votes(votes_where, file)
     if len(votes) != num_rows:
         rule = f"it has {len(votes):,} rows; it must have the {num_rows:,} rows of {source.name}, in the same order"
         raise DataError(votes_where, [rule])

@@ -27,6 +27,7 @@ MAX_VOTES = 1_000_000  # for one emotion in one row; FER+ has 10 votes per row
 MAX_LINE_BYTES = 65_536  # a row has at most 9.3 kB; a longer line belongs to another kind of file
 SEPARATORS = (",", ";", "\t")
 
+IMAGE_NAME = "Image name"
 VOTE_COLUMNS = (
     *("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"),
     *("unknown", "NF"),
@@ -110,9 +111,10 @@ def check_start(where: str, file: IO[bytes]) -> None:
         pass
 
 
-def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
-    """Read the FER+ votes, int64 [N, 10], from a CSV that has at least the columns VOTE_COLUMNS.
+def read_votes(where: str, file: IO[bytes]) -> tuple[list[str], NDArray[np.int64]]:
+    """Read the names of the images, "" without the column IMAGE_NAME, and the FER+ votes, int64 [N, 10].
 
+    The CSV must have the columns VOTE_COLUMNS.
     Both the file of the FER+ authors (fer2013new.csv) and a file with only the ten columns are accepted.
     Raises DataError with every fault of the file.
     """
@@ -125,7 +127,8 @@ def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
     if missing:
         raise DataError(where, [f"it has no column {one_of(missing)}; it must have {', '.join(VOTE_COLUMNS)}"])
     places = [header.index(name) for name in VOTE_COLUMNS]
-    votes = []
+    name_place = header.index(IMAGE_NAME) if IMAGE_NAME in header else None
+    names, votes = [], []
     for number, line in enumerate(lines, start=2):
         fields = _fields(line.decode("latin-1"), separator)
         if not fields:
@@ -137,8 +140,9 @@ def read_votes(where: str, file: IO[bytes]) -> NDArray[np.int64]:
         if not 0 <= min(votes[-1]) <= max(votes[-1]) <= MAX_VOTES or len(votes[-1]) < len(places):
             rule = f"it must have {len(places)} counts of votes"
             faults.add("votes", f"row {number} is {line.decode('latin-1').strip()[:40]!r}; {rule}", str(number))
+        names.append(fields[name_place].strip() if name_place is not None and len(fields) > name_place else "")
     raise_faults(where, faults)
-    return np.array(votes, np.int64).reshape(-1, len(VOTE_COLUMNS))
+    return names, np.array(votes, np.int64).reshape(-1, len(VOTE_COLUMNS))
 
 
 def _lines(where: str, file: IO[bytes], faults: Faults) -> Iterator[bytes]:
