@@ -38,6 +38,7 @@ UNPACKING_ERRORS = (
 )  # fmt: skip
 MAX_SIDE = 4096  # pixels; of the squares that images are resized to
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 # Takes the name of a file and the width and height of its image; returns left, top, right and bottom of the crop.
 Crop = Callable[[str, int, int], tuple[int, int, int, int]]
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -142,6 +143,11 @@ def _climbs(name: str) -> bool:
 
 def _is_left_by_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def is_image(name: str) -> bool:
+    """Return whether the name of a file has the suffix of an image."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def decode_images(

@@ -9,15 +9,8 @@ from numpy.typing import NDArray
 
 from ferhpo.data.io.cache import Entry
 from ferhpo.data.io.faults import Faults, raise_faults
-from ferhpo.data.io.files import Crop, Tree, decode_images, open_tree
+from ferhpo.data.io.files import Crop, Tree, decode_images, is_image, open_tree
 from ferhpo.data.labels.emotions import EMOTIONS
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".pgm", ".webp")
-
-
-def is_image(name: str) -> bool:
-    """Return whether a file has the suffix of an image."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def images_by_name(tree: Tree, faults: Faults) -> dict[str, str]:
