@@ -45,7 +45,13 @@ class ConfigError(_FaultsError):
 
 
 class DataError(_FaultsError):
-    """A data set that cannot be read. `where` names it, e.g. "data.path is /data/fer2013.csv"."""
+    """A data set that cannot be read. `where` names it, e.g. "data.path is /data/fer2013.csv".
+
+    Names of files come from elsewhere, so characters that could change a terminal are shown as Python writes them.
+    """
+
+    def __init__(self, where: str, faults: Sequence[str]) -> None:
+        super().__init__(printable(where), [printable(fault) for fault in faults])
 
 
 class SweepError(FerhpoError):
@@ -80,6 +86,11 @@ class Infeasible(TrialError):  # noqa: N818 - the name of a trial state
 
 class Diverged(TrialError):  # noqa: N818 - the name of a trial state
     """The loss is not finite."""
+
+
+def printable(text: str) -> str:
+    """Return a text with each character that is not printable escaped, e.g. a line break as \\n."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def first_line(text: object) -> str:

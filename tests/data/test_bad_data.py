@@ -2,8 +2,12 @@
 
 import os
 import re
+import struct
 import tempfile
+import tracemalloc
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from PIL import Image
 from tiny_faces import EMOTIONS, draw_files, png, zip_folder
 
 from ferhpo.data import fer2013, image_folder, synthetic
-from ferhpo.data.io import fer2013_csv
+from ferhpo.data.io import fer2013_csv, files
 from ferhpo.data.labels import emotions
 from ferhpo.errors import ConfigError, DataError
 
@@ -51,7 +55,7 @@ def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> N
     rows[9] = change(rows[9], pixels=" ".join(["1"] * 2303 + ["256"]))
     rows[10] = change(rows[10], pixels=" ".join(["1"] * 2303 + ["x9"]))
     rows[11] = change(rows[11], emotion="7", usage="Trainig")
-    rows[12] = change(rows[12], emotion="happy", pixels=" ".join(["-1"] * 2304))
+    rows[12] = change(rows[12], emotion="bored", pixels=" ".join(["-1"] * 2304))
     rows[13] = "3"
     rows[14] = change(rows[14], pixels="")
     path = write_csv(rows)
@@ -60,8 +64,8 @@ def test_every_fault_of_a_csv_at_once(rows: list[str], write_csv: WriteCsv) -> N
         "row 2 has 2,291 pixels; it must have 48x48; 8 more rows are broken (3, 4, 5, 6, 7, ...)",
         "row 10 has the pixel 256; it must be from 0 to 255; 1 more row is broken (13)",
         "row 11 has the pixel 'x9'; it must be an integer",
-        "row 12 has the emotion '7'; it must be from 0 to 6; if the labels of this file start at 1, set "
-        "data.label_offset=1; 1 more row is broken (13)",
+        "row 12 has the emotion '7'; it must be from 0 to 6 or one of angry, disgust, fear, happy, sad, surprise, "
+        "neutral; if the labels of this file start at 1, set data.label_offset=1; 1 more row is broken (13)",
         "row 12 has the Usage 'Trainig'; it must be Training, PublicTest or PrivateTest",
         "row 14 has 1 of 3 columns",
     )
@@ -92,8 +96,8 @@ def test_csv_without_its_columns(rows: list[str], write_csv: WriteCsv) -> None:
     path = write_csv(["a;b", "1;2"])
     assert message(fer2013.load, path, split="random") == of_path(
         path,
-        "it has no column emotion (it has: a;b); its first line must name emotion, pixels and Usage",
-        "it has no column pixels (it has: a;b); its first line must name emotion, pixels and Usage",
+        "it has no column emotion (it has: a, b); its first line must name emotion, pixels and Usage",
+        "it has no column pixels (it has: a, b); its first line must name emotion, pixels and Usage",
     )
 
 
@@ -116,6 +120,44 @@ def test_too_many_rows(rows: list[str], write_csv: WriteCsv, monkeypatch: pytest
     path = write_csv(rows)
     assert message(fer2013.load, path) == of_path(
         path, "it has more than 20 rows; FER2013 has 35,887; download it again"
+    )
+
+
+def test_labels_that_may_start_at_one(rows: list[str], write_csv: WriteCsv) -> None:
+    """Labels 1 to 6 are those of a file from 1 that lost neutral, or of a file from 0 that lost angry."""
+    path = write_csv([rows[0], *[row for row in rows[1:] if not row.startswith("0")]])
+    assert message(fer2013.load, path) == of_path(
+        path,
+        "no row has the emotion 0 (angry), so the labels may start at 1; set data.label_offset=1 if 1 means angry, "
+        "or data.label_offset=0 if 1 means disgust",
+    )
+    assert sorted(set(fer2013.load(path, label_offset=0).labels)) == [1, 2, 3, 4, 5, 6]
+    assert "label_offset" in message(fer2013.load, path), "also from the cache"
+    assert sorted(set(fer2013.load(path, label_offset=1).labels)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_row_without_end(zipped: bool, rows: list[str], tmp_path: Path) -> None:
+    """Two billion pixels in one row of a file, ten million in a zip; they are not read."""
+    path = tmp_path / ("faces.zip" if zipped else "faces.csv")
+    if zipped:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
+            out.writestr("faces.csv", rows[0] + "\n0," + "0 " * 10_000_000 + ",Training\n")
+    else:
+        with path.open("w") as file:
+            file.write(rows[0] + "\n" + rows[1] + "\n0,")
+            file.truncate(4_000_000_000)  # NUL bytes that no disk holds
+    tracemalloc.start()
+    try:
+        text = message(fer2013.load, path)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+    row = 2 if zipped else 3
+    assert text == of_path(
+        path,
+        f"row {row} is longer than 65,536 bytes; a row of 48x48 pixels has at most 9,300; "
+        "remove what does not belong to it, or download the file again",
     )
 
 
@@ -322,18 +364,103 @@ def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) ->
 
 
 def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
-    """Dead links, links to themselves and to their own folder, pipes, and names that are not text."""
+    """Dead links, links to themselves, pipes, and names that are not text."""
     root = nobodys_folder / "faces"
     for name in ("glad", "sad"):
         draw_files(root, [f"{name}/{index}.png" for index in range(8)])
     before = image_folder.load(root).digest
     (root / "sad" / "nowhere.png").symlink_to("/nonexistent")
     (root / "sad" / "itself.png").symlink_to("itself.png")
-    (root / "sad" / "up").symlink_to(root, target_is_directory=True)
     os.mkfifo(root / "sad" / "pipe.png")
     assert image_folder.load(root).digest == before
     (root / "sad" / os.fsdecode(b"\xff\n.png")).write_bytes(png(GREY))
     assert len(image_folder.load(root).images) == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        (b"gl\xffd", r"'gl\udcffd' is not UTF-8"),
+        (b"gl\nd", r"'gl\nd' has a line break or another control character"),
+        (b"\x1b[31mglad", r"'\x1b[31mglad' has a line break or another control character"),
+        ("gl\u2028d".encode(), r"'gl\u2028d' has a line break or another control character"),
+        ("gl\u202ed".encode(), r"'gl\u202ed' has a character that changes the direction of the text"),
+        (b"g" * 101, f"'{'g' * 101}' has more than 100 characters"),
+    ],
+)
+def test_names_that_no_class_can_have(name: bytes, rule: str, tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "faces", [f"sad/{index}.png" for index in range(8)])
+    (root / os.fsdecode(name)).mkdir()
+    expected = of_path(root, f"the name of the folder {rule}; rename the folder")
+    assert message(image_folder.load, root) == expected
+
+
+def test_names_in_messages_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "fa\x1b[2Jces", [f"{name}/{index}.png" for name in ("a", "b") for index in range(8)])
+    (root / "a" / os.fsdecode(b"\xff\n\x1b.png")).write_bytes(b"none")
+    text = message(image_folder.load, root)
+    assert text == f"data.path is {tmp_path}/fa\\x1b[2Jces: a/\\udcff\\n\\x1b.png is not an image; remove it"
+    (root / "a" / os.fsdecode(b"\xff\n\x1b.png")).unlink()
+    assert image_folder.load(root).source == "fa\\x1b[2Jces (image folder)"
+
+
+def test_a_new_name_that_no_class_can_have(tmp_path: Path) -> None:
+    root = draw_files(tmp_path / "faces", [f"{name}/{index}.png" for name in ("a", "b") for index in range(8)])
+    assert message(image_folder.load, root, labels={"a": "x\ny"}) == (
+        "data=image_folder: data.labels.a is 'x\\ny', which has a line break or another control character; "
+        "it must be drop or the name of a class"
+    )
+
+
+def test_links_in_circles(tmp_path: Path) -> None:
+    """To the folder itself, to one above it, and to one around the data set."""
+    for number, target in enumerate((".", "..", "../..", "../../..")):
+        root = draw_files(tmp_path / f"{number}/faces", [f"{name}/{index}.png" for name in "ab" for index in range(8)])
+        for link in range(30):  # followed, they would lead to 30 ** 5 folders
+            (root / "a" / f"link{link}").symlink_to(target, target_is_directory=True)
+        text = message(image_folder.load, root)
+        assert re.search(r": a/link\S+ leads back to a folder that it is in, by a link; remove the link$", text), text
+
+
+def test_more_files_than_a_data_set_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that do not form a circle, but lead to the same files in many ways."""
+    monkeypatch.setattr(files, "MAX_NAMES", 1000)
+    for level in range(6):
+        (tmp_path / f"level{level}").mkdir()
+        for link in range(20):
+            target = f"../level{level + 1}"
+            (tmp_path / f"level{level}" / f"link{link}").symlink_to(target, target_is_directory=True)
+    root = tmp_path / "level0"
+    rule = "it has more than 1,000 files and folders; set a folder that has only the images"
+    assert message(image_folder.load, root) == of_path(root, rule)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as out:
+        for number in range(1001):
+            out.writestr(f"a/{number}.png", b"")
+    rule = "the zip has more than 1,000 files; pack only the images"
+    assert message(image_folder.load, tmp_path / "many.zip") == of_path(tmp_path / "many.zip", rule)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])
+def test_image_that_says_it_is_huge(side: int, folders: Path) -> None:
+    """A PNG of 80 bytes whose header has another size; nothing is decoded, and Pillow's warning is not shown."""
+    good = bytearray(png(GREY))
+    good[16:24] = struct.pack(">II", side, side)
+    good[29:33] = struct.pack(">I", zlib.crc32(bytes(good[12:29])))
+    (folders / "train" / "sad" / "Training_bomb.png").write_bytes(good)
+    size = "is too large" if side**2 > 2 * Image.MAX_IMAGE_PIXELS else f"is {side}x{side}"
+    rule = "it must have at most 40,000,000 pixels; remove it or make it smaller"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = message(fer2013.load, folders)
+    assert text == of_path(folders, f"train/sad/Training_bomb.png {size}; {rule}")
+
+
+def test_more_images_than_fit_in_memory(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = type("Memory", (), {"total": 100_000})
+    monkeypatch.setattr(files.psutil, "virtual_memory", lambda: memory)
+    assert message(image_folder.load, folders, image_size=64) == of_path(
+        folders, "35 images of 64x64 do not fit in memory; set a smaller data.image_size"
+    )
 
 
 def test_every_wrong_key_at_once(tmp_path: Path) -> None:
@@ -345,7 +472,7 @@ def test_every_wrong_key_at_once(tmp_path: Path) -> None:
         "  data.folds is 1; it must be at least 2, or null for no folds\n"
         "  data.train_subset is 0; it must be at least 1, or null for all images\n"
         "  data.labels is ferplus; it must be fer, ferplus_majority or ferplus_shares; did you mean ferplus_shares?\n"
-        "  data.label_offset is 2; it must be 0 or 1, the label of angry in the CSV\n"
+        "  data.label_offset is 2; it must be 0 or 1, the label of angry in the CSV, or null\n"
         "  data.image_size is 0; it must be at least 1, or null for 48"
     )
     assert message(image_folder.load, tmp_path, val_fraction=0.5, test_fraction=0.5, channels=2, folds=3, fold=3) == (

@@ -54,6 +54,53 @@ def test_csv_in_other_dialects(form: str, rows: list[str], pixels: np.ndarray, t
     check_good(fer2013.load(tmp_path / "any.csv"), pixels)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_csv_with_another_separator(
+    separator: str, quoted: bool, rows: list[str], pixels: np.ndarray, write_csv: WriteCsv
+) -> None:
+    lines = [[f'"{field}"' if quoted else field for field in row.split(",")] for row in rows]
+    check_good(fer2013.load(write_csv([separator.join(fields) for fields in lines])), pixels)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_further_columns_in_any_language(encoding: str, rows: list[str], pixels: np.ndarray, tmp_path: Path) -> None:
+    """A column before and one after; the separator inside quotes is not one."""
+    lines = [f'Größe,{rows[0]},"Überschrift, deutsch"', *[f'groß,{row},"traurig, müde"' for row in rows[1:]]]
+    (tmp_path / "any.csv").write_bytes("\n".join(lines).encode(encoding))
+    check_good(fer2013.load(tmp_path / "any.csv"), pixels)
+
+
+def test_columns_in_chinese(rows: list[str], pixels: np.ndarray, write_csv: WriteCsv) -> None:
+    check_good(
+        fer2013.load(
+            write_csv([f"备注;{rows[0]}".replace(",", ";"), *[f"好;{row}".replace(",", ";") for row in rows[1:]]])
+        ),
+        pixels,
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0"),
+        (" 0", "01", "2", "3.000", "4", "5e0", "6"),
+        ("Anger", "disgusted", "fearful", "HAPPY", "sadness", "surprised", "neutral"),
+        ("0", "1", "2", "happy", "4", "5", "6"),
+    ],
+)
+def test_labels_in_other_spellings(
+    names: tuple[str, ...], rows: list[str], pixels: np.ndarray, write_csv: WriteCsv
+) -> None:
+    lines = [names[int(row[0])] + row[1:] for row in rows[1:]]
+    check_good(fer2013.load(write_csv([rows[0], *lines])), pixels)
+
+
+def test_names_of_some_emotions_are_not_taken_for_numbers_from_one(rows: list[str], write_csv: WriteCsv) -> None:
+    lines = ["disgust" + row[1:] if row[0] == "1" else "sad" + row[1:] for row in rows[1:]]
+    assert set(fer2013.load(write_csv([rows[0], *lines])).labels) == {1, 4}
+
+
 def test_folders(folders: Path, pixels: np.ndarray) -> None:
     data = fer2013.load(str(folders))
     check_good(data, pixels)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferhpo.errors import printable
+
 TRAIN, VAL, TEST, UNUSED = 0, 1, 2, 3
 SPLIT_NAMES = ("train", "val", "test", "unused")
 
@@ -119,4 +121,5 @@ def face_data(
         if array is not None:
             array.setflags(write=False)
     digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+    source = printable(source)  # it has the name of a file, and is shown in terminals and reports
     return FaceData(images, labels, targets, split, class_names, digest, source, split_name, groups, parts=parts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.io import fer2013_csv
-from ferhpo.data.io.cache import Entry, read_cached
+from ferhpo.data.io.cache import Entry, read_cached, readable
 from ferhpo.data.io.class_folders import find_class_folders
 from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of
 from ferhpo.data.io.files import MAX_SIDE, UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
@@ -36,7 +36,7 @@ def load(
     path: str | Path,
     labels: str = "fer",
     ferplus_path: str | Path | None = None,
-    label_offset: int = 0,
+    label_offset: int | None = None,
     image_size: int | None = None,
     cache_dir: str | Path | None = None,
     **split_keys: Unpack[SplitKeys],
@@ -46,7 +46,8 @@ def load(
     path: a CSV, a folder with such a CSV or with train/ and test/, or a zip of either
     labels: "fer", or from the FER+ votes "ferplus_majority" or "ferplus_shares" (which also fills `targets`)
     ferplus_path: the CSV of the votes; by default ferplus.csv or fer2013new.csv beside the CSV
-    label_offset: the label of angry in the CSV, 0 or 1
+    label_offset: the label of angry in the CSV, 0 or 1; None for 0, but a CSV without the label 0 that has the label 1
+        is refused, because its labels may start at 1
     split_keys: see splits.SplitOptions. "published" (the default): Training is train, PublicTest is val and PrivateTest
         is test. "folder": PublicTest and PrivateTest together are val, and test is empty
     Raises ConfigError with every invalid key, DataError with every fault of the data.
@@ -57,14 +58,21 @@ def load(
     source = existing_path("data.path", path)
     csv_inside = _find_csv(source) if source.is_dir() else None
     needs_usage = None if options.split == "random" else f"data.split={options.split}"
+    if not (csv_inside or source).is_dir() and not zipfile.is_zipfile(csv_inside or source):
+        with readable(where), (csv_inside or source).open("rb") as file:
+            fer2013_csv.check_start(where, file)
 
     def read() -> Entry:
-        return _read(where, csv_inside or source, label_offset, needs_usage, image_size)
+        return _read(where, csv_inside or source, label_offset or 0, needs_usage, image_size)
 
-    recipe = {"reader": "fer2013", "label_offset": label_offset, "image_size": image_size}
+    recipe = {"reader": "fer2013", "label_offset": label_offset or 0, "image_size": image_size}
     entry = read_cached(where, csv_inside or source, recipe, cache_dir, read)
     images, fer_labels = entry.arrays["images"], entry.arrays["labels"]
     published = entry.arrays.get("published")
+    if label_offset is None and entry.meta.get("numbered") and fer_labels.min() == 1:
+        rule = "no row has the emotion 0 (angry), so the labels may start at 1"
+        remedy = "set data.label_offset=1 if 1 means angry, or data.label_offset=0 if 1 means disgust"
+        raise DataError(where, [f"{rule}; {remedy}"])
     if needs_usage and published is None:
         raise DataError(where, [f"{needs_usage} needs a column Usage, which it does not have; set data.split=random"])
     if options.split == "published" and published is not None and (published == UNUSED).any():
@@ -93,14 +101,15 @@ def load(
     )
 
 
-def _check_keys(options: SplitOptions, labels: str, label_offset: int, image_size: int | None) -> None:
+def _check_keys(options: SplitOptions, labels: str, label_offset: int | None, image_size: int | None) -> None:
     faults = options.faults(SPLITS)
     if labels not in LABELS:
         like = closest(str(labels), LABELS)
         hint = f"; did you mean {like}?" if like else ""
         faults.append(f"data.labels is {labels}; it must be {one_of(LABELS)}{hint}")
-    if label_offset not in (0, 1) or not is_whole(label_offset):
-        faults.append(f"data.label_offset is {label_offset}; it must be 0 or 1, the label of angry in the CSV")
+    if label_offset is not None and (label_offset not in (0, 1) or not is_whole(label_offset)):
+        rule = "it must be 0 or 1, the label of angry in the CSV, or null"
+        faults.append(f"data.label_offset is {label_offset}; {rule}")
     if image_size is not None and not is_whole(image_size, 1):
         faults.append(f"data.image_size is {image_size}; it must be at least 1, or null for 48")
     elif image_size is not None and image_size > MAX_SIDE:
@@ -139,13 +148,13 @@ def _csv_in(tree: Tree) -> str | None:
 def _read_csv(
     where: str, file: IO[bytes], form: str, label_offset: int, needs_usage: str | None, image_size: int | None
 ) -> Entry:
-    images, labels, published = fer2013_csv.read_rows(where, file, label_offset, needs_usage)
-    arrays: dict[str, NDArray[Any]] = {"images": images, "labels": labels}
+    rows = fer2013_csv.read_rows(where, file, label_offset, needs_usage)
+    arrays: dict[str, NDArray[Any]] = {"images": rows.images, "labels": rows.labels}
     if image_size is not None and image_size != fer2013_csv.SIDE:
-        arrays["images"] = resize_images(images, image_size)
-    if published is not None:
-        arrays["published"] = published
-    return Entry(arrays, {"form": form})
+        arrays["images"] = resize_images(rows.images, image_size)
+    if rows.published is not None:
+        arrays["published"] = rows.published
+    return Entry(arrays, {"form": form, "numbered": rows.numbered})
 
 
 def _read_folders(where: str, tree: Tree, form: str, image_size: int | None) -> Entry:
@@ -200,7 +209,7 @@ def _read_votes(
         found = existing_path("data.ferplus_path", ferplus_path)
     votes_where = f"data.ferplus_path is {found}"
     with found.open("rb") as file:
-        votes = fer2013_csv.read_votes(votes_where, file)
+        _, votes = fer2013_csv.read_votes(votes_where, file)
     if len(votes) != num_rows:
         rule = f"it has {len(votes):,} rows; it must have the {num_rows:,} rows of {source.name}, in the same order"
         raise DataError(votes_where, [rule])

@@ -236,7 +236,7 @@ def _may_have_used(
     if splits == {"published"} or (training is not None and training.digest == data.digest):
         return False
     # FER2013 in another form has other pixels and is the same data; two folders are the same if their paths are.
-    any_folder = is_data_set(own, "image_folder")
+    any_folder = is_data_set(own, "image_folder") or is_data_set(own, "image_table")
     if section["_target_"] == own["_target_"] and (not any_folder or section.get("path") == own.get("path")):
         return True
     if training is None:

@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from ferhpo.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
+FORMAT = 4  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
 SETTLED_SECONDS = 2.0  # coarser than the time stamps of any file system in use
 
 
@@ -49,24 +49,30 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
 
 
 def read_cached(
-    where: str, path: Path, recipe: Mapping[str, Any], cache_dir: str | Path | None, read: Callable[[], Entry]
+    where: str,
+    path: Path,
+    recipe: Mapping[str, Any],
+    cache_dir: str | Path | None,
+    read: Callable[[], Entry],
+    files: Sequence[Path] | None = None,
 ) -> Entry:
     """Return the entry for the content of `path` and `recipe`; call `read` only if there is none.
 
     where: the first words of an error message, e.g. "data.path is fer2013.csv"
     recipe: everything besides the content that changes the result of `read`; plain JSON values
+    files: what is read, if it is not `path` itself; their order counts, not their names
     Raises DataError if the source changes while it is read. A cache that cannot be written gives a warning.
     """
     folder = cache_folder(cache_dir)
-    with _readable(where):
-        before, changed_at = _state(path)
+    with readable(where):
+        before, changed_at = _state(path, files)
         settled = changed_at < time.time() - SETTLED_SECONDS
-        content = _content_hash(path, before, settled, folder)
+        content = _content_hash(path, files, before, settled, folder)
 
     def read_unchanged() -> Entry:
-        with _readable(where):
+        with readable(where):
             entry = read()
-            after = _state(path)[0]
+            after = _state(path, files)[0]
         if after != before:
             raise DataError(where, ["it changed while it was read; retry when no other process writes to it"])
         return entry
@@ -75,7 +81,8 @@ def read_cached(
 
 
 @contextmanager
-def _readable(where: str) -> Iterator[None]:
+def readable(where: str) -> Iterator[None]:
+    """Turn an OSError of the file system into a DataError that names the file."""
     try:
         yield
     except OSError as error:
@@ -98,14 +105,21 @@ def cached(key: Any, cache_dir: str | Path | None, make: Callable[[], Entry]) ->
     return entry
 
 
-def _state(path: Path) -> tuple[str, float]:
-    """Return the state of a file or folder, and the time of its last change in seconds since 1970.
+def _members(path: Path, files: Sequence[Path] | None) -> list[tuple[str, Path]]:
+    """Return what is read, each with the name that counts: none for given files."""
+    if files is not None:
+        return [("", file) for file in files]
+    return [(name, path / name) for name in tree_names(path)[0]] if path.is_dir() else [("", path)]
+
+
+def _state(path: Path, files: Sequence[Path] | None) -> tuple[str, float]:
+    """Return the state of what is read, and the time of its last change in seconds since 1970.
 
     The state is a digest that changes when the file, or any file of the folder, is written, replaced, added or removed.
     """
     digest, newest = hashlib.sha256(), 0.0
-    for name in tree_names(path)[0] if path.is_dir() else [""]:
-        stat = (path / name).stat()
+    for name, file in _members(path, files):
+        stat = file.stat()
         digest.update(
             os.fsencode(f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n")
         )  # a name need not be UTF-8
@@ -113,7 +127,7 @@ def _state(path: Path) -> tuple[str, float]:
     return digest.hexdigest(), newest
 
 
-def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
+def _content_hash(path: Path, files: Sequence[Path] | None, state: str, settled: bool, folder: Path) -> str:
     """Return the SHA-256 of a file, or over the names and contents of a folder; stored if the state is settled."""
     stored = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
     try:
@@ -122,10 +136,10 @@ def _content_hash(path: Path, state: str, settled: bool, folder: Path) -> str:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # not stored, or damaged: compute it
-    if path.is_dir():
+    if path.is_dir() or files is not None:
         digest = hashlib.sha256()
-        for name in tree_names(path)[0]:
-            digest.update(os.fsencode(f"{name}\0{_file_hash(path / name)}\n"))
+        for name, file in _members(path, files):
+            digest.update(os.fsencode(f"{name}\0{_file_hash(file)}\n"))
         content = digest.hexdigest()
     else:
         content = _file_hash(path)

@@ -1,13 +1,15 @@
 """The folders of the classes in a folder or zip: [top/]train/<class>/file, or [top/]<class>/file.
 
-Note: the names of folders decide the split; the names of files do not matter here.
+Note: the names of folders decide the split; the names of files do not matter here. Names of classes are compared in
+Unicode's form NFC, because some systems write an accent as a character of its own.
 """
 
 from dataclasses import dataclass, field
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL
-from ferhpo.data.io.faults import Faults
+from ferhpo.data.io.faults import Faults, raise_faults
 from ferhpo.data.io.files import Tree
+from ferhpo.data.labels.class_names import name_fault, normal
 from ferhpo.errors import DataError
 
 SPLIT_FOLDERS = {
@@ -43,7 +45,10 @@ class ClassFolders:
 
 
 def find_class_folders(where: str, tree: Tree) -> ClassFolders:
-    """Find the folders of classes. Raises DataError if there are none, or if there are two data sets."""
+    """Find the folders of classes.
+
+    Raises DataError if there are none, if there are two data sets, or if a class cannot have the name of its folder.
+    """
     by_parent: dict[str, list[str]] = {}
     for folder in tree.folders:
         by_parent.setdefault(folder.rpartition("/")[0], []).append(folder)
@@ -70,15 +75,21 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
         while len(by_parent.get(top, [])) == 1 and by_parent[top][0] in by_parent and not files.get(top):
             top = by_parent[top][0]  # one folder around everything else, as zips often have
         found.split_folders[None] = top
+    faults = Faults("folder")
     for split, parent in found.split_folders.items():
         for folder in by_parent.get(parent, []):
-            found.classes.append((split, _last(folder)))
+            class_name = normal(_last(folder))
+            if rule := name_fault(class_name):
+                faults.add("name", f"the name of the folder {folder!r} {rule}; rename the folder", repr(folder))
+            if (split, class_name) not in found.classes:
+                found.classes.append((split, class_name))
             if not files.get(folder):
                 found.empty.append(folder)
             for name in files.get(folder, []):
                 found.names.append(name)
-                found.class_of.append(_last(folder))
+                found.class_of.append(class_name)
                 found.split_of.append(split)
+    raise_faults(where, faults)
     if not found.classes:
         raise DataError(
             where, ["it has no folders of classes; put the images of each class into a folder named after it"]

@@ -6,8 +6,10 @@ folder is still refused, because the user may unpack it with another tool.
 
 import io
 import lzma
+import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +19,26 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ferhpo.data.io.faults import Faults, raise_faults
 from ferhpo.errors import DataError
 
-MAX_DEPTH = 5  # folders below the root; also ends a walk through a cycle of links
+MAX_DEPTH = 5  # folders below the root
+MAX_NAMES = 2_000_000  # files and folders below the root; AffectNet has 1,000,000
 MAX_FILE_BYTES = 64 * 2**20  # one image, compressed
 MAX_PIXELS = 40_000_000  # one image, decoded
 # zipfile raises RuntimeError if a password is needed and NotImplementedError for an unknown compression; OSError also
 # comes from a file in a folder without read permission.
 UNPACKING_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, OSError,
-    ValueError, OverflowError,
+    ValueError, OverflowError, MemoryError,
 )  # fmt: skip
 MAX_SIDE = 4096  # pixels; of the squares that images are resized to
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 # Takes the name of a file and the width and height of its image; returns left, top, right and bottom of the crop.
 Crop = Callable[[str, int, int], tuple[int, int, int, int]]
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -49,11 +54,14 @@ class Tree:
 
 
 def tree_names(root: Path) -> tuple[list[str], list[str]]:
-    """Return the names of all files and all folders below a folder, without files that operating systems add."""
+    """Return the names of all files and all folders below a folder, without files that operating systems add.
+
+    Raises DataError for a link to a folder above itself, and for more files than a data set has.
+    """
     names: list[str] = []
     folders: list[str] = []
 
-    def walk(folder: str, depth: int) -> None:
+    def walk(folder: str, above: tuple[tuple[int, int], ...]) -> None:
         with _readable(root / folder), os.scandir(root / folder) as entries:
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
@@ -61,12 +69,27 @@ def tree_names(root: Path) -> tuple[list[str], list[str]]:
                     continue
                 if _is_there(entry.is_file):  # not a dead link, nor a pipe or device that would block when opened
                     names.append(name)
-                elif _is_there(entry.is_dir) and depth < MAX_DEPTH:
+                elif _is_there(entry.is_dir) and len(above) <= MAX_DEPTH:
                     folders.append(name)
-                    walk(name, depth + 1)
+                    own = _identity(root / name)
+                    if own in above:
+                        rule = f"{name} leads back to a folder that it is in, by a link; remove the link"
+                        raise DataError(f"data.path is {root}", [rule])
+                    walk(name, (*above, own))
+                if len(names) + len(folders) > MAX_NAMES:
+                    rule = f"it has more than {MAX_NAMES:,} files and folders; set a folder that has only the images"
+                    raise DataError(f"data.path is {root}", [rule])
 
-    walk("", 0)
+    with _readable(root):
+        top = _identity(root)
+    walk("", (top,))
     return sorted(names), sorted(folders)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Return what links to a folder and the folder itself have in common."""
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def _is_there(test: Callable[[], bool]) -> bool:
@@ -99,6 +122,8 @@ def open_tree(where: str, path: Path) -> Iterator[Tree]:
         raise DataError(where, [f"it is not a readable zip ({error}); download the file again"]) from error
     with archive:
         members = [info.filename for info in archive.infolist()]
+        if len(members) > MAX_NAMES:
+            raise DataError(where, [f"the zip has more than {MAX_NAMES:,} files; pack only the images"])
         climbing = Faults("path")
         for name in members:
             if _climbs(name):
@@ -118,6 +143,11 @@ def _climbs(name: str) -> bool:
 
 def _is_left_by_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def is_image(name: str) -> bool:
+    """Return whether the name of a file has the suffix of an image."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def decode_images(
@@ -159,15 +189,22 @@ def decode_images(
         if image_size and image.size != (image_size, image_size):
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
         if out is None:
-            try:
-                out = np.zeros((len(names), image.height, image.width, *shape), np.uint8)
-            except MemoryError:
-                rule = f"{len(names):,} images of {image.width}x{image.height} do not fit in memory"
-                raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
+            out = _zeros(where, (len(names), image.height, image.width, *shape))
         out[index] = np.asarray(image)
     raise_faults(where, earlier, faults)
     assert out is not None, "a source without files is an earlier fault"
     return out
+
+
+def _zeros(where: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return zeros. Raises DataError if they would not fit in the memory of the machine."""
+    rule = f"{shape[0]:,} images of {shape[2]}x{shape[1]} do not fit in memory"
+    if math.prod(shape) > psutil.virtual_memory().total:  # numpy would only fail when the zeros are overwritten
+        raise DataError(where, [f"{rule}; set a smaller data.image_size"])
+    try:
+        return np.zeros(shape, np.uint8)
+    except MemoryError:
+        raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
 
 
 def resize_images(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
@@ -192,16 +229,31 @@ def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
         raise _Unreadable("is empty; remove it or download it again")
     if len(data) > MAX_FILE_BYTES:
         raise _Unreadable(f"is larger than {MAX_FILE_BYTES // 2**20} MB; remove it or make it smaller")
+    too_large = f"it must have at most {MAX_PIXELS:,} pixels; remove it or make it smaller"
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        with opened as image:
             if image.width * image.height > MAX_PIXELS:
-                rule = f"is {image.width}x{image.height}; it must have at most {MAX_PIXELS:,} pixels"
-                raise _Unreadable(f"{rule}; remove it or make it smaller")
+                raise _Unreadable(f"is {image.width}x{image.height}; {too_large}")
             if image.mode[0] in "IF":
                 raise _Unreadable("has pixels of more than 8 bits; convert it to 8 bits")
             image.load()
-            return ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+            return _opaque(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
     except UnidentifiedImageError as error:
         raise _Unreadable("is not an image; remove it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise _Unreadable(f"is too large; {too_large}") from None
+    except MemoryError:
+        raise _Unreadable("does not fit in memory; remove it or make it smaller") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise _Unreadable(f"cannot be decoded ({error}); remove it or download it again") from error
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image on white where it is transparent, as browsers show it; any color may be below transparency."""
+    if image.mode not in ("RGBA", "LA", "PA", "RGBa", "La") and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

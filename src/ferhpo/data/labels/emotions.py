@@ -4,6 +4,8 @@ Labels 0 to 6 mean the same in every data set of emotions: the seven of FER2013,
 data sets that have it.
 """
 
+import unicodedata
+
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 EMOTIONS = (*CLASS_NAMES, "contempt")
 
@@ -32,7 +34,9 @@ def spelled(name: str, names: tuple[str, ...]) -> str | None:
     """Return the one of `names` that equals `name`, else equals it ignoring case, else means the same emotion.
 
     Returns None if there is none, or more than one.
+    names: in Unicode's form NFC; `name` may be in another
     """
+    name = unicodedata.normalize("NFC", name)
     if name in names:
         return name
     same_letters = [other for other in names if other.lower() == name.strip().lower()]

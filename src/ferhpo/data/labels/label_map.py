@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ferhpo.data.io.faults import one_of
+from ferhpo.data.labels.class_names import name_fault, normal
 from ferhpo.data.labels.emotions import emotion_of, spelled
 from ferhpo.keys import closest
 
@@ -40,6 +41,8 @@ def label_faults(labels: Any, given: tuple[str, ...], classes: tuple[str, ...] |
             key_of.setdefault(found, str(name))
         if not isinstance(target, str) or not target.strip():
             faults.append(f"{key} is {target}; it must be {DROP} or the name of a class")
+        elif rule := name_fault(target):
+            faults.append(f"{key} is {target!r}, which {rule}; it must be {DROP} or the name of a class")
         elif classes is not None and target != DROP and spelled(target, classes) is None:
             like = closest(target, (DROP, *classes))
             hint = f"; did you mean {like}?" if like else ""
@@ -53,6 +56,6 @@ def mapped(labels: LabelMap | None, given: tuple[str, ...], classes: tuple[str, 
     for name, target in (labels or {}).items():
         found = spelled(str(name), given)
         if found is not None:
-            becomes = target if classes is None else spelled(target, classes)
+            becomes = normal(target) if classes is None else spelled(target, classes)
             targets[found] = None if target == DROP else becomes
     return targets

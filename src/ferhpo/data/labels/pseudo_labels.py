@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ferhpo.data.io.faults import Faults, existing_path, raise_faults
 from ferhpo.data.io.files import UNPACKING_ERRORS, open_tree
+from ferhpo.data.labels.class_names import normal
 from ferhpo.errors import DataError
 from ferhpo.keys import closest
 
@@ -141,16 +142,16 @@ def _columns(where: str, header: Sequence[str]) -> dict[str, int]:
 
 
 def _normal(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./").lstrip("/")
+    return normal(name).replace("\\", "/").removeprefix("./").lstrip("/")
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
     """Return the index of the image with each name or end of a name; -1 for an end that several images have."""
     places: dict[str, int] = {}
     for place, name in enumerate(names):
-        parts = name.split("/")
+        parts = normal(name).split("/")
         for start in range(1, len(parts)):
             end = "/".join(parts[start:])
             places[end] = place if end not in places else -1
-    places.update({name: place for place, name in enumerate(names)})
+    places.update({normal(name): place for place, name in enumerate(names)})
     return places

@@ -80,7 +80,7 @@ def select(
     where: the first words of a DataError, e.g. "data.path is CK48"
     entry: has the arrays images, labels (indices into meta classes) and, if the source has a split, published; and the
         meta names (of the files), form (for `source`), classes and, if the reader left out images, dropped (reasons and
-        numbers)
+        numbers). An array subjects, int64 [N], takes the place of `subject_of`
     options: if split is "published" and the source has no VAL images, val_fraction of TRAIN becomes VAL
     class_of: returns the class that a text of the pseudo-label CSV means; by default one of meta classes, any spelling
     subject_of: returns the subject of a file; no split divides the images of a subject
@@ -122,6 +122,8 @@ def select(
     published = entry.arrays["published"][keep] if "published" in entry.arrays else None
     kept_files = [name for name, kept in zip(names, keep, strict=True) if kept]
     subjects = None if subject_of is None else _numbers([subject_of(name) for name in kept_files])
+    if "subjects" in entry.arrays:
+        subjects = entry.arrays["subjects"][keep]
     if options.split == "published" and published is not None and not (published == VAL).any():
         train, groups, by_subject = published == TRAIN, image_groups(images, subjects), subjects is not None
         drawn = random_split(new_labels, groups, options.val_fraction, 0.0, options.split_seed, train, by_subject)
