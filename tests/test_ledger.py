@@ -389,14 +389,16 @@ def test_a_worker_that_ray_killed_for_its_memory_is_a_lost_worker_to_tune(tmp_pa
     task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda actor, error: errors.append(("task", error)))
     manager = SimpleNamespace(_failed_actor_ids=set(), _cleanup_actor=lambda tracked_actor: None)
     text = "1 worker(s) were killed due to the node running low on memory. Memory on the node was 6.12GB used / 23.54GB limit (0.26)"
-    RayActorManager._actor_task_failed(manager, task, OutOfMemoryError(text))
+    RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=OutOfMemoryError(text))
     assert [where for where, _ in errors] == ["actor", "task"]
     (tmp_path / "error.txt").write_text(f"{errors[0][1]}\n")
     assert why_lost(SimpleNamespace(error_file=tmp_path / "error.txt")) == (
         "the node ran low on memory (6.12GB used / 23.54GB limit)",
         True,
     )
-    RayActorManager._actor_task_failed(manager, task, RayTaskError("f", "trace", ValueError()))
+    RayActorManager._actor_task_failed(
+        manager, tracked_actor_task=task, exception=RayTaskError("f", "trace", ValueError())
+    )
     assert [where for where, _ in errors] == ["actor", "task", "task"]
     with pytest.raises(RuntimeError, match="no loss"):
-        RayActorManager._actor_task_failed(manager, task, ValueError("no loss"))
+        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=ValueError("no loss"))

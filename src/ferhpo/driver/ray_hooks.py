@@ -239,9 +239,8 @@ def count_every_loss() -> None:
     if original.__module__ != RayActorManager.__module__:  # replaced already
         return
 
-    def as_actor_error(manager: Any, task: Any, exception: Exception) -> None:
-        original(
-            manager, task, RayActorError(error_msg=str(exception)) if isinstance(exception, _LOSSES) else exception
-        )
+    def as_actor_error(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        lost = isinstance(exception, _LOSSES)
+        original(manager, tracked_actor_task, RayActorError(error_msg=str(exception)) if lost else exception)
 
     RayActorManager._actor_task_failed = as_actor_error  # type: ignore[assignment, method-assign]
