@@ -7,6 +7,9 @@ import logging
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ferhpo.config import ComputeSettings, Objective
@@ -14,11 +17,12 @@ from ferhpo.config.kinds import is_fifo
 from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
-from ferhpo.driver.ray_cluster import Slots
+from ferhpo.driver.processes.head import HeadLost, HeadWatch
+from ferhpo.driver.ray_cluster import Slots, head_address
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
-from ferhpo.errors import StorageError
+from ferhpo.errors import ClusterError, StorageError
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
@@ -26,10 +30,21 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 
-def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
+def run(
+    ledger: Ledger,
+    data: FaceData,
+    compute: ComputeSettings,
+    objective: Objective,
+    slots: Slots,
+    num_threads: int,
+    on_lost: Callable[[ClusterError], None],
+) -> bool:
     """Run the sweep to its end in the Ray that `start_ray` started. Returns False if the user interrupted it.
 
-    Raises StorageError if a disk cannot be used; what is recorded by then is kept, and the sweep can be resumed.
+    num_threads: CPU threads of each trial
+    on_lost: called before the process ends because it waits for a lost cluster in a call that cannot be ended
+    Raises StorageError if a disk cannot be used, ClusterError if the cluster is lost; what is recorded by then is kept,
+    and the sweep can be resumed.
     """
     config = ledger.sweep.config
     section = dict(config["scheduler"])
@@ -39,10 +54,10 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     stock = instantiate(section, allowed=config["allowed_targets"], **extra)
     searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
     scratch = ledger.sweep.folder / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)  # Tune pickles into it, and must find nothing from elsewhere
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     count_every_loss()
-    num_threads = max(int(slots.cpus), 1)
     trainable = tune.with_resources(
         tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
         {"CPU": slots.cpus, "GPU": slots.gpus},
@@ -66,13 +81,39 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
             verbose=0,
         ),
     )
+
+    def end_now() -> None:
+        error = _lost(ledger, watch, compute)
+        with suppress(Exception):
+            on_lost(error)
+        print(error, file=sys.stderr, flush=True)
+        os._exit(error.exit_status)
+
+    watch = HeadWatch(head_address(), end_now)
     with StopNotice(compute.stop_grace_seconds, ledger.notice, _stop_tune):
         try:
-            tuner.fit()
+            with watch:
+                tuner.fit()
+        except HeadLost:
+            raise _lost(ledger, watch, compute) from None
         except tune.TuneError as error:
             raise callback.fault or _storage_error(error) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
+
+
+def _lost(ledger: Ledger, watch: HeadWatch, compute: ComputeSettings) -> ClusterError:
+    resume = f"`{ledger.sweep.resume_command}`"
+    if compute.address is None:
+        return ClusterError(
+            f"Ray's control server on this machine is gone ({watch.reason}), e.g. because memory ran out; resume with "
+            f"{resume}"
+        )
+    return ClusterError(
+        f"compute.address is {compute.address}: the head of the Ray cluster no longer answers at {watch.address} "
+        f"({watch.reason}); restart the cluster, then resume with {resume} (compute.address=... if it has another "
+        "address)"
+    )
 
 
 def _storage_error(error: BaseException | None) -> StorageError | None:

@@ -9,8 +9,10 @@
 """
 
 import json
+import logging
 import os
 import platform
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -32,6 +34,7 @@ from ferhpo.storage.provenance import git_state, versions
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
+log = logging.getLogger("ferhpo.sweep")
 META = "sweep.json"
 KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
 # A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
@@ -160,6 +163,27 @@ def save_config(sweep: Sweep) -> None:
         raise disk_refused(sweep.folder, error) from None
 
 
+def fix_threads(sweep: Sweep, usual: int) -> int:
+    """Return the CPU threads of each trial: those that the sweep began with, or `usual` for a new one.
+
+    The order in which a sum is computed, and so a trial's last digits, depends on them, so they are recorded and stay
+    when a resume has other cores or slots. A sweep of an earlier version has them in the facts of its trials.
+    """
+    if "num_threads" not in sweep.meta:
+        devices = [re.fullmatch(r"cpu \((\d+) threads\)", str(t.extra.get("device"))) for t in sweep.trials()]
+        before = {int(device[1]) for device in devices if device}
+        sweep.meta["num_threads"] = before.pop() if len(before) == 1 else usual
+        save_config(sweep)
+    num_threads = int(sweep.meta["num_threads"])
+    if num_threads != usual:
+        log.warning(
+            "threads: the trials keep the %d CPU threads that the sweep began with; here each would have %d",
+            num_threads,
+            usual,
+        )
+    return num_threads
+
+
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     """Load the sweep `name` from `output_dir`, or from the folder `name`. Raises SweepError if it is not there."""
     folder = Path(output_dir) / name
@@ -199,6 +223,8 @@ def _fault_of(meta: Any) -> str:
             return f"composed.{key} is {_shown(composed, key)}"
     if unknown := [key for key in composed if key not in known]:
         return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
+    if not isinstance(meta.get("num_threads", 1), int) or meta.get("num_threads", 1) < 1:
+        return f"num_threads is {_shown(meta, 'num_threads')}"
     listed = meta.get("listed", [])
     if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
         return "listed is not a list of trials, each with sample and seed"
