@@ -78,8 +78,10 @@ from ferhpo.driver.processes.reaper import Reaper
 raylet = 4194300 + int(sys.argv[1])  # a process id that no process has
 child = subprocess.Popen(["sleep", "60"], env={**os.environ, "RAY_RAYLET_PID": str(raylet)}, start_new_session=True)
 other = subprocess.Popen(["sleep", "60"], start_new_session=True)
-reaper = Reaper([raylet])
-print(child.pid, other.pid, reaper._process.pid, flush=True)
+code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()"
+parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+reaper = Reaper([raylet, parent.pid])  # `parent` ends with the driver, as a raylet does; its child does not
+print(child.pid, int(parent.stdout.readline()), other.pid, reaper._process.pid, flush=True)
 time.sleep(60)
 """
 
@@ -88,19 +90,20 @@ def test_what_a_killed_driver_leaves_of_ray_ends_soon_and_nothing_else(tmp_path)
     import subprocess
 
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, "1"], stdout=subprocess.PIPE, text=True)
-    child, other, reaper = (psutil.Process(int(pid)) for pid in driver.stdout.readline().split())
+    child, agent, other, reaper = (psutil.Process(int(pid)) for pid in driver.stdout.readline().split())
     try:
         time.sleep(0.7)
-        assert child.is_running()
+        assert is_alive(child)
+        assert is_alive(agent)
         driver.kill()
         driver.wait()
         deadline = time.monotonic() + 10
-        while is_alive(child) or is_alive(reaper):
+        while any(map(is_alive, (child, agent, reaper))):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert is_alive(other)
     finally:
-        end([child, other, reaper])
+        end([child, agent, other, reaper])
 
 
 def test_the_reaper_ends_with_its_close_and_needs_no_raylet():

@@ -14,21 +14,47 @@ from pathlib import Path
 
 import psutil
 
-# Run by a bare interpreter, so it imports only what starts at once. Every process that a raylet starts has its process
-# id in the environment, also one that was started by an agent or a worker.
+# Run by a bare interpreter, so it imports only what starts at once. It notes the children of the raylet, because the
+# kernel forgets whose children they were; what they started has the raylet's process id in its environment, which a
+# process that sets its title may have overwritten.
 _CODE = """
 import os, signal, sys, time
-driver, raylets = int(sys.argv[1]), {b"RAY_RAYLET_PID=" + pid.encode() for pid in sys.argv[2:]}
+driver, raylets = int(sys.argv[1]), sys.argv[2:]
+marks = {b"RAY_RAYLET_PID=" + pid.encode() for pid in raylets}
+noted = {}
 
-def left():
-    for name in os.listdir("/proc"):
+def read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+def started(pid):  # tells a process from a later one with the same id
+    return read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19:20]
+
+def note():
+    for raylet in raylets:
         try:
-            if name.isdigit() and raylets & set(open(f"/proc/{name}/environ", "rb").read().split(b"\\0")):
-                yield int(name)
+            threads = os.listdir(f"/proc/{raylet}/task")
         except OSError:
             continue
+        for thread in threads:
+            for pid in map(int, read(f"/proc/{raylet}/task/{thread}/children").split()):
+                noted.setdefault(pid, started(pid))
 
+def left():
+    found = {pid for pid, begun in noted.items() if begun and started(pid) == begun}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and marks & set(read(f"/proc/{name}/environ").split(b"\\0")):
+            found.add(int(name))
+    return found
+
+ticks = 0
 while os.getppid() == driver:
+    if ticks % 10 == 0:
+        note()
+    ticks += 1
     time.sleep(0.5)
 time.sleep(1.0)  # for those that end by themselves
 for _ in range(10):
