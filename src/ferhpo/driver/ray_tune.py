@@ -3,6 +3,7 @@
 Note: Tune only distributes the work. What has happened is what the ledger has recorded, never Tune's own state.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ferhpo.config import ComputeSettings, Objective
@@ -22,12 +24,16 @@ from ferhpo.driver.ray_cluster import Slots, head_address
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
+from ferhpo.disk import disk_refused
 from ferhpo.errors import ClusterError, StorageError
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
 from ray import tune
 from ray.tune.experiment import Trial
+
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 def run(
@@ -96,8 +102,8 @@ def run(
                 tuner.fit()
         except HeadLost:
             raise _lost(ledger, watch, compute) from None
-        except tune.TuneError as error:
-            raise callback.fault or _storage_error(error) or error from None
+        except (tune.TuneError, OSError) as error:
+            raise callback.fault or _storage_error(error, scratch) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
 
@@ -116,11 +122,15 @@ def _lost(ledger: Ledger, watch: HeadWatch, compute: ComputeSettings) -> Cluster
     )
 
 
-def _storage_error(error: BaseException | None) -> StorageError | None:
-    """Return the StorageError that Tune wrapped, if there is one."""
-    while error is not None and not isinstance(error, StorageError):
+def _storage_error(error: BaseException | None, scratch: Path) -> StorageError | None:
+    """Return the StorageError that Tune wrapped, or one for a disk that refused Tune's own files in `scratch`."""
+    while error is not None:
+        if isinstance(error, StorageError):
+            return error
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return disk_refused(Path(error.filename or scratch), error)
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _trial_name(trial: Trial) -> str:

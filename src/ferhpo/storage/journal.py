@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,14 @@ class _Journal(JournalFileBackend):
                 if log.get(key) is not None:
                     now = datetime.fromtimestamp(self.clock.now_ns() / 1e9, UTC)
                     log[key] = now.isoformat(timespec="microseconds")
-        size = path.stat().st_size
+        size = None
         try:
+            size = path.stat().st_size
             super().append_logs(logs)
         except OSError as error:
-            os.truncate(path, size)
+            with suppress(OSError):  # if even this is refused, the next driver cuts the partial line
+                if size is not None:
+                    os.truncate(path, size)
             raise StorageError(f"{path} cannot be written ({error.strerror}); free some space and resume") from None
 
 

@@ -16,6 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +118,7 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
     """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written."""
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
-    if (folder / META).exists():
+    if has_meta(folder):
         raise exists_error(folder)
     meta: dict[str, Any] = {
         "id": uuid.uuid4().hex,
@@ -151,7 +152,8 @@ def _publish(path: Path, content: Mapping[str, Any]) -> None:
     except OSError:  # a file system without hard links
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason why it could not be written counts, not this one
+            temporary.unlink(missing_ok=True)
 
 
 def save_config(sweep: Sweep) -> None:
@@ -187,9 +189,9 @@ def fix_threads(sweep: Sweep, usual: int) -> int:
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     """Load the sweep `name` from `output_dir`, or from the folder `name`. Raises SweepError if it is not there."""
     folder = Path(output_dir) / name
-    if not (folder / META).is_file() and (Path(name) / META).is_file():
+    if not has_meta(folder) and has_meta(Path(name)):
         folder = Path(name)
-    if not (folder / META).is_file():
+    if not has_meta(folder):
         names = [path.parent.name for path in sorted(Path(output_dir).glob(f"*/{META}"))]
         hint = nearest(str(name), names) if names else "there are none yet"
         raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
@@ -206,6 +208,16 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
             f"(its trials are still in {JOURNAL})"
         )
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
+
+
+def has_meta(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep. Raises SweepError if this user cannot look into it."""
+    try:
+        return (folder / META).is_file()
+    except OSError as error:
+        raise SweepError(
+            f"{str(folder):.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
+        ) from None
 
 
 def _fault_of(meta: Any) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ class Spool:
                 if written < len(line):
                     raise OSError("disk full")
             except OSError as error:
-                os.ftruncate(self._fd, size_before)
+                with suppress(OSError):  # if even this is refused, the next driver cuts the partial line
+                    os.ftruncate(self._fd, size_before)
                 raise StorageError(
                     f"{self.path} cannot be written ({error.strerror or error}); free some space and resume"
                 ) from error
