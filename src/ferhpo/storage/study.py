@@ -7,7 +7,6 @@ same samples as an uninterrupted one.
 """
 
 import inspect
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.sampler_state import check_study_attrs, with_pickle, without_pickle
 from ferhpo.storage.trial_record import TrialRecord, best_of, record_of
 
 STUDY_NAME = "sweep"
@@ -51,8 +51,7 @@ class SweepStudy:
     """The study of a sweep, opened by its driver.
 
     listed: the `sample` and `seed` of each trial, in order, if they are listed and not sampled (a confirmation)
-    Raises SweepError if another driver holds it, or if its journal belongs to another user: CMA-ES stores a pickle in
-    it, which must not be loaded from someone else.
+    Raises SweepError if another driver holds it, or if its journal is damaged.
     """
 
     def __init__(
@@ -69,10 +68,6 @@ class SweepStudy:
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
         try:
-            if path.exists() and path.stat().st_uid != os.getuid():
-                raise SweepError(
-                    f"{path} belongs to another user; a study is only read from files of the user who runs the sweep"
-                )
             check_is_file(path)
             with naming_damage(path):
                 cut_torn_line(path)
@@ -91,8 +86,17 @@ class SweepStudy:
         self._ended: dict[int, TrialRecord] = {}
         self._memory = optuna.create_study(direction=direction)
         for trial in storage.get_all_trials(study_id):
-            for key, value in trial.user_attrs.get("study_attrs", {}).items():
+            study_attrs = trial.user_attrs.get("study_attrs", {})
+            check_study_attrs(study_attrs)
+            for key, value in study_attrs.items():
                 self._memory._storage.set_study_system_attr(self._memory._study_id, key, value)
+            try:
+                trial._system_attrs = with_pickle(trial.system_attrs)
+            except ValueError as error:
+                raise SweepError(
+                    f"{path}: trial {trial.number}: {error}; restore the file from a copy, or start another sweep "
+                    "with name=..."
+                ) from None
             self._memory.add_trial(trial)
         self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
         self._complete_partial_writes()
@@ -152,7 +156,7 @@ class SweepStudy:
                 params=asked.params,
                 distributions=asked.distributions,
                 user_attrs=attrs,
-                system_attrs=asked.system_attrs,
+                system_attrs=without_pickle(asked.system_attrs),
             ),
         )
         return self.trial(number)
