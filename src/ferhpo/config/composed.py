@@ -21,6 +21,7 @@ class Composed:
     group_options: all options of each config group
     options, slices: for each group that the space chooses among, the section and the slice of the space of each option
     origins: for each dotted path of a leaf, the file or the override that set it
+    warnings: what is allowed, but probably not meant
     """
 
     name: str
@@ -30,6 +31,7 @@ class Composed:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, dict[str, Any]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_sweep(self) -> bool:

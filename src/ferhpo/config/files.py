@@ -1,6 +1,7 @@
 """Find configuration files: the folders that are searched, sweeps, and options of groups."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ferhpo.errors import ConfigError
@@ -39,20 +40,45 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     return roots
 
 
-def sweep_files(config_dir: Path | None = None) -> dict[str, Path]:
+def named_file(name: str | None, config_dir: Path | None = None) -> Path:
+    """Return the file of a sweep or training, given by its name or by its path; of None, config.yaml.
+
+    Raises ConfigError, for an unknown name with the closest one.
+    """
+    if name is None:
+        return next(file for root in config_roots(config_dir) if (file := root / "config.yaml").exists())
+    files = sweep_files(config_dir)
+    if name in files:
+        return files[name]
+    path = Path(name).expanduser()
+    if path.suffix == ".yml":
+        raise ConfigError("sweep", [f"{name} ends in .yml; ferhpo reads files that end in .yaml; rename it"])
+    if path.suffix == ".yaml" and path.is_file():
+        if path.stem == "config":
+            raise ConfigError("sweep", [f"{name} is named config, as is what every sweep builds on; rename it"])
+        return path.resolve()
+    if path.suffix == ".yaml" and path.name == name and path.stem in files:
+        return files[path.stem]
+    if path.suffix == ".yaml" or "/" in name:
+        near = f"; did you mean the sweep {path.stem}?" if path.stem in files else ""
+        raise ConfigError("sweep", [f"{name} is not a file{near or '; give the path of a .yaml file, or a name'}"])
+    raise ConfigError("sweep", [f"unknown name '{name:.80}'; {nearest(name, list(files))}"])
+
+
+def sweep_files(config_dir: Path | None = None, roots: Sequence[Path] | None = None) -> dict[str, Path]:
     """Return the file of every named sweep and training; a user's file hides ferhpo's file of the same name."""
     files: dict[str, Path] = {}
-    for root in config_roots(config_dir):
+    for root in config_roots(config_dir) if roots is None else roots:
         for path in sorted(root.glob("*.yaml")):
             if path.stem != "config":
                 files.setdefault(path.stem, path)
     return files
 
 
-def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
+def group_files(group: str, config_dir: Path | None = None, roots: Sequence[Path] | None = None) -> dict[str, Path]:
     """Return the file of every option of a config group."""
     files: dict[str, Path] = {}
-    for root in config_roots(config_dir):
+    for root in config_roots(config_dir) if roots is None else roots:
         for path in sorted((root / group).glob("*.yaml")):
             files.setdefault(path.stem, path)
     return files

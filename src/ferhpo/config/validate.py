@@ -13,8 +13,9 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo.config import model_section
-from ferhpo.config.compose import compose, not_set
+from ferhpo.config.compose import compose
 from ferhpo.config.composed import Composed, config_shape
+from ferhpo.config.input.overrides import not_set
 from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.config.rules import sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings

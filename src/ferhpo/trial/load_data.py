@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.config import Composed
-from ferhpo.config.compose import compose, not_set
+from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
+from ferhpo.config.input.overrides import not_set
 from ferhpo.config.model_section import shared_hog
 from ferhpo.config.targets import as_function
 from ferhpo.data.dataset import FaceData
