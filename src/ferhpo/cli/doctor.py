@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from ferhpo.config.settings import job_cpus
 from ferhpo.errors import FerhpoError
 from ferhpo.storage.provenance import versions
 from ferhpo.storage.sweep import META, load_sweep
@@ -23,7 +24,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = {
-        "cpu": f"{os.cpu_count()} cores; torch uses {torch.get_num_threads()} threads",
+        "cpu": f"{_cores()}; torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free",
         "gpu": ", ".join(gpus) or "none",
     }
@@ -37,6 +38,11 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
         "shared memory": _shared_memory(),
     }
     return {"versions": versions(), "devices": devices, "store": store, "disk": disk, "unshipped": _unshipped(folder)}
+
+
+def _cores() -> str:
+    cores, machine = job_cpus(), os.cpu_count()
+    return f"{cores} cores" if cores == machine else f"{cores} of the machine's {machine} cores"
 
 
 def _shared_memory() -> str:

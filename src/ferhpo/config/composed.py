@@ -38,6 +38,13 @@ class Composed:
         """Whether the space has an entry; without one, the configuration describes a single training."""
         return any(value not in (None, {}) for _, value in leaves(self.config.get("space") or {}))
 
+    def with_slices(self) -> dict[str, Any]:
+        """Return the configuration with the draws of every option in its space, e.g. at space.optim.sgd.lr."""
+        space = dict(self.config.get("space") or {})
+        for group, of_options in self.slices.items():
+            space[group] = {"options": list(of_options), **of_options}
+        return {**self.config, "space": space}
+
     def space(self) -> Space:
         """Return the compiled space. Raises ConfigError with every fault of the space."""
         space, faults = self.read_space()

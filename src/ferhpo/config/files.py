@@ -1,7 +1,9 @@
 """Find configuration files: the folders that are searched, sweeps, and options of groups."""
 
 import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ferhpo.errors import ConfigError
@@ -28,16 +30,30 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     own = [root / "conf", root / "sweeps"]
     chosen = config_dir or (Path(os.environ["FERHPO_CONFIG_DIR"]) if os.environ.get("FERHPO_CONFIG_DIR") else None)
     if chosen is not None:
+        with suppress(RuntimeError):  # no such user
+            chosen = chosen.expanduser()
         if not chosen.is_dir():
             raise ConfigError(f"--config-dir is {chosen}", ["the folder does not exist"])
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
-        users = [Path("conf"), Path("sweeps")]
+        users = [root for root in (Path("conf"), Path("sweeps")) if not _is_foreign(root)]
     roots: list[Path] = []
     for root in [*users, *own]:
         if root.is_dir() and root.resolve() not in roots:
             roots.append(root.resolve())
     return roots
+
+
+def _is_foreign(root: Path) -> bool:
+    """Return whether a folder in the current one belongs to another program that is configured with Hydra.
+
+    Its config.yaml would replace that of ferhpo. --config-dir names a folder that is used in any case.
+    """
+    try:
+        text = (root / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return not all(re.search(rf"^\s*-?\s*{group}\s*:", text, re.MULTILINE) for group in GROUPS)
 
 
 def named_file(name: str | None, config_dir: Path | None = None) -> Path:

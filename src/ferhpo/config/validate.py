@@ -15,7 +15,9 @@ from warnings import catch_warnings, simplefilter
 from ferhpo.config import model_section
 from ferhpo.config.compose import compose
 from ferhpo.config.composed import Composed, config_shape
+from ferhpo.config.input.draws import convert_draws
 from ferhpo.config.input.overrides import not_set
+from ferhpo.config.input.types import convert_section
 from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.config.rules import sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
@@ -79,6 +81,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     for name, section in (config.get("metrics") or {}).items():
         faults += _bind(f"metrics.{name}", section, allowed, given={"found"})
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
+    faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
     except ConfigError as error:
@@ -89,12 +92,15 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 faults += _try_build(section, config)
             except Infeasible as error:
                 faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
+    draw_faults, warnings = convert_draws(composed) if for_sweep else ([], [])
+    faults += draw_faults
     space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
-    model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
+    model_faults, model_warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
     faults += model_faults
+    warnings += [*composed.warnings, *model_warnings]
     if for_sweep:
         faults += space_faults
-        if not space_faults and not broken:
+        if not space_faults and not draw_faults and not broken:
             faults += _try_bounds(space, config)
         if not space_faults and not broken & {"scheduler", "sampler"}:
             sweep_faults, sweep_warnings = sweep_rules(config, space)
@@ -122,6 +128,8 @@ def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None
             f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters, so that a sweep "
             "could not be resumed exactly; use scheduler=asha, hyperband or median"
         )
+    if isinstance(values, dict):
+        yield from convert_section(section, values, target, tuple(GIVEN.get(section, ()) if given is None else given))
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = GIVEN.get(section, set()) if given is None else given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
@@ -143,12 +151,14 @@ def _bind(section: str, values: Any, allowed: Any, given: Set[str] | None = None
             yield f"{section}.{name} is not set, but {values['_target_']} requires it; add {section}.{name}=..."
 
 
-def _bind_settings(section: str, values: Mapping[str, Any], settings: Callable[..., Any]) -> list[str]:
+def _bind_settings(section: str, values: dict[str, Any], settings: Callable[..., Any]) -> list[str]:
     names = list(inspect.signature(settings).parameters)
     faults = [f"{section}.{key} matches no key; {nearest(str(key), names)}" for key in values if key not in names]
     if not faults:
+        wrong = list(convert_section(section, values, settings))
         try:
             settings(**values)
+            faults += wrong
         except (TypeError, ValueError) as error:
             faults.append(_with_section(section, error))
     return faults
@@ -234,7 +244,8 @@ def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
                     continue  # the configuration itself has a fault, which is reported already
                 set_path(tried, draw.path, value if repeats is None else [value] * repeats)
                 for fault in _try_build(section, tried):
-                    yield f"space.{draw.path}.{end} is {value}, which {section} rejects: {fault}"
+                    option = f" ({section}={draw.option})" if draw.option else ""
+                    yield f"space.{draw.path}.{end} is {value}, which {section} rejects: {fault}{option}"
 
 
 def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:

@@ -65,14 +65,12 @@ def size_fault(text: str) -> str | None:
             name, size = open_nodes.pop()
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(open_nodes) == MOST_LEVELS:
-                return f"line {event.start_mark.line + 1} is nested more than {MOST_LEVELS} levels deep"
+                return f"line {_line(event)} is nested more than {MOST_LEVELS} levels deep"
             open_nodes.append((anchor, 1))
             continue
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
-                return (
-                    f"line {event.start_mark.line + 1} has the alias *{anchor}, which contains itself or does not exist"
-                )
+                return f"line {_line(event)} has the alias *{anchor}, which contains itself or does not exist"
             name, size = None, sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             name, size = anchor, 1
@@ -85,11 +83,12 @@ def size_fault(text: str) -> str | None:
             size = open_nodes[-1][1]
         total = max(total, size)
         if total > MOST_NODES:
-            return (
-                f"line {event.start_mark.line + 1}: with its aliases (*name) written out, it has more than "
-                f"{MOST_NODES:,} values"
-            )
+            return f"line {_line(event)}: with its aliases (*name) written out, it has more than {MOST_NODES:,} values"
     return None
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
 
 
 def reference_faults(config: Mapping[str, Any]) -> Iterator[str]:
@@ -163,7 +162,9 @@ class DefaultsLint:
         if content is None:
             return
         if not isinstance(content, Mapping):
-            kind = {list: "a list", str: "a text"}.get(type(content), type(content).__name__)
+            kind = (
+                "a list" if isinstance(content, list) else "a text" if isinstance(content, str) else f"{content!r:.40}"
+            )
             raise ConfigError(str(file), [f"it is {kind}; a configuration is a section with keys, e.g. num_trials: 20"])
         odd = [key for key in content if not isinstance(key, str)]
         faults = [f"{key!r:.40} is not a key; keys are text, e.g. '{key!s:.40}'" for key in odd]

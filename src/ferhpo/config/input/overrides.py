@@ -1,7 +1,7 @@
 """Overrides as the user typed them: paths as they are, and answers to what Hydra's own sweeps are written as.
 
 Hydra's grammar refuses many characters of file names, e.g. parentheses, unless they are quoted, and reads a folder
-named 2024 as a number. The value of a path setting is therefore taken literally; quotes, null and ${...} keep their meaning.
+named 2024 as a number. The value of a path setting is therefore taken literally, apart from quotes, null and ${...}.
 """
 
 import re
