@@ -1,6 +1,5 @@
 """A Ray cluster whose head dies ends the sweep within seconds; Ray's processes end with a driver that was killed."""
 
-import json
 import os
 import signal
 import sys
@@ -10,10 +9,9 @@ import time
 import psutil
 import pytest
 
-import ferhpo
 from ferhpo.driver.processes.head import NUM_MISSES, HeadLost, HeadWatch, unreachable
 from ferhpo.driver.processes.reaper import Reaper
-from tests.processes import cold, end, is_worker, wait
+from tests.processes import end
 
 QUICK = {"interval_seconds": 0.02}
 

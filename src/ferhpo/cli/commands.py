@@ -142,10 +142,11 @@ def show(args: argparse.Namespace) -> None:
 
     composed = compose(args.name, args.overrides, args.config_dir)
     if args.json:
-        print(json.dumps({"config": composed.config, "groups": composed.groups, "origins": composed.origins}))
+        shown = {"config": composed.config, "groups": composed.groups, "origins": composed.origins}
+        print(json.dumps({**shown, "options": composed.options, "slices": composed.slices}))
         return
     rows = []
-    for path, value in leaves(composed.config):
+    for path, value in leaves(composed.with_slices()):
         origin = next((composed.origins[p] for p in _parents(path) if p in composed.origins), "")
         rows.append((path, Text.assemble(str(value), (f"  {origin}" if origin else "", "dim"))))
     make_console().print(key_values(rows))
@@ -236,6 +237,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def sync(args: argparse.Namespace) -> None:
+    from ferhpo.config.input.overrides import unquoted
     from ferhpo.errors import ConfigError
     from ferhpo.publish.sync import ship_and_register
     from ferhpo.storage import listing
@@ -247,7 +249,7 @@ def sync(args: argparse.Namespace) -> None:
     faults = [f"{key} cannot be set in sync; only tracking.uri can" for key in keys]
     if faults:
         raise ConfigError(f"sync {args.name}", faults)
-    uri = overrides[-1].removeprefix("tracking.uri=") if overrides else None
+    uri = unquoted(overrides[-1].removeprefix("tracking.uri=")) if overrides else None
     try:
         num_records, registered = ship_and_register(args.name, args.output_dir, uri)
     except StillRunning:  # not an error, so that a script can call sync for every sweep

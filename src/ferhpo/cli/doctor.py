@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from ferhpo.config.settings import job_cpus
 from ferhpo.errors import FerhpoError
 from ferhpo.storage.provenance import versions
 from ferhpo.storage.sweep import META, load_sweep
@@ -26,7 +27,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = {
-        "cpu": f"{os.cpu_count()} cores; torch uses {torch.get_num_threads()} threads",
+        "cpu": f"{_cores()}; torch uses {torch.get_num_threads()} threads",
         "memory": f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free",
         "gpu": ", ".join(gpus) or "none",
     }
@@ -53,6 +54,11 @@ def _store_state(path: Path) -> str:
     except (OSError, sqlite3.Error) as error:
         return f"the database cannot be read ({error}); make it readable for this user, or restore it from a copy"
     return f"reachable; {plural(num_runs, 'run')}{'' if os.access(path, os.W_OK) else '; not writable for this user'}"
+
+
+def _cores() -> str:
+    cores, machine = job_cpus(), os.cpu_count()
+    return f"{cores} cores" if cores == machine else f"{cores} of the machine's {machine} cores"
 
 
 def _shared_memory() -> str:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from ferhpo.cli.parser import make_parser
 from ferhpo.components import own_code
+from ferhpo.config.input.hydra import flag_answer
 from ferhpo.errors import FerhpoError
 from ferhpo.tracking.secrets import hide_command_line, redact
 
@@ -22,7 +23,11 @@ from ferhpo.tracking.secrets import hide_command_line, redact
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = make_parser()
+    given = sys.argv[1:] if argv is None else argv
     args, left = parser.parse_known_args(argv)
+    if answer := flag_answer([text for text in given if text in left or text.partition("=")[0] in left]):
+        print(f"ferhpo: {answer}", file=sys.stderr)
+        return 2
     # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one.
     if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
         parser.error(f"unrecognized arguments: {redact(' '.join(left))}")

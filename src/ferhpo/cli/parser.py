@@ -9,6 +9,7 @@ from ferhpo import __version__
 from ferhpo.cli import commands
 from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
 from ferhpo.cli.new import KINDS, new
+from ferhpo.config.input.overrides import expand
 
 OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
 
@@ -47,7 +48,7 @@ def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None]
     sub.set_defaults(run=run)
     sub.add_argument(
         "--config-dir",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder of your own configurations, searched before those of ferhpo (default: $FERHPO_CONFIG_DIR, "
         "otherwise ferhpo.d/, conf/ and sweeps/ in the current folder); the Python files in it are trusted",
@@ -62,12 +63,20 @@ def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None]
     return sub
 
 
+def _path(text: str) -> Path:
+    return Path(expand(text))
+
+
 def _overrides(sub: Any, text: str) -> None:
     sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
 
 
 def _named(sub: Any) -> None:
-    sub.add_argument("name", metavar="NAME", help="name of a sweep or training (see `ferhpo list sweeps`)")
+    sub.add_argument(
+        "name",
+        metavar="NAME",
+        help="name of a sweep or training (see `ferhpo list sweeps`), or path of its .yaml file",
+    )
     _overrides(sub, "Hydra overrides, e.g. optim.lr=0.01 model=resnet space.optim.lr.high=0.1")
     _json(sub)
 
@@ -78,7 +87,7 @@ def _of_sweep(sub: Any) -> None:
 
 
 def _output_dir(sub: Any) -> None:
-    sub.add_argument("--output-dir", default="mlruns", metavar="DIR", help=OUTPUT_DIR)
+    sub.add_argument("--output-dir", type=expand, default="mlruns", metavar="DIR", help=OUTPUT_DIR)
 
 
 def _json(sub: Any) -> None:
@@ -212,7 +221,7 @@ def _add_results(verbs: Any) -> None:
     _of_sweep(sub)
     sub.add_argument("--trial", type=int, metavar="N", help="report on trial N instead of the sweep")
     sub.add_argument(
-        "--out", type=Path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
+        "--out", type=_path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
     )
     sub.add_argument(
         "--panel",

@@ -35,6 +35,7 @@ class Composed:
     group_options: all options of each config group
     options, slices: for each group that the space chooses among, the section and the slice of the space of each option
     origins: for each dotted path of a leaf, the file or the override that set it
+    warnings: what is allowed, but probably not meant
     """
 
     name: str
@@ -44,11 +45,19 @@ class Composed:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     slices: dict[str, dict[str, Any]] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_sweep(self) -> bool:
         """Whether the space has an entry; without one, the configuration describes a single training."""
         return any(value not in (None, {}) for _, value in leaves(self.config.get("space") or {}))
+
+    def with_slices(self) -> dict[str, Any]:
+        """Return the configuration with the draws of every option in its space, e.g. at space.optim.sgd.lr."""
+        space = dict(self.config.get("space") or {})
+        for group, of_options in self.slices.items():
+            space[group] = {"options": list(of_options), **of_options}
+        return {**self.config, "space": space}
 
     def space(self) -> Space:
         """Return the compiled space. Raises ConfigError with every fault of the space."""

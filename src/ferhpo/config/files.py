@@ -1,6 +1,9 @@
 """Find configuration files: the folders that are searched, sweeps, and options of groups."""
 
 import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ferhpo.components.own_code import FOLDER
@@ -33,11 +36,13 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     own = [root / "conf", root / "sweeps"]
     chosen = config_dir or (Path(os.environ["FERHPO_CONFIG_DIR"]) if os.environ.get("FERHPO_CONFIG_DIR") else None)
     if chosen is not None:
+        with suppress(RuntimeError):  # no such user
+            chosen = chosen.expanduser()
         if not chosen.is_dir():
             raise ConfigError(f"--config-dir is {chosen}", ["the folder does not exist"])
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
-        users = [Path(FOLDER), Path("conf"), Path("sweeps")]
+        users = [root for root in (Path(FOLDER), Path("conf"), Path("sweeps")) if not _is_foreign(root)]
     roots: list[Path] = []
     for root in [*users, *own]:
         if root.is_dir() and root.resolve() not in roots:
@@ -45,20 +50,57 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     return roots
 
 
-def sweep_files(config_dir: Path | None = None) -> dict[str, Path]:
+def _is_foreign(root: Path) -> bool:
+    """Return whether a folder in the current one belongs to another program that is configured with Hydra.
+
+    Its config.yaml would replace that of ferhpo. --config-dir names a folder that is used in any case.
+    """
+    try:
+        text = (root / "config.yaml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return not all(re.search(rf"^\s*-?\s*{group}\s*:", text, re.MULTILINE) for group in GROUPS)
+
+
+def named_file(name: str | None, config_dir: Path | None = None) -> Path:
+    """Return the file of a sweep or training, given by its name or by its path; of None, config.yaml.
+
+    Raises ConfigError, for an unknown name with the closest one.
+    """
+    if name is None:
+        return next(file for root in config_roots(config_dir) if (file := root / "config.yaml").exists())
+    files = sweep_files(config_dir)
+    if name in files:
+        return files[name]
+    path = Path(name).expanduser()
+    if path.suffix == ".yml":
+        raise ConfigError("sweep", [f"{name} ends in .yml; ferhpo reads files that end in .yaml; rename it"])
+    if path.suffix == ".yaml" and path.is_file():
+        if path.stem == "config":
+            raise ConfigError("sweep", [f"{name} is named config, as is what every sweep builds on; rename it"])
+        return path.resolve()
+    if path.suffix == ".yaml" and path.name == name and path.stem in files:
+        return files[path.stem]
+    if path.suffix == ".yaml" or "/" in name:
+        near = f"; did you mean the sweep {path.stem}?" if path.stem in files else ""
+        raise ConfigError("sweep", [f"{name} is not a file{near or '; give the path of a .yaml file, or a name'}"])
+    raise ConfigError("sweep", [f"unknown name '{name:.80}'; {nearest(name, list(files))}"])
+
+
+def sweep_files(config_dir: Path | None = None, roots: Sequence[Path] | None = None) -> dict[str, Path]:
     """Return the file of every named sweep and training; a user's file hides ferhpo's file of the same name."""
     files: dict[str, Path] = {}
-    for root in config_roots(config_dir):
+    for root in config_roots(config_dir) if roots is None else roots:
         for path in sorted(root.glob("*.yaml")):
             if path.stem != "config":
                 files.setdefault(path.stem, path)
     return files
 
 
-def group_files(group: str, config_dir: Path | None = None) -> dict[str, Path]:
+def group_files(group: str, config_dir: Path | None = None, roots: Sequence[Path] | None = None) -> dict[str, Path]:
     """Return the file of every option of a config group."""
     files: dict[str, Path] = {}
-    for root in config_roots(config_dir):
+    for root in config_roots(config_dir) if roots is None else roots:
         for path in sorted((root / group).glob("*.yaml")):
             files.setdefault(path.stem, path)
     return files

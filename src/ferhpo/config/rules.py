@@ -1,7 +1,9 @@
 """Rules for the top-level keys of a configuration, and between its sections."""
 
 import math
+import unicodedata
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ferhpo.components import own_code
@@ -10,16 +12,18 @@ from ferhpo.config.folds import num_folds, report_unit
 from ferhpo.scoring.metrics import chosen, direction
 from ferhpo.space import Space
 
+MOST_NAME_BYTES = 200  # a folder name has at most 255, and a confirmation adds to it
+
 
 def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str]:
     """Yield the faults of the keys that are not in a section."""
     num_trials, seed = config.get("num_trials"), config.get("seed")
-    if for_sweep and num_trials is not None and (not isinstance(num_trials, int) or num_trials < 1):
-        yield f"num_trials is {num_trials}; it must be 1 or more"
+    if for_sweep and num_trials is not None and (not _is_whole(num_trials) or num_trials < 1):
+        yield f"num_trials is {num_trials}; it must be a whole number of 1 or more"
     keep = config.get("keep_checkpoints", "all")
-    if keep != "all" and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-        yield f"keep_checkpoints is {keep}; it must be 1 or more, or all"
-    if not isinstance(seed, int) or seed < 0:
+    if keep != "all" and (not _is_whole(keep) or keep < 1):
+        yield f"keep_checkpoints is {keep}; it must be a whole number of 1 or more, or all"
+    if not _is_whole(seed) or seed < 0:
         yield f"seed is {seed}; it must be an integer of 0 or more"
     allowed = config.get("allowed_targets") or []
     if not isinstance(allowed, list) or not all(isinstance(module, str) and module for module in allowed):
@@ -30,9 +34,32 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
             f"have written it; add allowed_targets=[{', '.join(unknown)}] to the command line if you trust them, or "
             f"put their Python files into {own_code.FOLDER}/"
         )
-    name = str(config.get("name"))
+    yield from name_faults(str(config.get("name")), str(config.get("output_dir")), config.get("tracking") or {})
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def name_faults(name: str, output_dir: str, tracking: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the fault of a sweep's name, which is the name of its folder, beside the store in output_dir."""
+    shown = name if name.isprintable() and len(name) <= 60 else f"{name[:60]!r}" + ("..." if len(name) > 60 else "")
+    uri = tracking.get("uri")
+    store = [Path(uri.removeprefix("sqlite:///")).name] if isinstance(uri, str) and uri.startswith("sqlite:///") else []
+    kept = {f"{file}{end}" for file in ("mlflow.db", *store) for end in ("", "-wal", "-shm", "-journal")}
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        yield f"name is {name}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
+        yield f"name is {shown}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
+    elif name.startswith("-"):
+        yield f"name is {shown}; a name must not start with '-', which starts an option; write {name.lstrip('-')}"
+    elif unicodedata.normalize("NFC", name) != name:
+        yield (
+            f"name is {shown}, whose accents are separate characters, so that it looks like another name; write "
+            f"{unicodedata.normalize('NFC', name)} in Unicode's form NFC"
+        )
+    elif len(name.encode()) > MOST_NAME_BYTES:
+        yield f"name is {shown}, with {len(name.encode())} bytes; it must have at most {MOST_NAME_BYTES}"
+    elif name.lower() in kept | {"artifacts"}:
+        yield f"name is {name}, which is a file of the MLflow store in output_dir ({output_dir}); choose another name"
 
 
 def objective_warnings(config: Mapping[str, Any]) -> list[str]:

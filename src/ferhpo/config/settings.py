@@ -1,7 +1,9 @@
 """The settings of the `compute` section."""
 
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -9,7 +11,7 @@ class ComputeSettings:
     """Where trials run, and when a trial or the sweep is given up. Raises ValueError for a value out of range.
 
     address: null: this machine; auto: a running Ray cluster; otherwise the cluster's HOST:PORT
-    num_cpus, num_gpus: CPU cores and GPUs of this machine that trials may use; null: all
+    num_cpus, num_gpus: CPU cores and GPUs of this machine that trials may use; null: all that this process may use
     cpus_per_trial: CPU cores of a slot; null: the cores divided by the number of slots
     gpus_per_trial: GPUs of a slot, e.g. 0.5 for two trials per GPU; null: 1 if there is a GPU, else 0
     max_concurrent: maximum number of trials at a time; null: as many as fit
@@ -46,6 +48,24 @@ class ComputeSettings:
             raise ValueError(f"trial_timeout is {self.trial_timeout}; it must be above 0 seconds, or null for no limit")
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
+
+
+def job_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many CPU cores this process may use: by its affinity, and by the quota of its control group.
+
+    A batch system or a container grants a job fewer cores than the machine has.
+    """
+    cores = len(os.sched_getaffinity(0))
+    for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = (cgroup / quota_file).read_text().split()
+            period = words[1] if period_file is None else (cgroup / period_file).read_text()
+            quota = float(words[0]) / float(period)
+        except (OSError, ValueError, IndexError, ZeroDivisionError):
+            continue  # "max": no quota
+        if quota > 0:
+            cores = min(cores, max(math.floor(quota), 1))
+    return cores
 
 
 def _is_finite(value: object) -> bool:

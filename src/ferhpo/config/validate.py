@@ -18,9 +18,12 @@ from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.components.own_code import FOLDER
 from ferhpo.components.roles import ROLES, nested_role
 from ferhpo.config import model_section
-from ferhpo.config.compose import compose, not_set
+from ferhpo.config.compose import compose
 from ferhpo.config.composed import Composed, config_shape
 from ferhpo.config.files import GROUPS, NAMED
+from ferhpo.config.input.draws import convert_draws
+from ferhpo.config.input.overrides import not_set
+from ferhpo.config.input.types import convert_section
 from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
 from ferhpo.config.settings import ComputeSettings
 from ferhpo.data.features.hog import given_features
@@ -87,6 +90,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 shown = str(section).lower()
                 faults.append(f"{role}.{name} is {shown}; there is no {role}/{name}.yaml in {FOLDER}/ or --config-dir")
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
+    faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
         TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
     except ConfigError as error:
@@ -98,13 +102,16 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 faults += _try_build(section, config) if tried is None else tried
             except Infeasible as error:
                 faults += [_with_section(section, error)] if not for_sweep or not config["space"] else []
+    draw_faults, warnings = convert_draws(composed) if for_sweep else ([], [])
+    faults += draw_faults
     space, space_faults = composed.read_space() if for_sweep else (Space((), config), [])
-    model_faults, warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
+    model_faults, model_warnings = ([], []) if "model" in broken else model_section.find_faults(composed, space)
     faults += model_faults
     warnings += objective_warnings(config)
+    warnings += [*composed.warnings, *model_warnings]
     if for_sweep:
         faults += space_faults
-        if not space_faults and not broken:
+        if not space_faults and not draw_faults and not broken:
             faults += _try_bounds(space, config)
         if not space_faults and not broken & {"scheduler", "sampler"}:
             sweep_faults, sweep_warnings = sweep_rules(config, space)
@@ -129,6 +136,8 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
             f"scheduler is {target.__name__}, which pauses trials or changes their hyperparameters, so that a sweep "
             "could not be resumed exactly; use scheduler=asha, hyperband or median"
         )
+    if isinstance(values, dict):
+        yield from convert_section(section, values, target, tuple(ROLES[role].given))
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = ROLES[role].given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]
@@ -155,12 +164,14 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
             yield f"{section}.{name} is not set, but {values['_target_']} requires it; add {section}.{name}=..."
 
 
-def _bind_settings(section: str, values: Mapping[str, Any], settings: Callable[..., Any]) -> list[str]:
+def _bind_settings(section: str, values: dict[str, Any], settings: Callable[..., Any]) -> list[str]:
     names = list(inspect.signature(settings).parameters)
     faults = [f"{section}.{key} matches no key; {nearest(str(key), names)}" for key in values if key not in names]
     if not faults:
+        wrong = list(convert_section(section, values, settings))
         try:
             settings(**values)
+            faults += wrong
         except (TypeError, ValueError) as error:
             faults.append(_with_section(section, error))
     return faults
@@ -253,7 +264,8 @@ def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
                     continue  # the configuration itself has a fault, which is reported already
                 set_path(tried, draw.path, value if repeats is None else [value] * repeats)
                 for fault in _try_build(section, tried):
-                    yield f"space.{draw.path}.{end} is {value}, which {section} rejects: {fault}"
+                    option = f" ({section}={draw.option})" if draw.option else ""
+                    yield f"space.{draw.path}.{end} is {value}, which {section} rejects: {fault}{option}"
 
 
 def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:

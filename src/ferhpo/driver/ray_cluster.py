@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferhpo.config import ComputeSettings
+from ferhpo.config.settings import job_cpus
 from ferhpo.errors import ConfigError, FerhpoError, first_line
 
 # Ray reads these at import, so they are set before it.
@@ -72,7 +73,9 @@ def start_ray(compute: ComputeSettings) -> bool:
         options["address"] = compute.address
     else:
         # "local": without an address Ray would join a cluster that `ray start` left on this machine.
-        options.update(address="local", num_cpus=compute.num_cpus, num_gpus=compute.num_gpus, include_dashboard=False)
+        options.update(
+            address="local", num_cpus=compute.num_cpus or job_cpus(), num_gpus=compute.num_gpus, include_dashboard=False
+        )
     for attempt in range(1, NUM_START_ATTEMPTS + 1):
         try:
             ray.init(**options)

@@ -1,11 +1,16 @@
 """Start Ray in a thread while the driver loads the data set. Importing this module does not import Ray."""
 
 import os
+import tempfile
 import threading
 
 from ferhpo.config import ComputeSettings
 from ferhpo.driver.processes.reaper import Reaper, child_raylets
-from ferhpo.errors import ClusterError
+from ferhpo.errors import ClusterError, FerhpoError
+
+MOST_SOCKET_BYTES = 107  # of the path of a socket on Linux
+# Ray adds this to its temporary folder, with a process id of up to seven digits.
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 
 
 class RayStart:
@@ -17,6 +22,8 @@ class RayStart:
     """
 
     def __init__(self, compute: ComputeSettings) -> None:
+        if compute.address is None:
+            _check_temporary_folder()
         self.is_ours, self.is_joined = False, compute.address is not None
         self.error: Exception | None = None
         self.reaper: Reaper | None = None
@@ -63,3 +70,15 @@ class RayStart:
         self.done.wait()
         if self.error is not None:
             raise self.error
+
+
+def _check_temporary_folder() -> None:
+    """Raise FerhpoError if the paths of Ray's sockets would be too long in the temporary folder."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
+    folder = os.environ.get(name) or tempfile.gettempdir()
+    most = MOST_SOCKET_BYTES - len(_SOCKET)
+    if len(os.fsencode(folder)) > most:
+        raise FerhpoError(
+            f"{name} is {folder}, with {len(os.fsencode(folder))} bytes; Ray's sockets are in it, so that it must have "
+            f"at most {most}; set RAY_TMPDIR to a short folder, e.g. RAY_TMPDIR=/tmp"
+        )

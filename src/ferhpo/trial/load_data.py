@@ -7,8 +7,9 @@ from typing import Any
 
 from ferhpo.components.build import as_function
 from ferhpo.config import Composed
-from ferhpo.config.compose import compose, not_set
+from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
+from ferhpo.config.input.overrides import not_set
 from ferhpo.config.model_section import shared_hog
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.cached import with_hog

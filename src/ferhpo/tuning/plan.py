@@ -3,7 +3,6 @@
 Note: the numbers of parameters and MACs are exact for every sampled network; memory, disk space and time are estimates.
 """
 
-import os
 import shutil
 import statistics
 import time
@@ -16,6 +15,7 @@ from ferhpo.components.kinds import component, is_estimator
 from ferhpo.config import Composed, ComputeSettings, validate
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
+from ferhpo.config.settings import job_cpus
 from ferhpo.data.dataset import TRAIN
 from ferhpo.errors import Infeasible
 from ferhpo.keys import Overrides
@@ -257,7 +257,7 @@ def _slots(compute: ComputeSettings) -> tuple[int, str]:
             f"Ray cluster at {compute.address} (its size is not known before connecting)",
         )
     num_gpus = compute.num_gpus if compute.num_gpus is not None else torch.cuda.device_count()
-    num_cpus = compute.num_cpus or os.cpu_count() or 1
+    num_cpus = compute.num_cpus or job_cpus()
     gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
     limits = [num_cpus] + ([compute.max_concurrent] if compute.max_concurrent else [])
     limits += [int(num_gpus / gpus + 1e-9)] if gpus else []

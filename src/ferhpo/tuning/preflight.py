@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ferhpo.components import own_code
 from ferhpo.config import Composed, validate
-from ferhpo.config.compose import compose, hide_password, replacement_fault
+from ferhpo.config.compose import compose, hide_password, set_values
+from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
@@ -80,6 +79,8 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     overrides = hide_all(overrides)
     own_code.allow_overrides(overrides)
     output_dir = next((text.partition("=")[2] for text in overrides if text.startswith("output_dir=")), "mlruns")
+    folders = [unquoted(text.partition("=")[2]) for text in overrides if text.startswith("output_dir=")]
+    output_dir = folders[-1] if folders else "mlruns"
     sweep = load_sweep(name, output_dir)
     if sweep.meta["kind"] != kind:
         raise SweepError(f"{name} is a {sweep.meta['kind']}. Resume with: {sweep.resume_command}")
@@ -93,7 +94,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     ]
     faults = []
     for text in overrides:
-        key, _, value = text.partition("=")
+        key = text.partition("=")[0]
         section = key.split(".")[0]
         if key in ("output_dir", "allowed_targets"):
             continue
@@ -103,10 +104,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
                 f"{', '.join(CHANGEABLE)}"
             )
         elif key in known:
-            try:
-                set_path(config, key, yaml.safe_load(value))
-            except yaml.YAMLError:
-                faults.append(f"{key} is {value}, which is not valid YAML")
+            faults += set_values(config, [text])
         elif key == section and (fault := replacement_fault(config, key)):
             faults.append(fault)
         else:

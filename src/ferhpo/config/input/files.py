@@ -1,0 +1,252 @@
+"""YAML files of configurations: read in bounded memory, with a defaults list whose every entry exists.
+
+A file of a few hundred bytes can describe gigabytes, by aliases or references (${...}) that double at each line.
+Every file is therefore measured before it is built.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config.files import GROUPS, NAMED, SYNONYMS
+from ferhpo.config.input.overrides import option_fault
+from ferhpo.errors import ConfigError
+from ferhpo.keys import nearest
+
+MOST_BYTES = 1_000_000
+MOST_NODES = 100_000  # values of a file, with every alias written out
+MOST_LEVELS = 50
+MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
+
+
+def load_yaml(file: Path) -> Any:
+    """Return the content of a YAML file. Raises ConfigError if it is not valid, or too large with aliases expanded."""
+    import yaml
+
+    try:
+        if not file.is_file():
+            raise ConfigError(str(file), ["it is not a regular file; give the file itself"])
+        if file.stat().st_size > MOST_BYTES:
+            raise ConfigError(str(file), [f"it is larger than {MOST_BYTES:,} bytes, the limit of a configuration file"])
+        text = file.read_text(encoding="utf-8-sig")
+        if fault := size_fault(text):
+            raise ConfigError(str(file), [fault])
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            str(file), [f"it cannot be read ({error.strerror}); check the file and its permissions"]
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(str(file), [yaml_fault(error)]) from None
+
+
+def yaml_fault(error: Exception) -> str:
+    """Return why a YAML file cannot be read, with the line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"it is not valid YAML: {where}{problem or ' '.join(str(error).split())}"
+
+
+def size_fault(text: str) -> str | None:
+    """Return why a YAML text is too large with its aliases expanded, or too deep; None if it is neither."""
+    import yaml
+
+    sizes: dict[str, int] = {}  # of each finished anchor
+    open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
+    total = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.CollectionEndEvent):
+            name, size = open_nodes.pop()
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(open_nodes) == MOST_LEVELS:
+                return f"line {_line(event)} is nested more than {MOST_LEVELS} levels deep"
+            open_nodes.append((anchor, 1))
+            continue
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes:
+                return f"line {_line(event)} has the alias *{anchor}, which contains itself or does not exist"
+            name, size = None, sizes[anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            name, size = anchor, 1
+        else:
+            continue
+        if name is not None:
+            sizes[name] = size
+        if open_nodes:
+            open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
+            size = open_nodes[-1][1]
+        total = max(total, size)
+        if total > MOST_NODES:
+            return f"line {_line(event)}: with its aliases (*name) written out, it has more than {MOST_NODES:,} values"
+    return None
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
+def reference_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault if the references (${key}) of an unresolved configuration expand to too much, or form a circle."""
+    sizes: dict[str, int] = {}
+    running: set[str] = set()
+
+    def place(path: str) -> Any:
+        node: Any = config
+        for part in re.split(r"[.\[\]]+", path.strip(".]")):
+            if isinstance(node, Mapping):
+                node = node.get(part)
+            elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                node = node[int(part)]
+            else:
+                return None
+        return node
+
+    def measure(node: Any, depth: int = 0) -> int:
+        if depth > 10 * MOST_LEVELS:
+            return MOST_TEXT + 1
+        if isinstance(node, Mapping):
+            return 1 + sum(measure(child, depth + 1) for child in node.values())
+        if isinstance(node, list):
+            return 1 + sum(measure(child, depth + 1) for child in node)
+        if not isinstance(node, str):
+            return 1
+        total = len(node)
+        for path in re.findall(r"\$\{([^${}:]+)\}", node):
+            if path not in sizes:
+                if path in running:
+                    continue  # a circle, which resolving reports
+                running.add(path)
+                sizes[path] = measure(place(path), depth + 1)
+                running.discard(path)
+            total += sizes[path]
+            if total > MOST_TEXT:
+                break
+        return total
+
+    for key, node in config.items():
+        if measure(node) > MOST_TEXT:
+            yield f"{key}: with its references (${{...}}) written out, it has more than {MOST_TEXT:,} characters"
+
+
+class DefaultsLint:
+    """Check a file and every file that its defaults list reaches, before Hydra composes them.
+
+    find: return the file of (group, name), or None; a sweep or `config` has the group ""
+    group_options: all options of each group; sweeps: the names of the sweeps and trainings
+    """
+
+    def __init__(
+        self,
+        find: Callable[[str, str], Path | None],
+        group_options: Mapping[str, Sequence[str]],
+        sweeps: Sequence[str],
+    ) -> None:
+        self.find, self.group_options, self.sweeps = find, group_options, sweeps
+        self.done: set[Path] = set()
+
+    def check(self, file: Path, group: str = "") -> None:
+        """Raise ConfigError with every fault of the file and of those that it builds on.
+
+        group: the group that the file is an option of; "" for a sweep
+        """
+        if file in self.done:
+            return
+        self.done.add(file)
+        content = load_yaml(file)
+        if content is None:
+            return
+        if not isinstance(content, Mapping):
+            kind = (
+                "a list" if isinstance(content, list) else "a text" if isinstance(content, str) else f"{content!r:.40}"
+            )
+            raise ConfigError(str(file), [f"it is {kind}; a configuration is a section with keys, e.g. num_trials: 20"])
+        odd = [key for key in content if not isinstance(key, str)]
+        faults = [f"{key!r:.40} is not a key; keys are text, e.g. '{key!s:.40}'" for key in odd]
+        faults += list(self.entries(content.get("defaults", []), group))
+        if faults:
+            raise ConfigError(str(file), faults)
+        for entry in content.get("defaults") or []:
+            key, option = next(iter(entry.items())) if isinstance(entry, Mapping) else (group, entry)
+            key = key.removeprefix("override ").removeprefix("optional ").strip()
+            found = self.find(key, str(option)) if option not in (None, "_self_") else None
+            if found is not None:
+                self.check(found, key)
+
+    def entries(self, defaults: Any, group: str) -> Iterator[str]:
+        """Yield the faults of a defaults list."""
+        if defaults is None:
+            return
+        if not isinstance(defaults, list):
+            yield f"defaults is {defaults!r:.60}; it must be a list, e.g. [config, _self_]"
+            return
+        has_config = "config" in defaults or any(isinstance(entry, str) and entry in self.sweeps for entry in defaults)
+        chosen: set[str] = set()
+        for entry in defaults:
+            if isinstance(entry, str):
+                yield from self.name_faults(entry, group)
+            elif isinstance(entry, Mapping) and len(entry) == 1:
+                key, option = next(iter(entry.items()))
+                yield from self.choice_faults(str(key), option, has_config and not group, chosen)
+            else:
+                yield f"defaults contains {entry!r:.60}; an entry is a name, or one GROUP: OPTION"
+
+    def name_faults(self, name: str, group: str) -> Iterator[str]:
+        """Yield the fault of an entry that names another file of the same folder."""
+        if name == "_self_" or self.find(group, name) is not None:
+            return
+        first, _, option = name.partition("/")
+        if first in self.group_options and option:
+            yield f"defaults contains {name}; write override {first}: {option}"
+            return
+        names = self.group_options.get(group, ()) if group else ["config", *self.sweeps]
+        yield f"defaults contains {name}, which does not exist; {nearest(name, names)}"
+
+    def choice_faults(self, key: str, option: Any, has_config: bool, chosen: set[str]) -> Iterator[str]:
+        """Yield the faults of an entry GROUP: OPTION."""
+        words = key.split()
+        group = words[-1].lstrip("/").partition("@")[0] if words else ""
+        overrides = "override" in words
+        if group not in self.group_options:
+            meant = SYNONYMS.get(group, "")
+            near = f"did you mean {meant}?" if meant in GROUPS else nearest(group, GROUPS)
+            yield f"defaults contains {key}: {option}; unknown group '{group}'; {near}"
+        elif isinstance(option, list | Mapping):
+            example = f"{group}: {self.group_options[group][0]}"
+            yield f"defaults contains {key}: {option!r:.60}; it must be one option, e.g. {example}"
+        elif option is not None and str(option) not in self.group_options[group]:
+            remedy = option_fault(group, str(option), self.group_options).partition("; ")[2]
+            yield f"defaults contains {key}: {option}; {remedy}"
+        elif has_config and not overrides:
+            yield (
+                f"defaults contains {key}: {option}, but config has chosen {group} already; "
+                f"write override {group}: {option}"
+            )
+        elif overrides and not has_config:
+            yield (
+                f"defaults contains {key}: {option}, but nothing chose {group} before; list config first, or write "
+                f"{group}: {option}"
+            )
+        elif group in chosen:
+            yield f"defaults contains {group} twice; keep one of them"
+        chosen.add(group)
+
+
+def fill_named(config: dict[str, Any], roots: Sequence[Path]) -> None:
+    """Replace NAME: true in metrics, callbacks, panels and exports by the section in <section>/NAME.yaml.
+
+    NAME: false, or null, leaves a component out; the check reports a name without a file.
+    roots: the folders that are searched, in order
+    """
+    for section in NAMED:
+        for name, value in list(config[section].items()) if isinstance(config[section], dict) else []:
+            file = next((path for root in roots if (path := root / section / f"{name}.yaml").is_file()), None)
+            if value is True and file is not None:
+                config[section][name] = load_yaml(file)
+            elif value in (None, False):
+                del config[section][name]

@@ -1,0 +1,77 @@
+"""Layers: what a configuration is merged from, in order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ferhpo.config.files import GROUPS
+from ferhpo.config.input.overrides import option_fault
+from ferhpo.keys import leaves, nearest
+
+OVERRIDE = "override"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A file of the defaults list, or an override.
+
+    file: path below its configuration folder, without .yaml; shown: how `ferhpo show` names it
+    content: as nested dictionaries, unresolved; replaces: the key of an override
+    """
+
+    file: str
+    shown: str
+    content: Mapping[str, Any]
+    replaces: str | None = None
+
+    def without(self, groups: Sequence[str]) -> "Layer":
+        """Return the layer without what it says about the other options of these groups."""
+        dropped = {group for group in groups if not self.file.startswith(f"{group}/")}
+        content = {key: value for key, value in self.content.items() if key not in dropped}
+        if isinstance(content.get("space"), Mapping):
+            content["space"] = {key: value for key, value in content["space"].items() if key not in dropped}
+        return Layer(self.file, self.shown, content, self.replaces)
+
+
+def nested(path: str, content: Any) -> dict[str, Any]:
+    """Return nested dictionaries that have `content` at a dotted path."""
+    for part in reversed(path.split(".") if path else []):
+        content = {part: content}
+    return content if isinstance(content, dict) else {}
+
+
+def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
+    """Return where each leaf was set last: in a file of the defaults list, or by an override."""
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if layer.replaces is not None:
+            key = layer.replaces
+            origins = {path: o for path, o in origins.items() if path != key and not path.startswith(f"{key}.")}
+            if layer.content:
+                origins[key] = layer.shown
+            continue
+        for path, _ in leaves(layer.content):
+            if path.split(".")[0] != "defaults":
+                origins[path] = layer.shown
+    return origins
+
+
+def option_faults(group: str, node: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the faults of `options` in the space of a group, and of the narrowed draws of its options."""
+    if group not in group_options:
+        yield f"space.{group}.options: unknown group '{group}'; {nearest(group, GROUPS)}"
+        return
+    options = node["options"]
+    if not isinstance(options, list | None):
+        example = ", ".join(group_options[group][:2])
+        yield f"space.{group}.options is {options!r:.60}; it must be a list of options, e.g. [{example}]"
+        return
+    for option in options or []:
+        if option not in group_options[group]:
+            remedy = option_fault(group, str(option), group_options).partition("; ")[2]
+            yield f"space.{group}.options contains {option}; {remedy}"
+        elif not isinstance(node.get(option) or {}, Mapping):
+            yield (
+                f"space.{group}.{option} is {node[option]!r:.60}; it must be a section with draws of {option}, "
+                f"e.g. {{lr: {{low: 0.1, high: 0.5}}}}"
+            )
