@@ -28,7 +28,9 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
         "gpu": ", ".join(gpus) or "none",
     }
     settings = TrackingSettings(output_dir=folder, required=False)
-    reason = check_store(settings) if folder.exists() else "does not exist yet; the first sweep creates it"
+    reason = (
+        check_store(settings, read_only=True) if folder.exists() else "does not exist yet; the first sweep creates it"
+    )
     store = {"default": settings.shown_uri, "state": reason or "reachable"}
     disk = {
         "output": str(folder),
@@ -45,7 +47,7 @@ def _shared_memory() -> str:
 
 
 def _unshipped(folder: Path) -> dict[str, Any]:
-    from ferhpo.tracking import is_held, num_rejected, num_unshipped
+    from ferhpo.tracking import is_held, num_unshipped, rejected_text
 
     facts = {}
     for meta in sorted(folder.glob(f"*/{META}")):
@@ -62,8 +64,8 @@ def _unshipped(folder: Path) -> dict[str, Any]:
         elif count:
             uri = f" tracking.uri=... (with the password of {tracking.shown_uri})" if tracking.lacks_password else ""
             lines.append(f"{plural(count, 'record')}; upload with: ferhpo sync {name}{uri}")
-        if rejected := num_rejected(sweep.folder):
-            lines.append(f"MLflow rejected {rejected} values or files; see {sweep.folder / 'rejected.jsonl'}")
+        if rejected := rejected_text(sweep.folder, name):
+            lines.append(rejected)
         if lines:
             facts[name] = "; ".join(lines)
     return facts or {"none": "all records are in MLflow"}

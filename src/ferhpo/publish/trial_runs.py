@@ -12,6 +12,7 @@ from ferhpo.config.folds import EPOCH, fold_folder, report_unit
 from ferhpo.config.kinds import has_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
+from ferhpo.optional import optional
 from ferhpo.scoring.collapse import collapse
 from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState
@@ -80,11 +81,13 @@ class TrialRuns:
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():
             self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
-        kept = kept_confusion(folder, len(trial.folds))
-        if kept is not None:
-            self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
-        collapsed_to = collapse(trial.extra.get("most_answered"))
-        tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
+        tags = {}
+        with optional("confusion matrices are not in MLflow"):
+            kept = kept_confusion(folder, len(trial.folds))
+            if kept is not None:
+                self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
+            collapsed_to = collapse(trial.extra.get("most_answered"))
+            tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
         # An empty reason is written too: it replaces the reason of an earlier interruption.
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
 
