@@ -16,14 +16,24 @@ from ferhpo.tracking import Tracker, TrackingSettings, view_url
 CURVES = ("val_loss", "train_loss")  # metrics with a column and a chart in the view, in addition to the objective
 
 
-def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
-    """Return the tags that say how a run was made: kind of sweep, git state, package versions, split."""
+def environment_tags(sweep: Sweep, tracker: Tracker, number: int | None) -> dict[str, str]:
+    """Return the tags that say which versions and commit run a trial now, and, under `earlier`, ran it before a resume.
+
+    number: of the trial, None for the parent run
+    """
     git = {f"ferhpo.git.{key}": value for key, value in sweep.meta["git"].items()}
-    versions = {f"ferhpo.version.{key}": value for key, value in sweep.meta["versions"].items()}
+    now = git | {f"ferhpo.version.{key}": value for key, value in sweep.meta["versions"].items()}
+    before = tracker.environment(number)
+    earlier = {key.replace("ferhpo.", "ferhpo.earlier.", 1): v for key, v in before.items() if now.get(key) != v}
+    return {**dict.fromkeys(before, "unknown"), **now, **earlier}
+
+
+def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
+    """Return the tags that say how a run was made: kind of sweep, split."""
     folds = num_folds(sweep.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
     confirms = {"ferhpo.confirms": sweep.config["confirm"]["sweep"]} if "confirm" in sweep.config else {}
-    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms, **git, **versions}
+    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -32,7 +42,7 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
     params = dict(leaves({key: value for key, value in config.items() if key != "space"}))
     tags: dict[str, str] = {}
     with optional("tags of the sweep are missing in MLflow"):
-        tags = {**run_tags(sweep, data), "ferhpo.node": sweep.meta["node"]}
+        tags = {**run_tags(sweep, data), **environment_tags(sweep, tracker, None), "ferhpo.node": sweep.meta["node"]}
     tracker.open_sweep(sweep.name, params, tags, f"**{sweep.name}** is running.")
     with optional("the sweep's data set is not in MLflow"):
         log_data(tracker, None, config, data)
@@ -61,7 +71,7 @@ def _set_view(sweep: Sweep, tracker: Tracker) -> None:
 def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
     """Describe the run of a trial before its first epoch: tags, the whole configuration, the data set."""
     with optional("tags of trials are missing in MLflow"):
-        tracker.set_tags(trial.number, run_tags(sweep, data))
+        tracker.set_tags(trial.number, {**run_tags(sweep, data), **environment_tags(sweep, tracker, trial.number)})
     with optional("configurations of trials are not in MLflow"):
         tracker.log_text(trial.number, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
     with optional("data sets of trials are not in MLflow"):

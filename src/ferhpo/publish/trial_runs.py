@@ -13,6 +13,7 @@ from ferhpo.config.kinds import has_estimator
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.optional import optional
+from ferhpo.publish.sweep_run import environment_tags
 from ferhpo.scoring.collapse import collapse
 from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState
@@ -45,6 +46,10 @@ class TrialRuns:
         self.tracker.open_trial(trial.number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
         if not self.tracker.was_described(trial.number):
             self.on_new_trial(trial)
+            return
+        tags = environment_tags(self.sweep, self.tracker, trial.number)
+        if tags != self.tracker.environment(trial.number):
+            self.tracker.set_tags(trial.number, tags)
 
     def _params(self, trial: TrialRecord) -> dict[str, object]:
         """Return the sampled and the fixed values, by dotted path."""

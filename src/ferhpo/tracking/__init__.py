@@ -21,7 +21,7 @@ Importing this package does not import MLflow. Only upload/runs.py, upload/value
 shipper's thread imports them.
 """
 
-from ferhpo.tracking.check import check_store
+from ferhpo.tracking.check import check_store, refuse_lost_store
 from ferhpo.tracking.secrets import hide_all, redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import is_held
@@ -41,6 +41,7 @@ __all__ = [
     "num_unshipped",
     "param_text",
     "redact",
+    "refuse_lost_store",
     "rejected_text",
     "run_of",
     "sync",

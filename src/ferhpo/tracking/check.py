@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import follow_move, local_path, location_of
 from ferhpo.tracking.secrets import NOT_KNOWN, redact_error
-from ferhpo.tracking.settings import TrackingSettings
+from ferhpo.tracking.settings import TrackingSettings, model_name_fault
 from ferhpo.tracking.store import (
     CHECK_SECONDS,
     connect,
@@ -29,6 +29,7 @@ from ferhpo.tracking.store import (
     reason_of,
     remedy_of,
 )
+from ferhpo.tracking.upload.shipped import SHIPPED, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +49,10 @@ def check_store(settings: TrackingSettings, model_name: str | None = None, *, re
     """
     if settings.off:
         return None
+    if model_name is not None and (fault := model_name_fault(model_name)):
+        raise TrackingError(
+            f"the model's name in the registry is {model_name}; {fault}; set tracking.registered_model_name=..."
+        )
     remedy = ""
     if settings.lacks_password:
         reason: str | None = NOT_KNOWN
@@ -62,6 +67,20 @@ def check_store(settings: TrackingSettings, model_name: str | None = None, *, re
         f"tracking.uri is {settings.shown_uri}: {reason}{'' if reason == NOT_KNOWN else f'; {remedy}'}, or set "
         "tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
     )
+
+
+def refuse_lost_store(folder: Path, settings: TrackingSettings) -> None:
+    """Raise TrackingError if a SQLite file that had records of the sweep in `folder` is not there any more.
+
+    Otherwise an empty store would be made in its place.
+    """
+    path = settings.sqlite_path
+    if path is not None and not path.exists() and run_of(folder, settings, None) is not None:
+        raise TrackingError(
+            f"tracking.uri is {settings.shown_uri}: this file does not exist any more, and it had records of this sweep; "
+            f"restore it, set tracking.uri=... to its new place, or delete {folder / SHIPPED} to upload all records to a "
+            "new store"
+        )
 
 
 def _in_time(check: Callable[[], tuple[str | None, str]]) -> tuple[str | None, str]:

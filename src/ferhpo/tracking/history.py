@@ -3,6 +3,8 @@
 from ferhpo.states import RunState
 from ferhpo.tracking.spool import Record, Spool
 
+ENVIRONMENT = ("ferhpo.version.", "ferhpo.git.")  # the first part of tags
+
 
 class History:
     """The content of a spool, as far as recording depends on it. Runs are given by trial number, None for the parent.
@@ -10,6 +12,7 @@ class History:
     sweep_id: of the sweep in the store; None before its run was opened
     states: of each opened run: RUNNING, or the state it was closed with
     params: of each run, as MLflow has them
+    environment: tags of each run that say which versions and commit ran it
     times_ms, seqs: of each run's last record
     epochs, folds, models, datasets: what was recorded, by number, or by number and count
     values: of metrics of a run as a whole, by number and name
@@ -19,6 +22,7 @@ class History:
         self.sweep_id: str | None = None
         self.states: dict[int | None, str] = {}
         self.params: dict[int | None, dict[str, str]] = {}
+        self.environment: dict[int | None, dict[str, str]] = {}
         self.times_ms: dict[int | None, int] = {}
         self.seqs: dict[int | None, int] = {}
         self.epochs: set[tuple[int, int]] = set()
@@ -41,6 +45,9 @@ class History:
         if op in ("open_sweep", "open_trial"):
             self.states[number] = RunState.RUNNING
             self.params[number] = {**record["params"], **self.params.get(number, {})}
+        if op in ("open_sweep", "tags"):
+            tags = {key: text for key, text in record["tags"].items() if key.startswith(ENVIRONMENT)}
+            self.environment.setdefault(number, {}).update(tags)
         if op == "open_sweep":
             self.sweep_id = record["sweep_id"]
         elif op == "close":

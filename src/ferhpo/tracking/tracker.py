@@ -202,6 +202,10 @@ class Tracker:
         """Return whether the run of a trial was ever opened, by this process or an earlier one."""
         return number in self._history.states
 
+    def environment(self, number: int | None) -> dict[str, str]:
+        """Return the tags of a run that say which versions and commit ran it, as they were recorded last."""
+        return dict(self._history.environment.get(number, {}))
+
     def was_described(self, number: int) -> bool:
         """Return whether the data set of a trial's run is recorded, which is the last record that describes a run."""
         return number in self._history.datasets
