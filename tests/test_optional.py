@@ -50,6 +50,7 @@ def test_optional_turns_errors_into_warnings_except_for_a_full_disk(caplog):
         raise KeyboardInterrupt
 
 
+@pytest.mark.full
 def test_nothing_optional_fails_a_sweep_or_keeps_its_model_out_of_the_registry(tiny, tmp_path, monkeypatch, caplog):
     for name in OPTIONAL:
         monkeypatch.setattr(name, fail)

@@ -77,9 +77,9 @@ def refuse_lost_store(folder: Path, settings: TrackingSettings) -> None:
     path = settings.sqlite_path
     if path is not None and not path.exists() and run_of(folder, settings, None) is not None:
         raise TrackingError(
-            f"tracking.uri is {settings.shown_uri}: this file does not exist any more, and it had records of this sweep; "
-            f"restore it, set tracking.uri=... to its new place, or delete {folder / SHIPPED} to upload all records to a "
-            "new store"
+            f"tracking.uri is {settings.shown_uri}: this file does not exist any more, and it had records of this "
+            f"sweep; restore it, set tracking.uri=... to its new place, or delete {folder / SHIPPED} to upload all "
+            "records to a new store"
         )
 
 

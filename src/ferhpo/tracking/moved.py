@@ -6,6 +6,7 @@ folder, so paths below its former artifact folder are replaced when ferhpo opens
 
 import logging
 import sqlite3
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -47,6 +48,9 @@ def follow_move(settings: TrackingSettings) -> None:
                 for place in former:
                     _replace(database, place, root)
                 database.commit()
+                # MLflow remembers the artifact folders of runs that this process has written to.
+                utils = sys.modules.get("mlflow.tracking._tracking_service.utils")
+                getattr(utils, "_artifact_repos_cache", {}).clear()
                 log.warning("tracking: %s was moved; its artifacts are now in %s", path, root)
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from None

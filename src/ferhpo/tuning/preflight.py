@@ -57,8 +57,8 @@ class Prepared:
         if digest != data.digest:
             raise SweepError(
                 f"the data set is {data.source}, with digest {data.digest[:12]}; sweep {self.existing.name} was "
-                f"started with digest {digest[:12]}, and its trials must be comparable; resume with the same images and labels "
-                "(data.path=... if they were moved), or start another sweep with name=..."
+                f"started with digest {digest[:12]}, and its trials must be comparable; resume with the same images "
+                "and labels (data.path=... if they were moved), or start another sweep with name=..."
             )
         if changes := note_environment(self.existing):
             text = f"sweep {self.existing.name} is resumed under another environment: {', '.join(changes)}"

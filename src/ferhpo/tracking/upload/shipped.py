@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from ferhpo.tracking.spool import last_seq
 
 SHIPPED = "spool.shipped.json"
 _SQLITE = "sqlite:///"
+_WAIT_SECONDS = 20
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Shipped:
             content = {}
         if not _is_position(content) or content["experiment"] != experiment:
             return cls(path, store, experiment)
-        if not _is_same_store(content["store"], store, folder):
+        if content["store"] != store and not _has_run(store, content.get("runs", {}).get("")):
             return cls(path, store, experiment)
         known = {each.name for each in fields(cls)} - {"path", "store"}
         return cls(path, store, **{key: value for key, value in content.items() if key in known})
@@ -58,7 +61,6 @@ class Shipped:
     def save(self) -> None:
         """Replace the file atomically."""
         values = {key: value for key, value in asdict(self).items() if key != "path"}
-        values["store"] = _relative(self.store, self.path.parent)
         partial = self.path.with_suffix(".partial")
         with partial.open("w") as file:
             json.dump(values, file)
@@ -93,24 +95,16 @@ def _is_position(content: Any) -> bool:
     )
 
 
-def _relative(store: str, folder: Path) -> str:
-    """Return the address of a store; of a SQLite file in the output folder, relative to the sweep's folder.
-
-    So the position is still valid after the output folder was moved.
-    """
-    parent = f"{_SQLITE}{folder.absolute().parent}/"
-    return f"{_SQLITE}../{store.removeprefix(parent)}" if store.startswith(parent) else store
-
-
-def _is_same_store(saved: str, store: str, folder: Path) -> bool:
-    """Return whether `saved`, from spool.shipped.json, is `store`."""
-    relative = _relative(store, folder)
-    if saved in (store, relative):
-        return True
-    # Earlier versions saved an absolute path; if nothing is there any more, the output folder was moved.
-    path = Path(saved.removeprefix(_SQLITE))
-    has_moved = saved.startswith(_SQLITE) and path.is_absolute() and not path.exists()
-    return has_moved and relative == f"{_SQLITE}../{path.name}"
+def _has_run(store: str, run_id: object) -> bool:
+    """Return whether a store is a SQLite file that has a run: that of the sweep, moved together with its folder."""
+    path = Path(store.removeprefix(_SQLITE))
+    if not store.startswith(_SQLITE) or not isinstance(run_id, str) or not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)) as database:
+            return database.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
 
 
 def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:

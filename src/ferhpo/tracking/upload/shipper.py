@@ -254,9 +254,10 @@ def upload_now(spool: Spool, settings: TrackingSettings) -> int:
             if num_tries < _NUM_TRIES:
                 time.sleep(_RETRY_SECONDS)
                 continue
+            start = "make the store reachable" if settings.sqlite_path else "start the server"
             raise TrackingError(
                 f"{spool.path}: {num_records - shipper.unshipped} of {num_records} records uploaded; "
-                f"{settings.shown_uri}: {reason_of(error)}; {remedy_of(error) or 'start the server'}, "
+                f"{settings.shown_uri}: {reason_of(error)}; {remedy_of(error) or start}, "
                 "then run this again"
             ) from None  # the error's text may contain the password
         whole = {entry.get("seq") for entry in shipper.rejected.entries() if entry.get("kind") not in VALUES}
