@@ -125,7 +125,7 @@ def remedy_of(error: BaseException) -> str:
     """Return what to do about an error of a server, or of what is in front of it; empty if nothing special."""
     text = f"{error} {error.__cause__ or ''}"
     response = getattr(error, "response", None)
-    found = re.search(r"error code (\d{3})|^(\d{3}) (?:Client|Server) Error", text)
+    found = re.search(r"error code (\d{3})|too many (\d{3}) error|^(\d{3}) (?:Client|Server) Error", text)
     status = getattr(response, "status_code", None) or int(next((g for g in found.groups() if g), 0) if found else 0)
     code = getattr(error, "error_code", "")
     proxies = ", ".join(name for name in PROXY_VARIABLES if os.environ.get(name))
