@@ -37,7 +37,7 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
     from ferhpo.storage.study import SweepStudy
     from ferhpo.storage.sweep import create_sweep
     from ferhpo.tracking import Tracker, TrackingSettings
-    from ferhpo.tracking.spool import Shipped
+    from ferhpo.tracking.upload.shipped import Shipped
 
     composed = compose("demo", ["name=big", f"output_dir={folder}", f"trainer.max_epochs={num_epochs}", "sampler=tpe"])
     composed.config["num_trials"] = num_trials

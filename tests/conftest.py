@@ -76,6 +76,17 @@ def no_trust():
     own_code.forget()
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """The database of an MLflow store without experiments. Creating its tables takes seconds."""
+    from ferhpo.tracking import TrackingSettings
+    from ferhpo.tracking.store import connect
+
+    settings = TrackingSettings(output_dir=tmp_path_factory.mktemp("store"))
+    connect(settings)
+    return settings.sqlite_path
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Overrides that make any sweep on drawn faces take seconds, with everything it writes under tmp_path."""

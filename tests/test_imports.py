@@ -39,7 +39,8 @@ LAYERS = (
     ("training",),
     ("scoring", "tracking"),
     ("models", "data", "space"),
-    ("clock", "errors", "keys", "disk", "seeds", "states", "text"),  # files
+    ("optional",),  # a file, like those below
+    ("clock", "errors", "keys", "disk", "seeds", "states", "text"),
 )
 MAX_FILES, MAX_LINES, MAX_MEDIAN_LINES = 12, 300, 120
 

@@ -16,14 +16,6 @@ from ferhpo.tracking.view import TAG_PREFIX
 WAIT_SECONDS = 60
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A SQLite store with MLflow's tables, whose creation takes seconds."""
-    settings = TrackingSettings(output_dir=tmp_path_factory.mktemp("store"))
-    connect(settings)
-    return settings.sqlite_path
-
-
 @pytest.fixture
 def settings(tmp_path, empty_store):
     """Settings with an empty store in `tmp_path`."""
@@ -275,7 +267,7 @@ def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, settings, caplog):
     tracker = Tracker(folder, settings)
     tracker.open_sweep("demo", {}, {}, "")
     tracker.open_trial(0, {"a": 1, "b": 2}, {})
-    tracker.open_trial(0, {"a": 7, "c": 3}, {"tag": "kept"})  # a parameter never changes in MLflow
+    tracker.open_trial(0, {"a": 7, "c": 3}, {"tag": "kept"})  # a parameter never changes in MLflow: a tag has it
     tracker.log_epoch(0, 1, {"val_acc": 0.5, "bad!name": 1.0})
     tracker.log_artifact(0, folder / "gone.txt")
     tracker.close_trial(0, "COMPLETE")
@@ -286,16 +278,21 @@ def test_what_mlflow_refuses_is_set_aside_alone(tmp_path, settings, caplog):
     assert run.data.params == {"a": "1", "b": "2", "c": "3"}
     assert run.data.metrics == {"val_acc": 0.5}
     assert run.data.tags["tag"] == "kept"
+    assert run.data.tags["ferhpo.changed.a"] == "7"
     assert run.info.status == "FINISHED"
     rejected = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
     assert [(r["seq"], r["kind"], r.get("key") or r.get("path")) for r in rejected] == [
-        (5, "artifact", "gone.txt"), (3, "param", "a"), (4, "metric", "bad!name"),
+        (5, "artifact", "gone.txt"), (4, "metric", "bad!name"),
     ]  # fmt: skip
     assert "cannot upload gone.txt: the file was removed before it was uploaded" in caplog.text
 
     (folder / "spool.shipped.json").unlink()  # uploading again does not add lines to rejected.jsonl
     sync(folder, settings)
-    assert len((folder / "rejected.jsonl").read_text().splitlines()) == 3
+    assert len((folder / "rejected.jsonl").read_text().splitlines()) == 2
+
+    (folder / "gone.txt").write_text("back")
+    assert sync(folder, settings) == 1, "what was refused and is uploaded later is no longer called refused"
+    assert [json.loads(line)["key"] for line in (folder / "rejected.jsonl").read_text().splitlines()] == ["bad!name"]
 
 
 def test_a_run_that_the_user_deleted_does_not_stop_the_upload(tmp_path, settings, caplog):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ferhpo.errors import ConfigError, StorageError, TrackingError
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, param_text, redact
-from ferhpo.tracking.spool import Shipped, Spool
+from ferhpo.tracking.spool import Spool
+from ferhpo.tracking.upload.shipped import Shipped
 
 VALUES = st.one_of(st.text(max_size=20), st.floats(), st.integers(), st.none(), st.dictionaries(st.text(), st.text()))
 
@@ -36,7 +37,7 @@ def test_a_spool_truncated_at_any_byte_reopens_with_its_complete_records(tmp_pat
     assert len(kept) == reopened.last_seq
     if cut == 1:
         assert len(kept) == len(values)
-    assert reopened.append("next", {}) == len(kept) + 1
+    assert reopened.append("next", {})["seq"] == len(kept) + 1
     assert [record["seq"] for record in reopened.read(0, 100)[0]] == list(range(1, len(kept) + 2))
     reopened.close()
 
@@ -64,7 +65,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_incomplete_line(tmp_path, 
         spool.append("op", {"value": "lost"})
     monkeypatch.undo()
     assert spool.path.read_bytes() == before
-    assert spool.append("op", {}) == 2
+    assert spool.append("op", {})["seq"] == 2
     spool.close()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ADDRESS = "FERHPO_WARM_INTERPRETER"  # the path of the socket, in the environment of drivers and of the cluster
 HOOK = "tests.warm.warm_workers"  # for RAY_RUNTIME_ENV_HOOK
-IMPORTS = ("ferhpo.config.validate", "ferhpo.cli.tables", "ferhpo.tuning.sweep", "ferhpo.tracking.runs", "ferhpo.training.fit",
+IMPORTS = ("ferhpo.config.validate", "ferhpo.cli.tables", "ferhpo.tuning.sweep", "ferhpo.tracking.upload.runs", "ferhpo.training.fit",
            "optuna.samplers", "cmaes", "pandas", "pyarrow.fs", "pyarrow.parquet", "requests", "aiohttp")  # fmt: skip
 
 

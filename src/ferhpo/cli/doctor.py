@@ -43,7 +43,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
 
 
 def _store_state(path: Path) -> str:
-    """Return the state of the default store. Nothing is written, so it may be another user's, or on a read-only disk."""
+    """Return the state of the default store. Writes nothing: it may be another user's, or on a read-only disk."""
     if find_spec("mlflow") is None:
         return "MLflow is not installed; install it, or set tracking.uri=none"
     try:
@@ -67,7 +67,7 @@ def _shared_memory() -> str:
 
 
 def _unshipped(folder: Path) -> dict[str, Any]:
-    from ferhpo.tracking import is_held, num_rejected, num_unshipped
+    from ferhpo.tracking import is_held, num_unshipped, rejected_text
 
     facts = {}
     for meta in sorted(folder.glob(f"*/{META}")):
@@ -84,8 +84,8 @@ def _unshipped(folder: Path) -> dict[str, Any]:
         elif count:
             uri = f" tracking.uri=... (with the password of {tracking.shown_uri})" if tracking.lacks_password else ""
             lines.append(f"{plural(count, 'record')}; upload with: ferhpo sync {name}{uri}")
-        if rejected := num_rejected(sweep.folder):
-            lines.append(f"MLflow rejected {rejected} values or files; see {sweep.folder / 'rejected.jsonl'}")
+        if rejected := rejected_text(sweep.folder, name):
+            lines.append(rejected)
         if lines:
             facts[name] = "; ".join(lines)
     return facts or {"none": "all records are in MLflow"}

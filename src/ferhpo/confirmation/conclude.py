@@ -5,8 +5,8 @@ describes what is registered.
 """
 
 import json
+import logging
 from collections import Counter
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from ferhpo.confirmation.statistics import is_distinct, mean_variants, median_tr
 from ferhpo.confirmation.text import candidates_csv, confirmation_note
 from ferhpo.data.dataset import TEST, FaceData
 from ferhpo.disk import write_json
-from ferhpo.errors import TrackingError
+from ferhpo.errors import FerhpoError, StorageError, first_line
+from ferhpo.optional import optional
 from ferhpo.publish import sweep_run
 from ferhpo.publish.models import export
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv
@@ -25,6 +26,8 @@ from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, add_to_run, registry, run_of
 from ferhpo.tuning.finish import SHIP_SECONDS
+
+log = logging.getLogger("ferhpo.sweep")
 
 
 def conclude(
@@ -38,10 +41,11 @@ def conclude(
 ) -> Confirmation:
     """Finish the run of a confirmation of `sweep`; a `tuning.result.Finisher` but for its first argument."""
     trials = confirmation.trials()
-    tracker.log_text(
-        None, leaderboard_csv(confirmation.leaderboard(), confirmation.objective.metric), "leaderboard.csv"
-    )
-    tracker.log_artifact(None, confirmation.folder / "study.jsonl", "study")
+    warnings = list(warnings)
+    with optional("the leaderboard is not in MLflow", warnings):
+        table = leaderboard_csv(confirmation.leaderboard(), confirmation.objective.metric)
+        tracker.log_text(None, table, "leaderboard.csv")
+        tracker.log_artifact(None, confirmation.folder / "study.jsonl", "study")
     found, median = None, None
     if finished:
         try:
@@ -54,18 +58,21 @@ def conclude(
             f"**{confirmation.name}** was interrupted. Resume with: ferhpo confirm --resume {confirmation.name}",
         )
     else:
-        tracker.log_text(None, json.dumps(found.to_json(), indent=1), RESULT)
-        tracker.log_text(None, candidates_csv(found), "candidates.csv")
-        tracker.log_metrics(None, _parent_metrics(found))
-        tracker.set_tags(None, {"ferhpo.confirms_run": found.sweep_run})
-        tracker.close_sweep(RunState.COMPLETE, confirmation_note(found))
+        note = f"**{confirmation.name}** ended."
+        with optional("the result is not complete in MLflow", warnings):
+            tracker.log_text(None, json.dumps(found.to_json(), indent=1), RESULT)
+            tracker.log_text(None, candidates_csv(found), "candidates.csv")
+            tracker.log_metrics(None, _parent_metrics(found))
+            tracker.set_tags(None, {"ferhpo.confirms_run": found.sweep_run})
+            note = confirmation_note(found)
+        tracker.close_sweep(RunState.COMPLETE, note)
     unshipped = tracker.flush(SHIP_SECONDS)
     if found is not None and median is not None and found.registered is None:  # the store was slow or unreachable
-        with suppress(TrackingError):
+        with optional("the network is not registered", warnings):
             found = replace(found, registered=_make_version(found, confirmation, median, tracker, tracking, data))
         if found.registered is None and not tracking.off and tracking.models != "none":
             command = confirmation.resume_command
-            warnings = [*warnings, f"the network is not registered yet; register it with: {command}"]
+            warnings.append(f"the network is not registered yet; register it with: {command}")
     view = sweep_run.view_address(tracker, tracking)
     tracker.close(1.0)
     if found is not None:
@@ -195,10 +202,16 @@ def _register(
     """Make the network of `trial` a new version of the sweep's registered model; None without a store."""
     if tracking.off or tracking.models == "none":
         return None
-    export(confirmation, trial, tracker, data.digest)
-    if tracker.flush(SHIP_SECONDS):
+    try:
+        export(confirmation, trial, tracker, data.digest)
+        if tracker.flush(SHIP_SECONDS):
+            return None
+        return _make_version(found, confirmation, trial, tracker, tracking, data)
+    except StorageError:
+        raise
+    except Exception as error:  # the result is complete without it, and a resume registers it
+        log.warning("the network of trial %d is not registered: %s", trial.number, first_line(error))
         return None
-    return _make_version(found, confirmation, trial, tracker, tracking, data)
 
 
 def _make_version(
@@ -259,6 +272,6 @@ def _tag_sweep(sweep: Sweep, found: ConfirmationFound) -> list[str]:
         tags[f"ferhpo.confirmed_mean_{found.objective}"] = f"{score.mean:.4f}"
     try:
         left = add_to_run(sweep.folder, tracking, None, tags, {}, SHIP_SECONDS)
-    except TrackingError as error:
+    except (FerhpoError, OSError) as error:
         return [str(error)]
     return [f"{left} records are not in MLflow yet; upload them with: ferhpo sync {sweep.name}"] if left else []

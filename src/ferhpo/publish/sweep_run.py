@@ -8,6 +8,7 @@ import yaml
 from ferhpo.config.folds import num_folds
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.keys import leaves
+from ferhpo.optional import optional
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, view_url
@@ -15,26 +16,47 @@ from ferhpo.tracking import Tracker, TrackingSettings, view_url
 CURVES = ("val_loss", "train_loss")  # metrics with a column and a chart in the view, in addition to the objective
 
 
-def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
-    """Return the tags that say how a run was made: kind of sweep, git state, package versions, split."""
+def environment_tags(sweep: Sweep, tracker: Tracker, number: int | None) -> dict[str, str]:
+    """Return the tags that say which versions and commit run a trial now, and, under `earlier`, ran it before a resume.
+
+    number: of the trial, None for the parent run
+    """
     git = {f"ferhpo.git.{key}": value for key, value in sweep.meta["git"].items()}
-    versions = {f"ferhpo.version.{key}": value for key, value in sweep.meta["versions"].items()}
+    now = git | {f"ferhpo.version.{key}": value for key, value in sweep.meta["versions"].items()}
+    before = tracker.environment(number)
+    earlier = {key.replace("ferhpo.", "ferhpo.earlier.", 1): v for key, v in before.items() if now.get(key) != v}
+    return {**dict.fromkeys(before, "unknown"), **now, **earlier}
+
+
+def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
+    """Return the tags that say how a run was made: kind of sweep, split."""
     folds = num_folds(sweep.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
     confirms = {"ferhpo.confirms": sweep.config["confirm"]["sweep"]} if "confirm" in sweep.config else {}
-    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms, **git, **versions}
+    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
     """Open the parent run: the whole configuration, the search space, the data set, and the sweep's view."""
     config = sweep.config
     params = dict(leaves({key: value for key, value in config.items() if key != "space"}))
-    tags = {**run_tags(sweep, data), "ferhpo.node": sweep.meta["node"]}
+    tags: dict[str, str] = {}
+    with optional("tags of the sweep are missing in MLflow"):
+        tags = {**run_tags(sweep, data), **environment_tags(sweep, tracker, None), "ferhpo.node": sweep.meta["node"]}
     tracker.open_sweep(sweep.name, params, tags, f"**{sweep.name}** is running.")
-    log_data(tracker, None, config, data)
-    tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
-    if config["space"]:
-        tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
+    with optional("the sweep's data set is not in MLflow"):
+        log_data(tracker, None, config, data)
+    with optional("the sweep's configuration is not in MLflow"):
+        tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
+        if config["space"]:
+            tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
+    with optional("the sweep has no view in MLflow"):
+        _set_view(sweep, tracker)
+
+
+def _set_view(sweep: Sweep, tracker: Tracker) -> None:
+    """Create the sweep's view in MLflow's UI: its columns, order and charts."""
+    config = sweep.config
     # A repeated draw samples a list, e.g. the widths of all blocks, which cannot be an axis of a chart.
     names = [draw.path for draw in sweep.space().draws if draw.repeat is None] if config["space"] else []
     if sweep.listed:
@@ -48,9 +70,12 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
 
 def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
     """Describe the run of a trial before its first epoch: tags, the whole configuration, the data set."""
-    tracker.set_tags(trial.number, run_tags(sweep, data))
-    tracker.log_text(trial.number, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
-    log_data(tracker, trial.number, trial.config, data)
+    with optional("tags of trials are missing in MLflow"):
+        tracker.set_tags(trial.number, {**run_tags(sweep, data), **environment_tags(sweep, tracker, trial.number)})
+    with optional("configurations of trials are not in MLflow"):
+        tracker.log_text(trial.number, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
+    with optional("data sets of trials are not in MLflow"):
+        log_data(tracker, trial.number, trial.config, data)
 
 
 def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], data: FaceData) -> None:

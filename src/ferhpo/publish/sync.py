@@ -26,7 +26,7 @@ def ship_and_register(
     """
     from ferhpo.publish.models import register
     from ferhpo.storage.sweep import KIND
-    from ferhpo.tracking import Tracker
+    from ferhpo.tracking import Tracker, refuse_lost_store
     from ferhpo.tracking import sync as upload
 
     sweep = load_sweep(name, output_dir)
@@ -35,6 +35,7 @@ def ship_and_register(
         section["uri"] = uri
         hide_password(sweep.config)
     settings = sweep.tracking
+    refuse_lost_store(sweep.folder, settings)
     num_records = upload(sweep.folder, settings, lambda tracker: _catch_up(sweep, tracker))
     if section["uri"] != previous_uri:
         save_config(sweep)

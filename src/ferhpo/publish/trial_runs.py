@@ -12,6 +12,8 @@ from ferhpo.components.kinds import has_estimator
 from ferhpo.config.folds import EPOCH, fold_folder, report_unit
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.keys import leaves
+from ferhpo.optional import optional
+from ferhpo.publish.sweep_run import environment_tags
 from ferhpo.scoring.collapse import collapse
 from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState
@@ -44,6 +46,10 @@ class TrialRuns:
         self.tracker.open_trial(trial.number, self._params(trial), {"ferhpo.seed": str(trial.seed)})
         if not self.tracker.was_described(trial.number):
             self.on_new_trial(trial)
+            return
+        tags = environment_tags(self.sweep, self.tracker, trial.number)
+        if tags != self.tracker.environment(trial.number):
+            self.tracker.set_tags(trial.number, tags)
 
     def _params(self, trial: TrialRecord) -> dict[str, object]:
         """Return the sampled and the fixed values, by dotted path."""
@@ -80,11 +86,13 @@ class TrialRuns:
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():
             self.tracker.log_artifact(trial.number, folder / BEST, "checkpoint")
-        kept = kept_confusion(folder, len(trial.folds))
-        if kept is not None:
-            self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
-        collapsed_to = collapse(trial.extra.get("most_answered"))
-        tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
+        tags = {}
+        with optional("confusion matrices are not in MLflow"):
+            kept = kept_confusion(folder, len(trial.folds))
+            if kept is not None:
+                self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
+            collapsed_to = collapse(trial.extra.get("most_answered"))
+            tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
         # An empty reason is written too: it replaces the reason of an earlier interruption.
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ferhpo.data.dataset import FaceData
-from ferhpo.errors import FerhpoError
+from ferhpo.errors import first_line
 from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -55,8 +55,10 @@ class Drawing:
         for job in self._jobs:
             try:
                 job.result()
-            except (OSError, FerhpoError) as error:
-                warnings = [f"figures are missing: {error}; draw them with: ferhpo report {self.sweep.name}"]
+            except Exception as error:
+                warnings = [
+                    f"figures are missing: {first_line(error)}; draw them with: ferhpo report {self.sweep.name}"
+                ]
         return warnings
 
     def close(self) -> None:

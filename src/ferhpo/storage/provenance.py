@@ -1,8 +1,10 @@
-"""Collect the package versions and the git commit that a sweep runs with."""
+"""Collect the package versions and the git commit that a sweep runs with, and compare them at a resume."""
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
 
@@ -28,3 +30,24 @@ def git_state() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"commit": commit.stdout.strip(), "dirty": str(bool(status.stdout.strip())).lower()}
+
+
+def environment() -> dict[str, Any]:
+    """Return what sweep.json says about the process that runs a sweep: versions, git state, name of the machine."""
+    return {"versions": versions(), "git": git_state(), "node": platform.node()}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return how the environment of a resume differs from that of the sweep, e.g. ["torch 2.9.0 (before: 2.8.0)"]."""
+    old, new = before.get("versions", {}), now["versions"]
+    found = [
+        f"{name} {new.get(name, 'not installed')} (before: {old.get(name, 'not installed')})"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    commits = [str(git.get("commit") or "none")[:12] for git in (before.get("git", {}), now["git"])]
+    if commits[0] != commits[1]:
+        found.append(f"git commit {commits[1]} (before: {commits[0]})")
+    elif before.get("git", {}).get("dirty") != now["git"].get("dirty"):
+        found.append(f"git commit {commits[1]} {'with' if now['git'].get('dirty') == 'true' else 'without'} changes")
+    return found

@@ -12,7 +12,6 @@ import copy
 import json
 import logging
 import os
-import platform
 import re
 import time
 import uuid
@@ -33,7 +32,7 @@ from ferhpo.keys import nearest
 from ferhpo.space import Space
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
 from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.provenance import git_state, versions
+from ferhpo.storage.provenance import differences, environment
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
@@ -143,9 +142,7 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
         "id": uuid.uuid4().hex,
         "kind": kind,
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "versions": versions(),
-        "git": git_state(),
-        "node": platform.node(),
+        **environment(),
         "composed": asdict(composed),
     }
     if listed:
@@ -228,6 +225,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
             f"{path} is damaged ({fault}); restore it from a copy, or start another sweep with name=... "
             f"(its trials are still in {JOURNAL})"
         )
+    _set_place(meta["composed"]["config"], folder)
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
 
 
@@ -239,6 +237,30 @@ def has_meta(folder: Path) -> bool:
         raise SweepError(
             f"{folder!s:.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
         ) from None
+
+
+def _set_place(config: dict[str, Any], folder: Path) -> None:
+    """Make the folder in which a sweep was found its folder, whatever it was when the sweep was started."""
+    former, current = config.get("output_dir"), str(folder.parent)
+    uri = config["tracking"].get("uri")
+    if isinstance(uri, str) and former != current and uri.startswith(f"sqlite:///{former}/"):
+        config["tracking"]["uri"] = f"sqlite:///{current}/{uri.removeprefix(f'sqlite:///{former}/')}"
+    config["output_dir"], config["name"] = current, folder.name
+
+
+def note_environment(sweep: Sweep) -> list[str]:
+    """Enter this process's versions and commit in the meta data of a resumed sweep; return what differs.
+
+    The ones before are kept under `earlier`. Nothing is written to disk yet.
+    """
+    now = environment()
+    found = differences(sweep.meta, now)
+    if found:
+        before = {key: sweep.meta[key] for key in now if key in sweep.meta}
+        until = time.strftime("%Y-%m-%d %H:%M:%S")
+        sweep.meta.setdefault("earlier", []).append({**before, "until": until})
+        sweep.meta.update(now)
+    return found
 
 
 def _fault_of(meta: Any) -> str:

@@ -7,25 +7,28 @@ warning, the records stay in the spool, and the shipper or `ferhpo sync` uploads
 settings.py  the `tracking` section of a configuration
 secrets.py   passwords in addresses: removed before anything else reads them
 tracker.py   Tracker: the interface of the driver
-offline.py   sync() and add_to_run(): uploads while no driver runs
-spool.py     the spool, and the file that says how far it has been uploaded
-shipper.py   the thread that uploads: batches, retries
-runs.py      records to MLflow calls that can be repeated safely
+history.py   what the spool has recorded already
+spool.py     the spool
+upload/      the thread that uploads, and records to MLflow calls that can be repeated safely
 models.py    an exported model as an MLflow model
 store.py     connecting to the store
+check.py     the check of a store before a sweep
+moved.py     a default store that was moved with its output folder
 view.py      columns, order and charts of a sweep in MLflow's UI
 registry.py  the model registry: versions, aliases
 
-Importing this package does not import MLflow. Only runs.py and models.py do so at the top; the shipper's thread imports
-them.
+Importing this package does not import MLflow. Only upload/runs.py, upload/values.py and models.py do so at the top; the
+shipper's thread imports them.
 """
 
-from ferhpo.tracking.offline import add_to_run, sync
+from ferhpo.tracking.check import check_store, refuse_lost_store
 from ferhpo.tracking.secrets import hide_all, redact
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.spool import is_held, num_rejected, num_unshipped, run_of
-from ferhpo.tracking.store import check_store
+from ferhpo.tracking.spool import is_held
 from ferhpo.tracking.tracker import Tracker
+from ferhpo.tracking.upload.offline import add_to_run, sync
+from ferhpo.tracking.upload.rejected import rejected_text
+from ferhpo.tracking.upload.shipped import num_unshipped, run_of
 from ferhpo.tracking.view import param_text, view_url
 
 __all__ = [
@@ -35,10 +38,11 @@ __all__ = [
     "check_store",
     "hide_all",
     "is_held",
-    "num_rejected",
     "num_unshipped",
     "param_text",
     "redact",
+    "refuse_lost_store",
+    "rejected_text",
     "run_of",
     "sync",
     "view_url",

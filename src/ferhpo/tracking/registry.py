@@ -262,6 +262,9 @@ def _store(settings: TrackingSettings, action: str) -> Iterator["MlflowClient"]:
     """
     if settings.off:
         raise TrackingError(f"cannot {action}: tracking.uri is none; the model registry needs an MLflow store")
+    path = settings.sqlite_path
+    if path is not None and not path.exists():
+        raise TrackingError(f"cannot {action}: there is no MLflow store at {settings.shown_uri}")
     try:
         yield connect(settings)
     except TrackingError:

@@ -13,6 +13,7 @@ from ferhpo.errors import ConfigError
 from ferhpo.tracking.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
 
 OFF = "none"
+MAX_MODEL_NAME = 250  # in every database that MLflow supports
 MODEL_CHOICES = ("all", "best", "none")
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
@@ -46,6 +47,8 @@ class TrackingSettings:
             faults.append(f"tracking.experiment is {self.experiment!r}; it must be a name without /, e.g. ferhpo")
         if self.models not in MODEL_CHOICES:
             faults.append(f"tracking.models is {self.models}; it must be one of {', '.join(MODEL_CHOICES)}")
+        if self.registered_model_name is not None and (fault := model_name_fault(self.registered_model_name)):
+            faults.append(f"tracking.registered_model_name is {self.registered_model_name!r}; {fault}, e.g. faces")
         for key in ("required", "report"):
             if not isinstance(getattr(self, key), bool):
                 faults.append(f"tracking.{key} is {getattr(self, key)!r}; it must be true or false")
@@ -114,6 +117,17 @@ class TrackingSettings:
         if self.uri.startswith("sqlite:///"):
             return f"sqlite:///{Path(self.uri.removeprefix('sqlite:///')).absolute()}"
         return self.uri.rstrip("/")
+
+
+def model_name_fault(name: object) -> str:
+    """Return why MLflow's registry would refuse a model's name; empty if it would not."""
+    if not isinstance(name, str) or not name.strip():
+        return "it must be a text that is not empty"
+    if len(name) > MAX_MODEL_NAME:
+        return f"it has {len(name)} characters; it must have at most {MAX_MODEL_NAME}"
+    if re.search(r"[/:'\"\\\x00-\x1f]", name) or name in (".", "..") or name != name.strip():
+        return "it must have no / : ' \" \\ and no control characters, and no space at its ends"
+    return ""
 
 
 def _uri_faults(uri: str) -> list[str]:

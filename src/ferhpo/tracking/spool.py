@@ -11,17 +11,15 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ferhpo.clock import Clock
 from ferhpo.disk import flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
-from ferhpo.tracking.settings import TrackingSettings
 
 Record = dict[str, Any]
-SPOOL, LOCK, REJECTED = "spool.jsonl", "spool.lock", "rejected.jsonl"
+SPOOL, LOCK = "spool.jsonl", "spool.lock"
 
 
 class Spool:
@@ -41,8 +39,8 @@ class Spool:
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self.last_seq = self._remove_incomplete_line()
 
-    def append(self, op: str, fields: Mapping[str, object]) -> int:
-        """Append one record and return its `seq`.
+    def append(self, op: str, fields: Mapping[str, object]) -> Record:
+        """Append one record and return it.
 
         Raises StorageError if the disk cannot be written; the file is then as before.
         """
@@ -61,7 +59,7 @@ class Spool:
                     f"{self.path} cannot be written ({error.strerror or error}); free some space and resume"
                 ) from error
             self.last_seq += 1
-            return self.last_seq
+            return record
 
     def read(self, offset: int, max_records: int) -> tuple[list[Record], int]:
         """Return up to `max_records` complete records from byte `offset`, and the offset after them. Thread-safe."""
@@ -74,6 +72,9 @@ class Spool:
                     break
                 try:
                     record = json.loads(line)
+                    # Half of a surrogate pair, e.g. of a file name that is not UTF-8, and null characters: no store
+                    # accepts them.
+                    record = _encodable(record) if b"\\ud" in line or b"\\u0000" in line else record
                 except ValueError as error:
                     raise TrackingError(
                         f"{self.path}: the line at byte {offset} is damaged; delete this line and run `ferhpo sync`"
@@ -83,6 +84,16 @@ class Spool:
                     self.clock.not_before(time_ms * 1_000_000)
                 offset += len(line)
         return records, offset
+
+    def has_position(self, offset: int, seq: int) -> bool:
+        """Return whether the record `seq` ends at byte `offset`."""
+        size = os.fstat(self._fd).st_size
+        if offset == 0 or offset > size or seq > self.last_seq:
+            return offset == seq == 0
+        if os.pread(self._fd, 1, offset - 1) != b"\n":
+            return False
+        records, _ = self.read(offset, 1)
+        return int(records[0].get("seq", 0)) == seq + 1 if records else seq == self.last_seq
 
     def sync_to_disk(self) -> None:
         """Wait until everything appended is on disk."""
@@ -99,6 +110,15 @@ class Spool:
         if end < os.fstat(self._fd).st_size:
             os.ftruncate(self._fd, end)
         return last_seq
+
+
+def _encodable(value: Any, key: str = "") -> Any:
+    """Escape what cannot be encoded as UTF-8 in all texts of a record, except for the path of a file."""
+    if isinstance(value, str):
+        return value if key == "path" else value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    if isinstance(value, dict):
+        return {_encodable(name): _encodable(item, name) for name, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def last_seq(folder: Path) -> int:
@@ -148,80 +168,6 @@ def _last_record(fd: int, path: Path) -> tuple[int, int]:
         return size - len(tail) + keep, int(json.loads(last_line)["seq"])
     except (ValueError, KeyError, TypeError) as error:
         raise TrackingError(f"{path}: the last line is not a record of ferhpo; delete this line") from error
-
-
-@dataclass
-class Shipped:
-    """The upload position of a spool: what one store has, and the ids that MLflow assigned.
-
-    path: spool.shipped.json, which holds the other fields
-    store, experiment: where the records were uploaded; the address without its password
-    seq, offset: the last uploaded record, and the byte after it
-    runs: run ids by the keys of runs.py: "" is the parent, "7" a trial, "7/fold0" a fold
-    models: ids of logged models, by the key of their run
-    in_doubt: keys of runs that the store may have created twice
-    """
-
-    path: Path
-    store: str
-    experiment: str
-    seq: int = 0
-    offset: int = 0
-    experiment_id: str | None = None
-    sweep_id: str | None = None
-    sweep_name: str | None = None
-    runs: dict[str, str] = field(default_factory=dict)
-    models: dict[str, str] = field(default_factory=dict)
-    in_doubt: list[str] = field(default_factory=list)
-
-    @classmethod
-    def load(cls, folder: Path, store: str, experiment: str) -> "Shipped":
-        """Read the position in `folder`; it is the start of the spool if the file is missing or for another store.
-
-        Uploading records again does not change what the store has of them already.
-        """
-        path = folder / "spool.shipped.json"
-        try:
-            content = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            content = {}
-        if content.get("store") != store or content.get("experiment") != experiment:
-            return cls(path, store, experiment)
-        return cls(path, **content)
-
-    def save(self) -> None:
-        """Replace the file atomically."""
-        values = {key: value for key, value in asdict(self).items() if key != "path"}
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w") as file:
-            json.dump(values, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
-
-
-def num_unshipped(folder: Path, settings: TrackingSettings) -> int:
-    """Return how many records of a sweep are not in MLflow yet. Safe while the sweep runs."""
-    if settings.off:
-        return 0
-    # The upload position first: if both advance between the two reads, the difference must not become negative.
-    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment).seq
-    return last_seq(folder) - shipped
-
-
-def num_rejected(folder: Path) -> int:
-    """Return how many values and files of a sweep MLflow refused: the lines of its rejected.jsonl."""
-    path = folder / REJECTED
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str | None:
-    """Return MLflow's id of a run of the sweep in `folder`, None if it was not uploaded.
-
-    number: the trial's, or None for the parent run
-    """
-    shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
-    return shipped.runs.get("" if number is None else str(number))
 
 
 def _lock(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Connect to the MLflow store, check it before a sweep, and name its errors.
+"""Connect to the MLflow store, and name its errors and what to do about them.
 
 Note: functions import MLflow when they are called, because the import takes seconds.
 """
@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import socket
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ferhpo.errors import TrackingError
-from ferhpo.tracking.secrets import NOT_KNOWN, redact_error
+from ferhpo.tracking.moved import ROOT_TAG, follow_move
+from ferhpo.tracking.secrets import redact_error
 from ferhpo.tracking.settings import TrackingSettings
 
 if TYPE_CHECKING:
@@ -26,28 +26,8 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 5
 _loading = threading.Lock()
+PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
-def check_store(settings: TrackingSettings) -> str | None:
-    """Check before a sweep that the store can be used. Returns None if it can, or if tracking is disabled.
-
-    Otherwise raises TrackingError if `tracking.required`, else returns the reason. A SQLite file is checked without
-    MLflow; the shipper's thread creates its tables later.
-    """
-    if settings.off:
-        return None
-    if settings.lacks_password:
-        reason: str | None = NOT_KNOWN
-    else:
-        reason = _sqlite_fault(settings.sqlite_path) if settings.sqlite_path else _server_fault(settings)
-    if reason is None or not settings.required:
-        return reason
-    remedy = "; start the server" if reason.startswith("no response") else "; correct tracking.uri"
-    raise TrackingError(
-        f"tracking.uri is {settings.shown_uri}: {reason}{'' if reason == NOT_KNOWN else remedy}, or set "
-        "tracking.required=false to record to the spool and upload later with `ferhpo sync NAME`"
-    )
 
 
 def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowClient":
@@ -73,6 +53,7 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         if not settings.sqlite_path.exists() or settings.sqlite_path.stat().st_size == 0:
             _make_database(settings.sqlite_path)
+        follow_move(settings)
         client = MlflowClient(settings.store_uri, settings.store_uri)
         client.get_experiment_by_name(settings.experiment)
         return client
@@ -88,17 +69,23 @@ def open_experiment(client: "MlflowClient", settings: TrackingSettings) -> str:
     experiment = client.get_experiment_by_name(settings.experiment)
     if experiment is None:
         try:
-            return str(client.create_experiment(settings.experiment, settings.artifact_root))
+            tags = {} if settings.artifact_root is None else {ROOT_TAG: settings.artifact_root}
+            return str(client.create_experiment(settings.experiment, settings.artifact_root, tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another sweep has just created it
                 raise
             experiment = client.get_experiment_by_name(settings.experiment)
     if experiment is None or experiment.lifecycle_stage != "active":
-        raise TrackingError(
-            f"tracking.experiment is {settings.experiment}; this experiment was deleted; restore it in the MLflow UI "
-            "or choose another name"
-        )
+        raise deleted_experiment(settings.experiment)
     return str(experiment.experiment_id)
+
+
+def deleted_experiment(name: str) -> TrackingError:
+    """Return the error for an experiment that was deleted in MLflow."""
+    return TrackingError(
+        f"tracking.experiment is {name}; this experiment was deleted; restore it (`mlflow experiments restore`, or in "
+        "the MLflow UI) or choose another name"
+    )
 
 
 def load_mlflow() -> None:
@@ -134,6 +121,36 @@ def reason_of(error: BaseException) -> str:
     return redact_error(reason)[:200]
 
 
+def remedy_of(error: BaseException) -> str:
+    """Return what to do about an error of a server, or of what is in front of it; empty if nothing special."""
+    text = f"{error} {error.__cause__ or ''}"
+    response = getattr(error, "response", None)
+    found = re.search(r"error code (\d{3})|too many (\d{3}) error|^(\d{3}) (?:Client|Server) Error", text)
+    status = getattr(response, "status_code", None) or int(next((g for g in found.groups() if g), 0) if found else 0)
+    code = getattr(error, "error_code", "")
+    proxies = ", ".join(name for name in PROXY_VARIABLES if os.environ.get(name))
+    if status == 407 or "ProxyError" in text or "Unable to connect to proxy" in text:
+        return f"the proxy in {proxies or 'the environment'} refuses; correct it, or add the server's host to NO_PROXY"
+    if status == 401 or code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED") or "'detail': " in text:
+        return (
+            "the server wants an account; give it with tracking.uri=http://USER:PASSWORD@HOST, or set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if status == 403 or code == "PERMISSION_DENIED":
+        return "this account may not do that; use an account that may edit the experiment and its artifacts" + (
+            f", or bypass the proxy in {proxies} with NO_PROXY" if proxies and code != "PERMISSION_DENIED" else ""
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            "its certificate is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of its authority"
+        )
+    if "valid JSON" in text or (status in (301, 302, 404, 405) and code != "RESOURCE_DOES_NOT_EXIST"):
+        return "this is not the address of an MLflow server, or a login page is in front of it; correct tracking.uri"
+    if status in (502, 503, 504) and proxies:
+        return f"if the proxy in {proxies} cannot reach the server, add its host to NO_PROXY"
+    return ""
+
+
 def outages() -> tuple[type[Exception], ...]:
     """Return the exceptions that an unavailable store raises through MLflow's client: the call is worth repeating."""
     load_mlflow()
@@ -155,25 +172,6 @@ def file_lock(path: Path) -> Iterator[None]:
         os.close(lock_fd)
 
 
-def _server_fault(settings: TrackingSettings) -> str | None:
-    load_mlflow()
-    from mlflow.exceptions import RestException
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        open_experiment(connect(settings, CHECK_SECONDS), settings)
-    except (ImportError, ArgumentError) as error:
-        return f"the driver for this database is not installed ({redact_error(str(error))})"
-    except TrackingError:
-        raise  # a deleted experiment
-    except outages() as error:
-        reason = reason_of(error)
-        if isinstance(error, RestException | ValueError) or re.match(r"error code|\d+ error|not in a", reason):
-            return f"the server responds with an error ({reason})"
-        return f"no response within {CHECK_SECONDS} s ({reason})"
-    return None
-
-
 def _make_database(path: Path) -> None:
     """Let MLflow create its tables in a temporary file, then rename it to `path`.
 
@@ -187,21 +185,6 @@ def _make_database(path: Path) -> None:
     uri = f"sqlite:///{temporary}"
     MlflowClient(uri, uri).search_experiments(max_results=1)
     temporary.replace(path)
-
-
-def _sqlite_fault(path: Path) -> str | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=CHECK_SECONDS)
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("CREATE TABLE ferhpo_probe (a INTEGER)")
-            connection.rollback()
-        finally:
-            connection.close()
-    except (OSError, sqlite3.Error) as error:
-        return f"the database cannot be written ({reason_of(error)})"
-    return None
 
 
 def user_name() -> str:

@@ -4,15 +4,16 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ferhpo.errors import TrackingError
 from ferhpo.states import RunState, TrialState
+from ferhpo.tracking.history import History
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.shipper import Shipper, upload_now
 from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.store import user_name
+from ferhpo.tracking.upload.files import copy_inside
+from ferhpo.tracking.upload.shipper import Shipper, upload_now
 from ferhpo.tracking.view import encode, param_text, view_state
 
 _DIGEST_CHARACTERS = 12  # as the UI shows; MLflow's limit is 36; the full digest is in the data set's profile
@@ -27,19 +28,9 @@ class Tracker:
 
     def __init__(self, folder: Path, settings: TrackingSettings) -> None:
         self.settings = settings
-        self._sweep_id: str | None = None
-        self._sweep_params: dict[str, str] = {}  # the parent run's parameters in MLflow
-        self._states: dict[int | None, str] = {}  # of each opened run: RUNNING, or the state it was closed with
-        self._last_ms: dict[int | None, int] = {}  # time of each run's last record from an earlier process
-        self._recorded_epochs: set[tuple[int, int]] = set()
-        self._recorded_folds: set[tuple[int, int]] = set()
-        self._recorded_models: set[int] = set()
-        self._recorded_datasets: set[int | None] = set()
-        self._recorded_values: dict[tuple[object, str], float] = {}  # log_metrics: (number, metric) to value
-        self._last_seqs: dict[object, int] = {}  # seq of each run's last record
         self._spool = None if settings.off else Spool(folder)
         self._shipper = None if self._spool is None else Shipper(self._spool, settings)
-        self._read_earlier_records()
+        self._history = History(self._spool)
 
     def open_sweep(self, name: str, params: Mapping[str, object], tags: Mapping[str, str], note: str) -> None:
         """Open the parent run, or reopen it in a resumed sweep. `note` is Markdown.
@@ -47,25 +38,17 @@ class Tracker:
         MLflow does not allow a parameter to change: if a resume gives it another value, the tag
         `ferhpo.changed.<parameter>` has the new one.
         """
-        self._sweep_id = self._sweep_id or uuid.uuid4().hex[:12]
-        tags = {**tags, "ferhpo.sweep": name, "ferhpo.sweep_id": self._sweep_id, "ferhpo.state": RunState.RUNNING}
-        tags["mlflow.note.content"] = note
-        texts = _params(params)
-        changed = {key: text for key, text in texts.items() if self._sweep_params.setdefault(key, text) != text}
-        tags |= {f"ferhpo.changed.{key}": text for key, text in changed.items()}
-        self._append(
-            "open_sweep",
-            sweep_id=self._sweep_id,
-            name=name,
-            params={key: text for key, text in texts.items() if key not in changed},
-            tags=_tags(tags),
-            user=user_name(),
-        )
+        sweep_id = self.sweep_id or uuid.uuid4().hex[:12]
+        same, changed = self._split_params(None, params)
+        tags = {**tags, **changed, "ferhpo.sweep": name, "ferhpo.sweep_id": sweep_id, "ferhpo.state": RunState.RUNNING}
+        tags = _tags({**tags, "mlflow.note.content": note})
+        self._append("open_sweep", sweep_id=sweep_id, name=name, params=same, tags=tags, user=user_name())
 
     def open_trial(self, number: int, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
         """Open the run of a trial, or reopen it in a resumed sweep."""
-        tags = {**tags, "ferhpo.sweep_id": str(self._sweep_id), "ferhpo.state": RunState.RUNNING}
-        self._append("open_trial", number=number, params=_params(params), tags=_tags(tags), user=user_name())
+        same, changed = self._split_params(number, params)
+        tags = _tags({**tags, **changed, "ferhpo.sweep_id": str(self.sweep_id), "ferhpo.state": RunState.RUNNING})
+        self._append("open_trial", number=number, params=same, tags=tags, user=user_name())
 
     def set_view(
         self,
@@ -77,8 +60,8 @@ class Tracker:
         second_column: str = "best_epoch",
     ) -> None:
         """Create the sweep's view in MLflow's UI. See `view.view_state` for the arguments."""
-        state = view_state(str(self._sweep_id), objective, mode, params, metrics, second_column)
-        self._append("view", sweep_id=self._sweep_id, value=encode(name, state))
+        state = view_state(str(self.sweep_id), objective, mode, params, metrics, second_column)
+        self._append("view", sweep_id=self.sweep_id, value=encode(name, state))
 
     def log_dataset(
         self, number: int | None, name: str, digest: str, source: str, profile: Mapping[str, object], context: str
@@ -92,13 +75,11 @@ class Tracker:
             "profile": json.dumps({"digest": digest, **profile}),
         }
         self._append("dataset", number=number, dataset=dataset, context=context)
-        self._recorded_datasets.add(number)
 
     def log_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, unless the epoch is recorded already."""
-        if (number, epoch) not in self._recorded_epochs:
+        if (number, epoch) not in self._history.epochs:
             self._append("metrics", number=number, step=epoch, epoch=epoch, values=_floats(metrics))
-            self._recorded_epochs.add((number, epoch))
 
     def log_fold(
         self,
@@ -114,22 +95,20 @@ class Tracker:
         epochs: the metrics of each epoch, and its number under "epoch"
         summary: metrics of the fold as a whole
         """
-        if (number, fold) not in self._recorded_folds:
+        if (number, fold) not in self._history.folds:
             rows = [_floats(row) for row in epochs]
             path = None if checkpoint is None else self._stored_path(checkpoint)
             once = _floats(summary)
             self._append("fold", number=number, fold=fold, epochs=rows, once=once, path=path, user=user_name())
-            self._recorded_folds.add((number, fold))
 
     def log_metrics(self, number: int | None, metrics: Mapping[str, float]) -> None:
         """Record metrics of a run as a whole (step 0), except those that are recorded with the same value already.
 
         A resume logs them again, and a second record would become a second point in MLflow, at another time.
         """
-        new = {key: v for key, v in _floats(metrics).items() if self._recorded_values.get((number, key)) != v}
+        new = {key: v for key, v in _floats(metrics).items() if self._history.values.get((number, key)) != v}
         if new:
             self._append("metrics", number=number, step=0, values=new)
-            self._recorded_values.update({(number, key): value for key, value in new.items()})
 
     def set_tags(self, number: int | None, tags: Mapping[str, str]) -> None:
         """Set tags; a later value replaces an earlier one."""
@@ -145,9 +124,8 @@ class Tracker:
 
     def log_model(self, number: int, model_dir: Path) -> None:
         """Record an exported model (ferhpo.inference.export) as the model of a trial, unless the trial has one."""
-        if number not in self._recorded_models:
+        if number not in self._history.models:
             self._append("model", number=number, path=self._stored_path(model_dir))
-            self._recorded_models.add(number)
 
     def close_trial(self, number: int, state: RunState | TrialState, tags: Mapping[str, str] | None = None) -> None:
         """Close the run of a trial. ferhpo/states.py says which status each state has in MLflow."""
@@ -178,10 +156,12 @@ class Tracker:
 
     def close_open_runs(self) -> None:
         """Close the runs that a killed driver left open, as STOPPED, at the time of their last records."""
-        for number, state in sorted(self._states.items(), key=lambda item: item[0] is None):  # the parent last
+        for number, state in sorted(self._history.states.items(), key=lambda item: item[0] is None):  # the parent last
             if state == RunState.RUNNING:
                 tags = {"ferhpo.state": RunState.STOPPED, "ferhpo.reason": "its driver was killed; can be resumed"}
-                self._append("close", number=number, state=RunState.STOPPED, tags=tags, time_ms=self._last_ms[number])
+                self._append(
+                    "close", number=number, state=RunState.STOPPED, tags=tags, time_ms=self._history.times_ms[number]
+                )
 
     def upload_now(self) -> int:
         """Upload everything in the calling thread and return the number of records. Raises TrackingError."""
@@ -202,7 +182,7 @@ class Tracker:
     @property
     def sweep_id(self) -> str | None:
         """The unique id of this sweep in the store, and the key of its view; None before `open_sweep`."""
-        return self._sweep_id
+        return self._history.sweep_id
 
     @property
     def experiment_id(self) -> str | None:
@@ -216,26 +196,31 @@ class Tracker:
     @property
     def is_open(self) -> bool:
         """Whether the parent run is open."""
-        return self._states.get(None) == RunState.RUNNING
+        return self._history.states.get(None) == RunState.RUNNING
 
     def was_opened(self, number: int) -> bool:
         """Return whether the run of a trial was ever opened, by this process or an earlier one."""
-        return number in self._states
+        return number in self._history.states
+
+    def environment(self, number: int | None) -> dict[str, str]:
+        """Return the tags of a run that say which versions and commit ran it, as they were recorded last."""
+        return dict(self._history.environment.get(number, {}))
 
     def was_described(self, number: int) -> bool:
         """Return whether the data set of a trial's run is recorded, which is the last record that describes a run."""
-        return number in self._recorded_datasets
+        return number in self._history.datasets
 
     def was_closed(self, number: int, state: RunState | TrialState | None = None) -> bool:
         """Return whether the run of a trial is closed for good, or, if `state` is given, closed with this state."""
-        last = self._states.get(number, RunState.RUNNING)
+        last = self._history.states.get(number, RunState.RUNNING)
         return last not in (RunState.RUNNING, RunState.STOPPED) if state is None else last == state
 
     def is_shipped(self, number: int) -> bool:
         """Return whether all records of a trial, files included, are in MLflow; True if tracking is disabled."""
         if self._shipper is None:
             return self.settings.off
-        return self._last_seqs.get(number, 0) <= self._shipper.shipped.seq
+        is_uploaded = self._history.seqs.get(number, 0) <= self._shipper.shipped.seq
+        return is_uploaded and str(number) not in self._shipper.rejected.set_aside_runs
 
     def model_id(self, number: int) -> str | None:
         """Return MLflow's id of a trial's model, None until it is uploaded."""
@@ -244,51 +229,31 @@ class Tracker:
     def _append(self, op: str, **fields: object) -> None:
         if self._spool is not None:
             number = fields.get("number")
-            assert op == "open_sweep" or self._sweep_id, "open_sweep comes first"
-            assert number is None or op == "open_trial" or number in self._states, f"trial {number} was not opened"
-            self._last_seqs[number] = self._spool.append(op, fields)
-            self._update_state(op, fields)
+            assert op == "open_sweep" or self.sweep_id, "open_sweep comes first"
+            assert number is None or op == "open_trial" or number in self._history.states, (
+                f"trial {number} was not opened"
+            )
+            self._history.add(self._spool.append(op, fields))
 
-    def _read_earlier_records(self) -> None:
-        """Restore this object's state from the records of earlier processes."""
-        offset = 0
-        while self._spool is not None:
-            records, offset = self._spool.read(offset, 10_000)
-            if not records:
-                return
-            for record in records:
-                self._last_seqs[record.get("number")] = record["seq"]
-                self._last_ms[record.get("number")] = record["time_ms"]
-                self._update_state(record["op"], record)
-                if record["op"] == "open_sweep":
-                    self._sweep_id = record["sweep_id"]
-                    self._sweep_params = {**record["params"], **self._sweep_params}
-                elif record["op"] == "fold":
-                    self._recorded_folds.add((record["number"], record["fold"]))
-                elif record["op"] == "dataset":
-                    self._recorded_datasets.add(record.get("number"))
-                elif record["op"] == "model":
-                    self._recorded_models.add(record["number"])
-                elif "epoch" in record:
-                    self._recorded_epochs.add((record["number"], record["epoch"]))
-                elif record["op"] == "metrics":
-                    number = record.get("number")
-                    self._recorded_values.update({(number, key): v for key, v in record["values"].items()})
-
-    def _update_state(self, op: str, fields: Mapping[str, Any]) -> None:
-        if op in ("open_sweep", "open_trial", "close"):
-            self._states[fields.get("number")] = fields["state"] if op == "close" else RunState.RUNNING
+    def _split_params(self, number: int | None, params: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the parameters that MLflow accepts, and tags for those that a resume gave another value."""
+        texts = {key: param_text(value) for key, value in params.items()}
+        known = self._history.params.get(number, {})
+        changed = {key: text for key, text in texts.items() if known.get(key, text) != text}
+        tags = {f"ferhpo.changed.{key}": text for key, text in changed.items()}
+        return {key: text for key, text in texts.items() if key not in changed}, tags
 
     def _stored_path(self, path: Path) -> str:
-        """Return a path relative to the sweep's folder if it is inside, so that the folder can be moved."""
-        assert self._spool is not None or self.settings.off
-        path = path.absolute()
-        folder = path.parent if self._spool is None else self._spool.folder.absolute()
-        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+        """Return a path relative to the sweep's folder, so that it can be moved. What is outside is copied there.
 
-
-def _params(params: Mapping[str, object]) -> dict[str, str]:
-    return {key: param_text(value) for key, value in params.items()}
+        An upload reads files of the sweep's folder only, since a spool may come from someone else.
+        """
+        if self._spool is None:
+            return str(path)
+        path, folder = path.absolute(), self._spool.folder.absolute()
+        if not path.is_relative_to(folder):
+            path = copy_inside(path, folder)
+        return str(path.relative_to(folder))
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,8 @@ Note: only `finish` closes the parent run, after everything else has been upload
 from collections import Counter
 
 from ferhpo.driver.retention import Keeper
-from ferhpo.errors import TrackingError
+from ferhpo.errors import TrackingError, first_line
+from ferhpo.optional import optional
 from ferhpo.publish import sweep_run
 from ferhpo.publish.models import export, register
 from ferhpo.reports.live import Drawing
@@ -16,7 +17,7 @@ from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import has_checkpoint
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
+from ferhpo.tracking import Tracker, TrackingSettings, rejected_text
 from ferhpo.tuning.result import SweepResult
 
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for the upload of its records to MLflow
@@ -43,32 +44,41 @@ def finish(
     """
     trials, best = sweep.trials(), sweep.best()
     counts = dict(Counter(trial.state for trial in trials))
-    board = sweep.leaderboard()
-    tracker.log_text(None, leaderboard_csv(board, sweep.objective.metric), "leaderboard.csv")
-    tracker.log_artifact(None, sweep.folder / "study.jsonl", "study")
+    board, warnings = sweep.leaderboard(), list(warnings)
+    with optional("the leaderboard is not in MLflow", warnings):
+        tracker.log_text(None, leaderboard_csv(board, sweep.objective.metric), "leaderboard.csv")
+    with optional("the study is not in MLflow", warnings):
+        tracker.log_artifact(None, sweep.folder / "study.jsonl", "study")
     # If an extended sweep has no checkpoint of a trial any more, it exported that trial when it finished before.
     selected = [t for t in board if t == best or (is_exported(t, settings) and has_checkpoint(sweep, t))]
     for trial in selected if finished and settings.models != "none" else []:
-        export(sweep, trial, tracker, data_digest)
+        again = f"fix the cause, then export it with: {sweep.resume_command}"
+        with optional(f"the network of trial {trial.number} is not exported ({again})", warnings):
+            export(sweep, trial, tracker, data_digest)
     if best is not None and best.value is not None:
         metrics = {f"best_{sweep.objective.metric}": best.value, "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
-    note = sweep_note(sweep, board, counts)
+    note = f"**{sweep.name}** ended."
+    with optional("the run's note in MLflow is short", warnings):
+        note = sweep_note(sweep, board, counts)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
-    drawing.sweep_ended()  # runs while the models are uploaded
+    with optional("figures are missing", warnings):
+        drawing.sweep_ended()  # runs while the models are uploaded
     tracker.flush(SHIP_SECONDS)
     registered, failures = _register(sweep, best if finished else None, tracker, settings)
     view = sweep_run.view_address(tracker, settings)
-    warnings = [*warnings, *collapse_warnings(trials, best), *drawing.wait()]
+    with optional("collapsed networks were not looked for", warnings):
+        warnings += collapse_warnings(trials, best)
+    warnings += drawing.wait()
     unshipped = tracker.flush(SHIP_SECONDS)
     if registered is None and finished:  # the store was slow or unreachable, and has the model by now
         registered, failures = _register(sweep, best, tracker, settings)
     warnings += failures
-    keeper.tidy(trials, lambda trial: not finished and is_exported(trial, settings))
+    with optional("checkpoints were not removed", warnings):
+        keeper.tidy(trials, lambda trial: not finished and is_exported(trial, settings))
     tracker.close(1.0)
-    if rejected := num_rejected(sweep.folder):
-        path = sweep.folder / "rejected.jsonl"
-        warnings.append(f"MLflow refused {rejected} values or files; they are kept in {path}")
+    if not settings.off and (rejected := rejected_text(sweep.folder, sweep.name)):
+        warnings.append(rejected)
     return SweepResult(sweep, counts, finished, best, registered, unshipped, view, warnings)
 
 
@@ -80,3 +90,6 @@ def _register(
         return register(sweep, best, tracker, settings), []
     except TrackingError as error:  # the store has just become unreachable, which does not make the sweep a failure
         return None, [f"{error}; register it later with: ferhpo sync {sweep.name}"]
+    except Exception as error:
+        later = f"register it later with: ferhpo sync {sweep.name}"
+        return None, [f"the model is not registered: {first_line(error)}; {later}"]

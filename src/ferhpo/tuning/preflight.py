@@ -14,12 +14,24 @@ from ferhpo.config import Composed, validate
 from ferhpo.config.compose import compose, hide_password, set_values
 from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
+from ferhpo.data.dataset import FaceData
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, exists_error, free_name, has_meta, load_sweep
-from ferhpo.tracking import TrackingSettings, check_store, hide_all
+from ferhpo.storage.sweep import (
+    CHANGEABLE,
+    Sweep,
+    create_sweep,
+    exists_error,
+    free_name,
+    has_meta,
+    load_sweep,
+    note_environment,
+)
+from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
+
+PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 
 
 @dataclass(frozen=True)
@@ -34,9 +46,24 @@ class Prepared:
     existing: Sweep | None
     warnings: list[str]
 
-    def open(self, kind: str, listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
-        """Return the existing sweep, or create the new one on disk."""
-        return self.existing or create_sweep(self.composed, kind, listed)
+    def open(self, kind: str, data: FaceData, listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
+        """Return the existing sweep, or create the new one on disk.
+
+        Raises SweepError if the data set is not the one that the existing sweep was started with.
+        """
+        if self.existing is None:
+            return create_sweep(self.composed, kind, listed)
+        digest = self.existing.meta.get("data", {}).get("digest", data.digest)
+        if digest != data.digest:
+            raise SweepError(
+                f"the data set is {data.source}, with digest {data.digest[:12]}; sweep {self.existing.name} was "
+                f"started with digest {digest[:12]}, and its trials must be comparable; resume with the same images "
+                "and labels (data.path=... if they were moved), or start another sweep with name=..."
+            )
+        if changes := note_environment(self.existing):
+            text = f"sweep {self.existing.name} is resumed under another environment: {', '.join(changes)}"
+            self.warnings.append(f"{text}; its runs in MLflow have both")
+        return self.existing
 
 
 def prepare(
@@ -67,7 +94,11 @@ def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Seque
         _refuse_existing(composed.config)
     run_config = RunConfig(composed)
     validate.check_weights(composed.config, run_config.space)
-    return Prepared(composed, run_config, existing, [*warnings, *_store_warnings(run_config.tracking)])
+    tracking, name = run_config.tracking, str(composed.config["name"])
+    if existing is not None:
+        refuse_lost_store(existing.folder, tracking)
+    model_name = None if tracking.models == "none" else tracking.registered_name(name)
+    return Prepared(composed, run_config, existing, [*warnings, *_store_warnings(tracking, model_name)])
 
 
 def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
@@ -91,6 +122,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
         "num_trials",
         "keep_checkpoints",
         *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section]),
+        *(places := [path for path, _ in leaves(config["data"], "data") if path.rpartition(".")[2] in PLACES]),
     ]
     faults = []
     for text in overrides:
@@ -98,7 +130,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
         section = key.split(".")[0]
         if key in ("output_dir", "allowed_targets"):
             continue
-        if section not in CHANGEABLE:
+        if section not in CHANGEABLE and key not in places:
             faults.append(
                 f"{key} cannot change in a resumed sweep, whose trials must be comparable; only these can: "
                 f"{', '.join(CHANGEABLE)}"
@@ -115,9 +147,9 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     return replace(sweep)
 
 
-def _store_warnings(tracking: TrackingSettings) -> list[str]:
+def _store_warnings(tracking: TrackingSettings, model_name: str | None) -> list[str]:
     """Return warnings about a store that cannot be reached and is not required; TrackingError if it is required."""
-    reason = check_store(tracking)
+    reason = check_store(tracking, model_name)
     if reason is None:
         return []
     return [
@@ -144,7 +176,7 @@ def make_paths_absolute(config: dict[str, Any]) -> None:
     config["output_dir"] = str(Path(config["output_dir"]).resolve())
     for path, value in list(leaves(config["data"])):
         key = path.rpartition(".")[2]
-        is_path = key in ("path", "ferplus_path", "cache_dir") or (key == "clean" and Path(str(value)).exists())
+        is_path = key in PLACES or (key == "clean" and Path(str(value)).exists())
         if is_path and isinstance(value, str) and value != "???":
             set_path(config["data"], path, str(Path(value).resolve()))
     weights = config["model"].get("weights")

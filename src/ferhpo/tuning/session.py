@@ -7,6 +7,7 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ledger import Ledger
 from ferhpo.driver.retention import Keeper
 from ferhpo.errors import StorageError, first_line
+from ferhpo.optional import optional
 from ferhpo.publish import sweep_run
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.reports.live import Drawing
@@ -45,13 +46,19 @@ def recording(
         keeper = Keeper(sweep, lambda trial: drawing.is_drawn(trial) and tracker.is_shipped(trial.number))
 
         def trial_ended(trial: TrialRecord) -> None:
-            drawing.trial_ended(trial)
-            keeper.measure(trial.number)
-            keeper.tidy(study.trials(), lambda other: is_exported(other, settings))
+            with optional("figures are missing"):
+                drawing.trial_ended(trial)
+            with optional("checkpoints were not removed"):
+                keeper.measure(trial.number)
+                keeper.tidy(study.trials(), lambda other: is_exported(other, settings))
             if ledger is not None and not ledger.is_finished:
                 keeper.check_space(num_slots=len(ledger.running) + 1)
 
-        ledger = Ledger(sweep, study, tracker, num_trials, listener, _opener(sweep, tracker, data), trial_ended)
+        def show(shown: Ledger) -> None:
+            with optional("the progress cannot be shown"):
+                listener(shown)
+
+        ledger = Ledger(sweep, study, tracker, num_trials, show, _opener(sweep, tracker, data), trial_ended)
         for trial in study.trials():
             keeper.measure(trial.number)
         if not ledger.is_finished:

@@ -67,7 +67,7 @@ def _run(
     with RayStart(run_config.compute) as ray_start:
         data = load_data(prepared.composed)
         ray_start.wait_if_joined()
-        sweep = prepared.open(kind, listed)
+        sweep = prepared.open(kind, data, listed)
         objective, seed = run_config.objective, int(config["seed"])
         study = SweepStudy(sweep.folder, run_config.space, config["sampler"], seed, objective, sweep.listed)
         return _run_trials(sweep, study, data, ray_start, prepared.warnings, listener, finisher)

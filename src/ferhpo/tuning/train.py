@@ -34,7 +34,7 @@ def train(
     prepared = prepare(name, overrides, "train", resume=resume, new=new, config_dir=config_dir)
     config = prepared.composed.config
     data = load_data(prepared.composed)
-    sweep = prepared.open("train")
+    sweep = prepared.open("train", data)
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)
     with recording(sweep, study, sweep.tracking, data, 1, listener) as (ledger, drawing, keeper):
         finished = ledger.is_finished or local.run(ledger, data, fix_threads(sweep, torch.get_num_threads()))

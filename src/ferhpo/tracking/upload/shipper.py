@@ -5,16 +5,18 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.secrets import redact_error
 from ferhpo.tracking.settings import TrackingSettings
-from ferhpo.tracking.spool import Record, Shipped, Spool
-from ferhpo.tracking.store import connect, open_experiment, outages, reason_of
+from ferhpo.tracking.spool import Record, Spool
+from ferhpo.tracking.store import connect, open_experiment, outages, reason_of, remedy_of
+from ferhpo.tracking.upload.rejected import VALUES, Entry, Rejected
+from ferhpo.tracking.upload.shipped import Shipped
 
 if TYPE_CHECKING:
-    from ferhpo.tracking.runs import RunWriter
+    from ferhpo.tracking.upload.runs import RunWriter
 
 log = logging.getLogger("ferhpo.tracking")
 
@@ -24,6 +26,8 @@ _NUM_TRIES, _RETRY_SECONDS = 5, 0.5  # of upload_now, without any record uploade
 _PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 1.0, 60.0  # between uploads; doubled with each failure in a row
 _PATIENCE_SECONDS = 15.0  # how long flush waits for a store that does not respond: enough for a server to restart
 _WAKE_SECONDS = 2.0  # how often flush wakes the thread
+# Between the tries of a record that fails while the store accepts others; after the last one it is set aside.
+_PAUSES_OF_A_RECORD = (0.5, 1.0, 2.0, 4.0)
 
 
 class Shipper:
@@ -33,13 +37,18 @@ class Shipper:
         self.spool = spool
         self.settings = settings
         self.shipped = Shipped.load(spool.folder, settings.shown_uri, settings.experiment)
-        if self.shipped.seq > spool.last_seq:  # the position belongs to another spool
+        if not spool.has_position(self.shipped.offset, self.shipped.seq):  # it belongs to another spool
             self.shipped = Shipped(self.shipped.path, settings.shown_uri, settings.experiment)
+        self.rejected = Rejected(spool.folder)
+        if self.shipped.seq == 0:  # everything is uploaded anew, maybe to another store
+            self.rejected.replace([])
         self.last_error: str | None = None
         self._batch_size = _FIRST_BATCH
         self._num_failures = 0  # since the last upload
         self._warned = False
         self._writer: RunWriter | None = None
+        self._num_tries = 0  # of a single record, while the store accepts others
+        self._set_aside: set[tuple[str, str]] = set()  # kinds and reasons, to try further records like these once
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -90,12 +99,7 @@ class Shipper:
 
     def upload(self) -> None:
         """Upload every record of the spool. Raises the store's errors."""
-        if self._writer is None:
-            client = connect(self.settings)
-            from ferhpo.tracking.runs import RunWriter  # imports MLflow
-
-            self.shipped.experiment_id = open_experiment(client, self.settings)
-            self._writer = RunWriter(client, self.shipped.experiment_id, self.shipped)
+        writer = self._connected()
         while not self._stop.is_set():
             records, offset = self.spool.read(self.shipped.offset, self._batch_size)
             if not records:
@@ -103,15 +107,89 @@ class Shipper:
             began = time.monotonic()
             self.spool.sync_to_disk()  # before the upload, so that after a power failure the store is never ahead
             try:
-                if not self._writer.write(records, self._stop.is_set):
+                if not writer.write(records, self._stop.is_set):
                     return
-            except outages():
-                # A store that fails at every tenth call accepts a batch of a few records, but never one of hundreds.
-                self._batch_size = max(self._batch_size // 8, 1)
+                self._set_aside -= {(kind, reason) for kind, reason in self._set_aside if kind == records[0]["op"]}
+            except outages() as error:
                 self.shipped.save()  # with the runs that were created
-                raise
+                if isinstance(error, TrackingError) or not writer.accepts_others():
+                    # A store that fails at every tenth call accepts a batch of a few records, never one of hundreds.
+                    self._batch_size = max(self._batch_size // 8, 1)
+                    raise
+                if len(records) > 1 or not self._is_last_try(records[0], reason_of(error)):
+                    self._batch_size = 1
+                    continue
+                if not writer.write(records, self._stop.is_set, is_last_try=True):
+                    return
+            self._num_tries = 0
             self._save_position(records, offset)
             self._adapt_batch_size(time.monotonic() - began)
+
+    def retry_rejected(self) -> int:
+        """Try what was refused or set aside again; return how many records MLflow has now."""
+        entries = self.rejected.entries()
+        if not entries:
+            return 0
+        writer = self._connected()
+        records, newest = self._find_rejected(entries)
+        self.rejected.hold([entry for entry in entries if entry.get("seq") not in records])
+        left = entries
+        try:
+            for seq, record in sorted(records.items()):
+                of_record = [entry for entry in entries if entry["seq"] == seq]
+                run = str(of_record[0].get("run"))
+                ended = newest.get(("close", run), 0)
+                # A later record has another value, or an outcome that must not be undone.
+                old = newest.get((record["op"], run), seq) > seq or (
+                    record["op"] == "open_trial" and ended > seq and ended not in records
+                )
+                keys = {(entry.get("run"), entry.get("key")) for entry in of_record if entry.get("kind") in VALUES}
+                writer.write_values(record, {key for key in keys if newest.get(key, seq) <= seq})
+                if not old and any(entry.get("kind") not in VALUES for entry in of_record):
+                    writer.write([record], self._stop.is_set, is_last_try=True)
+            left = self.rejected.entries()
+        finally:
+            self.rejected.replace(left)
+            self.shipped.save()
+        return len(set(records) - {entry.get("seq") for entry in left})
+
+    def _find_rejected(self, entries: Sequence[Entry]) -> tuple[dict[int, Record], dict[tuple[Any, Any], int]]:
+        """Return the records of entries by `seq`, and the last `seq` of tags (run, key) and of states (op, run)."""
+        wanted = {entry.get("seq") for entry in entries}
+        records: dict[int, Record] = {}
+        newest: dict[tuple[Any, Any], int] = {}
+        offset = 0
+        while True:
+            batch, offset = self.spool.read(offset, _MAX_BATCH)
+            if not batch:
+                return records, newest
+            for record in batch:
+                run = "" if record.get("number") is None else str(record["number"])
+                newest.update({(run, key): record["seq"] for key in record.get("tags", ())})
+                if record["op"] in ("open_trial", "close", "view"):
+                    newest[(record["op"], run)] = record["seq"]
+                if record["seq"] in wanted:
+                    records[record["seq"]] = record
+
+    def _connected(self) -> "RunWriter":
+        """Return the writer; connect to the store first if there is none yet."""
+        if self._writer is None:
+            client = connect(self.settings)
+            from ferhpo.tracking.upload.runs import RunWriter  # imports MLflow
+
+            self.shipped.experiment_id = open_experiment(client, self.settings)
+            self._writer = RunWriter(client, self.shipped.experiment_id, self.shipped, self.rejected)
+        return self._writer
+
+    def _is_last_try(self, record: Record, reason: str) -> bool:
+        """Pause, and return whether the next try of a record that failed while others did not is its last one."""
+        like_others = (record["op"], reason) in self._set_aside
+        if like_others or self._num_tries >= len(_PAUSES_OF_A_RECORD):
+            self._set_aside.add((record["op"], reason))
+            return True
+        self._stop.wait(_PAUSES_OF_A_RECORD[self._num_tries])
+        self._num_tries += 1
+        return False
 
     def _save_position(self, records: Sequence[Record], offset: int) -> None:
         self.last_error, self._num_failures = None, 0
@@ -132,7 +210,7 @@ class Shipper:
             try:
                 self.upload()
             except outages() as error:
-                self._on_failure(reason_of(error), f"{reason_of(error)}; records are kept in {self.spool.path}")
+                self._on_failure(reason_of(error), _outage_text(error, self.spool))
             except Exception as error:
                 # The boundary of the thread: a bug must not end it, and an unhandled traceback would show passwords.
                 self._on_failure(reason_of(error), redact_error(traceback.format_exc()))
@@ -162,10 +240,11 @@ def upload_now(spool: Spool, settings: TrackingSettings) -> int:
     Raises TrackingError if the store is unavailable.
     """
     shipper = Shipper(spool, settings)
-    num_records = shipper.unshipped
-    num_tries, seq = 0, shipper.shipped.seq
+    num_records, first_seq = shipper.unshipped, shipper.shipped.seq
+    num_tries, seq = 0, first_seq
     while True:
         try:
+            num_resolved = shipper.retry_rejected()
             shipper.upload()
         except outages() as error:
             if isinstance(error, TrackingError):
@@ -175,8 +254,16 @@ def upload_now(spool: Spool, settings: TrackingSettings) -> int:
             if num_tries < _NUM_TRIES:
                 time.sleep(_RETRY_SECONDS)
                 continue
+            start = "make the store reachable" if settings.sqlite_path else "start the server"
             raise TrackingError(
                 f"{spool.path}: {num_records - shipper.unshipped} of {num_records} records uploaded; "
-                f"{settings.shown_uri}: {reason_of(error)}; start the server, then run this again"
+                f"{settings.shown_uri}: {reason_of(error)}; {remedy_of(error) or start}, "
+                "then run this again"
             ) from None  # the error's text may contain the password
-        return num_records
+        whole = {entry.get("seq") for entry in shipper.rejected.entries() if entry.get("kind") not in VALUES}
+        return num_records + num_resolved - sum(isinstance(seq, int) and seq > first_seq for seq in whole)
+
+
+def _outage_text(error: Exception, spool: Spool) -> str:
+    remedy = remedy_of(error)
+    return f"{reason_of(error)}{f'; {remedy}' if remedy else ''}; records are kept in {spool.path}"

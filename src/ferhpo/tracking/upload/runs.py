@@ -1,0 +1,270 @@
+"""Write the records of a spool to MLflow. Writing a record twice has the same result as writing it once.
+
+- A run is searched by its tag `ferhpo.trial` before it is created.
+- Every timestamp comes from the record, because MLflow ignores a repeated metric point only if its time is equal too.
+- If the response to create_run is lost, the server may create the run later, when a second one exists already. Such a
+  run is listed in `Shipped.in_doubt`, and its duplicates are deleted when it is closed.
+- What MLflow calls invalid is entered in rejected.jsonl, and the rest of its batch is written. Every other error means
+  that the store is unavailable, and is raised so that the shipper tries again; at the last try it is entered too.
+
+Runs have keys: "" is the parent run, "7" the run of trial 7, "7/fold0" the run of its first fold, below that of the
+trial. Metrics, parameters and tags have any names: nothing here depends on them, except for `epoch` and `epoch_seconds`
+of a fold's epochs.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from requests import HTTPError
+
+from ferhpo.errors import TrackingError
+from ferhpo.states import RunState
+from ferhpo.tracking.models import log_model
+from ferhpo.tracking.spool import Record
+from ferhpo.tracking.store import deleted_experiment, outages, reason_of
+from ferhpo.tracking.upload.files import fault_of_name, fault_of_path
+from ferhpo.tracking.upload.rejected import Entry, Rejected
+from ferhpo.tracking.upload.shipped import Shipped
+from ferhpo.tracking.upload.values import REFUSALS, Values, fold_times, values_of
+from ferhpo.tracking.view import TAG_PREFIX
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("ferhpo.tracking")
+
+_TOO_LARGE = 413  # the HTTP status for a file above the limit of the server or of a proxy: trying again cannot help
+_PARENT = ""
+_OPENING = ("open_sweep", "open_trial")
+_HEARTBEAT = "ferhpo.uploaded"
+
+
+class RunWriter:
+    """Turn records into MLflow calls, and enter the ids that MLflow assigns into `shipped`."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, shipped: Shipped, rejected: Rejected) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.shipped, self.rejected = shipped, rejected
+        self.folder = shipped.path.parent
+        self.values = Values(client, shipped.runs, rejected, self._is_deleted)
+
+    def write(self, records: Sequence[Record], stopped: Callable[[], bool], is_last_try: bool = False) -> bool:
+        """Upload `records`, in as few calls for each run as possible.
+
+        is_last_try: enter what fails for whatever reason in rejected.jsonl, instead of raising
+        Returns False if `stopped` became true: then the same records must be written again. Raises one of
+        `store.outages()` if the store is unavailable.
+        """
+        self.values.clear(is_last_try)
+        for record in records:
+            if stopped():
+                return False
+            try:
+                self._write(record)
+            except outages() as error:
+                is_refusal = isinstance(error, MlflowException) and error.error_code in REFUSALS
+                if record["op"] == "open_sweep" or isinstance(error, TrackingError):
+                    raise
+                if not is_last_try and (not is_refusal or record["op"] == "open_trial"):
+                    raise
+                if is_refusal:
+                    self._check_experiment()
+                self._reject_record(record, reason_of(error), set_aside=not is_refusal or record["op"] == "open_trial")
+        self.values.flush_all()
+        return True
+
+    def write_values(self, record: Record, keys: set[tuple[Any, Any]]) -> None:
+        """Write single values of a record again; `keys` has the run's key and its own for each."""
+        self.values.clear(is_last_try=True)
+        if all(run in self.shipped.runs for run, _ in keys):
+            self.values.add(record["seq"], (item for item in values_of(record) if (item[0], item[1].key) in keys))
+            self.values.flush_all()
+
+    def accepts_others(self) -> bool:
+        """Return whether the store accepts a harmless write, so that a record that fails is at fault itself."""
+        if _PARENT not in self.shipped.runs:
+            return False
+        try:
+            self._is_deleted(_PARENT)
+            self.client.set_tag(self.shipped.runs[_PARENT], _HEARTBEAT, str(self.shipped.seq))
+        except outages():
+            return False
+        return True
+
+    def _write(self, record: Record) -> None:
+        op, time_ms = record["op"], record["time_ms"]
+        if op == "open_sweep":
+            self.shipped.sweep_id, self.shipped.sweep_name = record["sweep_id"], record["name"]
+        run = _PARENT if record.get("number") is None else str(record["number"])
+        if op in _OPENING:
+            self._open_run(run, record)
+        elif op == "view":
+            self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
+            return
+        elif run not in self.shipped.runs:
+            self._reject_record(record, "its run was not created", set_aside=True)
+            return
+        if op == "fold":
+            self._write_fold(f"{run}/fold{record['fold']}", record)
+            return
+        self.values.add(record["seq"], values_of(record))
+        if op == "close":
+            self.values.flush(run)
+            self._terminate(run, RunState(record["state"]).mlflow_status, time_ms)
+            for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
+                self._delete_duplicates(in_doubt)
+        elif op == "dataset":
+            dataset = Dataset(**record["dataset"])
+            tags = [InputTag("mlflow.data.context", record["context"])]
+            self.client.log_inputs(self.shipped.runs[run], [DatasetInput(dataset, tags)])
+        elif op in ("artifact", "model", "text"):
+            self._send_file(run, record)
+
+    def _open_run(self, run: str, record: Record) -> None:
+        """Find and reopen the run of a record, or create it."""
+        run_id = self.shipped.runs.get(run)
+        mark = self._mark(run)
+        if run_id is None:
+            found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
+            run_id = found[0].info.run_id if found else None
+        if run_id is not None and not self._is_deleted(run_id):
+            self.client.update_run(run_id, status=RunState.RUNNING.mlflow_status)
+        else:
+            tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
+            if run != _PARENT:
+                tags["mlflow.parentRunId"] = self._live_parent(run)
+            tags["mlflow.user"] = record["user"]
+            try:
+                created = self.client.create_run(self.experiment_id, record["time_ms"], tags, self._name(run))
+            except outages():
+                self.shipped.in_doubt = sorted({*self.shipped.in_doubt, run})
+                self._check_experiment()
+                raise
+            run_id = created.info.run_id
+        self.shipped.runs[run] = run_id
+
+    def _live_parent(self, run: str) -> str:
+        """Return the id of the run above `run`. A sweep's run that was deleted is restored first."""
+        above = run.rpartition("/")[0]
+        if self._is_deleted(self.shipped.runs[above]):
+            raise MlflowException("the run of its trial was deleted", error_code=RESOURCE_DOES_NOT_EXIST)
+        return self.shipped.runs[above]
+
+    def _terminate(self, run: str, status: str, time_ms: int) -> None:
+        if run == _PARENT:
+            self._is_deleted(self.shipped.runs[run])  # restores it
+        self.client.set_terminated(self.shipped.runs[run], status, time_ms)
+
+    def _name(self, run: str) -> str:
+        """Return the run's name in MLflow, e.g. demo-007."""
+        number, _, fold = run.partition("/")
+        parts = [self.shipped.sweep_name, f"{int(number):03d}" if number else "", fold]
+        return "-".join(part for part in parts if part)
+
+    def _mark(self, run: str) -> str:
+        """Return the value of the run's tag `ferhpo.trial`, which identifies it in the store."""
+        return f"{self.shipped.sweep_id}/{run or 'parent'}"
+
+    def _delete_duplicates(self, run: str) -> None:
+        """Delete the runs that the store created late, from a call whose response was lost; they have no records."""
+        for found in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
+            if found.info.run_id != self.shipped.runs.get(run):
+                self.client.delete_run(found.info.run_id)
+        self.shipped.in_doubt.remove(run)
+
+    def _write_fold(self, run: str, record: Record) -> None:
+        """Write a completed fold, which is one record, as a run that is closed."""
+        self._open_run(run, {**record, "time_ms": fold_times(record)[0]})
+        # Without the tag ferhpo.sweep_id, by which the sweep's view selects its runs: it shows trials only.
+        tags = {"ferhpo.fold": str(record["fold"]), "ferhpo.state": RunState.COMPLETE}
+        self.values.add(record["seq"], ((run, RunTag(key, value)) for key, value in tags.items()))
+        self.values.add(record["seq"], values_of(record))
+        self.values.flush(run)
+        if record["path"] is not None:
+            self._send_file(run, {**record, "op": "artifact", "folder": "checkpoint"})
+        self._terminate(run, "FINISHED", record["time_ms"])
+
+    def _send_file(self, run: str, record: Record) -> None:
+        name = record["file"] if record["op"] == "text" else record["path"]
+        entry = {"seq": record["seq"], "kind": record["op"], "run": run, "path": name}
+        fault = fault_of_name(name if record["op"] == "text" else record.get("folder", ""))
+        if record["op"] != "text":
+            fault = fault or fault_of_path(self.folder, name)
+        if fault:
+            self.rejected.add(name, fault, [entry])
+            return
+        try:
+            if record["op"] == "text":
+                self.client.log_text(self.shipped.runs[run], record["text"], name)
+            else:
+                self._send_path(run, record, self.folder / name)
+        except HTTPError as error:
+            if error.response is None or error.response.status_code != _TOO_LARGE:
+                raise
+            self.rejected.add(name, "too large for the server", [entry])
+        except ValueError as error:
+            if record["op"] != "model" or isinstance(error, json.JSONDecodeError):  # an HTML page instead of JSON
+                raise
+            self.rejected.add(name, str(error), [entry])
+
+    def _send_path(self, run: str, record: Record, path: Path) -> None:
+        run_id = self.shipped.runs[run]
+        if record["op"] == "model":
+            mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
+            self.shipped.models[run] = log_model(self.client, self.experiment_id, run_id, path, mark)
+        elif path.is_dir():
+            self.client.log_artifacts(run_id, str(path), record["folder"] or None)
+        else:
+            self.client.log_artifact(run_id, str(path), record["folder"] or None)
+
+    def _is_deleted(self, run: str) -> bool:
+        """Return whether the user deleted a run, given by its key or id; a deleted parent run is restored.
+
+        Raises TrackingError if the experiment was deleted, or if the store does not have this sweep.
+        """
+        parent = self.shipped.runs.get(_PARENT)
+        run_id = self.shipped.runs.get(run, run)
+        try:
+            is_deleted = bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            if run_id == parent:
+                raise TrackingError(
+                    "the store does not have this sweep's parent run; start the server with its previous database, "
+                    f"or delete {self.shipped.path} to upload all records to this one"
+                ) from None
+            if parent is not None:
+                self._is_deleted(parent)
+            return True
+        if is_deleted:
+            self._check_experiment()  # deleting an experiment deletes its runs, and restoring it restores them
+        if is_deleted and run_id == parent:
+            self.client.restore_run(run_id)
+            log.warning(
+                "tracking: the sweep's run in MLflow was deleted; it is restored, because its trials belong to it"
+            )
+            return False
+        return is_deleted
+
+    def _check_experiment(self) -> None:
+        """Raise TrackingError if the experiment was deleted meanwhile."""
+        experiment = self.client.get_experiment(self.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            raise deleted_experiment(experiment.name)
+
+    def _reject_record(self, record: Record, reason: str, *, set_aside: bool) -> None:
+        run = _PARENT if record.get("number") is None else str(record["number"])
+        entry: Entry = {"seq": record["seq"], "kind": record["op"], "run": run}
+        path = record.get("path") or record.get("file")
+        entry |= ({"path": path} if path else {}) | ({"set_aside": True} if set_aside else {})
+        names = {"open_trial": f"trial {run}", "close": "the end of a run"}
+        name = str(names.get(record["op"], path or record["op"]))
+        self.rejected.add(name, reason, [entry])
