@@ -3,6 +3,7 @@
 Note: only `finish` closes the parent run, after everything else has been uploaded to it.
 """
 
+import logging
 from collections import Counter
 
 from ferhpo.driver.retention import Keeper
@@ -16,9 +17,11 @@ from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import has_checkpoint
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import STEPS
 from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
 from ferhpo.tuning.result import SweepResult
 
+log = logging.getLogger(STEPS)
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for the upload of its records to MLflow
 
 
@@ -41,6 +44,7 @@ def finish(
 
     finished: whether all trials have ended; models are exported and registered only then
     """
+    log.info("exporting the best model, drawing the report, uploading to MLflow" if finished else "uploading to MLflow")
     trials, best = sweep.trials(), sweep.best()
     counts = dict(Counter(trial.state for trial in trials))
     board = sweep.leaderboard()

@@ -4,6 +4,7 @@ The checks cover the configuration, the name, paths, disk, trained weights and t
 Ray cluster are checked afterwards, when they are loaded and joined, but still before the sweep's folder is created.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,10 @@ from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves, nearest_key, set_path
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.sweep import CHANGEABLE, META, Sweep, create_sweep, exists_error, free_name, load_sweep
+from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all
+
+log = logging.getLogger(STEPS)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Seque
         _refuse_existing(composed.config)
     run_config = RunConfig(composed)
     validate.check_weights(composed.config, run_config.space)
-    return Prepared(composed, run_config, existing, [*warnings, *_store_warnings(run_config.tracking)])
+    warnings = [*warnings, *_store_warnings(run_config.tracking)]
+    for warning in warnings:
+        log.warning(warning)
+    return Prepared(composed, run_config, existing, warnings)
 
 
 def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
@@ -115,6 +122,8 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
 
 def _store_warnings(tracking: TrackingSettings) -> list[str]:
     """Return warnings about a store that cannot be reached and is not required; TrackingError if it is required."""
+    if not tracking.off:
+        log.info("checking the MLflow store: %s", tracking.shown_uri)
     reason = check_store(tracking)
     if reason is None:
         return []

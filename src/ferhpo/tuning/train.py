@@ -1,11 +1,13 @@
 """Run a single training without Ray, recorded as a sweep of one trial (the verb `train`)."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ferhpo.driver import local
 from ferhpo.space import Space
 from ferhpo.storage.study import SweepStudy
+from ferhpo.text import STEPS
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.preflight import prepare
@@ -30,6 +32,7 @@ def train(
     """
     prepared = prepare(name, overrides, "train", resume=resume, new=new, config_dir=config_dir)
     config = prepared.composed.config
+    logging.getLogger(STEPS).info("reading the data set")
     data = load_data(prepared.composed)
     sweep = prepared.open("train")
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)
