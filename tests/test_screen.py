@@ -1,6 +1,7 @@
 """What the terminal shows: tables at every width, a running sweep, commands and links that work."""
 
 import io
+import json
 import logging
 import sys
 import time
@@ -253,3 +254,69 @@ def test_a_sample_is_shortened_at_whole_items():
     assert shortened("lr=0.1 width=8 depth=3", 100) == "lr=0.1 width=8 depth=3"
     assert shortened("lr=0.1 width=8 depth=3", 18) == "lr=0.1 width=8 ..."
     assert shortened("lr=0.1 width=8", 5) == ""
+
+
+def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path, capfd):
+    from ferhpo.cli.ui import _pass_on, _print_links
+    from tests.reports.made_sweeps import made_sweep
+
+    for name in ("first", "second"):
+        sweep = made_sweep(tmp_path, ["COMPLETE"], name=name)
+        position = {
+            "store": sweep.tracking.shown_uri, "experiment": "ferhpo", "experiment_id": "1", "sweep_id": f"id-{name}",
+        }  # fmt: skip
+        (sweep.folder / "spool.shipped.json").write_text(json.dumps(position))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sweep.json").write_text("{")
+    _print_links(tmp_path, "http://127.0.0.1:5001")
+    _pass_on(
+        io.BytesIO(
+            b"Registry store URI not provided. Using backend store URI.\n[MLflow] Security middleware enabled with defaults\n"
+            b"INFO:     Uvicorn running\n2026/11/27 WARNING mlflow: old\n/x.py:1: UserWarning: y\nTraceback (most recent call)\n"
+        )
+    )
+    out, err = capfd.readouterr()
+    view = "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=id-"
+    assert sorted(out.splitlines()) == [f"  first   {view}first", f"  second  {view}second"]
+    assert err == "Traceback (most recent call)\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "present", "found", "words"),
+    [
+        ({}, 0, 0, ""),
+        ({"num_gpus": 0}, 2, 0, ""),
+        ({"num_gpus": 2}, 2, 2, ""),
+        ({"num_gpus": 2}, 0, 0, "compute.num_gpus is 2, but torch finds 0 GPUs on this machine; trials without"),
+        ({"num_gpus": 2}, 0, 1, "compute.num_gpus is 2, but torch finds 1 GPU on"),
+        ({"gpus_per_trial": 0.5}, 0, 0, "compute.gpus_per_trial is 0.5, but torch finds 0 GPUs"),
+        ({"address": "h:1", "gpus_per_trial": 1}, 0, 0, ""),
+        ({}, 1, 0, "torch finds 0 GPUs on this machine (the machine has 1; torch is built "),
+    ],
+)
+def test_gpus_that_are_not_there_are_said_before_a_sweep(monkeypatch, tmp_path, settings, present, found, words):
+    from ferhpo.config.settings import ComputeSettings, gpu_warnings
+
+    for number in range(present):
+        (tmp_path / str(number)).mkdir()
+    monkeypatch.setattr("ferhpo.config.settings._GPU_FOLDER", tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: found)
+    warnings = gpu_warnings(ComputeSettings(**settings))
+    assert len(warnings) == bool(words)
+    assert not words or warnings[0].startswith(words)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("", False), ("-1", False), ("0", True), ("0,1", True)])
+def test_a_trial_says_that_its_gpu_is_missing(monkeypatch, given, missing):
+    from ferhpo.trial.run import _missing_gpu
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    text = f"GPU {given} was assigned, but torch finds no GPU there; the trial trains on the CPU"
+    assert _missing_gpu() == ({"gpu_missing": text} if missing else {})
+
+
+def test_check_says_it(capsys):
+    from ferhpo import cli
+
+    assert cli.main(["check", "demo", "compute.num_gpus=64"]) == 0
+    assert "warning: compute.num_gpus is 64, but torch finds" in capsys.readouterr().out

@@ -181,6 +181,7 @@ def runs(args: argparse.Namespace) -> None:
     from ferhpo.cli.screen.leaderboard import leaderboard
     from ferhpo.cli.tables import sweeps_table
     from ferhpo.storage import listing
+    from ferhpo.storage.provenance import changes_text
     from ferhpo.storage.sweep import load_sweep
 
     console = make_console()
@@ -201,7 +202,8 @@ def runs(args: argparse.Namespace) -> None:
         print(json.dumps([trial_dict(trial) for trial in trials]))
     else:
         num_unshipped, is_running = listing.unshipped(sweep)
-        console.print(leaderboard(trials, sweep.objective.metric, args.rows, is_running=is_running))
+        note = changes_text(sweep.meta)
+        console.print(leaderboard(trials, sweep.objective.metric, args.rows, is_running=is_running, note=note))
         num_interrupted = sum(not trial.state.is_over for trial in trials)
         if num_interrupted and not is_running:
             were = "was" if num_interrupted == 1 else "were"

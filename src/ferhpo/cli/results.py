@@ -46,11 +46,13 @@ def print_result(result: "SweepResult") -> None:
     from ferhpo.cli.screen.console import make_console, view_text
     from ferhpo.cli.screen.leaderboard import leaderboard
     from ferhpo.reports.sweep import outcomes
+    from ferhpo.storage.provenance import changes_text
 
     console = make_console()
     sweep = result.sweep
     console.print()
-    console.print(leaderboard(sweep.leaderboard(), sweep.objective.metric, is_running=False))
+    note = changes_text(sweep.meta)
+    console.print(leaderboard(sweep.leaderboard(), sweep.objective.metric, is_running=False, note=note))
     console.print()
     lines: list[str] = list(outcomes.sentences(sweep.trials()))
     if not result.finished:

@@ -17,7 +17,7 @@ from ferhpo.config.compose import compose, not_set
 from ferhpo.config.composed import Composed, config_shape
 from ferhpo.config.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.config.rules import sweep_rules, top_level_faults
-from ferhpo.config.settings import ComputeSettings
+from ferhpo.config.settings import ComputeSettings, gpu_warnings
 from ferhpo.config.targets import instantiate, locate
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
@@ -56,7 +56,7 @@ def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
     faults, warnings = find_faults(composed, for_sweep)
     if faults:
         raise ConfigError(composed.name, faults)
-    return warnings
+    return [*warnings, *gpu_warnings(ComputeSettings(**composed.config["compute"]))]
 
 
 def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], list[str]]:

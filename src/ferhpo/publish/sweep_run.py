@@ -8,11 +8,16 @@ import yaml
 from ferhpo.config.folds import num_folds
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.keys import leaves
+from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, view_url
+from ferhpo.tracking.spool import Shipped
+from ferhpo.tracking.view import run_url
 
 CURVES = ("val_loss", "train_loss")  # metrics with a column and a chart in the view, in addition to the objective
+
+_LONGEST_TAG = 4000  # characters; MLflow's limit is above
 
 
 def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
@@ -22,7 +27,11 @@ def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
     folds = num_folds(sweep.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
     confirms = {"ferhpo.confirms": sweep.config["confirm"]["sweep"]} if "confirm" in sweep.config else {}
-    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms, **git, **versions}
+    recipe = {
+        "ferhpo.recipe": sweep.composed.name,
+        "ferhpo.overrides": " ".join(overrides_of(sweep.meta))[:_LONGEST_TAG],
+    }
+    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **recipe, **confirms, **git, **versions}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -68,5 +77,27 @@ def view_address(tracker: Tracker, settings: TrackingSettings) -> str:
     """
     if settings.off or tracker.experiment_id is None or tracker.sweep_id is None:
         return ""
-    server = settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"
-    return view_url(server, tracker.experiment_id, tracker.sweep_id)
+    return view_url(_server(settings), tracker.experiment_id, tracker.sweep_id)
+
+
+def stored_addresses(sweep: Sweep) -> tuple[str, dict[int, str]]:
+    """Return the URLs of a sweep's view and of the runs of its trials, as far as they are uploaded.
+
+    The server is as in `view_address`. Without tracking, the view is "".
+    """
+    if sweep.tracking.off:
+        return "", {}
+    shipped = Shipped.load(sweep.folder, sweep.tracking.shown_uri, sweep.tracking.experiment)
+    if shipped.experiment_id is None or shipped.sweep_id is None:
+        return "", {}
+    server = _server(sweep.tracking)
+    runs = {
+        int(key): run_url(server, shipped.experiment_id, run_id)
+        for key, run_id in shipped.runs.items()
+        if key.isdigit()
+    }
+    return view_url(server, shipped.experiment_id, shipped.sweep_id), runs
+
+
+def _server(settings: TrackingSettings) -> str:
+    return settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"

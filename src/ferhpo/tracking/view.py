@@ -78,6 +78,11 @@ def view_url(server: str, experiment_id: str, sweep_id: str) -> str:
     )
 
 
+def run_url(server: str, experiment_id: str, run_id: str) -> str:
+    """Return the URL of the page of a run."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
 def _chart(sweep_id: str, kind: str, section: str, name: str) -> dict[str, Any]:
     return {
         "uuid": _id(sweep_id, kind + name),

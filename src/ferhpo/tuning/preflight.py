@@ -19,6 +19,7 @@ from ferhpo.disk import check_disk
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves, nearest_key, set_path
 from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import CHANGEABLE, META, Sweep, create_sweep, exists_error, free_name, load_sweep
 from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all
@@ -31,16 +32,23 @@ class Prepared:
     """A checked configuration, ready to run.
 
     existing: the sweep to resume; None for a new one, which `open` creates
+    overrides: recorded with the sweep; without passwords
     """
 
     composed: Composed
     run_config: RunConfig
     existing: Sweep | None
     warnings: list[str]
+    overrides: Sequence[str] | None = None
 
     def open(self, kind: str, listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
         """Return the existing sweep, or create the new one on disk."""
-        return self.existing or create_sweep(self.composed, kind, listed)
+        if self.existing is None:
+            return create_sweep(self.composed, kind, listed, self.overrides)
+        if self.overrides:
+            before = overrides_of(self.existing.meta)
+            self.existing.meta["overrides"] = [*before, *(text for text in self.overrides if text not in before)]
+        return self.existing
 
 
 def prepare(
@@ -59,7 +67,7 @@ def prepare(
     if new and existing is None:
         _use_free_name(composed.config)
     warnings = validate.check_composed(composed, for_sweep=kind != "train")
-    return prepare_composed(composed, existing, warnings)
+    return replace(prepare_composed(composed, existing, warnings), overrides=hide_all(overrides))
 
 
 def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Sequence[str] = ()) -> Prepared:

@@ -87,11 +87,12 @@ def sample_text(sample: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def leaderboard(
-    trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_ROWS, *, is_running: bool = True
+    trials: Sequence["TrialRecord"], metric: str, rows: int = MOST_ROWS, *, is_running: bool = True, note: str = ""
 ) -> Board:
     """Return a table of a sweep's trials, which are given best first.
 
     is_running: whether a driver runs the sweep; if not, trials that have not ended are interrupted
+    note: a sentence for below the table
     """
     is_folded = any(trial.folds for trial in trials)
     # val_acc without images whose pixels are also in training; shown only if it differs from val_acc.
@@ -112,7 +113,7 @@ def leaderboard(
             ]
         )
     more = f"{plural(len(trials) - rows, 'more trial')} (show with --rows)." if len(trials) > rows else ""
-    return Board(headings, facts, [trial.sample for trial in trials[:rows]], left=["state"], more=more)
+    return Board(headings, facts, [trial.sample for trial in trials[:rows]], left=["state"], more=f"{more} {note}")
 
 
 def _reports(trial: "TrialRecord", is_folded: bool) -> str:
