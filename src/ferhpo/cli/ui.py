@@ -65,7 +65,8 @@ def _print_links(folder: Path, server: str) -> None:
             if "{server}" in view:
                 found.append((str(sweep.meta["created"]), sweep.name, view.format(server=server)))
     newest = sorted(found, reverse=True)[:MOST_LINKS]
-    make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))
+    if newest:
+        make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))
 
 
 def _pass_on(output: IO[bytes]) -> None:

@@ -28,7 +28,7 @@ from ferhpo.tracking.models import log_model
 from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.spool import REJECTED, Record, Shipped
 from ferhpo.tracking.store import outages, reason_of
-from ferhpo.tracking.view import TAG_PREFIX
+from ferhpo.tracking.view import KIND_TAG, TAG_PREFIX
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,7 +91,10 @@ class RunWriter:
             self._add(run, record, (Metric(key, value, time_ms, record["step"]) for key, value in values))
         elif op == "close":
             self._flush(run)
-            self.client.set_terminated(self.shipped.runs[run], RunState(record["state"]).mlflow_status, time_ms)
+            state = RunState(record["state"])
+            self.client.set_terminated(self.shipped.runs[run], state.mlflow_status, time_ms)
+            if run != _PARENT and state.is_over and state is not RunState.COMPLETE:
+                self.client.update_run(self.shipped.runs[run], name=f"{self._name(run)} ({state.lower()})")
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._delete_duplicates(in_doubt)
         elif op == "fold":
@@ -103,6 +106,7 @@ class RunWriter:
         elif op in ("artifact", "model", "text"):
             self._send_file(run, record)
         elif op == "view":
+            self.client.set_experiment_tag(self.experiment_id, *KIND_TAG)
             self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
 
     def _open_run(self, run: str, record: Record) -> None:
@@ -189,7 +193,9 @@ class RunWriter:
         run_id = self.shipped.runs[run]
         if record["op"] == "model":
             mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
-            self.shipped.models[run] = log_model(self.client, self.experiment_id, run_id, path, mark)
+            self.shipped.models[run] = log_model(
+                self.client, self.experiment_id, run_id, path, mark, self._name(run), record["time_ms"]
+            )
         elif path.is_dir():
             self.client.log_artifacts(run_id, str(path), record["folder"] or None)
         else:

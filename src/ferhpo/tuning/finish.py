@@ -19,6 +19,7 @@ from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import STEPS
 from ferhpo.tracking import Tracker, TrackingSettings, num_rejected
+from ferhpo.tracking.view import rounded
 from ferhpo.tuning.result import SweepResult
 
 log = logging.getLogger(STEPS)
@@ -55,7 +56,7 @@ def finish(
     for trial in selected if finished and settings.models != "none" else []:
         export(sweep, trial, tracker, data_digest)
     if best is not None and best.value is not None:
-        metrics = {f"best_{sweep.objective.metric}": best.value, "best_trial": float(best.number)}
+        metrics = {f"best_{sweep.objective.metric}": rounded(best.value), "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
     note = sweep_note(sweep, board, counts)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
