@@ -2,11 +2,15 @@
 random kills (test_random_kills.py)."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
 from ferhpo.components import own_code
 
+# As in an activated environment: messages name the command as `ferhpo`.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 # One thread a process: tests share two cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

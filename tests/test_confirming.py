@@ -224,7 +224,7 @@ def test_mlflow_has_the_confirmation_its_sweep_and_the_registered_model(confirme
         run = runs[f"demo-confirm-{trial.number:03d}"]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.params["confirm.candidate"] == str(trial.sample["confirm.candidate"])
-        assert run.data.metrics["best_val_acc_dedup"] == trial.dedup_acc
+        assert run.data.metrics["best_val_acc_dedup"] == pytest.approx(trial.dedup_acc, rel=1e-4)
         chosen = trial.sample["confirm.candidate"] == result.found.chosen
         assert ("test_acc_dedup_ten_crop" in run.data.metrics) == chosen
     name, version = result.registered

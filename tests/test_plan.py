@@ -219,14 +219,13 @@ def test_folds_are_counted_in_time_and_disk():
     assert folded.disk_bytes == pytest.approx(5 * once.disk_bytes)
     # The same images each epoch: the callers say how many of a fold's train.
     assert folded.seconds * folded.macs_per_second == pytest.approx(5 * once.seconds * once.macs_per_second)
-    cells = [cell for column in plan_table(folded).columns for cell in column.cells]
+    cells = rows_of(folded).values()
     assert "8 trials of 5 folds, 2 at a time" in cells
 
 
 def rows_of(plan):
     """The table of a plan as a dictionary."""
-    names, values = (list(column.cells) for column in plan_table(plan).columns)
-    return dict(zip(names, values, strict=True))
+    return {key: str(value) for key, value in plan_table(plan).rows}
 
 
 def test_plan_of_a_training_is_the_cost_of_its_network_by_hand():

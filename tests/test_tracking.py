@@ -80,7 +80,6 @@ def test_mlflow_has_the_whole_sweep(tmp_path, settings):
     assert tracker.last_error is None
 
     client, runs = runs_of(settings)
-    assert set(runs) == {"demo", *(f"demo-{i:03d}" for i in range(6))}
     parent = runs["demo"]
     assert parent.data.tags["mlflow.note.content"] == "**done**"
     assert parent.data.params == {"sampler": "tpe", "optim.lr": "0.1235"}
@@ -89,13 +88,13 @@ def test_mlflow_has_the_whole_sweep(tmp_path, settings):
     assert statuses == {
         "demo": ("FINISHED", "COMPLETE"),
         "demo-000": ("FINISHED", "COMPLETE"),
-        "demo-001": ("FINISHED", "PRUNED"),
-        "demo-002": ("FAILED", "DIVERGED"),
-        "demo-003": ("FAILED", "INFEASIBLE"),
-        "demo-004": ("FAILED", "FAILED"),
+        "demo-001 (pruned)": ("FINISHED", "PRUNED"),
+        "demo-002 (diverged)": ("FAILED", "DIVERGED"),
+        "demo-003 (infeasible)": ("FAILED", "INFEASIBLE"),
+        "demo-004 (failed)": ("FAILED", "FAILED"),
         "demo-005": ("KILLED", "STOPPED"),
     }
-    child = runs["demo-002"]
+    child = runs["demo-002 (diverged)"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["ferhpo.trial"] == f"{tracker.sweep_id}/2"
     assert child.data.params == {"optim.lr": "0.02123"}
@@ -375,3 +374,42 @@ def test_a_deleted_experiment_is_an_error_with_its_name(tmp_path, settings):
     record_sweep(tmp_path / "demo", settings, range(1)).close(0)
     with pytest.raises(TrackingError, match=r"tracking\.experiment is ferhpo; this experiment was deleted; restore it"):
         sync(tmp_path / "demo", settings)
+
+
+def test_the_view_has_curves_first_and_a_chart_for_each_branch():
+    from ferhpo.tracking.view import rounded, view_state
+
+    branches = {"": ["optim.lr"], "optim=sgd": ["optim.lr", "optim.momentum"]}
+    state = view_state(
+        "id", "val_acc", "max", ["optim.lr", "optim.momentum"], ["val_loss", "train_loss"], branches=branches
+    )
+    assert [section["name"] for section in state["compareRunSections"]] == ["Curves", "Parameters and result"]
+    charts = [(chart["displayName"], chart.get("selectedParams")) for chart in state["compareRunCharts"]]
+    assert charts == [
+        ("val_acc", None), ("val_loss", None), ("train_loss", None), ("Parameters and result", ["optim.lr"]),
+        ("Parameters and result where optim=sgd", ["optim.lr", "optim.momentum"]),
+    ]  # fmt: skip
+    assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == len(charts)
+    assert state["selectedColumns"] == [
+        "tags.`ferhpo.state`", "metrics.`best_val_acc`", "metrics.`best_epoch`", "params.`optim.lr`", "params.`optim.momentum`",
+    ]  # fmt: skip
+    assert rounded(0.3956533812) == 0.39565
+
+
+def test_the_axes_of_a_chart_are_those_that_all_of_its_trials_have():
+    from ferhpo.config.compose import compose
+    from ferhpo.publish.sweep_run import _is_sampled, branches_of
+
+    conditional = ["space.optim.options=[adam,sgd]", "space.model.conv_dropout.when={model.num_blocks:[2,3]}"]
+    composed = compose("demo", ["~space.model.block_channels", *conditional])
+    draws = composed.space().draws
+    common = ["optim", "model.stem_channels", "model.num_blocks", "model.dense_dropout", "optim.lr"]
+    assert branches_of(draws) == {
+        "": common,
+        "optim=sgd": [*common, "optim.momentum", "optim.weight_decay"],
+        "model.num_blocks=2 or 3": [*common, "model.conv_dropout"],
+    }
+    assert branches_of(compose("vulpe2021", []).space().draws)[""][0] == "model.stem_channels"
+    sampled = [path for path in ("optim.lr", "optim.nesterov", "model.num_blocks") if _is_sampled(path, draws)]
+    assert sampled == ["optim.lr", "optim.nesterov", "model.num_blocks"]
+    assert not any(_is_sampled(path, draws) for path in ("model.norm", "trainer.max_epochs", "data.num_train"))

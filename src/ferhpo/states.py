@@ -43,6 +43,11 @@ class TrialState(StrEnum):
         return self.is_over and not self.has_result
 
 
+def shown_state(state: TrialState, is_running: bool) -> str:
+    """Return the word for a trial's state. is_running: whether a driver runs its sweep; if not, it was interrupted."""
+    return "interrupted" if state is TrialState.RUNNING and not is_running else state.lower()
+
+
 class RunState(StrEnum):
     """The state of an MLflow run, its tag ferhpo.state: a trial's, or STOPPED."""
 

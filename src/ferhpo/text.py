@@ -1,7 +1,10 @@
 """Format numbers, durations, sizes and lists for display."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
 
 
 def number(value: object) -> str:
@@ -52,6 +55,22 @@ def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, lis
             if path not in columns[parent if last.isdigit() else path]:
                 columns[parent if last.isdigit() else path].append(path)
     return list(columns.items())
+
+
+def short_names(paths: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Return the shortest ending of each dotted path that no other one has: lr, or model.lr beside optim.lr.
+
+    taken: names that are used for something else
+    """
+
+    def endings(path: str) -> list[str]:
+        parts = path.split(".")
+        return [".".join(parts[begin:]) for begin in range(len(parts) - 1, -1, -1)]
+
+    counts = Counter(ending for path in dict.fromkeys(paths) for ending in endings(path))
+    return {
+        path: next((name for name in endings(path) if counts[name] == 1 and name not in taken), path) for path in paths
+    }
 
 
 def join(words: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The page: every sweep has one, it is self-contained, and text from users is escaped."""
 
 import ast
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ from ferhpo.errors import SweepError
 from ferhpo.reports import page, report
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.report import OF_A_SWEEP, OF_A_TRIAL, OF_DATA, sweep_report, trial_report
+from ferhpo.reports.sweep.leaderboard import sweep_note
 from ferhpo.text import join, plural
 from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep
 
@@ -158,3 +160,43 @@ def test_sentences():
     assert [join(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
     assert plural(1, "trial") == "1 trial"
     assert plural(1200, "trial") == "1,200 trials"
+
+
+def test_the_page_says_which_overrides_the_sweep_was_run_with(tmp_path):
+    """A reduced run of a recipe cannot be taken for the recipe."""
+    sweep = made_sweep(tmp_path, ["COMPLETE", "RUNNING"])
+    given = ["data.train_subset=2000", "name=made", "compute.num_cpus=2", "trainer.max_epochs=4"]
+    sweep.meta["overrides"] = given
+    page = sweep_report(sweep).read_text()
+    assert f"<dd>{' '.join(given)}</dd>" in page
+    changes = "This is not demo as its file defines it: it was run with data.train_subset=2000 trainer.max_epochs=4."
+    assert f"<p>{changes}</p>" in page
+    assert changes in sweep_note(sweep, sweep.leaderboard(), {})
+    assert changes in trial_report(sweep, 0).read_text()
+    assert "(1 complete, 1 interrupted)" in page
+    sweep.meta["overrides"] = ["data.path=/x.csv", "+tracking.uri=none"]
+    assert "as its file defines it" not in sweep_report(sweep).read_text()
+
+
+def test_a_sweep_of_an_earlier_version_names_the_keys_that_were_overridden(tmp_path):
+    sweep = made_sweep(tmp_path, ["COMPLETE"], overrides=["optim.weight_decay=0.5"])
+    assert "overrides" not in sweep.meta
+    assert "it was run with optim.weight_decay=0.5." in sweep_report(sweep).read_text()
+
+
+def test_the_numbers_of_trials_lead_to_their_pages_and_runs(tmp_path):
+    sweep = made_sweep(tmp_path, ["COMPLETE", "COMPLETE", "PRUNED"])
+    best = sweep.best().number
+    other = 1 - best
+    position = {
+        "store": sweep.tracking.shown_uri, "experiment": "ferhpo", "experiment_id": "3", "sweep_id": "s",
+        "runs": {"": "parent", str(other): "abc", "1/fold0": "x"},
+    }  # fmt: skip
+    (sweep.folder / "spool.shipped.json").write_text(json.dumps(position))
+    trial_report(sweep, other)
+    page = sweep_report(sweep).read_text()
+    assert f'<a href="trial-{other}/index.html">{other}</a>' in page
+    assert f'<a href="#part-1">{best}</a>' in page
+    assert '<a href="http://127.0.0.1:5000/#/experiments/3/runs/abc">run</a>' in page
+    assert page.count("<a href=") - page.count('<a href="#part') - page.count('<a href="#facts') == 2
+    assert "<td>2</td>" in page or '<td class="number">2</td>' in page

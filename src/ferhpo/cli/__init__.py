@@ -6,7 +6,7 @@ help.py      longer help texts
 commands.py  one function per verb: call it, print its result
 results.py   the result of a sweep, as text or JSON
 tables.py    results as tables for the terminal
-progress.py  a running sweep on the terminal
+screen/      what the terminal shows: tables that fit it, a running sweep, links
 doctor.py    the verb `doctor`
 ui.py        the verb `ui`
 new.py       the verb `new`

@@ -19,6 +19,7 @@ from ferhpo.cli.results import (
     trial_dict,
     unshipped_text,
 )
+from ferhpo.cli.screen.console import make_console, typed
 from ferhpo.errors import StillRunning
 from ferhpo.text import plural
 
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
 
 
 def sweep(args: argparse.Namespace) -> int:
-    from ferhpo.cli.progress import Progress
-    from ferhpo.cli.tables import make_console
+    from ferhpo.cli.screen.progress import Progress
 
     console = make_console(stderr=args.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-    with Progress(console) as progress:
+    with Progress(console, f"{args.name}: checking the configuration") as progress:
         function = ferhpo.train if args.verb == "train" else ferhpo.sweep
         result = function(
             args.name,
@@ -42,7 +42,7 @@ def sweep(args: argparse.Namespace) -> int:
             config_dir=args.config_dir,
             listener=progress,
         )
-    _print_warnings(console, result.warnings)
+    _print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         print(json.dumps(result_dict(result)))
     else:
@@ -56,7 +56,7 @@ train = sweep
 def evaluate(args: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from ferhpo.cli.tables import evaluation_tables, make_console
+    from ferhpo.cli.tables import evaluation_tables
 
     scores = ferhpo.evaluate(
         args.model,
@@ -77,12 +77,12 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def confirm(args: argparse.Namespace) -> int:
-    from ferhpo.cli.progress import Progress
-    from ferhpo.cli.tables import confirmation_tables, make_console
+    from ferhpo.cli.screen.progress import Progress
+    from ferhpo.cli.tables import confirmation_tables
 
     console = make_console(stderr=args.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-    with Progress(console) as progress:
+    with Progress(console, f"{args.name}: reading its trials") as progress:
         result = ferhpo.confirm(
             args.name,
             args.overrides,
@@ -93,26 +93,26 @@ def confirm(args: argparse.Namespace) -> int:
             output_dir=args.output_dir,
             listener=progress,
         )
-    _print_warnings(console, result.warnings)
+    _print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         found = None if result.found is None else result.found.to_json()
         print(json.dumps({**result_dict(result), "found": found}))
     elif result.found is None:
-        console.print(stopped_text(result.sweep.resume_command))
+        console.print(stopped_text(result.sweep))
     else:
         console.print()
         for part in confirmation_tables(result.found):
             console.print(part, soft_wrap=isinstance(part, str))
             console.print()
         if result.registered and result.confirmed is not None:
-            console.print(f"Promote it with: ferhpo promote {result.confirmed.name}")
+            console.print(typed(f"Promote it with: ferhpo promote {result.confirmed.name}"))
     if result.unshipped and not args.json:
-        console.print(unshipped_text(result.unshipped, result.sweep.name))
+        console.print(unshipped_text(result.unshipped, result.sweep))
     return exit_status(result)
 
 
 def plan(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import make_console, plan_table
+    from ferhpo.cli.tables import plan_table
 
     plan = ferhpo.plan(args.name, args.overrides, args.config_dir)
     if args.json:
@@ -129,14 +129,14 @@ def check(args: argparse.Namespace) -> None:
         print(json.dumps({"faults": [], "warnings": warnings}))
         return
     for warning in warnings:
-        print(f"warning: {warning}")
+        print(f"warning: {typed(warning)}")
     print(f"{args.name}: no faults found")
 
 
 def show(args: argparse.Namespace) -> None:
     from rich.text import Text
 
-    from ferhpo.cli.tables import key_values, make_console
+    from ferhpo.cli.screen.grid import KeyValues
     from ferhpo.config.compose import compose
     from ferhpo.keys import leaves
 
@@ -149,7 +149,7 @@ def show(args: argparse.Namespace) -> None:
     for path, value in leaves(composed.with_slices()):
         origin = next((composed.origins[p] for p in _parents(path) if p in composed.origins), "")
         rows.append((path, Text.assemble(str(value), (f"  {origin}" if origin else "", "dim"))))
-    make_console().print(key_values(rows))
+    make_console().print(KeyValues(rows))
 
 
 def _parents(path: str) -> list[str]:
@@ -159,7 +159,7 @@ def _parents(path: str) -> list[str]:
 
 
 def list_options(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import key_values, make_console
+    from ferhpo.cli.screen.grid import KeyValues
     from ferhpo.config import GROUPS
     from ferhpo.config.files import group_files, group_of, headline, sweep_files
 
@@ -175,12 +175,14 @@ def list_options(args: argparse.Namespace) -> None:
     console = make_console()
     for group, names in lines.items():
         console.print(group, style="bold")
-        console.print(key_values([(f"  {name}", text) for name, text in names.items()]))
+        console.print(KeyValues([(f"  {name}", text) for name, text in names.items()]))
 
 
 def runs(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import leaderboard, make_console, sweeps_table
+    from ferhpo.cli.screen.leaderboard import leaderboard
+    from ferhpo.cli.tables import sweeps_table
     from ferhpo.storage import listing
+    from ferhpo.storage.provenance import changes_text
     from ferhpo.storage.sweep import load_sweep
 
     console = make_console()
@@ -192,7 +194,7 @@ def runs(args: argparse.Namespace) -> None:
         console.print(sweeps_table(rows))
         unshipped = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
         if unshipped:
-            commands = ", ".join(f"ferhpo sync {name}" for name in unshipped)
+            commands = typed(", ".join(f"ferhpo sync {name}" for name in unshipped))
             console.print(f"\nSome records are not in MLflow yet. Upload them with: {commands}")
         return
     sweep = load_sweep(args.name, args.output_dir)
@@ -200,15 +202,16 @@ def runs(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps([trial_dict(trial) for trial in trials]))
     else:
-        console.print(leaderboard(trials, sweep.objective.metric, args.rows))
         num_unshipped, is_running = listing.unshipped(sweep)
+        note = changes_text(sweep.meta)
+        console.print(leaderboard(trials, sweep.objective.metric, args.rows, is_running=is_running, note=note))
         num_interrupted = sum(not trial.state.is_over for trial in trials)
         if num_interrupted and not is_running:
             were = "was" if num_interrupted == 1 else "were"
             trials_text = f"{plural(num_interrupted, 'trial')} {were} interrupted"
-            console.print(f"\nNot running; {trials_text}. Resume with: {sweep.resume_command}")
+            console.print(f"\nNot running; {trials_text}. Resume with: {typed(sweep.resume_command)}")
         if num_unshipped and not is_running:
-            console.print(unshipped_text(num_unshipped, sweep.name))
+            console.print(unshipped_text(num_unshipped, sweep))
 
 
 def ui(args: argparse.Namespace) -> NoReturn:
@@ -258,7 +261,7 @@ def sync(args: argparse.Namespace) -> None:
         return
     print(f"{plural(num_records, 'record')} uploaded to MLflow")
     if registered:
-        print(registered_text(registered, args.name))
+        print(registered_text(registered, load_sweep(args.name, args.output_dir)))
 
 
 def _is_uri(override: str) -> bool:
@@ -266,7 +269,7 @@ def _is_uri(override: str) -> bool:
 
 
 def data(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import data_tables, make_console
+    from ferhpo.cli.tables import data_tables
 
     description = ferhpo.describe_data(args.name, args.overrides, args.config_dir)
     if args.json:
@@ -279,7 +282,7 @@ def data(args: argparse.Namespace) -> None:
 
 
 def doctor(args: argparse.Namespace) -> None:
-    from ferhpo.cli.tables import key_values, make_console
+    from ferhpo.cli.screen.grid import KeyValues
 
     facts = ferhpo.doctor(args.output_dir)
     if args.json:
@@ -288,9 +291,9 @@ def doctor(args: argparse.Namespace) -> None:
     console = make_console()
     for title, rows in facts.items():
         console.print("records not in MLflow" if title == "unshipped" else title, style="bold")
-        console.print(key_values([(f"  {key}", value) for key, value in rows.items()]))
+        console.print(KeyValues([(f"  {key}", typed(str(value))) for key, value in rows.items()]))
 
 
 def _print_warnings(console: "Console", warnings: Iterable[str]) -> None:
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow")
+        console.print(f"warning: {typed(warning)}", style="yellow", markup=False, soft_wrap=True)

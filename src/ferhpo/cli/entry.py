@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from ferhpo.cli.parser import make_parser
+from ferhpo.cli.screen.console import typed
 from ferhpo.components import own_code
 from ferhpo.config.input.hydra import flag_answer
 from ferhpo.errors import FerhpoError
@@ -44,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FerhpoError as error:
         if getattr(args, "json", False):
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
-        print(error, file=sys.stderr)
+        print(typed(str(error)), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as error:
-        print(". ".join(["Stopped", *getattr(error, "__notes__", ())]), file=sys.stderr)
+        print(typed(". ".join(["Stopped", *getattr(error, "__notes__", ())])), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
         sys.stderr.close()

@@ -1,11 +1,14 @@
 """Format the result of a sweep: as tables and sentences, or as JSON."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.cli.screen.console import place, typed
 from ferhpo.states import TrialState
 from ferhpo.text import plural
 
 if TYPE_CHECKING:
+    from ferhpo.storage.sweep import Sweep
     from ferhpo.tuning.result import SweepResult
 
 
@@ -38,40 +41,48 @@ def trial_dict(trial: Any) -> dict[str, Any]:
 
 def print_result(result: "SweepResult") -> None:
     """Print the leaderboard, what happened to trials without a result, and what to do next."""
-    from ferhpo.cli.tables import leaderboard, make_console
+    from rich.text import Text
+
+    from ferhpo.cli.screen.console import make_console, view_text
+    from ferhpo.cli.screen.leaderboard import leaderboard
     from ferhpo.reports.sweep import outcomes
+    from ferhpo.storage.provenance import changes_text
 
     console = make_console()
     sweep = result.sweep
     console.print()
-    console.print(leaderboard(sweep.leaderboard(), sweep.objective.metric))
+    note = changes_text(sweep.meta)
+    console.print(leaderboard(sweep.leaderboard(), sweep.objective.metric, is_running=False, note=note))
     console.print()
-    for sentence in outcomes.sentences(sweep.trials()):
-        console.print(sentence, markup=False, soft_wrap=True)
+    lines: list[str] = list(outcomes.sentences(sweep.trials()))
     if not result.finished:
-        console.print(stopped_text(sweep.resume_command))
+        lines.append(stopped_text(sweep))
     if result.registered:
-        console.print(registered_text(result.registered, sweep.name))
+        lines.append(registered_text(result.registered, sweep))
     if result.unshipped:
-        console.print(unshipped_text(result.unshipped, sweep.name))
+        lines.append(unshipped_text(result.unshipped, sweep))
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
     if result.view:
-        view = result.view.format(server="http://127.0.0.1:5000")
-        first = "run `ferhpo ui` and " if view != result.view else ""  # an MLflow server of the user's is running
-        console.print(f"View results: {first}open {view}", soft_wrap=True)
+        console.print(Text.assemble("View results: ", view_text(result.view, sweep.tracking)), soft_wrap=True)
 
 
-def stopped_text(resume_command: str) -> str:
+def stopped_text(sweep: "Sweep") -> str:
     """Return what is printed after an interruption."""
-    return f"Stopped. Resume with: {resume_command}"
+    return typed(f"Stopped. Resume with: {sweep.resume_command}{place(sweep.folder.parent, 'output_dir=')}")
 
 
-def registered_text(registered: tuple[str, int], sweep: str) -> str:
+def registered_text(registered: tuple[str, int], sweep: "Sweep") -> str:
     """Return what is printed of a registered model, (name, version)."""
     name, version = registered
-    return f"Registered {name} version {version}. Promote it with: ferhpo promote {sweep}"
+    return f"Registered {name} version {version}. Promote it with: {_command('promote', sweep)}"
 
 
-def unshipped_text(num_records: int, sweep: str) -> str:
+def unshipped_text(num_records: int, sweep: "Sweep") -> str:
     """Return what is printed of records that are not in MLflow yet."""
     verb, them = ("is", "it") if num_records == 1 else ("are", "them")
-    return f"{plural(num_records, 'record')} {verb} not in MLflow yet. Upload {them} with: ferhpo sync {sweep}"
+    return f"{plural(num_records, 'record')} {verb} not in MLflow yet. Upload {them} with: {_command('sync', sweep)}"
+
+
+def _command(verb: str, sweep: "Sweep") -> str:
+    return typed(f"ferhpo {verb} {shlex.quote(sweep.name)}{place(sweep.folder.parent, '--output-dir ')}")

@@ -1,16 +1,24 @@
 """The verb `ui`: serve the MLflow UI of an output folder's store."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import psutil
 
-from ferhpo.errors import SweepError
+from ferhpo.cli.screen.console import link, make_console
+from ferhpo.cli.screen.grid import KeyValues
+from ferhpo.errors import FerhpoError, SweepError
+
+MOST_LINKS = 20
+# What MLflow and its server print while all is well
+_CHATTER = re.compile(rb"Registry store URI not provided|\[MLflow\]|\b(INFO|DEBUG|WARNING)\b|Warning: |^\s*$")
 
 
 def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> NoReturn:
@@ -29,8 +37,11 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # Without job runners and telemetry, the server has 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    print(f"MLflow UI: http://{host}:{port}  (press Ctrl-C to stop)", flush=True)
-    server = subprocess.Popen(command, env={**os.environ, **quiet})
+    address = f"http://{host}:{port}"
+    print(f"MLflow UI: {address}  (press Ctrl-C to stop)", flush=True)
+    _print_links(Path(output_dir), "http://127.0.0.1:" + str(port) if host == "0.0.0.0" else address)
+    server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    threading.Thread(target=_pass_on, args=(server.stdout,), daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.wait()
@@ -41,3 +52,28 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
                 child.terminate()
         server.terminate()
         server.wait()
+
+
+def _print_links(folder: Path, server: str) -> None:
+    """Print the address of each sweep of the folder that is in its store, the newest first."""
+    from ferhpo.publish.sweep_run import stored_addresses
+    from ferhpo.storage.sweep import META, load_sweep
+
+    found = []
+    for meta in folder.glob(f"*/{META}"):
+        with suppress(FerhpoError, OSError, KeyError, ValueError, TypeError):
+            sweep = load_sweep(meta.parent)
+            view, _ = stored_addresses(sweep)
+            if "{server}" in view:
+                found.append((str(sweep.meta["created"]), sweep.name, view.format(server=server)))
+    newest = sorted(found, reverse=True)[:MOST_LINKS]
+    if newest:
+        make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))
+
+
+def _pass_on(output: IO[bytes]) -> None:
+    """Print what the server says, except for what it says while all is well."""
+    for line in output:
+        if not _CHATTER.search(line):
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()

@@ -5,6 +5,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ferhpo.text import plural
+
+_GPU_FOLDER = Path("/proc/driver/nvidia/gpus")  # one entry for each GPU that the driver knows
+
 
 @dataclass(frozen=True)
 class ComputeSettings:
@@ -70,3 +74,30 @@ def job_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def gpu_warnings(compute: ComputeSettings) -> list[str]:
+    """Return warnings about GPUs of this machine that were asked for, or exist, and that torch cannot use."""
+    import torch
+
+    if compute.address is not None:  # the GPUs of a cluster are not known here
+        return []
+    found = torch.cuda.device_count()
+    present = len(list(_GPU_FOLDER.glob("*")))
+    why = ""
+    if present > found:
+        built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
+        why = f" (the machine has {present}; torch is built {built}; see `ferhpo doctor`)"
+    if compute.num_gpus is not None and compute.num_gpus > found:
+        return [
+            f"compute.num_gpus is {compute.num_gpus:g}, but torch finds {plural(found, 'GPU')} on this machine{why}; "
+            f"trials without a GPU train on the CPU; set compute.num_gpus={found}"
+        ]
+    if compute.num_gpus is None and (compute.gpus_per_trial or 0) > found:
+        return [
+            f"compute.gpus_per_trial is {compute.gpus_per_trial:g}, but torch finds {plural(found, 'GPU')} on this "
+            f"machine{why}; the sweep can only start where there are enough; set compute.gpus_per_trial={found}"
+        ]
+    if why and compute.num_gpus != 0:
+        return [f"torch finds {plural(found, 'GPU')} on this machine{why}; trials train on the CPU"]
+    return []

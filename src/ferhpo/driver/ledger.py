@@ -110,9 +110,12 @@ class Ledger:
         known = self._facts.get(number, {})
         if known == {**known, **facts}:
             return
+        warned = any("gpu_missing" in other for other in self._facts.values())
         self._facts[number] = {**known, **facts}
         if facts.get("restarted") not in (None, known.get("restarted")):
             log.warning("trial %d: %s", number, facts["restarted"])
+        if "gpu_missing" in facts and not warned:
+            log.warning("trial %d: %s", number, facts["gpu_missing"])
         self.runs.log_facts(number, facts)
 
     def report(

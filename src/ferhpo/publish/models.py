@@ -6,6 +6,7 @@ from typing import Any
 
 from ferhpo.config.folds import KEPT_FOLD
 from ferhpo.storage.checkpoints import best_checkpoint
+from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, registry
@@ -43,6 +44,7 @@ def register(
         "ferhpo.split": sweep.meta["data"]["split_name"],
     }
     description = f"Trial {best.number} of sweep {sweep.name}: {sweep.objective.metric} {best.value:.4f}"
+    description += f". {changes}" if (changes := changes_text(sweep.meta)) else ""
     if best.folds:
         tags["ferhpo.fold"] = str(KEPT_FOLD)
         description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"

@@ -1,6 +1,6 @@
 """Describe sweeps and trials in MLflow: configuration, data set, tags, view."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,11 +9,17 @@ from ferhpo.config.folds import num_folds
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.keys import leaves
 from ferhpo.optional import optional
+from ferhpo.space.draw import Draw
+from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, view_url
+from ferhpo.tracking.upload.shipped import Shipped
+from ferhpo.tracking.view import run_url
 
-CURVES = ("val_loss", "train_loss")  # metrics with a column and a chart in the view, in addition to the objective
+CURVES = ("val_loss", "train_loss")  # metrics with a chart in the view, in addition to the objective
+
+_LONGEST_TAG = 4000  # characters; MLflow's limit is above
 
 
 def environment_tags(sweep: Sweep, tracker: Tracker, number: int | None) -> dict[str, str]:
@@ -33,13 +39,20 @@ def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
     folds = num_folds(sweep.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
     confirms = {"ferhpo.confirms": sweep.config["confirm"]["sweep"]} if "confirm" in sweep.config else {}
-    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **confirms}
+    recipe = {
+        "ferhpo.recipe": sweep.composed.name,
+        "ferhpo.overrides": " ".join(overrides_of(sweep.meta))[:_LONGEST_TAG],
+    }
+    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **recipe, **confirms}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
     """Open the parent run: the whole configuration, the search space, the data set, and the sweep's view."""
     config = sweep.config
+    draws = sweep.space().draws if config["space"] else ()
     params = dict(leaves({key: value for key, value in config.items() if key != "space"}))
+    # The values that trials replace would make the parent run look like one of them.
+    params = {path: value for path, value in params.items() if not _is_sampled(path, draws)}
     tags: dict[str, str] = {}
     with optional("tags of the sweep are missing in MLflow"):
         tags = {**run_tags(sweep, data), **environment_tags(sweep, tracker, None), "ferhpo.node": sweep.meta["node"]}
@@ -51,21 +64,61 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
         if config["space"]:
             tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
     with optional("the sweep has no view in MLflow"):
-        _set_view(sweep, tracker)
+        _set_view(sweep, tracker, draws)
 
 
-def _set_view(sweep: Sweep, tracker: Tracker) -> None:
+def _set_view(sweep: Sweep, tracker: Tracker, draws: Sequence[Draw]) -> None:
     """Create the sweep's view in MLflow's UI: its columns, order and charts."""
     config = sweep.config
     # A repeated draw samples a list, e.g. the widths of all blocks, which cannot be an axis of a chart.
-    names = [draw.path for draw in sweep.space().draws if draw.repeat is None] if config["space"] else []
-    if sweep.listed:
-        names = ["confirm.candidate", "seed", *names]
+    axes = [draw for draw in draws if draw.repeat is None]
+    names = list(dict.fromkeys(draw.path for draw in axes))
+    first = ["confirm.candidate", "seed"] if sweep.listed else []
+    branches = {condition: [*first, *paths] for condition, paths in branches_of(axes).items()}
     metric, mode = sweep.objective.metric, sweep.objective.mode
-    if num_folds(config) is None:
-        tracker.set_view(sweep.name, metric, mode, names, CURVES)
-    else:
-        tracker.set_view(sweep.name, metric, mode, names, (f"{metric}_std", *CURVES), second_column="num_folds")
+    is_folded = num_folds(config) is not None
+    metrics = (f"{metric}_std", *CURVES) if is_folded else CURVES
+    second_column = "num_folds" if is_folded else "best_epoch"
+    tracker.set_view(sweep.name, metric, mode, [*first, *names], metrics, second_column, branches)
+
+
+def _is_sampled(path: str, draws: Sequence[Draw]) -> bool:
+    """Return whether a key is set by the samples: drawn itself, in a drawn list, or in a group with several options."""
+    groups = {draw.option and draw.path.split(".")[0] for draw in draws}
+    return path.split(".")[0] in groups or any(path == draw.path or path.startswith(f"{draw.path}.") for draw in draws)
+
+
+def branches_of(draws: Sequence[Draw]) -> dict[str, list[str]]:
+    """Return the hyperparameters that all trials have, under "", and those under each condition of the space.
+
+    The axes of a condition begin with those that all trials have.
+    """
+    by_path: dict[str, list[Draw]] = {}
+    for draw in draws:
+        by_path.setdefault(draw.path, []).append(draw)
+    common = [path for path, twins in by_path.items() if _has_every_trial(twins, by_path)]
+    branches = {"": common} if common else {}
+    for draw in draws:
+        if draw.path not in common:
+            branches.setdefault(_condition(draw), list(common)).append(draw.path)
+    return branches
+
+
+def _has_every_trial(twins: Sequence[Draw], by_path: Mapping[str, Sequence[Draw]]) -> bool:
+    """Return whether one of the draws of a path is always active, e.g. because each option of a group has one."""
+    if not all(draw.when for draw in twins):
+        return True
+    keys = {key for draw in twins for key, _ in draw.when}
+    controls = [draw for key in keys for draw in by_path.get(key, ())]
+    if len(keys) > 1 or len(controls) != 1 or controls[0].when or controls[0].num_points is None:
+        return False
+    held = [value for draw in twins for _, allowed in draw.when for value in allowed]
+    return all(value in held for value in controls[0].values())
+
+
+def _condition(draw: Draw) -> str:
+    """Return the conditions of a draw as a text, e.g. optim=sgd."""
+    return ", ".join(f"{key}={' or '.join(map(str, allowed))}" for key, allowed in draw.when)
 
 
 def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
@@ -93,5 +146,27 @@ def view_address(tracker: Tracker, settings: TrackingSettings) -> str:
     """
     if settings.off or tracker.experiment_id is None or tracker.sweep_id is None:
         return ""
-    server = settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"
-    return view_url(server, tracker.experiment_id, tracker.sweep_id)
+    return view_url(_server(settings), tracker.experiment_id, tracker.sweep_id)
+
+
+def stored_addresses(sweep: Sweep) -> tuple[str, dict[int, str]]:
+    """Return the URLs of a sweep's view and of the runs of its trials, as far as they are uploaded.
+
+    The server is as in `view_address`. Without tracking, the view is "".
+    """
+    if sweep.tracking.off:
+        return "", {}
+    shipped = Shipped.load(sweep.folder, sweep.tracking.shown_uri, sweep.tracking.experiment)
+    if shipped.experiment_id is None or shipped.sweep_id is None:
+        return "", {}
+    server = _server(sweep.tracking)
+    runs = {
+        int(key): run_url(server, shipped.experiment_id, run_id)
+        for key, run_id in shipped.runs.items()
+        if key.isdigit()
+    }
+    return view_url(server, shipped.experiment_id, shipped.sweep_id), runs
+
+
+def _server(settings: TrackingSettings) -> str:
+    return settings.shown_uri if settings.shown_uri.startswith("http") else "{server}"

@@ -21,6 +21,7 @@ from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker
+from ferhpo.tracking.view import rounded
 
 PARAM_SECTIONS = ("data", "augment", "model", "optim", "lr_schedule", "trainer")
 ESTIMATOR_SECTIONS = ("data", "model", "trainer")  # the others do not apply to a model that is fitted once
@@ -80,8 +81,8 @@ class TrialRuns:
         """Log a trial's value, checkpoint and outcome, and close its run."""
         if trial.value is not None and trial.best_epoch is not None:
             count = {"num_folds": len(trial.folds)} if trial.folds else {"best_epoch": trial.best_epoch}
-            dedup = {} if trial.dedup_acc is None else {f"best_{DEDUP}": trial.dedup_acc}
-            best = {f"best_{self.sweep.objective.metric}": trial.value, **count, **dedup}
+            dedup = {} if trial.dedup_acc is None else {f"best_{DEDUP}": rounded(trial.dedup_acc)}
+            best = {f"best_{self.sweep.objective.metric}": rounded(trial.value), **count, **dedup}
             self.tracker.log_metrics(trial.number, best)
         folder = self.sweep.trial_folder(trial.number)
         if (folder / BEST).exists():

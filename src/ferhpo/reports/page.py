@@ -7,7 +7,7 @@ import base64
 import csv
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from ferhpo.reports.panel import Panel
 
 MOST_ROWS = 200
+MLFLOW = "MLflow"  # heading of a column with addresses of runs
 LONG_CELL = 40  # characters; a longer cell is wrapped
 WIDE_PIXELS = 560  # a wider image scrolls on a phone: scaled down, it would be illegible
 STYLE = Path(__file__).with_name("page.css")
@@ -87,7 +88,7 @@ def _contents(parts: Sequence[Part]) -> str:
 
 def _section(panel: Panel, anchor: str) -> str:
     images = "".join(_image(path, panel) for path in panel.images)
-    tables = "".join(_table(path) for path in panel.tables)
+    tables = "".join(_table(path, panel.links) for path in panel.tables)
     shown = f'<div class="shown">{images}{tables}</div>' if images or tables else ""
     return f'<section id="{anchor}"><h3>{escape(panel.title)}</h3><p>{escape(panel.text)}</p>\n{shown}</section>'
 
@@ -112,7 +113,7 @@ def _width_pixels(suffix: str, data: bytes) -> int:
     return round(float(match.group(1)) * 96 / 72) if match else WIDE_PIXELS
 
 
-def _table(path: Path) -> str:
+def _table(path: Path, links: Mapping[str, str]) -> str:
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file))
     right = [all(NUMBER.match(row[place]) for row in rows if row[place]) for place in range(len(header))]
@@ -121,10 +122,18 @@ def _table(path: Path) -> str:
         f"<th{kind}>{_breakable(name)}</th>" for name, kind in zip(header, classes, strict=True)
     )  # fmt: skip
     columns = [_cells([row[place] for row in rows[:MOST_ROWS]]) for place in range(len(header))]
+    for place, heading in enumerate(header):
+        texts = [row[place] for row in rows[:MOST_ROWS]]
+        if place == 0 and links:
+            columns[0] = [_link(links.get(text, ""), cell) for text, cell in zip(texts, columns[0], strict=True)]
+        elif heading == MLFLOW:
+            columns[place] = [_link(text, "run") if text else "" for text in texts]
     lines = []
     for cells in zip(*columns, strict=True):
         line = "".join(
-            f'<td class="long">{cell}</td>' if len(cell) > LONG_CELL else f"<td{kind}>{cell}</td>"
+            f'<td class="long">{cell}</td>'
+            if len(cell) > LONG_CELL and not cell.startswith("<a")
+            else f"<td{kind}>{cell}</td>"
             for cell, kind in zip(cells, classes, strict=True)
         )
         lines.append(f"<tr>{line}</tr>")
@@ -156,6 +165,13 @@ def _cells(column: Sequence[str]) -> list[str]:
         return f"{int(text):,}" if text.isdigit() and has_large else text
 
     return [cell(text) for text in column]
+
+
+def _link(address: str, shown: str) -> str:
+    """Return a link, if the address is a page of the report or of a server. shown: HTML"""
+    if not address.startswith(("http://", "https://", "trial-", "#")):
+        return shown
+    return f'<a href="{escape(address, quote=True)}">{shown}</a>'
 
 
 def _breakable(name: str) -> str:

@@ -6,7 +6,7 @@ there is nothing to show; report.py puts the panels on a page.
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -17,6 +17,7 @@ class Panel:
     text: what the panel shows, in one to three sentences with the main numbers
     images: SVG (few marks) or PNG (pixels) files; tables: CSV files with a header; all in the report's folder
     is_warning: whether the panel is highlighted at the top of the page
+    links: where a text in the first column of the tables leads to; a column with the heading MLflow has addresses
     """
 
     title: str
@@ -24,6 +25,7 @@ class Panel:
     images: tuple[Path, ...] = ()
     tables: tuple[Path, ...] = ()
     is_warning: bool = False
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

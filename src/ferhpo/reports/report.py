@@ -18,8 +18,10 @@ from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.sweep.leaderboard import findings
 from ferhpo.reports.trial import classes, collapse, confusion, curves
-from ferhpo.states import TrialState
+from ferhpo.states import TrialState, shown_state
 from ferhpo.storage.checkpoints import best_checkpoint
+from ferhpo.storage.listing import is_running
+from ferhpo.storage.provenance import changes_text, overrides_of
 from ferhpo.storage.sweep import Sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import duration, number, plural
@@ -228,7 +230,9 @@ def _sample(trial: TrialRecord, folder: Path) -> Panel:
 
 def _outcome(sweep: Sweep, trial: TrialRecord) -> list[str]:
     """Return how a trial ended, in sentences."""
-    sentences = [f"{trial.state.capitalize()} after {plural(len(trial.epochs), 'epoch')}."]
+    changes = changes_text(sweep.meta)
+    state = shown_state(trial.state, is_running(sweep))
+    sentences = [f"{state.capitalize()} after {plural(len(trial.epochs), 'epoch')}.", *([changes] if changes else [])]
     if trial.reason:
         sentences.append(first_line(trial.reason))
     best = sweep.best()
@@ -244,6 +248,8 @@ def _facts(sweep: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, st
     groups = sweep.composed.groups
     facts = [
         ("sweep", f"{sweep.name}, created {sweep.meta['created']} on {sweep.meta['node']}"),
+        ("recipe", sweep.composed.name),
+        ("overrides", " ".join(overrides_of(sweep.meta)) or "none"),
         ("objective", f"{sweep.objective.metric}, {sweep.objective.mode}"),
         *(
             (group, str(groups[group]))

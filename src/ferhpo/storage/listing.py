@@ -1,5 +1,6 @@
 """List the sweeps of an output folder."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def is_running(sweep: Sweep) -> bool:
+    """Return whether another process runs a sweep; without one, trials that have not ended are interrupted."""
+    from ferhpo.storage.lock import LOCK, as_object
+    from ferhpo.tracking import is_held
+
+    if not is_held(sweep.folder, LOCK):
+        return False
+    try:
+        return as_object((sweep.folder / LOCK).read_text(errors="replace")).get("pid") != os.getpid()
+    except OSError:
+        return False
 
 
 def unshipped(sweep: Sweep) -> tuple[int, bool]:

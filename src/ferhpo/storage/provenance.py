@@ -1,10 +1,12 @@
-"""Collect the package versions and the git commit that a sweep runs with, and compare them at a resume."""
+"""Collect what a sweep runs with, and compare it at a resume: package versions, git commit, overrides."""
 
 import platform
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from ferhpo.keys import get_path, has_key
 
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
 
@@ -51,3 +53,35 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     elif before.get("git", {}).get("dirty") != now["git"].get("dirty"):
         found.append(f"git commit {commits[1]} {'with' if now['git'].get('dirty') == 'true' else 'without'} changes")
     return found
+
+
+# Overrides that leave what trials compute as it is, e.g. where the data set is
+_HARMLESS_KEYS = ("name", "output_dir", "data.path", "data.ferplus_path", "data.cache_dir", "keep_checkpoints")
+_HARMLESS_SECTIONS = ("compute", "tracking")
+
+
+def overrides_of(meta: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that a sweep was started or resumed with.
+
+    meta: the content of sweep.json; an earlier version recorded only which keys were overridden
+    """
+    recorded = meta.get("overrides")
+    if isinstance(recorded, list):
+        return [str(text) for text in recorded]
+    composed = meta["composed"]
+    given = [path for path, origin in (composed.get("origins") or {}).items() if origin == "override"]
+    config = composed["config"]
+    return [f"{path}={get_path(config, path)}" for path in given if has_key(config, path)]
+
+
+def changes_text(meta: Mapping[str, Any]) -> str:
+    """Return a sentence that a sweep differs from its recipe, with the overrides that change its trials; else ""."""
+    changes = [text for text in overrides_of(meta) if not _is_harmless(text.partition("=")[0].lstrip("+~"))]
+    recipe = meta["composed"]["name"]
+    if not changes:
+        return ""
+    return f"This is not {recipe} as its file defines it: it was run with {' '.join(changes)}."
+
+
+def _is_harmless(key: str) -> bool:
+    return key in _HARMLESS_KEYS or key.split(".")[0] in _HARMLESS_SECTIONS

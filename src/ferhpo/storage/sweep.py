@@ -132,8 +132,16 @@ class Sweep:
         return folder if num_folds(self.config) is None else fold_folder(folder, KEPT_FOLD)
 
 
-def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
-    """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written."""
+def create_sweep(
+    composed: Composed,
+    kind: str = "sweep",
+    listed: Sequence[Mapping[str, Any]] = (),
+    overrides: Sequence[str] | None = None,
+) -> Sweep:
+    """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written.
+
+    overrides: recorded as provenance; without passwords
+    """
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
     if has_meta(folder):
@@ -145,6 +153,8 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
         **environment(),
         "composed": asdict(composed),
     }
+    if overrides is not None:
+        meta["overrides"] = list(overrides)
     if listed:
         meta["listed"] = list(listed)
     try:

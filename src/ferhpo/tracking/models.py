@@ -21,11 +21,14 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
+from ferhpo.tracking.view import rounded
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND")
 _OPTIONAL_REQUIREMENTS = {  # import name: distribution, required if the model's code imports it
     "torchvision": "torchvision",
     "skimage": "scikit-image",
@@ -34,11 +37,21 @@ _OPTIONAL_REQUIREMENTS = {  # import name: distribution, required if the model's
 }
 
 
-def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir: Path, mark: str) -> str:
+def log_model(
+    client: "MlflowClient",
+    experiment_id: str,
+    run_id: str,
+    model_dir: Path,
+    mark: str,
+    name: str = "model",
+    time_ms: int | None = None,
+) -> str:
     """Log the model in `model_dir` under a run and return the model's id.
 
     mark: the value of the tag `ferhpo.model`, unique to this model; a call with the same mark continues an upload that
         was interrupted, and never makes a second model
+    name: shown in the list of models
+    time_ms: of the model's metrics, which are its scores; without it there are none
     Raises ValueError if MLflow cannot load the model in the folder, MLflow's errors if the store is unreachable.
     """
     existing = client.search_logged_models([experiment_id], f"tags.`ferhpo.model` = '{mark}'", max_results=1)
@@ -47,7 +60,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir
         description = json.loads((model_dir / "model.json").read_text())
         model = client.create_logged_model(
             experiment_id,
-            "model",
+            re.sub(r"[^\w -]", "_", name),  # MLflow refuses some other characters
             run_id,
             {"ferhpo.model": mark},
             {"network": description["network"]["name"]},
@@ -58,10 +71,30 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model_dir
             package(model_dir, Path(folder) / "model")
             client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         client.finalize_logged_model(model.model_id, "READY")
-    outputs = client.get_run(run_id).outputs
+    run = client.get_run(run_id)
+    if time_ms is not None:
+        scores = json.loads((model_dir / "model.json").read_text()).get("scores") or {}
+        try:
+            _log_scores(client, run, model.model_id, scores, time_ms)
+        except MlflowException as error:  # a store that cannot keep them must not lack the model
+            if error.error_code not in _REFUSALS:
+                raise
+    outputs = run.outputs
     if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return str(model.model_id)
+
+
+def _log_scores(client: "MlflowClient", run: Any, model_id: str, scores: Mapping[str, Any], time_ms: int) -> None:
+    """Log the validation scores of a model, on the data set of its run. MLflow ignores a point that it has already.
+
+    They have names of their own (model/val_acc), which are no points of the run's curves.
+    """
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    data = {"dataset_name": inputs[0].dataset.name, "dataset_digest": inputs[0].dataset.digest} if inputs else {}
+    for key, value in scores.items():
+        if key.startswith("val_") and isinstance(value, int | float):
+            client.log_metric(run.info.run_id, f"model/{key}", rounded(value), time_ms, 0, model_id=model_id, **data)
 
 
 def package(model_dir: Path, out_dir: Path) -> None:

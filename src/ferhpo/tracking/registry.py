@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_ALIAS = "champion"
 WEIGHTS_TAG = "ferhpo.weights_sha256"
 _MODEL_TAG = "ferhpo.model_id"
+_VERSIONS_TAG = "mlflow.modelVersions"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def register(
             description=description,
             model_id=model_id,
         )
+        # MLflow's UI finds the versions of a logged model by this tag.
+        links = [*json.loads(model.tags.get(_VERSIONS_TAG, "[]")), {"name": name, "version": created.version}]
+        client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(links)})
         return int(created.version)
 
 

@@ -58,9 +58,10 @@ class Tracker:
         params: Sequence[str],
         metrics: Sequence[str] = (),
         second_column: str = "best_epoch",
+        branches: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Create the sweep's view in MLflow's UI. See `view.view_state` for the arguments."""
-        state = view_state(str(self.sweep_id), objective, mode, params, metrics, second_column)
+        state = view_state(str(self.sweep_id), objective, mode, params, metrics, second_column, branches)
         self._append("view", sweep_id=self.sweep_id, value=encode(name, state))
 
     def log_dataset(

@@ -4,7 +4,7 @@ Note: MLflow does not document this format; the keys are those of the UI's state
 know them shows its default table.
 
 Every metric reaches MLflow whatever its name, but the view shows chosen ones only: the objective, which the sweep's
-configuration names, and `CURVES` in publish/sweep_run.py. Add a name there to give a metric a column and a chart.
+configuration names, and `CURVES` in publish/sweep_run.py. Add a name there to give a metric a chart.
 """
 
 import base64
@@ -12,12 +12,13 @@ import json
 import time
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ferhpo.tracking.secrets import redact
 
 TAG_PREFIX = "mlflow.sharedViewState."
+KIND_TAG = "mlflow.experimentKind", "custom_model_development"  # opens under "Model training", not under "GenAI"
 _MAX_COLUMNS = 14
 
 
@@ -28,21 +29,29 @@ def view_state(
     params: Sequence[str],
     metrics: Sequence[str],
     second_column: str = "best_epoch",
+    branches: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Return the UI's state for the runs of one sweep, sorted by `best_<objective>`, best first.
 
     mode: "max" or "min", of the objective
-    params: the hyperparameters that vary; columns, and axes of the parallel-coordinates chart
-    metrics: columns, and charts of their curves beside that of the objective
+    params: the hyperparameters that vary; columns
+    metrics: charts of their curves beside that of the objective; no columns, which would show the last epoch
     second_column: the metric in the column after `best_<objective>`
+    branches: for each chart with parallel coordinates, its condition ("" for all trials) and its axes; by default one
+        chart of `params`. MLflow draws only trials that have all axes
     """
     best = f"best_{objective}"
     params = list(params)[:_MAX_COLUMNS]
     curves = [objective, *(name for name in metrics if name not in (objective, best))]
-    columns = [best, second_column, *curves[1:]]
-    section = _id(sweep_id, "section")
-    parallel = _chart(sweep_id, "PARALLEL", section, "Parameters and result")
-    parallel |= {"selectedParams": params, "selectedMetrics": [best], "showAllRuns": True}
+    folded = [name for name in metrics if name.endswith("_std")]
+    columns = [best, second_column, *folded]
+    sections = [_section(sweep_id, "curves", "Curves"), _section(sweep_id, "section", "Parameters and result")]
+    in_curves, in_parallel = (section["uuid"] for section in sections)
+    charts = [_curve(sweep_id, in_curves, name) for name in curves]
+    for condition, axes in (branches or {"": params}).items():
+        name = f"Parameters and result{f' where {condition}' if condition else ''}"
+        chart = _chart(sweep_id, "PARALLEL", in_parallel, name)
+        charts.append(chart | {"selectedParams": list(axes), "selectedMetrics": [best], "showAllRuns": True})
     return {
         "searchFilter": f"tags.`ferhpo.sweep_id` = '{sweep_id}'",
         "orderByKey": f"metrics.`{best}`",
@@ -53,11 +62,8 @@ def view_state(
             *(f"params.`{name}`" for name in params),
         ],
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": [parallel, *(_curve(sweep_id, section, name) for name in curves)],
-        "compareRunSections": [
-            {"uuid": section, "name": "Sweep", "display": True}
-            | {"isReordered": False, "deleted": False, "isGenerated": False}
-        ],
+        "compareRunCharts": charts,
+        "compareRunSections": sections,
         "hideEmptyCharts": True,
         "useGroupedValuesInCharts": False,
     }
@@ -76,6 +82,16 @@ def view_url(server: str, experiment_id: str, sweep_id: str) -> str:
         f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
         f"?workflowType=machine_learning&viewStateShareKey={sweep_id}"
     )
+
+
+def run_url(server: str, experiment_id: str, run_id: str) -> str:
+    """Return the URL of the page of a run."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def _section(sweep_id: str, part: str, name: str) -> dict[str, Any]:
+    state = {"display": True, "isReordered": False, "deleted": False, "isGenerated": False}
+    return {"uuid": _id(sweep_id, part), "name": name, **state}
 
 
 def _chart(sweep_id: str, kind: str, section: str, name: str) -> dict[str, Any]:
@@ -110,6 +126,14 @@ def _curve(sweep_id: str, section: str, metric: str) -> dict[str, Any]:
 
 def _id(sweep_id: str, part: str) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{sweep_id} {part}").hex
+
+
+def rounded(value: float) -> float:
+    """Return a summary metric with five significant digits, since MLflow's table shows all digits of a metric.
+
+    The exact value is in the study and in the curve.
+    """
+    return float(f"{value:.5g}")
 
 
 def param_text(value: object) -> str:

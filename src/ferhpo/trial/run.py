@@ -83,7 +83,16 @@ def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData)
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "node": platform.node(),
         "pid": os.getpid(),
+        **({} if cuda or has_estimator(config) else _missing_gpu()),
     }
+
+
+def _missing_gpu() -> dict[str, str]:
+    """Return a fact that says so if this process was given GPUs that torch does not find."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if given in ("", "-1", "NoDevFiles"):
+        return {}
+    return {"gpu_missing": f"GPU {given} was assigned, but torch finds no GPU there; the trial trains on the CPU"}
 
 
 def _cost(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, int]:

@@ -3,6 +3,7 @@
 Note: only `finish` closes the parent run, after everything else has been uploaded to it.
 """
 
+import logging
 from collections import Counter
 
 from ferhpo.driver.retention import Keeper
@@ -17,9 +18,12 @@ from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import has_checkpoint
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import STEPS
 from ferhpo.tracking import Tracker, TrackingSettings, rejected_text
+from ferhpo.tracking.view import rounded
 from ferhpo.tuning.result import SweepResult
 
+log = logging.getLogger(STEPS)
 SHIP_SECONDS = 60.0  # how long an ended sweep waits for the upload of its records to MLflow
 
 
@@ -42,6 +46,7 @@ def finish(
 
     finished: whether all trials have ended; models are exported and registered only then
     """
+    log.info("exporting the best model, drawing the report, uploading to MLflow" if finished else "uploading to MLflow")
     trials, best = sweep.trials(), sweep.best()
     counts = dict(Counter(trial.state for trial in trials))
     board, warnings = sweep.leaderboard(), list(warnings)
@@ -56,7 +61,7 @@ def finish(
         with optional(f"the network of trial {trial.number} is not exported ({again})", warnings):
             export(sweep, trial, tracker, data_digest)
     if best is not None and best.value is not None:
-        metrics = {f"best_{sweep.objective.metric}": best.value, "best_trial": float(best.number)}
+        metrics = {f"best_{sweep.objective.metric}": rounded(best.value), "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
     note = f"**{sweep.name}** ended."
     with optional("the run's note in MLflow is short", warnings):

@@ -4,6 +4,7 @@ The checks cover the configuration, the name, paths, disk, trained weights and t
 Ray cluster are checked afterwards, when they are loaded and joined, but still before the sweep's folder is created.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import (
     CHANGEABLE,
     Sweep,
@@ -29,9 +31,12 @@ from ferhpo.storage.sweep import (
     load_sweep,
     note_environment,
 )
+from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
 
 PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
+
+log = logging.getLogger(STEPS)
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,14 @@ class Prepared:
     """A checked configuration, ready to run.
 
     existing: the sweep to resume; None for a new one, which `open` creates
+    overrides: recorded with the sweep; without passwords
     """
 
     composed: Composed
     run_config: RunConfig
     existing: Sweep | None
     warnings: list[str]
+    overrides: Sequence[str] | None = None
 
     def open(self, kind: str, data: FaceData, listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
         """Return the existing sweep, or create the new one on disk.
@@ -52,7 +59,10 @@ class Prepared:
         Raises SweepError if the data set is not the one that the existing sweep was started with.
         """
         if self.existing is None:
-            return create_sweep(self.composed, kind, listed)
+            return create_sweep(self.composed, kind, listed, self.overrides)
+        if self.overrides:
+            before = overrides_of(self.existing.meta)
+            self.existing.meta["overrides"] = [*before, *(text for text in self.overrides if text not in before)]
         digest = self.existing.meta.get("data", {}).get("digest", data.digest)
         if digest != data.digest:
             raise SweepError(
@@ -83,7 +93,7 @@ def prepare(
     if new and existing is None:
         _use_free_name(composed.config)
     warnings = validate.check_composed(composed, for_sweep=kind != "train")
-    return prepare_composed(composed, existing, warnings)
+    return replace(prepare_composed(composed, existing, warnings), overrides=hide_all(overrides))
 
 
 def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Sequence[str] = ()) -> Prepared:
@@ -98,7 +108,10 @@ def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Seque
     if existing is not None:
         refuse_lost_store(existing.folder, tracking)
     model_name = None if tracking.models == "none" else tracking.registered_name(name)
-    return Prepared(composed, run_config, existing, [*warnings, *_store_warnings(tracking, model_name)])
+    warnings = [*warnings, *_store_warnings(tracking, model_name)]
+    for warning in warnings:
+        log.warning(warning)
+    return Prepared(composed, run_config, existing, warnings)
 
 
 def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
@@ -109,7 +122,6 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     """
     overrides = hide_all(overrides)
     own_code.allow_overrides(overrides)
-    output_dir = next((text.partition("=")[2] for text in overrides if text.startswith("output_dir=")), "mlruns")
     folders = [unquoted(text.partition("=")[2]) for text in overrides if text.startswith("output_dir=")]
     output_dir = folders[-1] if folders else "mlruns"
     sweep = load_sweep(name, output_dir)
@@ -149,6 +161,8 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
 
 def _store_warnings(tracking: TrackingSettings, model_name: str | None) -> list[str]:
     """Return warnings about a store that cannot be reached and is not required; TrackingError if it is required."""
+    if not tracking.off:
+        log.info("checking the MLflow store: %s", tracking.shown_uri)
     reason = check_store(tracking, model_name)
     if reason is None:
         return []

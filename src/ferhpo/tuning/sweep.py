@@ -3,6 +3,7 @@
 Note: nothing is created on disk before all checks have passed.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from ferhpo.driver.ray_start import RayStart
 from ferhpo.keys import Overrides
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import Sweep, fix_threads
+from ferhpo.text import STEPS, plural
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
 from ferhpo.tuning.session import Listener, end_early, recording
+
+log = logging.getLogger(STEPS)
 
 
 def sweep(
@@ -65,6 +69,7 @@ def _run(
 ) -> SweepResult:
     run_config, config = prepared.run_config, prepared.composed.config
     with RayStart(run_config.compute) as ray_start:
+        log.info("reading the data set, starting Ray")
         data = load_data(prepared.composed)
         ray_start.wait_if_joined()
         sweep = prepared.open(kind, data, listed)
@@ -87,8 +92,12 @@ def _run_trials(
         from ferhpo.driver import ray_cluster, ray_tune
 
         try:
+            if not ray_start.done.is_set():
+                log.info("waiting for Ray to start")
             ray_start.result()
             slots = ray_cluster.find_slots(compute)
+            if not ledger.is_finished:
+                log.info(_slots_text(slots))
             finished = ledger.is_finished or ray_tune.run(
                 ledger,
                 data,
@@ -105,3 +114,8 @@ def _run_trials(
         if finisher is not None:
             return finisher(sweep, ledger.tracker, tracking, data, finished, [*warnings, *drawing.wait()])
         return finish(sweep, ledger.tracker, drawing, keeper, tracking, data.digest, finished, warnings)
+
+
+def _slots_text(slots: Any) -> str:
+    gpus = f" and {slots.gpus:g} GPU" if slots.gpus else ""
+    return f"starting {plural(slots.num_slots, 'trial')} at a time, each on {slots.cpus:g} CPU{gpus}"

@@ -1,5 +1,6 @@
 """Run a single training without Ray, recorded as a sweep of one trial (the verb `train`)."""
 
+import logging
 from pathlib import Path
 
 from ferhpo.driver import local
@@ -7,6 +8,7 @@ from ferhpo.keys import Overrides
 from ferhpo.space import Space
 from ferhpo.storage.study import SweepStudy
 from ferhpo.storage.sweep import fix_threads
+from ferhpo.text import STEPS
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.preflight import prepare
@@ -33,6 +35,7 @@ def train(
 
     prepared = prepare(name, overrides, "train", resume=resume, new=new, config_dir=config_dir)
     config = prepared.composed.config
+    logging.getLogger(STEPS).info("reading the data set")
     data = load_data(prepared.composed)
     sweep = prepared.open("train", data)
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)

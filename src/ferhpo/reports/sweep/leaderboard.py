@@ -4,16 +4,23 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ferhpo.errors import first_line
+from ferhpo.publish.sweep_run import stored_addresses
+from ferhpo.reports.page import MLFLOW
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.trial.collapse import collapse_warnings
 from ferhpo.scoring.collapse import collapse
-from ferhpo.states import TrialState
+from ferhpo.states import TrialState, shown_state
 from ferhpo.storage.frames import leaderboard_rows
+from ferhpo.storage.listing import is_running
+from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import number, plural, sampled_columns
+
+LOCAL_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
@@ -30,10 +37,12 @@ def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialSt
     board: the leaderboard; counts: trials by state
     """
     config, metric = sweep.config, sweep.objective.metric
-    states = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+    running = bool(counts.get(TrialState.RUNNING)) and is_running(sweep)
+    states = ", ".join(f"{count} {shown_state(state, running)}" for state, count in sorted(counts.items()))
     states = f" ({states})" if states else ""
     sampler = config["sampler"]["_target_"].rpartition(".")[2]
     sentences = [f"{plural(sum(counts.values()), 'trial')}{states}, sampled by {sampler}, seed {config['seed']}."]
+    sentences += [changes] if (changes := changes_text(sweep.meta)) else []
     complete = [trial for trial in board if trial.state == TrialState.COMPLETE and trial.value is not None]
     if not complete:
         return sentences
@@ -73,11 +82,13 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
     if not board:
         return None
     columns = sampled_columns([trial.sample for trial in board])
+    _, runs = stored_addresses(sweep)
+    running = is_running(sweep)
     rows = []
     for trial in board:
-        row: dict[str, object] = {
+        row: dict[str, Any] = {
             "trial": trial.number,
-            "state": trial.state.lower(),
+            "state": shown_state(trial.state, running),
             sweep.objective.metric: trial.value,
             "standard deviation": trial.std(sweep.objective.metric),
             "val_acc (dedup)": trial.dedup_acc if trial.dedup_acc != trial.value else None,
@@ -90,8 +101,18 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
         for heading, paths in columns:
             row[heading] = " ".join(number(trial.sample[path]) for path in paths if path in trial.sample)
         row["collapsed"] = collapse(trial.extra.get("most_answered"))
+        row[MLFLOW] = runs.get(trial.number, "").format(server=LOCAL_SERVER)
         rows.append(row)
     kept = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)]
     table = write_table(folder / "leaderboard.csv", [{key: row[key] for key in kept} for row in rows])
     text = "Complete trials, best first, then other trials with a value, then trials without one."
-    return Panel("Leaderboard", text, tables=(table,))
+    links = {str(trial.number): f"trial-{trial.number}/index.html" for trial in board}
+    links = {number: page for number, page in links.items() if (folder.parent / page).exists()}
+    best = sweep.best()
+    if best is not None:
+        links.setdefault(str(best.number), "#part-1")  # the second part of the page shows it
+        text += " The numbers of trials with a page lead to it; `ferhpo report --trial` makes one."
+    if runs:
+        hint = " (`ferhpo ui`)" if any(LOCAL_SERVER in row[MLFLOW] for row in rows) else ""
+        text += f" The links to MLflow work while it runs{hint}."
+    return Panel("Leaderboard", text, tables=(table,), links=links)

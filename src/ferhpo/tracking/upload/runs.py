@@ -32,7 +32,7 @@ from ferhpo.tracking.upload.files import fault_of_name, fault_of_path
 from ferhpo.tracking.upload.rejected import Entry, Rejected
 from ferhpo.tracking.upload.shipped import Shipped
 from ferhpo.tracking.upload.values import REFUSALS, Values, fold_times, values_of
-from ferhpo.tracking.view import TAG_PREFIX
+from ferhpo.tracking.view import KIND_TAG, TAG_PREFIX
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,6 +106,7 @@ class RunWriter:
         if op in _OPENING:
             self._open_run(run, record)
         elif op == "view":
+            self.client.set_experiment_tag(self.experiment_id, *KIND_TAG)
             self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
             return
         elif run not in self.shipped.runs:
@@ -117,7 +118,10 @@ class RunWriter:
         self.values.add(record["seq"], values_of(record))
         if op == "close":
             self.values.flush(run)
-            self._terminate(run, RunState(record["state"]).mlflow_status, time_ms)
+            state = RunState(record["state"])
+            self._terminate(run, state.mlflow_status, time_ms)
+            if run != _PARENT and state.is_over and state is not RunState.COMPLETE:
+                self.client.update_run(self.shipped.runs[run], name=f"{self._name(run)} ({state.lower()})")
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._delete_duplicates(in_doubt)
         elif op == "dataset":
@@ -218,7 +222,9 @@ class RunWriter:
         run_id = self.shipped.runs[run]
         if record["op"] == "model":
             mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
-            self.shipped.models[run] = log_model(self.client, self.experiment_id, run_id, path, mark)
+            self.shipped.models[run] = log_model(
+                self.client, self.experiment_id, run_id, path, mark, self._name(run), record["time_ms"]
+            )
         elif path.is_dir():
             self.client.log_artifacts(run_id, str(path), record["folder"] or None)
         else:

@@ -1,0 +1,119 @@
+"""The console: its width, commands that work as they are printed, links.
+
+Note: rich is imported in functions, because `ferhpo --help` does not need it.
+"""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ferhpo.states import TrialState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from ferhpo.tracking import TrackingSettings
+
+WIDE = 120  # columns, if the output is not a terminal and COLUMNS is not set
+DEFAULT_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
+STATE_STYLES = {
+    TrialState.COMPLETE: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.RUNNING: "cyan",
+    TrialState.INFEASIBLE: "magenta",
+    TrialState.DIVERGED: "magenta",
+    TrialState.FAILED: "red",
+}
+VERBS = (
+    "check", "confirm", "data", "doctor", "evaluate", "list", "plan", "promote", "report", "runs", "show", "sweep",
+    "sync", "train", "ui",
+)  # fmt: skip
+_COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
+
+
+def make_console(stderr: bool = False) -> "Console":
+    """Return a console on standard output, or on standard error."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        width: int | None = int(columns)
+    else:
+        width = None if stream.isatty() else WIDE
+    console = Console(file=stream, highlight=False, width=width, soft_wrap=False)
+    # A word that is wider than the terminal is wrapped by the terminal, not cut off.
+    console.print = partial(console.print, crop=False)  # type: ignore[method-assign]
+    return console
+
+
+def program() -> str:
+    """Return how to type `ferhpo` in a new shell: the path by which it was started, unless it is on the PATH."""
+    started = sys.argv[0]
+    if Path(started).name != "ferhpo" or shutil.which("ferhpo") is not None:
+        return "ferhpo"
+    return shlex.quote(started)
+
+
+def typed(text: str) -> str:
+    """Return a message with its commands as they can be typed: `.venv/bin/ferhpo ui` without an activated environment.
+
+    A command is `ferhpo` followed by a verb.
+    """
+    name = program()
+    return text if name == "ferhpo" else _COMMAND.sub(lambda match: f"{name} {match[1]}", text)
+
+
+def link(address: str) -> "Text":
+    """Return an address as a hyperlink (OSC 8) on terminals, as plain text elsewhere."""
+    from rich.text import Text
+
+    return Text(address, style=f"link {address}")
+
+
+def place(folder: Path, option: str) -> str:
+    """Return the option that names an output folder in a command; empty for the default, mlruns in the current folder.
+
+    option: "--output-dir " or "output_dir="
+    """
+    return "" if folder.resolve() == Path("mlruns").resolve() else f" {option}{shlex.quote(str(folder))}"
+
+
+def view_text(view: str, settings: "TrackingSettings") -> "Text":
+    """Return where to see a sweep in MLflow: at its server, at a running UI, or after the command that starts one.
+
+    view: from `view_address`, with the placeholder {server} if the store has no server
+    """
+    from rich.text import Text
+
+    server = running_ui(settings)
+    address = view.format(server=server or DEFAULT_SERVER)
+    if server is not None or address == view:
+        return link(address)
+    command = typed(f"ferhpo ui{place(settings.output_dir, '--output-dir ')}")
+    if settings.sqlite_path != settings.output_dir / "mlflow.db":
+        command = f"mlflow server --backend-store-uri {settings.shown_uri}"
+    return Text.assemble(link(address), f" (first run: {command})")
+
+
+def running_ui(settings: "TrackingSettings") -> str | None:
+    """Return the address of an MLflow server of this machine that serves a SQLite store; None if there is none."""
+    import psutil
+
+    if settings.sqlite_path is None:
+        return None
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if settings.store_uri not in words or "server" not in words:
+            continue
+        options = dict(itertools.pairwise(words))
+        host = options.get("--host", "127.0.0.1")
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('--port', '5000')}"
+    return None
