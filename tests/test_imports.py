@@ -35,9 +35,9 @@ LAYERS = (
     ("publish", "evaluation"),
     ("storage", "trial", "inference"),
     ("config",),
-    ("components",),
     ("training",),
     ("scoring", "tracking"),
+    ("components",),
     ("models", "data", "space"),
     ("optional",),  # a file, like those below
     ("clock", "errors", "keys", "disk", "seeds", "states", "text"),

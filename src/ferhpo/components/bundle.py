@@ -5,13 +5,47 @@ shared by all models of a process, so a model has one file. A module of an insta
 """
 
 import ast
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from ferhpo import models
 from ferhpo.components import own_code
+from ferhpo.components.build import locate
 
 RULE = "write `from {} import name` at the top level, so that this file can be copied into a model"
+
+
+SERVED_MODEL, HOG = "ferhpo.inference.served_model", "ferhpo.data.features.hog"
+
+
+def model_source(description: Mapping[str, Any]) -> str:
+    """Return the code of an exported model, which is made anew wherever it is needed and never read from a file.
+
+    description: the content of model.json
+    Raises ValueError if its network is not accepted (see build.locate), BundleError if its code cannot be copied.
+    """
+    target = target_of(description["network"])
+    locate(target, "model")
+    module, _, name = target.rpartition(".")
+    is_copied = _is_copied(module)
+    source = bundle([*([module] if is_copied else []), *([HOG] if description.get("hog") else []), SERVED_MODEL])
+    return source if is_copied else f"from {module} import {name}\n\n{source}"
+
+
+def target_of(network: Mapping[str, Any]) -> str:
+    """Return the `_target_` of a network in model.json. Files of earlier versions have only the name of the class.
+
+    Raises ValueError if ferhpo has no network of that name.
+    """
+    if "target" in network:
+        return str(network["target"])
+    for found in pkgutil.iter_modules(models.__path__, "ferhpo.models."):
+        if network["name"] in _defined_names(ast.parse(_source(found.name))):
+            return f"{found.name}.{network['name']}"
+    raise ValueError(f"model.json names the network {network['name']}, which ferhpo.models does not have")
 
 
 class BundleError(ValueError):
@@ -34,10 +68,7 @@ def bundle(modules: Sequence[str]) -> str:
 def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
     if module in parts:
         return
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise BundleError(f"{module} has no source file, so it cannot be copied into a model")
-    source = Path(spec.origin).read_text()
+    source = _source(module)
     tree = ast.parse(source)
     lines = source.splitlines()
     for node in ast.walk(tree):
@@ -63,6 +94,13 @@ def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
         if owners.setdefault(name, module) != module:
             raise BundleError(f"{module} and {owners[name]} both define {name}; rename one, so that both can be copied")
     parts[module] = "\n".join(lines).strip()
+
+
+def _source(module: str) -> str:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise BundleError(f"{module} has no source file, so it cannot be copied into a model")
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _is_copied(module: str) -> bool:

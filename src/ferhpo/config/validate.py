@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
-from ferhpo.components import contracts
 from ferhpo.components.build import as_function, instantiate, locate, not_nested
 from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.components.own_code import FOLDER
 from ferhpo.components.roles import ROLES, nested_role
-from ferhpo.config import model_section
+from ferhpo.config import contracts, model_section
 from ferhpo.config.compose import compose
 from ferhpo.config.composed import Composed, config_shape
 from ferhpo.config.files import GROUPS, NAMED

@@ -13,18 +13,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 from safetensors.torch import save_file
 
-from ferhpo.components.bundle import bundle
+from ferhpo.components.build import locate
+from ferhpo.components.bundle import model_source
+from ferhpo.components.kinds import is_estimator
 from ferhpo.data.features.hog import given_features, hog_of
-from ferhpo.models.estimators import Estimator
+from ferhpo.models.exported import FITTED, WEIGHTS
 from ferhpo.training.checkpoint import read
-
-WEIGHTS, FITTED = "network.safetensors", "estimator.skops"
-WRAPPER = "ferhpo.inference.served_model"
 
 
 def export_model(
@@ -37,22 +35,22 @@ def export_model(
     """Write the model to `out_dir` and return it; existing files are replaced by renames, model.json last.
 
     checkpoint: a best.ckpt, or the result of ferhpo.training.checkpoint.read
-    model_config: the resolved `model` section, with a _target_ under ferhpo.models
+    model_config: the resolved `model` section
     scores: the scores of the model; None for the metrics of the checkpoint
-    Raises ValueError for a network outside ferhpo.models, whose code cannot be copied, SweepError for a damaged file.
+    Raises ValueError for a network whose code cannot be copied (see components.bundle), SweepError for a damaged file.
     """
     content = read(checkpoint) if isinstance(checkpoint, Path) else checkpoint
     settings = dict(model_config)
-    module, _, name = str(settings.pop("_target_")).rpartition(".")
-    if not module.startswith("ferhpo.models."):
-        raise ValueError(f"model._target_ is {module}.{name}; it must be under ferhpo.models to be exported")
+    target = str(settings.pop("_target_"))
+    locate(target, "model")
     if "weights" in settings:
         settings["weights"] = "none"  # the tensors contain them
     preprocess = content["preprocess"]
     hog = hog_of(settings)
     description = {
         "network": {
-            "name": name,
+            "name": target.rpartition(".")[2],
+            "target": target,
             "arguments": {
                 **settings,
                 "in_channels": preprocess["channels"],
@@ -74,14 +72,14 @@ def export_model(
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".model-", dir=out_dir.parent) as temporary:
         new = Path(temporary)
-        if issubclass(resolve_name(f"{module}:{name}"), Estimator):
+        if is_estimator(model_config):
             (new / FITTED).write_bytes(content["network"]["_extra_state"].numpy().tobytes())
         else:
             tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in content["network"].items()}
             save_file(tensors, str(new / WEIGHTS))
         weights = next(new / file for file in (FITTED, WEIGHTS) if (new / file).exists())
         description["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-        (new / "model.py").write_text(bundle((module, *([] if hog is None else ["ferhpo.data.features.hog"]), WRAPPER)))
+        (new / "model.py").write_text(model_source(description))
         (new / "model.json").write_text(json.dumps(description, indent=2) + "\n")
         for file in (WEIGHTS, FITTED, "model.py", "model.json"):
             if (new / file).exists():

@@ -3,9 +3,7 @@
 Note: export.py copies this file into model.py, after the code of the network; ferhpo itself never imports it.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-from safetensors.torch import load
 
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
+from ferhpo.models.exported import load_exported
 from ferhpo.scoring.preprocess import Preprocess
 
 
@@ -38,16 +36,9 @@ class ServedModel(PythonModel):
         self.class_names = list(description["class_names"])
         self.preprocess = Preprocess.from_dict(description["preprocess"])
         self.hog = globals()["Hog"](**description["hog"]) if description["hog"] is not None else None
-        self.network: torch.nn.Module = globals()[network["name"]](**network["arguments"])
-        fitted = folder / "estimator.skops"
-        path = fitted if fitted.exists() else folder / "network.safetensors"
-        content = verified_content(path, description)
-        if fitted.exists():  # the estimator checks which types it may contain
-            state = {"_extra_state": torch.frombuffer(bytearray(content), dtype=torch.uint8)}
-        else:
-            state = load(content)
-        self.network.load_state_dict(state)
-        self.network.eval()
+        make = network_class(globals().get(network["name"]), network["name"])
+        made = make(**{key: built(value) for key, value in network["arguments"].items()})
+        self.network = load_exported(made, folder, description)
 
     # Without a type hint MLflow warns at every load; of the types that it knows, only an array says nothing false.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
@@ -61,19 +52,23 @@ class ServedModel(PythonModel):
         return pd.DataFrame(found, columns=self.class_names, index=index)
 
 
-def verified_content(path: Path, description: Mapping[str, Any]) -> bytes:
-    """Return the content of the file of weights. Raises ValueError if its digest is not the one in model.json.
+def built(value: Any) -> Any:
+    """Return an argument of a network; a layer, which is a section with a _target_, is built with its arguments.
 
-    A model.json without a digest was written by an earlier version; its weights cannot be verified.
+    Raises ValueError for anything but layers of torch.nn and of this file: model.json may come from anyone.
     """
-    content = path.read_bytes()
-    expected, found = description.get("weights_sha256"), hashlib.sha256(content).hexdigest()
-    if expected not in (None, found):
-        raise ValueError(
-            f"{path} has the sha256 {found}; model.json says {expected}, so the weights were damaged or changed; "
-            "restore the file from a copy, or export the model again"
-        )
-    return content
+    if not isinstance(value, dict) or "_target_" not in value:
+        return value
+    module, _, name = str(value["_target_"]).rpartition(".")
+    layer = globals().get(name) or (getattr(torch.nn, name, None) if module.startswith("torch.nn") else None)
+    return network_class(layer, name)(**{key: built(inner) for key, inner in value.items() if key != "_target_"})
+
+
+def network_class(found: Any, name: str) -> type[torch.nn.Module]:
+    """Return a class of networks or layers. Raises ValueError for anything else."""
+    if not isinstance(found, type) or not issubclass(found, torch.nn.Module):
+        raise ValueError(f"model.json names {name}, which is not a network of this model")
+    return found
 
 
 set_model(ServedModel())

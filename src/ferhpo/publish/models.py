@@ -1,10 +1,13 @@
 """Export trained networks and register the best one."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ferhpo.config.folds import KEPT_FOLD
+from ferhpo.errors import first_line
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
@@ -12,8 +15,8 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, registry
 
 
-def export(sweep: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> None:
-    """Export the best network of a trial, and record it as the model of the trial's run.
+def export(sweep: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str) -> list[str]:
+    """Export the best network of a trial, and record it as the model of the trial's run; return warnings.
 
     The model's metadata holds the scores of its epoch; for a cross-validated trial it holds the means over the folds,
     because the scores of a single fold depend on its images.
@@ -24,7 +27,36 @@ def export(sweep: Sweep, trial: TrialRecord, tracker: Tracker, data_digest: str)
     checkpoint, folder = best_checkpoint(sweep, trial), sweep.kept_folder(trial.number)
     scores = trial.folds[-1] if trial.folds else next(r for r in trial.epochs if r["epoch"] == trial.best_epoch)
     out = export_model(checkpoint, trial.config["model"], folder / "model", data_digest, scores)
+    faults = _own_exports(trial.config, out)
     tracker.log_model(trial.number, out)
+    return faults
+
+
+def _own_exports(config: Mapping[str, Any], model_dir: Path) -> list[str]:
+    """Call the user's exports, each with a folder of its own in the model's; return what went wrong."""
+    sections = config.get("exports") or {}
+    if not sections:
+        return []
+    import torch
+
+    from ferhpo.components.build import as_function, instantiate
+    from ferhpo.models.exported import load_exported
+
+    described = json.loads((model_dir / "model.json").read_text())
+    arguments, preprocess = described["network"]["arguments"], described["preprocess"]
+    network = instantiate({"_target_": described["network"]["target"], **arguments}, "model")
+    load_exported(network, model_dir, described)
+    faults = []
+    for name, section in sections.items():
+        folder = model_dir / "exports" / str(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        images = torch.zeros(1, preprocess["channels"], preprocess["input_size"], preprocess["input_size"])
+        try:
+            as_function(section, "exports")(network, images, folder)
+        except Exception as error:  # the user's code
+            faults.append(f"exports.{name}: {section['_target_']} raised {type(error).__name__}: {first_line(error)}")
+    return faults
 
 
 def register(

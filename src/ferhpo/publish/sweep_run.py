@@ -10,7 +10,7 @@ from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.keys import leaves
 from ferhpo.optional import optional
 from ferhpo.space.draw import Draw
-from ferhpo.storage.provenance import overrides_of
+from ferhpo.storage.provenance import CODE, overrides_of
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings, view_url
@@ -29,6 +29,7 @@ def environment_tags(sweep: Sweep, tracker: Tracker, number: int | None) -> dict
     """
     git = {f"ferhpo.git.{key}": value for key, value in sweep.meta["git"].items()}
     now = git | {f"ferhpo.version.{key}": value for key, value in sweep.meta["versions"].items()}
+    now |= {f"ferhpo.code.{path}": digest for path, digest in sweep.meta.get("code", {}).items()}
     before = tracker.environment(number)
     earlier = {key.replace("ferhpo.", "ferhpo.earlier.", 1): v for key, v in before.items() if now.get(key) != v}
     return {**dict.fromkeys(before, "unknown"), **now, **earlier}
@@ -63,6 +64,9 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
         tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
         if config["space"]:
             tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
+    with optional("the sweep's own code is not in MLflow"):
+        if sweep.meta.get("code"):
+            tracker.log_artifact(None, sweep.folder / CODE, CODE)
     with optional("the sweep has no view in MLflow"):
         _set_view(sweep, tracker, draws)
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
+from ferhpo.reports import own
+from ferhpo.reports.own import OwnPanel
 from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.sweep.leaderboard import findings
@@ -40,7 +41,6 @@ OF_A_TRIAL = (
 )  # fmt: skip
 OF_DATA = ("trial.classes",)  # on the page of a sweep and of a trial
 FOLDER, INDEX = "report", "index.html"
-OwnPanel = Callable[[Any, Path, list[str]], Panel | None]
 
 
 def report(
@@ -57,32 +57,13 @@ def report(
     Raises SweepError if there is no such sweep or trial, ConfigError if a module of `panels` cannot be imported,
     StorageError if the disk refuses.
     """
-    own = [_own_panel(module) for module in panels]
+    shown = [own.of_module(module) for module in panels]
     sweep = load_sweep(name, output_dir)
-    return sweep_report(sweep, out, own=own) if trial is None else trial_report(sweep, trial, out, own=own)
-
-
-def _own_panel(module: str) -> OwnPanel:
-    """Return the function `panel` of a user's module. A fault inside it costs that panel only, and the page says so."""
-    try:
-        panel = import_module(module).panel
-    except ModuleNotFoundError as error:
-        raise ConfigError("report", [f"--panel is {module}; there is no module {error.name}"]) from None
-    except AttributeError:
-        raise ConfigError("report", [f"--panel is {module}; the module must have a function panel"]) from None
-
-    def show(subject: Any, folder: Path, missing: list[str]) -> Panel | None:
-        try:
-            made = panel(subject, _created(folder))
-        except Exception as error:  # the user's code
-            missing.append(f"Panel {module}: {type(error).__name__}: {first_line(error)}")
-            return None
-        if not isinstance(made, Panel | None):
-            missing.append(f"Panel {module}: it returned {made!r:.60}; it must return a ferhpo.reports.panel.Panel")
-            return None
-        return made
-
-    return show
+    return (
+        sweep_report(sweep, out, own_panels=shown)
+        if trial is None
+        else trial_report(sweep, trial, out, own_panels=shown)
+    )
 
 
 class Snapshot(Sweep):
@@ -101,7 +82,7 @@ def sweep_report(
     out: Path | None = None,
     data: FaceData | None = None,
     is_quick: bool = False,
-    own: Sequence[OwnPanel] = (),
+    own_panels: Sequence[OwnPanel] = (),
 ) -> Path:
     """Write the page of a sweep and return its path, <sweep>/report/index.html unless `out` is given.
 
@@ -117,7 +98,7 @@ def sweep_report(
         panels += [import_module(f"ferhpo.reports.{name}").panel(sweep, folder) for name in names]
         loaded = data if data is not None else _data_of(sweep, missing)
         panels.append(classes.of_data(loaded, folder) if loaded is not None else None)
-        panels += [show(sweep, folder, missing) for show in own]
+        panels += [show(sweep, folder, missing) for show in (*own_panels, *own.of_sweep(sweep, missing))]
         parts = [Part("Sweep", _present(panels))]
         if best is not None:
             place = folder / f"trial-{best.number}"
@@ -138,7 +119,7 @@ def sweep_report(
     return _write(sweep, make, Path(FOLDER), out)
 
 
-def trial_report(sweep: Sweep, number: int, out: Path | None = None, own: Sequence[OwnPanel] = ()) -> Path:
+def trial_report(sweep: Sweep, number: int, out: Path | None = None, own_panels: Sequence[OwnPanel] = ()) -> Path:
     """Write the page of a trial and return its path, <sweep>/report/trial-<number>/index.html unless `out` is given.
 
     Raises SweepError if the sweep has no such trial.
@@ -154,7 +135,7 @@ def trial_report(sweep: Sweep, number: int, out: Path | None = None, own: Sequen
         missing: list[str] = []
         data = _data_of(sweep, missing)
         of_data = None if data is None else classes.of_data(data, folder)
-        trial_panels = _trial_panels(sweep, trial, data, folder, missing, own=own)
+        trial_panels = _trial_panels(sweep, trial, data, folder, missing, own_panels=own_panels)
         part = Part("Trial", _present([_sample(trial, folder), *trial_panels, of_data]))
         return Page(f"Trial {number} of {sweep.name}", _outcome(sweep, trial), _facts(sweep, trial), [part], missing)
 
@@ -168,7 +149,7 @@ def _trial_panels(
     folder: Path,
     missing: list[str],
     is_quick: bool = False,
-    own: Sequence[OwnPanel] = (),
+    own_panels: Sequence[OwnPanel] = (),
 ) -> list[Panel]:
     """Return the panels of a trial; without data, those that the study and the checkpoint suffice for."""
     from ferhpo.evaluation.load import load_subject
@@ -183,7 +164,7 @@ def _trial_panels(
         missing.append(f"Predictions of trial {trial.number}: {error}")
         return _present([curves.of_trial(trial, sweep.objective, _created(folder))])
     panels = [import_module(f"ferhpo.reports.{name}").panel(subject, _created(folder)) for name in OF_A_TRIAL]
-    return _present([*panels, *(show(subject, folder, missing) for show in own)])
+    return _present([*panels, *(show(subject, folder, missing) for show in own_panels)])
 
 
 def _recorded_panels(sweep: Sweep, trial: TrialRecord, folder: Path) -> list[Panel]:

@@ -4,10 +4,13 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+from ferhpo.components import own_code
 from ferhpo.keys import get_path, has_key
 
+CODE = "code"  # in a sweep's folder: copies of the own code that ran it
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
 
 
@@ -35,8 +38,16 @@ def git_state() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Return what sweep.json says about the process that runs a sweep: versions, git state, name of the machine."""
-    return {"versions": versions(), "git": git_state(), "node": platform.node()}
+    """Return what sweep.json says about the process that runs a sweep: versions, git state, machine, own code."""
+    return {"versions": versions(), "git": git_state(), "node": platform.node(), "code": own_code.used().digests}
+
+
+def keep_code(folder: Path) -> None:
+    """Copy the own code that this process has imported to code/ in a sweep's folder."""
+    for path, content in own_code.used().files.items():
+        target = folder / CODE / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -46,6 +57,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         f"{name} {new.get(name, 'not installed')} (before: {old.get(name, 'not installed')})"
         for name in {**old, **new}
         if old.get(name) != new.get(name)
+    ]
+    old, new = before.get("code", {}), now["code"]
+    found += [
+        f"{path} {'changed' if path in old and path in new else 'added' if path in new else 'not used any more'}"
+        for path in {**old, **new}
+        if old.get(path) != new.get(path)
     ]
     commits = [str(git.get("commit") or "none")[:12] for git in (before.get("git", {}), now["git"])]
     if commits[0] != commits[1]:

@@ -2,6 +2,7 @@
 
 <output_dir>/<name>/
     sweep.json      the composed configuration, id, versions, git state
+    code/           copies of the user's own code that ran it
     study.jsonl     the Optuna study (study.py)
     spool.jsonl     records for MLflow (tracking)
     trials/0007/    last.ckpt and best.ckpt of trial 7; with cross-validation, one of each in fold0/, fold1/, ...;
@@ -32,7 +33,7 @@ from ferhpo.keys import nearest
 from ferhpo.space import Space
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
 from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.provenance import differences, environment
+from ferhpo.storage.provenance import differences, environment, keep_code
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
@@ -159,6 +160,7 @@ def create_sweep(
         meta["listed"] = list(listed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        keep_code(folder)
         _publish(folder / META, meta)
     except FileExistsError:  # created by another driver meanwhile
         raise exists_error(folder) from None
@@ -186,6 +188,7 @@ def save_config(sweep: Sweep) -> None:
     """Write the configuration of a resumed sweep, which may have changed. Raises StorageError if that fails."""
     sweep.meta["composed"]["config"] = sweep.config
     try:
+        keep_code(sweep.folder)
         write_json(sweep.folder / META, sweep.meta)
     except OSError as error:
         raise disk_refused(sweep.folder, error) from None

@@ -1,15 +1,17 @@
 """Log an exported model (ferhpo.inference.export) to MLflow as code, tensors and JSON, without pickle."""
 
+import ast
 import base64
 import io
 import json
 import logging
 import re
+import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +23,14 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
+from ferhpo.components.bundle import model_source
 from ferhpo.tracking.view import rounded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND")
-_OPTIONAL_REQUIREMENTS = {  # import name: distribution, required if the model's code imports it
-    "torchvision": "torchvision",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "skops": "skops",
-}
+METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
 
 
 def log_model(
@@ -100,35 +96,56 @@ def _log_scores(client: "MlflowClient", run: Any, model_id: str, scores: Mapping
 def package(model_dir: Path, out_dir: Path) -> None:
     """Write the exported model in `model_dir` to `out_dir` as an MLflow pyfunc model.
 
-    Raises ValueError if the model's code does not load.
+    MLflow runs the code of the model. It is made anew, because the folder may come from anyone.
+    Raises ValueError if the network is not accepted, or its code does not load.
     """
     description = json.loads((model_dir / "model.json").read_text())
     # Without a schema of the input: with one, MLflow would refuse lists, files and sizes that the model takes.
     outputs = Schema([ColSpec(DataType.float, name) for name in description["class_names"]])
-    code = (model_dir / "model.py").read_text()
-
-    def imports(package: str) -> bool:
-        return re.search(rf"^\s*(from|import) {package}\b", code, re.MULTILINE) is not None
-
-    requirements = [*_REQUIREMENTS, *(name for package, name in _OPTIONAL_REQUIREMENTS.items() if imports(package))]
+    code = model_source(description)
     # MLflow logs that it validates the example, and its own code makes pandas warn of a comparison.
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Operation with range is deprecated")
+    copy = out_dir.with_name("model-files")
+    _copy_regular(model_dir, copy)
+    (copy / "model.py").write_text(code, encoding="utf-8")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
     try:
         mlflow.pyfunc.save_model(
             path=str(out_dir),
-            python_model=str(model_dir / "model.py"),
-            artifacts={"model": str(model_dir)},
+            python_model=str(copy / "model.py"),
+            artifacts={"model": str(copy)},
             signature=ModelSignature(outputs=outputs),
             input_example=_example(description["preprocess"]),
             metadata={key: description[key] for key in METADATA if key in description},
-            pip_requirements=[f"{name}=={version(name)}" for name in requirements],
+            pip_requirements=[f"{name}=={version(name)}" for name in _requirements(code)],
         )
     except MlflowException as error:
         raise ValueError(f"{model_dir}: {error}") from None
     finally:
         sys.dont_write_bytecode = writes_bytecode
+
+
+def _copy_regular(folder: Path, out: Path) -> None:
+    """Copy the regular files of an exported model. Links may lead anywhere, and are left out."""
+    for path in sorted(folder.rglob("*")):
+        parts = [path, *(parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder)]
+        if path.is_file() and not any(part.is_symlink() for part in parts):
+            target = out / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _requirements(code: str) -> list[str]:
+    """Return the distributions of the packages that a model's code imports."""
+    found = {"mlflow"}
+    for node in ast.walk(ast.parse(code)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for package in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
+            distributions = packages_distributions().get(package, [])
+            found |= {package} if package in distributions else set(distributions[:1])
+    return sorted(found)
 
 
 def _example(preprocess: Mapping[str, Any]) -> pd.DataFrame:

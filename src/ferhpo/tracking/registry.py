@@ -6,7 +6,6 @@ is read again after it was set.
 """
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ferhpo.errors import TrackingError
+from ferhpo.components.build import instantiate
+from ferhpo.components.bundle import target_of
+from ferhpo.errors import ConfigError, TrackingError
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.store import connect, file_lock, outages, reason_of, user_name
 
@@ -181,10 +182,14 @@ def find(settings: TrackingSettings, name: str, which: str) -> Version:
 
 
 def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
-    """Return the network of a version and the content of its model.json. Raises TrackingError."""
-    import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
+    """Return the network of a version and the content of its model.json. Raises TrackingError.
+
+    Only its numbers are read: the network is built from ferhpo, or from the user's own code, and the code in the
+    registry is not run.
+    """
     from safetensors import SafetensorError
+
+    from ferhpo.models.exported import load_exported
 
     with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
         path = download(settings, version.name, version.number, Path(folder))
@@ -198,11 +203,13 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
                 f"{version.name} version {version.number} was registered with weights of the sha256 {expected}; its "
                 f"model.json says {found}, so its files were changed; use another version, or train the model again"
             )
-        os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
         try:
-            served = mlflow.pyfunc.load_model(str(path)).unwrap_python_model()
-            return served.network, described
-        except (MlflowException, SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            section = {"_target_": target_of(described["network"]), **described["network"]["arguments"]}
+            return load_exported(instantiate(section, "model"), description.parent, described), described
+        except ConfigError as error:
+            name = f"{version.name} version {version.number}"
+            raise TrackingError(f"{name} cannot be loaded: {' '.join(error.faults)}") from None
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             name = f"{version.name} version {version.number}"
             raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
 

@@ -59,7 +59,7 @@ def finish(
     for trial in selected if finished and settings.models != "none" else []:
         again = f"fix the cause, then export it with: {sweep.resume_command}"
         with optional(f"the network of trial {trial.number} is not exported ({again})", warnings):
-            export(sweep, trial, tracker, data_digest)
+            warnings += export(sweep, trial, tracker, data_digest)
     if best is not None and best.value is not None:
         metrics = {f"best_{sweep.objective.metric}": rounded(best.value), "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
