@@ -1,12 +1,15 @@
 """Properties of splits: every image is in one, identical images stay together, equal for equal seeds, stratified."""
 
 import inspect
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_faces import draw_files
 
 from ferhpo.data import affectnet, ckplus, fer2013, image_folder, sfew
 from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, Part, face_data
@@ -14,7 +17,7 @@ from ferhpo.data.splits import SplitKeys, SplitOptions, identical_groups, with_f
 from ferhpo.data.splits.assign import balanced_class_weights, keep_subset
 from ferhpo.data.splits.draw import k_fold, random_split
 from ferhpo.data.splits.groups import image_groups
-from ferhpo.errors import ConfigError
+from ferhpo.errors import ConfigError, DataError
 
 NUM_CLASSES = 4
 
@@ -217,3 +220,60 @@ def test_keys_are_the_fields_of_the_options() -> None:
 def test_default_split(keys: SplitKeys) -> None:
     assert SplitOptions.of({**keys, "folds": 3}, "published") == SplitOptions("published", folds=3)
     assert SplitOptions.of({"split": "random"}, "published").split == "random"
+
+
+def few(path: Path, counts: dict[str, int]) -> Path:
+    return draw_files(path, [f"{name}/{index}.png" for name, count in counts.items() for index in range(count)])
+
+
+def test_a_class_without_val_is_named_with_a_remedy_that_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = few(tmp_path / "faces", {"glad": 40, "sad": 40, "bored": 2})
+    image_folder.load(path)
+    text = caplog.text
+    assert (
+        f"data.path is {path}: train or val has no image of bored (2 of them outside test); set data.val_fraction="
+        in text
+    )
+    fraction = float(re.search(r"data\.val_fraction=([\d.]+),", text)[1])
+    caplog.clear()
+    data = image_folder.load(path, val_fraction=fraction)
+    assert set(data.labels[data.split == VAL]) == {0, 1, 2}
+    assert caplog.text == ""
+
+
+def test_a_class_with_one_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = few(tmp_path / "faces", {"glad": 40, "sad": 40, "bored": 1})
+    image_folder.load(path)
+    assert (
+        "train or val has no image of bored (1 of them outside test); add images, or leave such classes out by data.labels="
+        in caplog.text
+    )
+    caplog.clear()
+    image_folder.load(path, labels={"bored": "drop"})
+    assert caplog.text == ""
+
+
+def test_an_empty_val_is_named_with_a_remedy_that_works(tmp_path: Path) -> None:
+    path = few(tmp_path / "faces", {"glad": 3, "sad": 3})
+    with pytest.raises(DataError, match=r"leaves no image to validate on; set data\.val_fraction=[\d.]+$") as caught:
+        image_folder.load(path, test_fraction=0.0)
+    fraction = float(str(caught.value).rpartition("=")[2])
+    assert (image_folder.load(path, test_fraction=0.0, val_fraction=fraction).split == VAL).any()
+    for name in ("glad", "sad"):  # all images equal: one group per class
+        for index in range(3):
+            (path / name / f"{index}.png").write_bytes((path / "glad" / "0.png").read_bytes())
+    with pytest.raises(DataError, match="there are 1 different images, too few to split"):
+        image_folder.load(path, test_fraction=0.0)
+
+
+def test_a_published_split_without_val_and_few_images(tmp_path: Path) -> None:
+    """The remedy for a published split is tried as well: a random split alone would leave val empty, too."""
+    files = ["train/glad/0.png", "train/sad/0.png", "test/glad/1.png", "test/sad/1.png"]
+    path = draw_files(tmp_path / "faces", files)
+    with pytest.raises(DataError, match=r"set data\.split=random and data\.val_fraction=([\d.]+)") as caught:
+        image_folder.load(path)
+    fraction = float(re.search(r"val_fraction=([\d.]+)", str(caught.value))[1])
+    zero = {"test_fraction": 0.0} if "test_fraction=0" in str(caught.value) else {}
+    assert (image_folder.load(path, split="random", val_fraction=fraction, **zero).split == VAL).any()

@@ -3,6 +3,7 @@
 Note: the cache has every decoded image. Images are dropped here each time the data set is read, and counted in `parts`.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,12 @@ from ferhpo.data.labels.pseudo_labels import agreement
 from ferhpo.data.splits import SplitOptions, assign_splits
 from ferhpo.data.splits.draw import random_split
 from ferhpo.data.splits.groups import image_groups
+from ferhpo.data.splits.remedies import warning_of_rare_classes
 from ferhpo.errors import ConfigError, DataError
 
 DIFFERS, NO_PSEUDO_LABEL = "whose label and pseudo-label differ", "without a pseudo-label"
+
+log = logging.getLogger(__name__)
 
 _ClassOf = Callable[[str], str | None]
 
@@ -124,13 +128,31 @@ def select(
     subjects = None if subject_of is None else _numbers([subject_of(name) for name in kept_files])
     if "subjects" in entry.arrays:
         subjects = entry.arrays["subjects"][keep]
-    if options.split == "published" and published is not None and not (published == VAL).any():
-        train, groups, by_subject = published == TRAIN, image_groups(images, subjects), subjects is not None
-        drawn = random_split(new_labels, groups, options.val_fraction, 0.0, options.split_seed, train, by_subject)
-        published = np.where(train, drawn, published)
+    by_subject, given_split = subjects is not None, published
+    takes_val = options.split == "published" and published is not None and not (published == VAL).any()
+    groups = image_groups(images, subjects) if takes_val or options.split == "random" else None
+
+    def draw(val_fraction: float) -> NDArray[np.uint8]:
+        """Return the split with this fraction of val: of all images, or of a published train if it has no val."""
+        assert groups is not None
+        if options.split == "random":
+            fractions = val_fraction, options.test_fraction
+            return random_split(new_labels, groups, *fractions, options.split_seed, None, by_subject)
+        assert given_split is not None
+        train = given_split == TRAIN
+        drawn = random_split(new_labels, groups, val_fraction, 0.0, options.split_seed, train, by_subject)
+        return np.where(train, drawn, given_split)
+
+    if takes_val:
+        published = draw(options.val_fraction)
     split, split_name = assign_splits(
         where, f"data={reader}", options, published, images, new_labels, subjects=subjects
     )
+    is_cut = options.folds is not None or options.train_subset is not None
+    if groups is not None and not is_cut:
+        warning = warning_of_rare_classes(new_labels, split, class_names, options, draw)
+        if warning is not None:
+            log.warning("%s: %s", where, warning)
     description = f"{source.name} ({', '.join([entry.meta['form'], *_changes(becomes, clean)])})"
     part = Part(reader, description, len(images), tuple(dropped))
     return face_data(

@@ -5,6 +5,7 @@ groups.py   groups of images that no split may divide
 draw.py     random splits and folds
 dealing.py  the assignment of groups of several classes to parts
 assign.py   the split of every image
+remedies.py what to set if a split leaves a part or a class without images
 """
 
 from ferhpo.data.splits.assign import assign_splits, with_fold, with_train_subset

@@ -12,6 +12,7 @@ from ferhpo.data.dataset import TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.splits.draw import k_fold, random_split
 from ferhpo.data.splits.groups import identical_groups, image_groups, joined_groups
 from ferhpo.data.splits.options import SplitOptions
+from ferhpo.data.splits.remedies import remedy_for_empty
 from ferhpo.errors import ConfigError, DataError
 
 
@@ -56,8 +57,9 @@ def assign_splits(
         name = f"{name}, fold {options.fold} of {options.folds}"
     for code, purpose in ((TRAIN, "train on"), (VAL, "validate on")):
         if not (split == code).any():
-            remedy = "" if options.split == "random" else "; set data.split=random"
-            raise DataError(where, [f"data.split={options.split} leaves no image to {purpose}{remedy}"])
+            groups = image_groups(images, subjects) if groups is None else groups
+            remedy = remedy_for_empty(options, labels, groups, usable, subjects is not None)
+            raise DataError(where, [f"data.split={options.split} leaves no image to {purpose}; {remedy}"])
     if options.train_subset is not None:
         num_train = int((split == TRAIN).sum())
         if options.train_subset > num_train:
