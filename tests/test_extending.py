@@ -105,6 +105,7 @@ def test_the_commands_of_the_pages_run(mine, monkeypatch):
         (["allowed_targets=[my_data,my_model,my_sampler]"], "metrics.brier._target_ is my_metrics.brier; only names under"),
         (["metrics=3"], "metrics is 3; it must be a section"),
         (["metrics.kapa=true"], "metrics.kapa is true; ferhpo has no metric kapa; did you mean kappa?; a metric of your own"),
+        (["metrics.a/b={_target_: my_metrics.brier}"], "metrics has the name 'a/b'; it may contain letters, digits, '_' and '-'"),
         (["metrics.kappa=3"], "metrics.kappa is 3; it must be true or false"),
         (["metrics.acc={_target_: my_metrics.brier}"], "metrics.acc has the name of a metric that ferhpo always reports"),
         (["metrics.acc_dedup=true"], "metrics.acc_dedup has the name of a metric that ferhpo always reports"),

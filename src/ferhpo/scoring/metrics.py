@@ -11,6 +11,7 @@ Note: CHOSEN are off by default, so that a sweep's tables and charts have the co
 which is on, already shows a network that ignores the rare classes.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,8 @@ def section_faults(sections: Mapping[str, Any]) -> Iterator[str]:
         shown = str(value).lower() if isinstance(value, bool) else f"{value!r:.60}"
         if f"val_{name}" in (*(f"val_{known}" for known in METRICS), DEDUP):
             yield f"metrics.{name} has the name of a metric that ferhpo always reports; choose another name"
+        elif not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
+            yield f"metrics has the name {name!r:.60}; it may contain letters, digits, '_' and '-'"
         elif isinstance(value, Mapping) or ((value is None or isinstance(value, bool)) and name in CHOSEN):
             continue
         elif name in CHOSEN:
