@@ -30,7 +30,7 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
 
 def objective_warnings(config: Mapping[str, Any]) -> list[str]:
     """Return a warning if the objective is optimized in the direction in which it gets worse."""
-    metric, mode = config["objective"]["metric"], config["objective"].get("mode")
+    metric, mode = config["objective"].get("metric"), config["objective"].get("mode")
     better = direction(metric)
     if mode in (None, better) or metric in {f"val_{name}" for name in chosen(config)[1]}:
         return []

@@ -124,12 +124,12 @@ def direction(metric: str) -> str:
 
 def objective_mode(config: Mapping[str, Any]) -> str:
     """Return the mode of a configuration's objective if its files and overrides state none."""
-    return direction(config["objective"]["metric"])
+    return direction(config["objective"].get("metric"))
 
 
 def chosen(config: Mapping[str, Any]) -> tuple[dict[str, Metric], dict[str, Mapping[str, Any]]]:
     """Return the metrics of ferhpo that a configuration adds to METRICS, and the sections of the user's own ones."""
-    sections, objective = config.get("metrics") or {}, config["objective"]["metric"]
+    sections, objective = config.get("metrics") or {}, config["objective"].get("metric")
     own = {name: section for name, section in sections.items() if isinstance(section, Mapping)}
     names = [name for name in CHOSEN if name not in own and (sections.get(name) is True or objective == f"val_{name}")]
     return {name: CHOSEN[name] for name in names}, own
