@@ -13,6 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
@@ -427,7 +428,8 @@ def test_a_real_scoring_server_takes_files_as_base64_text(exported):
     """`mlflow models serve` in its own process, as the description of a registered model says."""
     port = free_port()
     command = ["-m", "mlflow", "models", "serve", "-m", "cnn-mlflow", "--env-manager", "local", "-p", str(port)]
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts uvicorn by its name
+    environment = {**os.environ, "PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
     with (exported / "server.log").open("w") as log:
         server = subprocess.Popen(
             [sys.executable, *command], cwd=exported, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -444,6 +446,7 @@ def test_a_real_scoring_server_takes_files_as_base64_text(exported):
                 return json.loads(response.read())
 
         def is_up():
+            assert server.poll() is None, (exported / "server.log").read_text()
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
                 return True
             return False
@@ -456,5 +459,6 @@ def test_a_real_scoring_server_takes_files_as_base64_text(exported):
             answer(["no.png"])
         assert "image 0 is the text 'no.png'; text must be the base64 of an image file" in caught.value.read().decode()
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
