@@ -24,7 +24,7 @@ def answers_of_the_registered_model(result, data, folder):
     """Probabilities of the raw validation images, by the model that the sweep registered."""
     name, number = result.registered
     path = registry.download(result.sweep.tracking, name, number, folder)
-    return mlflow.pyfunc.load_model(str(path)).predict(data.images[data.split == VAL])
+    return mlflow.pyfunc.load_model(str(path)).predict(data.images[data.split == VAL]).to_numpy()
 
 
 @pytest.mark.full

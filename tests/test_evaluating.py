@@ -10,6 +10,7 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.errors import ConfigError, DataError, FerhpoError, StillRunning, SweepError
 from ferhpo.evaluation.load import load_subject
+from ferhpo.scoring.metrics import CHOSEN
 from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
 from tests.conftest import TINY
@@ -242,7 +243,8 @@ def test_a_mistake_ends_with_exit_status_2(place, capsys):
 def test_json_of_evaluate(place, capsys):
     assert cli.main(["evaluate", "once", "--ten-crop", "--json", "--output-dir", str(place / "mlruns")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["scores"]["all"]) == {"n", "acc", "macro_f1", "loss"}
+    assert set(found["scores"]["all"]) == {"n", "acc", "macro_f1", "loss", "metrics"}
+    assert set(found["scores"]["all"]["metrics"]) == set(CHOSEN)
     assert found["ten_crop"]["dedup"]["n"] == 25
 
 

@@ -1,14 +1,19 @@
 """Exported models: the files of their folder, and predictions in a process without ferhpo and without pickle."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
@@ -34,6 +39,7 @@ from ferhpo.models.layers import num_image_features
 from ferhpo.models.resnet import ResNet
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
+from tests.servers import free_port, wait_until
 
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "stem_channels": 4, "num_blocks": 2, "block_channels": [4, 6],
@@ -216,9 +222,9 @@ def test_every_form_of_an_image_has_the_same_prediction(exported, served, name):
         "with opacity": [np.dstack([*([image] * 3 if image.ndim == 2 else [image]), np.full(image.shape[:2], 255, np.uint8)]) for image in images],
     }  # fmt: skip
     for form, given in forms.items():
-        np.testing.assert_array_equal(model.predict(given), wanted, form)
+        np.testing.assert_allclose(model.predict(given), wanted, atol=1e-6, err_msg=form)
     assert list(model.predict(pd.DataFrame({"image": files}, index=list("abcdefg"))).index) == list("abcdefg")
-    np.testing.assert_array_equal(model.predict(files[2]), wanted[2:3])
+    np.testing.assert_allclose(model.predict(files[2]), wanted[2:3], atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "channels", "size"), [("cnn", 1, 48), ("resnet", 3, 32)])
@@ -232,10 +238,12 @@ def test_images_of_any_size_and_color_are_read_as_for_training(served, tmp_path,
     tree = Tree(tuple(names), (), lambda name: (tmp_path / name).open("rb"))
     pixels = decode_images("test", Faults("file"), tree, names, channels, size)
     wanted = served[name].predict(pixels)
-    np.testing.assert_array_equal(served[name].predict(pictures), wanted)
-    np.testing.assert_array_equal(served[name].predict([(tmp_path / name).read_bytes() for name in names]), wanted)
-    np.testing.assert_array_equal(served[name].predict(np.stack([pictures[0]] * 2))[:1], wanted[:1])
-    np.testing.assert_array_equal(served[name].predict(pictures[1][None, :, :, None]), wanted[1:2])
+    np.testing.assert_allclose(served[name].predict(pictures), wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        served[name].predict([(tmp_path / name).read_bytes() for name in names]), wanted, atol=1e-6
+    )
+    np.testing.assert_allclose(served[name].predict(np.stack([pictures[0]] * 2))[:1], wanted[:1], atol=1e-6)
+    np.testing.assert_allclose(served[name].predict(pictures[1][None, :, :, None]), wanted[1:2], atol=1e-6)
 
 
 SHAPE = "; it must be an array uint8 [N, height, width] (gray) or [N, height, width, 3] (color), or a list or"
@@ -298,7 +306,7 @@ def test_the_scoring_server_answers_with_class_names(exported, served):
         np.testing.assert_allclose(pd.DataFrame(rows), wanted, atol=1e-6)
     example = json.loads((exported / "cnn-mlflow" / "serving_input_example.json").read_text())
     assert len(post(served["cnn"], example)["predictions"]) == 1
-    with pytest.raises(MlflowException, match=r"Error: image 1 is the text 'no\.png'; text must be the base64"):
+    with pytest.raises(MlflowException, match=r"^image 1 is the text 'no\.png'; text must be the base64"):
         post(served["cnn"], {"inputs": [texts[0], "no.png"]})
 
 
@@ -412,3 +420,45 @@ def test_bundle_refuses_code_that_would_not_run(tmp_path, monkeypatch, source, m
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=message):
         bundle(["some_family"])
+
+
+@pytest.mark.full
+@pytest.mark.timeout(200)
+def test_a_real_scoring_server_takes_files_as_base64_text(exported):
+    """`mlflow models serve` in its own process, as the description of a registered model says."""
+    port = free_port()
+    command = ["-m", "mlflow", "models", "serve", "-m", "cnn-mlflow", "--env-manager", "local", "-p", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts uvicorn by its name
+    environment = {**os.environ, "PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
+    with (exported / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, *command], cwd=exported, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+
+        def answer(inputs):
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations",
+                json.dumps({"inputs": inputs}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.loads(response.read())
+
+        def is_up():
+            assert server.poll() is None, (exported / "server.log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                return True
+            return False
+
+        wait_until(is_up, 150, 0.5)
+        (row,) = answer([text_of(np.zeros((60, 50, 3), np.uint8))])["predictions"]
+        assert list(row) == list(NAMES)
+        assert sum(row.values()) == pytest.approx(1, abs=1e-5)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            answer(["no.png"])
+        assert "image 0 is the text 'no.png'; text must be the base64 of an image file" in caught.value.read().decode()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)

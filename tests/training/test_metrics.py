@@ -8,7 +8,7 @@ import sklearn.metrics
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from ferhpo.scoring.metrics import CHOSEN, METRICS, MINIMIZED, direction, objective_names
+from ferhpo.scoring.metrics import CHOSEN, METRICS, MINIMIZED, chosen, direction, objective_names, section_faults
 from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import Evaluation, confusion_of
 from ferhpo.training.epoch_end import Progress
@@ -125,3 +125,31 @@ def test_an_epoch_without_a_value_is_never_the_best(mode):
         progress.add(epoch, {"val_mine": value}, torch.zeros(2, 2))
     best = progress.objective.best_row(progress.history)
     assert progress.best_epoch == best["epoch"] == 2
+
+
+def test_metrics_are_chosen_by_name_or_by_the_objective():
+    own = {"_target_": "my_metrics.kappa"}
+    config = {"metrics": {"ece": True, "kappa": own, "top2_acc": False}, "objective": {"metric": "val_macro_auc"}}
+    more, sections = chosen(config)
+    assert (set(more), sections) == ({"ece", "macro_auc"}, {"kappa": own})
+    assert chosen({"objective": {"metric": "val_acc"}}) == ({}, {})
+
+
+def test_faults_of_the_names_in_the_section():
+    sections = {
+        "kapa": True,
+        "kappa": 3,
+        "ece": None,
+        "acc": {"_target_": "m.acc"},
+        "acc_dedup": True,
+        "a/b": {"_target_": "m.b"},
+        "f": 1,
+    }
+    assert list(section_faults(sections)) == [
+        "metrics.kapa is true; ferhpo has no metric kapa; did you mean kappa?; a metric of your own is a section, e.g. {_target_: my_metrics.kapa}",
+        "metrics.kappa is 3; it must be true or false",
+        "metrics.acc has the name of a metric that ferhpo always reports; choose another name",
+        "metrics.acc_dedup has the name of a metric that ferhpo always reports; choose another name",
+        "metrics has the name 'a/b'; it may contain letters, digits, '_' and '-'",
+        "metrics.f is 1; ferhpo has no metric f; choose from: balanced_acc, ece, kappa, macro_auc, top2_acc; a metric of your own is a section, e.g. {_target_: my_metrics.f}",
+    ]

@@ -64,7 +64,7 @@ def name_faults(name: str, output_dir: str, tracking: Mapping[str, Any]) -> Iter
 
 def objective_warnings(config: Mapping[str, Any]) -> list[str]:
     """Return a warning if the objective is optimized in the direction in which it gets worse."""
-    metric, mode = config["objective"]["metric"], config["objective"].get("mode")
+    metric, mode = config["objective"].get("metric"), config["objective"].get("mode")
     better = direction(metric)
     if mode in (None, better) or metric in {f"val_{name}" for name in chosen(config)[1]}:
         return []

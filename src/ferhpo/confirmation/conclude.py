@@ -18,7 +18,7 @@ from ferhpo.disk import write_json
 from ferhpo.errors import FerhpoError, StorageError, first_line
 from ferhpo.optional import optional
 from ferhpo.publish import sweep_run
-from ferhpo.publish.models import export
+from ferhpo.publish.models import export, exported_facts
 from ferhpo.reports.sweep.leaderboard import leaderboard_csv
 from ferhpo.states import RunState, TrialState
 from ferhpo.storage import evaluation_log
@@ -245,7 +245,9 @@ def _make_version(
         f"{trial.value:.4f}"
     )
     known = [v for v in registry.versions(tracking, name) if v.tags.get("ferhpo.confirmation_id") == confirmation.id]
-    version = known[0].number if known else registry.register(tracking, model_id, name, tags, description)
+    weights, about = exported_facts(confirmation, trial, found.sweep, name)
+    tags |= weights
+    version = known[0].number if known else registry.register(tracking, model_id, name, tags, description, about)
     return Registered(name, version, trial.number, trial.seed, trial.value)
 
 

@@ -112,7 +112,7 @@ class ConfirmationFound:
         return cls(**found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Confirmation(SweepResult):
     """The result of `confirm`; see SweepResult. `best` is the trial whose network is registered.
 

@@ -80,20 +80,21 @@ def register(
     if best.folds:
         tags["ferhpo.fold"] = str(KEPT_FOLD)
         description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"
-    exported = _exported(sweep, best)
-    if "weights_sha256" in exported:
-        tags[registry.WEIGHTS_TAG] = exported["weights_sha256"]
-    about = describe(exported, sweep.name, name) if exported else ""
-    return name, registry.register(settings, model_id, name, tags, description, about)
+    weights, about = exported_facts(sweep, best, sweep.name, name)
+    return name, registry.register(settings, model_id, name, {**tags, **weights}, description, about)
 
 
-def _exported(sweep: Sweep, trial: TrialRecord) -> dict[str, Any]:
-    """Return the content of model.json of an exported trial; empty if its files were removed."""
+def exported_facts(sweep: Sweep, trial: TrialRecord, sweep_name: str, name: str) -> tuple[dict[str, str], str]:
+    """Return the tag with the digest of an exported trial's weights, and the description of the registered model.
+
+    sweep_name: the sweep that the model is named after. Both are empty if the exported files were removed.
+    """
     try:
-        found: dict[str, Any] = json.loads((sweep.kept_folder(trial.number) / "model" / "model.json").read_text())
+        exported = json.loads((sweep.kept_folder(trial.number) / "model" / "model.json").read_text())
     except (OSError, ValueError):
-        return {}
-    return found
+        return {}, ""
+    digest = exported.get("weights_sha256")  # None in the files of an earlier version
+    return {} if digest is None else {registry.WEIGHTS_TAG: digest}, describe(exported, sweep_name, name)
 
 
 def describe(exported: Mapping[str, Any], sweep_name: str, name: str) -> str:

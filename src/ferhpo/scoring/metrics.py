@@ -11,6 +11,7 @@ Note: CHOSEN are off by default, so that a sweep's tables and charts have the co
 which is on, already shows a network that ignores the rare classes.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -123,12 +124,12 @@ def direction(metric: str) -> str:
 
 def objective_mode(config: Mapping[str, Any]) -> str:
     """Return the mode of a configuration's objective if its files and overrides state none."""
-    return direction(config["objective"]["metric"])
+    return direction(config["objective"].get("metric"))
 
 
 def chosen(config: Mapping[str, Any]) -> tuple[dict[str, Metric], dict[str, Mapping[str, Any]]]:
     """Return the metrics of ferhpo that a configuration adds to METRICS, and the sections of the user's own ones."""
-    sections, objective = config.get("metrics") or {}, config["objective"]["metric"]
+    sections, objective = config.get("metrics") or {}, config["objective"].get("metric")
     own = {name: section for name, section in sections.items() if isinstance(section, Mapping)}
     names = [name for name in CHOSEN if name not in own and (sections.get(name) is True or objective == f"val_{name}")]
     return {name: CHOSEN[name] for name in names}, own
@@ -140,6 +141,8 @@ def section_faults(sections: Mapping[str, Any]) -> Iterator[str]:
         shown = str(value).lower() if isinstance(value, bool) else f"{value!r:.60}"
         if f"val_{name}" in (*(f"val_{known}" for known in METRICS), DEDUP):
             yield f"metrics.{name} has the name of a metric that ferhpo always reports; choose another name"
+        elif not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
+            yield f"metrics has the name {name!r:.60}; it may contain letters, digits, '_' and '-'"
         elif isinstance(value, Mapping) or ((value is None or isinstance(value, bool)) and name in CHOSEN):
             continue
         elif name in CHOSEN:

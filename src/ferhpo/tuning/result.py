@@ -45,7 +45,7 @@ class SweepResult:
         return self.sweep.curves()
 
     def __repr__(self) -> str:
-        return f"SweepResult({sentence(self.sweep)}{self._state()})"
+        return f"{type(self).__name__}({sentence(self.sweep)}{self._state()})"
 
     def _repr_html_(self) -> str:
         return f"{sweep_html(self.sweep)}<p>{escape(self._state().removeprefix('; '))}</p>"
