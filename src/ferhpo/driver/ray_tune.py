@@ -18,20 +18,19 @@ from ferhpo.config import ComputeSettings, Objective
 from ferhpo.config.kinds import is_fifo
 from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
+from ferhpo.disk import disk_refused
 from ferhpo.driver.ledger import Ledger
 from ferhpo.driver.processes.head import HeadLost, HeadWatch
 from ferhpo.driver.ray_cluster import Slots, head_address
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
-from ferhpo.disk import disk_refused
 from ferhpo.errors import ClusterError, StorageError
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
 from ray import tune
 from ray.tune.experiment import Trial
-
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 

@@ -216,7 +216,7 @@ def has_meta(folder: Path) -> bool:
         return (folder / META).is_file()
     except OSError as error:
         raise SweepError(
-            f"{str(folder):.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
+            f"{folder!s:.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
         ) from None
 
 
