@@ -2,16 +2,22 @@
 
 import os
 import signal
+import socket
+import sqlite3
+import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import psutil
 import pytest
 
 from ferhpo.driver.processes.head import NUM_MISSES, HeadLost, HeadWatch, unreachable
 from ferhpo.driver.processes.reaper import Reaper
-from tests.processes import end
+from ferhpo.errors import FerhpoError
+from tests.faults.place import Place
+from tests.processes import cold, end, wait
 
 QUICK = {"interval_seconds": 0.02}
 
@@ -50,20 +56,14 @@ def test_a_head_that_comes_back_in_time_is_not_lost():
 
 def test_a_thread_that_hangs_in_a_call_is_ended_by_the_last_resort(monkeypatch):
     monkeypatch.setattr("ferhpo.driver.processes.head.STUCK_SECONDS", 0.1)
+    monkeypatch.setattr(HeadWatch, "_interrupt", lambda watch: None)  # as for a call that no signal ends
     called = threading.Event()
-    with pytest.raises(HeadLost), HeadWatch("there", called.set, lambda address: "down", **QUICK):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # as a call that no signal ends
-        try:
-            assert called.wait(20)
-        finally:
-            monkeypatch.setattr(HeadWatch, "_raise", None)
-            signal.signal(signal.SIGUSR2, lambda *_: (_ for _ in ()).throw(HeadLost))
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+    with HeadWatch("there", called.set, lambda address: "down", **QUICK) as watch:
+        assert called.wait(20)
+    assert watch.reason == "down"
 
 
 def test_an_address_that_answers_and_one_that_does_not():
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert unreachable(f"127.0.0.1:{server.getsockname()[1]}") == ""
     assert unreachable("127.0.0.1:9") == "Connection refused"
@@ -85,8 +85,6 @@ time.sleep(60)
 
 
 def test_what_a_killed_driver_leaves_of_ray_ends_soon_and_nothing_else(tmp_path):
-    import subprocess
-
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, "1"], stdout=subprocess.PIPE, text=True)
     child, agent, other, reaper = (psutil.Process(int(pid)) for pid in driver.stdout.readline().split())
     try:
@@ -117,4 +115,60 @@ def is_alive(process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.full
+def test_a_sweep_whose_cluster_loses_its_head_ends_soon_with_its_message(tmp_path):
+    place, log = Place(), tmp_path / "log.txt"
+    arguments = [
+        "num_trials=4",
+        "trainer.max_epochs=500",
+        "data.num_train=64",
+        "data.num_val=32",
+        "compute.num_cpus=null",
+    ]
+    try:
+        arguments += [f"output_dir={tmp_path}", f"compute.address={place.address()}"]
+        driver = place.driver(["sweep", "demo", *arguments], log, is_cold=True)
+        wait(lambda: has_epochs(tmp_path), driver, log)
+        head = psutil.Process(place._head.pid)
+        processes = [*head.children(recursive=True), head]
+        end(processes)
+        assert driver.wait(30) == 4, log.read_text()
+    finally:
+        place.close()
+    assert log.read_text().count("the head of the Ray cluster no longer answers at") == 1
+    assert "restart the cluster, then resume with `ferhpo sweep --resume demo`" in log.read_text()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        runs = store.execute("SELECT status, end_time IS NOT NULL FROM runs").fetchall()
+    assert len(runs) >= 2
+    assert set(runs) == {("FAILED", 1)}
+
+
+@pytest.mark.full
+def test_no_process_of_ray_outlives_a_killed_driver_by_more_than_seconds(tmp_path):
+    log = tmp_path / "log.txt"
+    arguments = ["num_trials=4", "trainer.max_epochs=500", "data.num_train=64", "data.num_val=32", "tracking=none"]
+    driver = cold(["sweep", "demo", *arguments, f"output_dir={tmp_path}"], log)
+    left = []
+    try:
+        wait(lambda: has_epochs(tmp_path), driver, log)
+        left = psutil.Process(driver.pid).children(recursive=True)
+        assert {"ray::DashboardAgent", "ray::RuntimeEnvAgent"} <= {process.name() for process in left}
+        driver.kill()
+        driver.wait()
+        deadline = time.monotonic() + 8
+        while any(map(is_alive, left)):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+    finally:
+        driver.kill()
+        end(left)
+
+
+def has_epochs(folder) -> bool:
+    try:
+        return any(trial.epochs for trial in ferhpo.load_sweep("demo", folder).trials())
+    except FerhpoError:
         return False

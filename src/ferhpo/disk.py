@@ -18,12 +18,24 @@ _HOLD_SECONDS = 1.0  # a process that only checks whether a folder is locked rel
 
 def check_disk(folder: Path) -> None:
     """Raise StorageError if a sweep cannot be stored in `folder`. Nothing is left on the disk."""
-    place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    place = existing_part(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(START_BYTES))
     except OSError as error:
         raise disk_refused(place, error) from None
+
+
+def existing_part(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists, as far as this user may look."""
+
+    def exists(path: Path) -> bool:
+        try:
+            return path.exists()
+        except OSError:
+            return False
+
+    return next(path for path in [folder, *folder.absolute().parents] if exists(path))
 
 
 def check_temporary() -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import psutil
 
 from ferhpo.config.settings import job_cpus
+from ferhpo.disk import existing_part
 from ferhpo.errors import FerhpoError
+from ferhpo.storage.listing import sweep_folders
 from ferhpo.storage.provenance import versions
-from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.text import plural
 from ferhpo.tracking import TrackingSettings
 
@@ -24,7 +26,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
 
     memory = psutil.virtual_memory()
     folder = Path(output_dir).resolve()
-    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    existing = existing_part(folder)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = {
         "cpu": f"{_cores()}; torch uses {torch.get_num_threads()} threads",
@@ -70,10 +72,14 @@ def _unshipped(folder: Path) -> dict[str, Any]:
     from ferhpo.tracking import is_held, num_unshipped, rejected_text
 
     facts = {}
-    for meta in sorted(folder.glob(f"*/{META}")):
-        name, lines = meta.parent.name, []
+    try:
+        found = sweep_folders(folder)
+    except FerhpoError as error:
+        return {"unknown": str(error)}
+    for sweep_folder in found:
+        name, lines = sweep_folder.name, []
         try:
-            sweep = load_sweep(meta.parent)
+            sweep = load_sweep(sweep_folder)
             tracking = TrackingSettings.from_config(sweep.config["tracking"], folder)
             count = num_unshipped(sweep.folder, tracking)
         except FerhpoError as error:

@@ -231,7 +231,9 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         fault = _fault_of(meta)
         if not fault:
             meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
+    except (ValueError, RecursionError) as error:
         meta, fault = {}, str(error)
     if fault:
         raise SweepError(

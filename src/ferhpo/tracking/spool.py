@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.clock import Clock
-from ferhpo.disk import flock_soon
+from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
 
 Record = dict[str, Any]
@@ -34,9 +34,12 @@ class Spool:
         self.path = folder / SPOOL
         self._append_lock = threading.Lock()
         self.clock = Clock()  # MLflow takes the point with the later time as the latest
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(folder / LOCK)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = _lock(folder / LOCK)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise disk_refused(folder, error) from None
         self.last_seq = self._remove_incomplete_line()
 
     def append(self, op: str, fields: Mapping[str, object]) -> Record:
