@@ -39,15 +39,15 @@ def name_faults(name: str, output_dir: str, tracking: Mapping[str, Any]) -> Iter
     uri = tracking.get("uri")
     store = [Path(uri.removeprefix("sqlite:///")).name] if isinstance(uri, str) and uri.startswith("sqlite:///") else []
     kept = {f"{file}{end}" for file in ("mlflow.db", *store) for end in ("", "-wal", "-shm", "-journal")}
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        yield f"name is {shown}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
-    elif name.startswith("-"):
-        yield f"name is {shown}; a name must not start with '-', which starts an option; write {name.lstrip('-')}"
-    elif unicodedata.normalize("NFC", name) != name:
+    if unicodedata.normalize("NFC", name) != name:
         yield (
             f"name is {shown}, whose accents are separate characters, so that it looks like another name; write "
             f"{unicodedata.normalize('NFC', name)} in Unicode's form NFC"
         )
+    elif not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        yield f"name is {shown}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
+    elif name.startswith("-"):
+        yield f"name is {shown}; a name must not start with '-', which starts an option; write {name.lstrip('-')}"
     elif len(name.encode()) > MOST_NAME_BYTES:
         yield f"name is {shown}, with {len(name.encode())} bytes; it must have at most {MOST_NAME_BYTES}"
     elif name.lower() in kept | {"artifacts"}:

@@ -4,6 +4,7 @@ The checks cover the configuration, the name, paths, disk, trained weights and t
 Ray cluster are checked afterwards, when they are loaded and joined, but still before the sweep's folder is created.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,9 @@ def prepare(
         composed.options.clear()
     if new and existing is None:
         _use_free_name(composed.config)
-    warnings = validate.check_composed(composed, for_sweep=kind != "train")
+    # A sweep that is resumed keeps its values as they are: its trials were computed with them.
+    checked = copy.deepcopy(composed) if existing else composed
+    warnings = validate.check_composed(checked, for_sweep=kind != "train")
     return prepare_composed(composed, existing, warnings)
 
 

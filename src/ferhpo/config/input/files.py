@@ -14,7 +14,7 @@ from ferhpo.config.input.overrides import option_fault
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 MOST_NODES = 100_000  # values of a file, with every alias written out
 MOST_LEVELS = 50
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
@@ -32,7 +32,7 @@ def load_yaml(file: Path) -> Any:
         text = file.read_text(encoding="utf-8-sig")
         if fault := size_fault(text):
             raise ConfigError(str(file), [fault])
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -59,7 +59,7 @@ def size_fault(text: str) -> str | None:
     sizes: dict[str, int] = {}  # of each finished anchor
     open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
     total = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionEndEvent):
             name, size = open_nodes.pop()
