@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ferhpo.config.folds import num_folds, report_unit
 from ferhpo.config.kinds import component, ignores_conditions, is_fifo, is_grid, is_median_rule
@@ -29,7 +29,7 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     yield from name_faults(str(config.get("name")), str(config.get("output_dir")), config.get("tracking") or {})
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -235,7 +235,7 @@ def typed(config: Mapping[str, Any], key: str, value: Any) -> Any:
     """
     *parents, name = key.split(".")
     section = ".".join(parents)
-    values = get_path(config, section) if has_key(config, section) else None
+    values = get_path(config, section) if has_key(config, section) else {}
     try:
         target = _SETTINGS.get(section) or locate(values["_target_"], config.get("allowed_targets") or ())
         hint = argument_types(target)[name]
