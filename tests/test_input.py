@@ -297,13 +297,17 @@ def test_a_flag_of_hydra_is_answered(flag, capsys):
         ("defaults: [config, override optimizer: adam, _self_]", "unknown group 'optimizer'; did you mean optim?"),
         ("defaults: [config, override optim: adm, _self_]", "defaults contains override optim: adm; did you mean adam?"),
         ("defaults: [config, optim: sgd, _self_]", "but config has chosen optim already; write override optim: sgd"),
-        ("defaults: [override optim: sgd, config]", ""),
+        ("defaults: [override optim: sgd, config]", "defaults contains override optim: sgd before config; move it behind that"),
+        ("num_trials: 3", "it has no defaults list; start the file with `defaults: [config, _self_]`"),
+        ("", "it has no defaults list"),
         ("defaults: [optim/sgd, config]", "defaults contains optim/sgd; write override optim: sgd"),
         ("defaults: config", "defaults is 'config'; it must be a list, e.g. [config, _self_]"),
         ("defaults: [[config]]", "an entry is a name, or one GROUP: OPTION"),
         ("- a\n- b", "it is a list; a configuration is a section with keys"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${trainer.max_epoch}", "optim.lr refers to ${trainer.max_epoch}, which matches no key"),
-        ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr}", ""),
+        ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr}", "refer to each other in a circle"),
+        ("defaults: [config, _self_]\noptim:\n  lr: ${oc.env:NOPE_}", "the environment variable NOPE_, which is not set"),
+        ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr", "not closed or not valid"),
         ("a: [1, 2", "it is not valid YAML: line 1, column"),
         ("a: \x00", "it is not valid YAML"),
     ],
@@ -317,8 +321,10 @@ def test_a_fault_of_a_file_is_told_in_words_of_ferhpo(text, fault, tmp_path):
 
 
 def test_a_missing_value_is_asked_for(tmp_path):
-    (tmp_path / "mine.yaml").write_text("defaults: [demo, _self_]\noptim:\n  lr: ???\n")
-    assert "optim.lr is not set; add optim.lr=..." in faults("mine", config_dir=tmp_path)
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("_target_: torch.optim.Adam\nlr: ???\n")
+    found = faults("demo", "optim=mine", "~space.optim", config_dir=tmp_path)
+    assert found == ["optim.lr is not set; add optim.lr=..."]
 
 
 def test_a_sweep_may_be_the_path_of_its_file(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def prepare(
     kind: "sweep" or "train"; a training has no search space and one trial
     Raises ConfigError, SweepError, TrackingError, StorageError.
     """
-    existing = resumed(name, overrides, kind) if resume else None
+    existing = resumed(Path(name).stem if name.endswith(".yaml") else name, overrides, kind) if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if kind == "train":
         composed.config.update(space={}, num_trials=1)
