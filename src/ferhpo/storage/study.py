@@ -71,7 +71,8 @@ class SweepStudy:
         try:
             if path.exists() and path.stat().st_uid != os.getuid():
                 raise SweepError(
-                    f"{path} belongs to another user; a study is only read from files of the user who runs the sweep"
+                    f"{path} belongs to another user; a study is only read from files of the user who runs the sweep; "
+                    "run ferhpo as its owner, or copy the sweep's folder as yourself"
                 )
             check_is_file(path)
             with naming_damage(path):

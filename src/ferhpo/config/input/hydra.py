@@ -80,7 +80,7 @@ def explain(error: Exception, config: Mapping[str, Any] | None = None) -> str:
     if found := re.search(r"Environment variable '([^']*)' not found", text):
         remedy = f"set it, or write ${{oc.env:{found[1]},DEFAULT}}"
         return f"{where} the environment variable {found[1]}, which is not set; {remedy}"
-    if type(error).__name__ == "GrammarParseError":
+    if not text.strip() or re.search("BRACE_CLOSE|token recognition|(mismatched|extraneous) input|no viable", text):
         return f"{key or 'a value'} has a reference that is not closed or not valid; write ${{key}}, e.g. ${{optim.lr}}"
     if found := re.search(r"(?:while resolving interpolation|Missing mandatory value).*?: ?(\S+)", text, re.DOTALL):
         return f"{where} a value that is not set ({found[1]}); set it, or write the value itself"
