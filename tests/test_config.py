@@ -115,7 +115,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         (["compute.stop_grace_seconds=nan"], "compute.stop_grace_seconds is nan; it must be 0 or more"),
         (["compute.num_cpus=true"], "compute.num_cpus is True; it must be 1 or more, or null"),
         (["scheduler.time_attr=training_iteration"], "scheduler.time_attr is training_iteration; trials report once per epoch; set scheduler.time_attr=epoch"),
-        (["num_trials=0"], "num_trials is 0; it must be 1 or more"),
+        (["num_trials=0"], "num_trials is 0; it must be a whole number of 1 or more"),
         (["num_trials=null"], "num_trials is null; only sampler=grid ends without a limit; set num_trials"),
         (["seed=-1"], "seed is -1; it must be an integer of 0 or more"),
         (["objective.metric=val_ac"], "objective.metric is val_ac; did you mean val_acc?"),
@@ -143,11 +143,11 @@ def test_check_says_key_value_rule_remedy(overrides, message):
         ("model=null", "model is null; choose from: cnn, decision_tree, "),
         (
             "optim.lr=0.1,0.2",
-            "optim.lr is 0.1,0.2; it must be a single value; to search over several, use space.optim.lr={choices: [...]}",
+            "optim.lr is 0.1,0.2; it must be a single value; to search over several, use 'space.optim.lr={choices: [0.1, 0.2]}'",
         ),
         (
             "optim=sgd,adam",
-            "optim is sgd,adam; it must be a single value; to search over several, use space.optim={options: [...]}",
+            "optim is sgd,adam; it must be a single value; to search over several, use 'space.optim={options: [sgd, adam]}'",
         ),
         ("space.model.options=3", "space.model.options is 3; it must be a list of options, e.g. ["),
         ("space.model.options={cnn: 1}", "space.model.options is {'cnn': 1}; it must be a list of options, e.g. ["),
@@ -194,8 +194,9 @@ def test_a_mapping_that_is_a_value_can_be_replaced(override, key, value):
         ),
         ("data.merge=null", "data.merge is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.merge.sfew.path=..."),
         ("model.hgo={}", "model.hgo matches no key; did you mean model.hog?"),
-        ("data.main.path=a,b", "data.main.path is a,b; it must be a single value"),
-        ("data.main.path={", "data.main.path is {, which cannot be parsed; write key=value"),
+        ("data.main.labels=a,b", "data.main.labels matches no key; did you mean data.main.path?"),
+        ("model.hog.orientations=8,9", "model.hog.orientations is 8,9; it must be a single value"),
+        ("model.hog={", "override 'model.hog={' cannot be parsed: a bracket is not closed; write lists as [1, 2] and sections as {low: 1, high: 2}"),
     ],
 )  # fmt: skip
 def test_a_section_cannot_be_replaced(override, fault):

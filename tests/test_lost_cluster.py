@@ -13,6 +13,7 @@ from contextlib import closing
 import psutil
 import pytest
 
+import ferhpo
 from ferhpo.driver.processes.head import NUM_MISSES, HeadLost, HeadWatch, unreachable
 from ferhpo.driver.processes.reaper import Reaper
 from ferhpo.errors import FerhpoError

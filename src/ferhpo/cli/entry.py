@@ -55,6 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+def _keep_proxies_off_this_machine() -> None:
+    """Let requests to this machine, e.g. to an MLflow server on it, bypass the proxies of the environment."""
+    if any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY")):
+        for name in ("no_proxy", "NO_PROXY"):
+            hosts = [host for host in os.environ.get(name, "").split(",") if host]
+            os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))
+
+
 def command() -> NoReturn:
     """Run `main` as the `ferhpo` command, and exit without Python's teardown.
 
@@ -62,6 +70,7 @@ def command() -> NoReturn:
     arrives after `main` has returned does not change the exit status.
     """
     hide_command_line()
+    _keep_proxies_off_this_machine()
     status = main()
 
     def end(*_: object) -> NoReturn:

@@ -11,6 +11,7 @@ folds.py          what cross-validation changes in a configuration
 model_section.py  what a model requires of data and training
 validate.py       the verb `check`: every fault at once
 rules.py          rules between sections
+input/            what the user wrote: overrides, files and values, read as they are meant
 """
 
 from ferhpo.config.composed import Composed

@@ -16,6 +16,7 @@ from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
 from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, reference_faults
 from ferhpo.config.input.layers import OVERRIDE, Layer, nested, option_faults, origins_of
+from ferhpo.config.input.types import typed
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, nearest_key, override_texts, set_path
 from ferhpo.scoring.metrics import objective_mode
@@ -249,8 +250,7 @@ class _Composer:
                 layer = Layer(str(entry.config_path), shown, nested(entry.package or "", load_yaml(file)))
                 layers.append(layer.without(changed))
         for value in values:
-            deleted = value.is_delete()
-            content = {} if deleted else nested(value.key_or_group, value.value())
+            content = {} if value.is_delete() else nested(value.key_or_group, value.value())
             layers.append(Layer(OVERRIDE, OVERRIDE, content, value.key_or_group))
         return layers
 
@@ -290,7 +290,6 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         key, _, shown = text.partition("=")
         try:
             override = parse(text)
-            value = override.value()
         except ValueError as error:
             faults.append(str(error))
             continue
@@ -301,7 +300,10 @@ def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         elif fault := texts.replacement_fault(config, key):
             faults.append(fault)
         else:
-            set_path(config, key, value)
+            try:
+                set_path(config, key, typed(config, key, override.value()))
+            except ValueError as error:
+                faults.append(str(error))
     hide_password(config)
     texts.expand_paths(config)
     return faults

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ferhpo.components import own_code
 from ferhpo.components.kinds import component, ignores_conditions, is_fifo, is_grid, is_median_rule
@@ -37,7 +37,7 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     yield from name_faults(str(config.get("name")), str(config.get("output_dir")), config.get("tracking") or {})
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -47,15 +47,15 @@ def name_faults(name: str, output_dir: str, tracking: Mapping[str, Any]) -> Iter
     uri = tracking.get("uri")
     store = [Path(uri.removeprefix("sqlite:///")).name] if isinstance(uri, str) and uri.startswith("sqlite:///") else []
     kept = {f"{file}{end}" for file in ("mlflow.db", *store) for end in ("", "-wal", "-shm", "-journal")}
-    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
-        yield f"name is {shown}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
-    elif name.startswith("-"):
-        yield f"name is {shown}; a name must not start with '-', which starts an option; write {name.lstrip('-')}"
-    elif unicodedata.normalize("NFC", name) != name:
+    if unicodedata.normalize("NFC", name) != name:
         yield (
             f"name is {shown}, whose accents are separate characters, so that it looks like another name; write "
             f"{unicodedata.normalize('NFC', name)} in Unicode's form NFC"
         )
+    elif not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
+        yield f"name is {shown}; it is used as a folder name and may contain letters, digits, '-', '_' and '.'"
+    elif name.startswith("-"):
+        yield f"name is {shown}; a name must not start with '-', which starts an option; write {name.lstrip('-')}"
     elif len(name.encode()) > MOST_NAME_BYTES:
         yield f"name is {shown}, with {len(name.encode())} bytes; it must have at most {MOST_NAME_BYTES}"
     elif name.lower() in kept | {"artifacts"}:

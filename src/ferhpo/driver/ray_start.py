@@ -9,8 +9,8 @@ from ferhpo.driver.processes.reaper import Reaper, child_raylets
 from ferhpo.errors import ClusterError, FerhpoError
 
 MOST_SOCKET_BYTES = 107  # of the path of a socket on Linux
-# Ray adds this to its temporary folder, with a process id of up to seven digits.
-_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+# Ray adds this to its temporary folder, with the id of this process.
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_{}/sockets/plasma_store"
 
 
 class RayStart:
@@ -76,7 +76,7 @@ def _check_temporary_folder() -> None:
     """Raise FerhpoError if the paths of Ray's sockets would be too long in the temporary folder."""
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
     folder = os.environ.get(name) or tempfile.gettempdir()
-    most = MOST_SOCKET_BYTES - len(_SOCKET)
+    most = MOST_SOCKET_BYTES - len(_SOCKET.format(os.getpid()))
     if len(os.fsencode(folder)) > most:
         raise FerhpoError(
             f"{name} is {folder}, with {len(os.fsencode(folder))} bytes; Ray's sockets are in it, so that it must have "

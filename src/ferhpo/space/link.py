@@ -38,7 +38,10 @@ class Linker:
             name = draw.path if len(twins) == 1 else f"{draw.path}@{draw.option}"
             named.append(Draw(**{**draw.__dict__, "name": name}))
             for key, allowed in draw.when:
+                before = len(self.faults)
                 self.check_condition(f"space.{draw.path}.when", key, allowed, by_path)
+                if draw.option is not None and len(twins) > 1:
+                    self.faults[before:] = [f"{fault} ({draw.option})" for fault in self.faults[before:]]
             if draw.repeat is not None:
                 self.check_repeat(draw, by_path)
         if not self.faults:

@@ -45,12 +45,25 @@ class _Reader:
         else:
             for key, child in node.items():
                 below = f"{path}.{key}" if path else str(key)
+                if fault := self.misspelled_option(child, below):
+                    self.faults.append(fault)
+                    continue
                 if self.is_for_another_option(child, option):
                     continue
                 if isinstance(target, Mapping) and key in target and not str(key).startswith("_"):
                     self.walk(child, below, target[key], option)
                 else:
                     self.missing(str(key), below, path, target)
+
+    def misspelled_option(self, node: Any, path: str) -> str | None:
+        """Return the fault of a draw whose `when` requires an option that a group does not have; None otherwise."""
+        when = node.get("when") if isinstance(node, Mapping) else None
+        for key, allowed in when.items() if isinstance(when, Mapping) else ():
+            known = self.group_options.get(key)
+            for name in (allowed if isinstance(allowed, list) else [allowed]) if known else ():
+                if name not in (known or ()):
+                    return f"space.{path}.when requires {key} to be {show(name)}; {nearest(str(name), known or ())}"
+        return None
 
     def is_for_another_option(self, node: Any, option: tuple[str, str] | None) -> bool:
         """Return whether the `when` of a draw requires an option of a group other than the chosen one.
@@ -209,8 +222,14 @@ def read(
     reader = _Reader(config, groups, group_options or {}, options)
     for group, sections in options.items():
         reader.draws.append(Draw(path=group, choices=tuple(sections)))
+        before, found = len(reader.faults), dict[str, list[str]]()
         for option, section in sections.items():
             reader.walk((slices.get(group) or {}).get(option), group, section, (group, option))
+            found[option], reader.faults[before:] = reader.faults[before:], []
+        for option, faults in found.items():  # a fault of all options is one of what they share
+            for fault in faults:
+                is_shared = all(fault in others for others in found.values())
+                reader.faults.append(fault if is_shared else f"{fault} ({group}={option})")
         if len(sections) == 1:
             reader.faults.append(f"space.{group} has only one option, {next(iter(sections))}; set {group} instead")
     known = {key: value for key, value in config.items() if key != "space"}

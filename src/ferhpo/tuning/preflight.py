@@ -4,6 +4,7 @@ The checks cover the configuration, the name, paths, disk, trained weights and t
 Ray cluster are checked afterwards, when they are loaded and joined, but still before the sweep's folder is created.
 """
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -85,14 +86,16 @@ def prepare(
     Raises ConfigError, SweepError, TrackingError, StorageError.
     """
     overrides = override_texts(overrides)
-    existing = resumed(name, overrides, kind) if resume else None
+    existing = resumed(Path(name).stem if name.endswith(".yaml") else name, overrides, kind) if resume else None
     composed = existing.composed if existing else compose(name, overrides, config_dir)
     if kind == "train":
         composed.config.update(space={}, num_trials=1)
         composed.options.clear()
     if new and existing is None:
         _use_free_name(composed.config)
-    warnings = validate.check_composed(composed, for_sweep=kind != "train")
+    # A sweep that is resumed keeps its values as they are: its trials were computed with them.
+    checked = copy.deepcopy(composed) if existing else composed
+    warnings = validate.check_composed(checked, for_sweep=kind != "train")
     return replace(prepare_composed(composed, existing, warnings), overrides=hide_all(overrides))
 
 

@@ -5,4 +5,5 @@ hydra.py      what Hydra's command line has and ferhpo does not, with what does 
 layers.py     what a configuration is merged from, and where each value comes from
 files.py      YAML files in bounded memory, and their defaults lists
 types.py      values as the types of a component's arguments
+draws.py      the same for choices and bounds of the space
 """

@@ -64,7 +64,8 @@ def convert_draw(
             except MismatchError as error:
                 faults.append(f"space.{path}.choices contains {shown(choice)}; {error}")
         return faults, []
-    low, high = node.get("low"), node.get("high")
+    low: Any = node.get("low")
+    high: Any = node.get("high")
     if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high)):
         return [], []  # the lint reports it
     accepted = _numbers(hint)
@@ -79,11 +80,11 @@ def convert_draw(
                 faults.append(f"space.{path}.{key} is {node[key]}, but {path} is a whole number; write a whole number")
         return faults, []
     whole = isinstance(low, int) and isinstance(high, int) and node.get("step") is None
-    if accepted == {float} and whole and low < high:
-        few = join([str(low), str(high)]) if high == low + 1 else f"the whole numbers from {low} to {high}"
-        warning = f"space.{path} draws only {few}, because both bounds are integers; write low: {low}.0, high: {high}.0"
-        return [], [f"{warning} to draw any number between them, or step: 1 to keep it so"]
-    return [], []
+    if accepted != {float} or not whole or low >= high:
+        return [], []
+    few = join([str(low), str(high)]) if high == low + 1 else f"the whole numbers from {low} to {high}"
+    warning = f"space.{path} draws only {few}, because both bounds are integers; write low: {low}.0, high: {high}.0"
+    return [], [f"{warning} to draw any number between them, or step: 1 to keep it so"]
 
 
 def _numbers(hint: Any) -> set[type]:

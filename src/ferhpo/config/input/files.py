@@ -14,7 +14,7 @@ from ferhpo.config.input.overrides import option_fault
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 MOST_NODES = 100_000  # values of a file, with every alias written out
 MOST_LEVELS = 50
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
@@ -32,7 +32,7 @@ def load_yaml(file: Path) -> Any:
         text = file.read_text(encoding="utf-8-sig")
         if fault := size_fault(text):
             raise ConfigError(str(file), [fault])
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(text, Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -59,7 +59,7 @@ def size_fault(text: str) -> str | None:
     sizes: dict[str, int] = {}  # of each finished anchor
     open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
     total = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionEndEvent):
             name, size = open_nodes.pop()
@@ -159,8 +159,7 @@ class DefaultsLint:
             return
         self.done.add(file)
         content = load_yaml(file)
-        if content is None:
-            return
+        content = {} if content is None else content
         if not isinstance(content, Mapping):
             kind = (
                 "a list" if isinstance(content, list) else "a text" if isinstance(content, str) else f"{content!r:.40}"
@@ -168,6 +167,8 @@ class DefaultsLint:
             raise ConfigError(str(file), [f"it is {kind}; a configuration is a section with keys, e.g. num_trials: 20"])
         odd = [key for key in content if not isinstance(key, str)]
         faults = [f"{key!r:.40} is not a key; keys are text, e.g. '{key!s:.40}'" for key in odd]
+        if not group and not content.get("defaults") and file.stem != "config":
+            faults.append("it has no defaults list; start the file with `defaults: [config, _self_]`")
         faults += list(self.entries(content.get("defaults", []), group))
         if faults:
             raise ConfigError(str(file), faults)
@@ -185,14 +186,18 @@ class DefaultsLint:
         if not isinstance(defaults, list):
             yield f"defaults is {defaults!r:.60}; it must be a list, e.g. [config, _self_]"
             return
-        has_config = "config" in defaults or any(isinstance(entry, str) and entry in self.sweeps for entry in defaults)
+        builds_on = [place for place, entry in enumerate(defaults) if entry in ("config", *self.sweeps)]
+        has_config = bool(builds_on)
         chosen: set[str] = set()
-        for entry in defaults:
+        for place, entry in enumerate(defaults):
             if isinstance(entry, str):
                 yield from self.name_faults(entry, group)
             elif isinstance(entry, Mapping) and len(entry) == 1:
                 key, option = next(iter(entry.items()))
-                yield from self.choice_faults(str(key), option, has_config and not group, chosen)
+                if has_config and place < builds_on[0]:
+                    yield f"defaults contains {key}: {option} before {defaults[builds_on[0]]}; move it behind that"
+                else:
+                    yield from self.choice_faults(str(key), option, has_config and not group, chosen)
             else:
                 yield f"defaults contains {entry!r:.60}; an entry is a name, or one GROUP: OPTION"
 

@@ -77,14 +77,16 @@ def explain(error: Exception, config: Mapping[str, Any] | None = None) -> str:
     if found := re.search(r"Interpolation key '([^']*)' not found", text):
         near = "check its spelling" if config is None or has_key(config, found[1]) else nearest_key(config, found[1])
         return f"{where} ${{{found[1]}}}, which matches no key; {near}"
+    if found := re.search(r"Environment variable '([^']*)' not found", text):
+        remedy = f"set it, or write ${{oc.env:{found[1]},DEFAULT}}"
+        return f"{where} the environment variable {found[1]}, which is not set; {remedy}"
+    if not text.strip() or re.search("BRACE_CLOSE|token recognition|(mismatched|extraneous) input|no viable", text):
+        return f"{key or 'a value'} has a reference that is not closed or not valid; write ${{key}}, e.g. ${{optim.lr}}"
     if found := re.search(r"(?:while resolving interpolation|Missing mandatory value).*?: ?(\S+)", text, re.DOTALL):
         return f"{where} a value that is not set ({found[1]}); set it, or write the value itself"
     if found := re.search(r"Unsupported interpolation type (\S+)", text):
         return f"{where} the resolver {found[1]}, which does not exist; write the value itself, or ${{oc.env:NAME}}"
-    if found := re.search(r"Environment variable '([^']*)' not found", text):
-        remedy = f"set it, or write ${{oc.env:{found[1]},DEFAULT}}"
-        return f"{where} the environment variable {found[1]}, which is not set; {remedy}"
-    if isinstance(error, RecursionError) or "recursion" in text.lower():
+    if isinstance(error, RecursionError) or "recursi" in text.lower():
         return "values refer to each other in a circle (${...}); write one of them as a plain value"
     if found := re.search(r"Could not find '([^']*)'|Cannot find primary config '([^']*)'", text):
         return f"the configuration {found[1] or found[2]} does not exist; check the defaults list"

@@ -30,6 +30,7 @@ class Layer:
         content = {key: value for key, value in self.content.items() if key not in dropped}
         if isinstance(content.get("space"), Mapping):
             content["space"] = {key: value for key, value in content["space"].items() if key not in dropped}
+            content = content if content["space"] else {key: content[key] for key in content if key != "space"}
         return Layer(self.file, self.shown, content, self.replaces)
 
 

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from ferhpo.config.settings import ComputeSettings
+from ferhpo.config.targets import locate
+from ferhpo.keys import get_path, has_key
+from ferhpo.tracking.settings import TrackingSettings
+
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_SETTINGS: dict[str, Callable[..., Any]] = {"compute": ComputeSettings, "tracking": TrackingSettings}
 _NULL = ("null", "none", "~")
 _LISTS = (list, tuple, set, frozenset, Sequence, typing.Sequence)
 _UNKNOWN = object()
@@ -173,6 +179,8 @@ def _convert_union(value: Any, parts: Sequence[Any], lenient: bool) -> Any:
         try:
             return convert(value, part, lenient)
         except MismatchError as error:
+            if is_list(part) and isinstance(value, list | tuple):
+                raise  # which names the entry
             rules.append(str(error).removeprefix("it must be "))
     raise MismatchError(f"it must be {', or '.join(dict.fromkeys(sorted(rules, key=lambda rule: rule == 'null')))}")
 
@@ -218,6 +226,25 @@ def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value) if isinstance(value, str | int | float) else f"{value!r:.60}"
+
+
+def typed(config: Mapping[str, Any], key: str, value: Any) -> Any:
+    """Return the value of an override as the type of the argument that its key sets.
+
+    Raises ValueError with the fault.
+    """
+    *parents, name = key.split(".")
+    section = ".".join(parents)
+    values = get_path(config, section) if has_key(config, section) else {}
+    try:
+        target = _SETTINGS.get(section) or locate(values["_target_"], config.get("allowed_targets") or ())
+        hint = argument_types(target)[name]
+    except (KeyError, TypeError, ValueError):  # not an argument, or not allowed, which is reported elsewhere
+        return value
+    try:
+        return convert(value, hint, not str(getattr(target, "__module__", "")).startswith("ferhpo."))
+    except MismatchError as error:
+        raise ValueError(f"{key} is {shown(value)}; {error}") from None
 
 
 def convert_section(
