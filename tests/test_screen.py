@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -320,3 +321,23 @@ def test_check_says_it(capsys):
 
     assert cli.main(["check", "demo", "compute.num_gpus=64"]) == 0
     assert "warning: compute.num_gpus is 64, but torch finds" in capsys.readouterr().out
+
+
+FIRST = """
+import os, sys, time
+from ferhpo.cli.screen.progress import Progress
+
+def first(self, text):
+    print(text, sorted({'torch', 'ray', 'mlflow', 'optuna', 'hydra'} & set(sys.modules)), time.process_time() < 1)
+    sys.stdout.flush()
+    os._exit(0)
+
+Progress._show_step = first
+from ferhpo.cli import main
+main(['sweep', 'demo'])
+"""
+
+
+def test_the_first_line_comes_within_a_second_and_before_any_heavy_import():
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "demo: checking the configuration [] True\n"

@@ -12,7 +12,7 @@ from ferhpo.confirmation.statistics import LEVEL
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves
 from ferhpo.seeds import fresh_seeds
-from ferhpo.states import TrialState
+from ferhpo.states import TrialState, shown_state
 from ferhpo.storage.sweep import Sweep
 
 TOP, SEEDS = 5, 3
@@ -36,7 +36,7 @@ def plan_confirmation(
     warnings = []
     complete = [trial for trial in sweep.leaderboard() if trial.state == TrialState.COMPLETE]
     if not complete:
-        counts = Counter(trial.state.lower() for trial in sweep.trials())
+        counts = Counter(shown_state(trial.state, is_running=False) for trial in sweep.trials())  # no driver runs it
         have = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none yet"
         raise SweepError(f"sweep {sweep.name} has no complete trial to confirm; its trials: {have}")
     if top > len(complete):

@@ -21,8 +21,10 @@ from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
 from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
+from ferhpo.states import shown_state
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.evaluation_log import selecting_sweep
+from ferhpo.storage.listing import is_running
 from ferhpo.storage.sweep import META, Sweep, has_meta, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
@@ -124,8 +126,9 @@ def _trained(sweep: Sweep, trial: TrialRecord, is_best: bool = False, path: Path
     network, preprocess, class_names = load_trial(sweep, trial, path)
     value = "" if trial.value is None else f", {sweep.objective.metric} {trial.value:.4f} at epoch {trial.best_epoch}"
     best = "the best of its sweep, " if is_best else ""
+    state = shown_state(trial.state, is_running(sweep))
     return TrainedModel(
-        description=f"trial {trial.number} of {sweep.name} ({best}{trial.state.lower()}{value})",
+        description=f"trial {trial.number} of {sweep.name} ({best}{state}{value})",
         label=f"{sweep.name}/{trial.number}",
         network=network,
         preprocess=preprocess,

@@ -165,7 +165,11 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
 def _store_warnings(tracking: TrackingSettings, model_name: str | None) -> list[str]:
     """Return warnings about a store that cannot be reached and is not required; TrackingError if it is required."""
     if not tracking.off:
-        log.info("checking the MLflow store: %s", tracking.shown_uri)
+        path = tracking.sqlite_path
+        is_near = path is not None and path.is_relative_to(Path.cwd())
+        log.info(
+            "checking the MLflow store: %s", path.relative_to(Path.cwd()) if path and is_near else tracking.shown_uri
+        )
     reason = check_store(tracking, model_name)
     if reason is None:
         return []

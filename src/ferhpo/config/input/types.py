@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from ferhpo.components.build import locate
 from ferhpo.config.settings import ComputeSettings
-from ferhpo.config.targets import locate
 from ferhpo.keys import get_path, has_key
 from ferhpo.tracking.settings import TrackingSettings
 
@@ -237,7 +237,7 @@ def typed(config: Mapping[str, Any], key: str, value: Any) -> Any:
     section = ".".join(parents)
     values = get_path(config, section) if has_key(config, section) else {}
     try:
-        target = _SETTINGS.get(section) or locate(values["_target_"], config.get("allowed_targets") or ())
+        target = _SETTINGS.get(section) or locate(values["_target_"], section)
         hint = argument_types(target)[name]
     except (KeyError, TypeError, ValueError):  # not an argument, or not allowed, which is reported elsewhere
         return value

@@ -8,7 +8,8 @@ from matplotlib.ticker import MaxNLocator
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLORS, COLUMN_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import value_of
-from ferhpo.states import TrialState
+from ferhpo.states import TrialState, shown_state
+from ferhpo.storage.listing import is_running
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.text import plural
@@ -30,7 +31,7 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
             numbers = [number for number, _ in steps] + [trials[-1].number]
             values = [value for _, value in steps] + [steps[-1][1]]
             axes.step(numbers, values, where="post", color=COLORS[7], linewidth=1.4, label="best so far", zorder=1)
-        draw_states(axes, trials)
+        draw_states(axes, trials, is_running(sweep))
         axes.set_xlabel("trial")
         axes.set_ylabel(sweep.objective.metric)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -50,14 +51,17 @@ def best_so_far(sweep: Sweep, trials: list[TrialRecord]) -> list[tuple[int, floa
     return steps
 
 
-def draw_states(axes: Axes, trials: list[TrialRecord]) -> None:
-    """Mark each trial by its state; trials without a value are on the lower edge."""
+def draw_states(axes: Axes, trials: list[TrialRecord], running: bool = False) -> None:
+    """Mark each trial by its state; trials without a value are on the lower edge.
+
+    running: whether a driver runs the sweep
+    """
     for state, (color, marker, area) in STATE_MARKS.items():
         chosen = [trial for trial in trials if trial.state == state]
         if not chosen:
             continue
         placed = [trial for trial in chosen if trial.value is not None]
-        label = state.lower()
+        label = shown_state(state, running)
         if placed:
             numbers, values = [trial.number for trial in placed], [value_of(trial) for trial in placed]
             axes.scatter(numbers, values, s=area, c=color, marker=marker, label=label, zorder=2, linewidth=0)
