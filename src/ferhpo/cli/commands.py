@@ -158,6 +158,12 @@ def _parents(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
+def new(args: argparse.Namespace) -> None:
+    from ferhpo.cli.new import new
+
+    new(args)
+
+
 def list_options(args: argparse.Namespace) -> None:
     from ferhpo.cli.screen.grid import KeyValues
     from ferhpo.config import GROUPS

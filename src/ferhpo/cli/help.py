@@ -15,7 +15,8 @@ DETAILS = {
         Without a search space, it shows the cost of the one network. Add space=null to plan what `ferhpo train` would
         do with the configuration of a sweep.""",
     "check": "Builds every component, but reads no data and trains nothing.",
-    "new": """Writes into ferhpo.d/ of the current folder, or into the folder of --config-dir. Both files work as they
+    "new": """KIND is model, data, augment, loss, metric, sampler, scheduler, lr_schedule, callback, panel or export.
+        Writes into ferhpo.d/ of the current folder, or into the folder of --config-dir. Both files work as they
         are, and are meant to be changed; see docs/extending.md.""",
     "data": """Shows the number of images per class and split, duplicates, conflicting labels, blank images, and overlap
         between splits.""",

@@ -48,6 +48,7 @@ KINDS = {
 
 
 def new(args: argparse.Namespace) -> None:
+    """Write the files, and print what to do with them."""
     kind = kind_of(args.kind)
     folder = user_folder(args.config_dir) or Path(FOLDER)
     for path in write(kind, args.name, folder):

@@ -8,7 +8,6 @@ from typing import Any
 from ferhpo import __version__
 from ferhpo.cli import commands
 from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
-from ferhpo.cli.new import KINDS, new
 from ferhpo.config.input.overrides import expand
 
 OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
@@ -182,13 +181,13 @@ def _add_own_code(verbs: Any) -> None:
     sub = _verb(
         verbs,
         "new",
-        new,
+        commands.new,
         "Write a starting point for own code: a Python file and a YAML file.",
         "new model my_network",
         "new data my_faces",
         "new metric brier",
     )
-    sub.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    sub.add_argument("kind", metavar="KIND", help="model, data, augment, loss, metric, ... (see below)")
     sub.add_argument("name", metavar="NAME", help="name of the new file and of the option, e.g. my_network")
 
 

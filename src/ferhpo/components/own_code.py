@@ -16,10 +16,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
-from importlib.metadata import packages_distributions
 from pathlib import Path
-
-import yaml
 
 FOLDER = "ferhpo.d"
 _allowed: list[str] = []
@@ -59,6 +56,8 @@ def allow(modules: Iterable[str]) -> None:
 
 def allow_overrides(overrides: Iterable[str]) -> None:
     """Trust the modules of an override `allowed_targets=[...]`."""
+    import yaml
+
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if key == "allowed_targets":
@@ -104,6 +103,8 @@ def is_file(module: str) -> bool:
 
 @functools.cache
 def _installed_packages() -> Mapping[str, list[str]]:
+    from importlib.metadata import packages_distributions
+
     return packages_distributions()
 
 
