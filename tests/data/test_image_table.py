@@ -226,6 +226,8 @@ def test_files_that_are_not_there(folder: Path) -> None:
 def test_tables_that_are_none(folder: Path) -> None:
     (folder / "a.csv").write_bytes(b"")
     assert message(folder / "a.csv").endswith("the file is empty; download it again")
+    (folder / "a.csv").write_bytes(b"\nfile,label\n")
+    assert message(folder / "a.csv").endswith("its first line is empty; it must have the names of the columns")
     (folder / "a.csv").write_bytes(b"file,label\n")
     assert message(folder / "a.csv").endswith("it has a header but no rows; download the file again")
     assert message(folder / NAMES[0]).endswith("it must be a CSV or a Parquet file; unpack or convert it")

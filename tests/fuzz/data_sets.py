@@ -1,6 +1,7 @@
 """The targets of the fuzzer: small valid data sets in every form that ferhpo reads, and their readers."""
 
 import csv
+import json
 import random
 import zipfile
 from collections.abc import Callable
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ferhpo.data import affectnet, ckplus, fer2013, image_folder, merged, sfew, synthetic
+from ferhpo.data import affectnet, ckplus, fer2013, image_folder, image_table, merged, sfew, synthetic
 from ferhpo.data.io.ckplus_original import CODES
 from ferhpo.data.io.fer2013_csv import VOTE_COLUMNS
+from ferhpo.data.labeled_files import ferplus, jaffe, kdef, rafdb
 from ferhpo.data.labels.emotions import CLASS_NAMES
 from tests.fuzz.fuzzing import Target
 
@@ -61,6 +63,53 @@ def _pseudo_labels(folder: Path) -> None:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     rows = [f"{name},{name.split('/')[1]},{name.split('/')[1]}" for name in names]
     (folder / "labels.csv").write_text("\n".join(["file,label,pseudo_label", *rows]) + "\n")
+
+
+def _table(folder: Path) -> None:
+    rows = []
+    for index in range(16):
+        _draw(folder / "img" / f"{index}.png", index)
+        split = ("train", "train", "val", "test")[index % 4]
+        rows.append(f"img/{index}.png,{('happy', 'sad')[index % 3 > 0]},{split},{index}")
+    (folder / "table.csv").write_text("\n".join(["file,label,split,subject", *rows]) + "\n")
+
+
+def _parquet(folder: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    _table(folder)
+    images = [{"bytes": (folder / "img" / f"{index}.png").read_bytes(), "path": None} for index in range(16)]
+    made = pyarrow.table({"image": images, "label": [index % 3 for index in range(16)]})
+    names = {"label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
+    made = made.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": names}})})
+    parquet.write_table(made, folder / "table.parquet")
+
+
+def _rafdb(folder: Path) -> None:
+    names = [f"train_{index:05}.jpg {1 + index % 7}" for index in range(14)]
+    names += [f"test_{index:04}.jpg {1 + index % 7}" for index in range(7)]
+    for seed, line in enumerate(names):
+        _draw(folder / "Image" / "aligned" / line.split()[0].replace(".", "_aligned."), seed)
+    (folder / "list_patition_label.txt").write_text("\n".join(names) + "\n")
+
+
+def _jaffe(folder: Path) -> None:
+    for seed in range(20):
+        _draw(folder / f"{'ABCDEFGHIJ'[seed % 10]}A.{('HA', 'SA')[seed // 10]}1.{seed}.tiff", seed)
+
+
+def _kdef(folder: Path) -> None:
+    for seed in range(20):
+        _draw(folder / f"AF{seed % 10:02}" / f"AF{seed % 10:02}{('HA', 'SA')[seed // 10]}S.JPG", seed)
+
+
+def _ferplus_folders(folder: Path) -> None:
+    rows = []
+    for index, part in enumerate(("Train", "Train", "Train", "Valid", "Test")):
+        _draw(folder / f"FER2013{part}" / f"fer{index:07}.png", index)
+        rows.append(f"{part},fer{index:07}.png," + ",".join(str(index * column % 7) for column in range(1, 11)))
+    (folder / "fer2013new.csv").write_text("\n".join([f"Usage,Image name,{','.join(VOTE_COLUMNS)}", *rows]) + "\n")
 
 
 def _affectnet(folder: Path) -> None:
@@ -213,6 +262,12 @@ DATA_SETS = {
     "image_folder": Target(_classes, _reads(image_folder.load)),
     "image_folder_zip": Target(_zipped(_classes), _reads(image_folder.load, "data.zip")),
     "pseudo_labels": Target(_pseudo_labels, _reads(image_folder.load, clean="labels.csv")),
+    "image_table": Target(_table, _reads(image_table.load, "table.csv")),
+    "image_table_parquet": Target(_parquet, _reads(image_table.load, "table.parquet")),
+    "rafdb": Target(_rafdb, _reads(rafdb.load, val_fraction=0.3)),
+    "jaffe": Target(_jaffe, _reads(jaffe.load)),
+    "kdef": Target(_kdef, _reads(kdef.load)),
+    "ferplus_folders": Target(_ferplus_folders, _reads(ferplus.load)),
     "merged": Target(_merged, _read_merged),
     "cache": Target(_cached, _read_cached, must_be_same=True),
     "synthetic_settings": Target(_nothing, _read_drawn, _odd_settings, named=lambda folder: "data"),

@@ -142,8 +142,15 @@ class _Rows:
             arrays["subjects"] = self._groups(self.table.columns[self.columns.group])
         names = [f"{row} ({path.name})" for row, path in zip(self.row_names, self.paths, strict=False)]
         names = names or self.row_names
-        images, paths = self._bytes(), iter(self.paths)  # decode_images opens each image once, in their order
-        tree = Tree(tuple(names), (), lambda _: next(images) if self.has_bytes else next(paths).open("rb"))
+        images, paths = self._bytes(), iter(self.paths)
+
+        def open_next(_: str) -> IO[bytes]:  # decode_images opens each image once, in their order
+            found = next(images, None) if self.has_bytes else next(paths).open("rb")
+            if found is None:
+                raise OSError("the column ends before its last row")
+            return found
+
+        tree = Tree(tuple(names), (), open_next)
         arrays["images"] = decode_images(self.where, self.faults, tree, names, channels, image_size)
         self._warn_of_divided_groups(arrays)
         form = ", ".join(f"{what}={name}" for what, name in vars(self.columns).items() if name)

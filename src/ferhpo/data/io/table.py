@@ -88,6 +88,8 @@ def _read_csv(where: str, source: Path) -> Table:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     header, _, _ = text.partition("\n")
+    if not header.strip():
+        raise DataError(where, ["its first line is empty; it must have the names of the columns"])
     if not header.replace("\t", "").rstrip("\r").isprintable():
         raise DataError(where, ["it must be a CSV or a Parquet file; unpack or convert it"])
     separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([header], delimiter=mark))))
