@@ -38,7 +38,7 @@ LAYERS = (
     ("training",),
     ("scoring", "tracking"),
     ("models", "data", "space"),
-    ("errors", "keys", "disk", "seeds", "states", "text"),  # files
+    ("clock", "errors", "keys", "disk", "seeds", "states", "text"),  # files
 )
 MAX_FILES, MAX_LINES, MAX_MEDIAN_LINES = 12, 300, 120
 

@@ -8,7 +8,8 @@ import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.storages.journal._storage import JournalStorageReplayResult
 
+from ferhpo.clock import Clock
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.storage.lock import as_object
 
@@ -43,15 +45,30 @@ class _NoLock(BaseJournalFileLock):
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal file, with a StorageError and no partial line if the disk cannot be written."""
+    """Optuna's journal file, with a StorageError and no partial line if the disk cannot be written.
+
+    Times of trials never run backward, whatever the system's clock does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), lock_obj=_NoLock())
+        self.clock = Clock()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         path = Path(self._file_path)
-        size = path.stat().st_size
+        for log in logs:
+            for key in ("datetime_start", "datetime_complete"):
+                if log.get(key) is not None:
+                    now = datetime.fromtimestamp(self.clock.now_ns() / 1e9, UTC)
+                    log[key] = now.isoformat(timespec="microseconds")
+        size = None
         try:
+            size = path.stat().st_size
             super().append_logs(logs)
         except OSError as error:
-            os.truncate(path, size)
+            with suppress(OSError):  # if even this is refused, the next driver cuts the partial line
+                if size is not None:
+                    os.truncate(path, size)
             raise StorageError(f"{path} cannot be written ({error.strerror}); free some space and resume") from None
 
 
@@ -113,6 +130,11 @@ def load_journal(path: Path) -> tuple[JournalStorage, int]:
     """Return Optuna's storage on a journal and the id of its study, -1 if it has none yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        storage = JournalStorage(_Journal(str(path), lock_obj=_NoLock()))
+        journal = _Journal(path)
+        storage = JournalStorage(journal)
     studies = storage.get_all_studies()
+    for trial in storage.get_all_trials(studies[0]._study_id, deepcopy=False) if studies else ():
+        for when in (trial.datetime_start, trial.datetime_complete):
+            if when is not None:  # in local time
+                journal.clock.not_before(int(when.timestamp() * 1e9))
     return storage, studies[0]._study_id if studies else -1

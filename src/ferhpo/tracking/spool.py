@@ -9,13 +9,14 @@ import fcntl
 import json
 import os
 import threading
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ferhpo.disk import flock_soon
+from ferhpo.clock import Clock
+from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
 from ferhpo.tracking.settings import TrackingSettings
 
@@ -34,9 +35,13 @@ class Spool:
         self.folder = folder
         self.path = folder / SPOOL
         self._append_lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(folder / LOCK)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.clock = Clock()  # MLflow takes the point with the later time as the latest
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = _lock(folder / LOCK)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise disk_refused(folder, error) from None
         self.last_seq = self._remove_incomplete_line()
 
     def append(self, op: str, fields: Mapping[str, object]) -> int:
@@ -45,7 +50,7 @@ class Spool:
         Raises StorageError if the disk cannot be written; the file is then as before.
         """
         with self._append_lock:
-            record = {"seq": self.last_seq + 1, "time_ms": time.time_ns() // 1_000_000, "op": op, **fields}
+            record = {"seq": self.last_seq + 1, "time_ms": self.clock.now_ns() // 1_000_000, "op": op, **fields}
             line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
             size_before = os.fstat(self._fd).st_size
             try:
@@ -53,7 +58,8 @@ class Spool:
                 if written < len(line):
                     raise OSError("disk full")
             except OSError as error:
-                os.ftruncate(self._fd, size_before)
+                with suppress(OSError):  # if even this is refused, the next driver cuts the partial line
+                    os.ftruncate(self._fd, size_before)
                 raise StorageError(
                     f"{self.path} cannot be written ({error.strerror or error}); free some space and resume"
                 ) from error
@@ -70,11 +76,14 @@ class Spool:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    records.append(json.loads(line))
+                    record = json.loads(line)
                 except ValueError as error:
                     raise TrackingError(
                         f"{self.path}: the line at byte {offset} is damaged; delete this line and run `ferhpo sync`"
                     ) from error
+                records.append(record)
+                if isinstance(time_ms := record.get("time_ms"), int):
+                    self.clock.not_before(time_ms * 1_000_000)
                 offset += len(line)
         return records, offset
 
