@@ -7,6 +7,7 @@ FerhpoError
 ├── TrackingError    the MLflow store or registry is unreachable or rejects a request     exit 2
 │   └── StillRunning the sweep is running and uploads its records itself
 ├── StorageError     a disk that is full or not writable                                  exit 2
+├── ClusterError     the Ray cluster was lost while a sweep ran; it can be resumed           exit 4
 ├── FailuresError    the first trials of a sweep all failed for the same reason           exit 3
 └── TrialError       a trial that ends without a result
     ├── Infeasible   out of memory, or a network that cannot be built; never retried
@@ -62,6 +63,12 @@ class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` reports
 
 class StorageError(FerhpoError):
     """A disk that is full or not writable."""
+
+
+class ClusterError(FerhpoError):
+    """The Ray cluster was lost while a sweep ran. The sweep can be resumed."""
+
+    exit_status = 4
 
 
 class FailuresError(FerhpoError):

@@ -3,7 +3,9 @@
 import argparse
 import textwrap
 
-EXIT_CODES = "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 130 interrupted"
+EXIT_CODES = (
+    "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 4 Ray cluster lost, 130 interrupted"
+)
 DETAILS = {
     "sweep": """Samples hyperparameters, trains a network per trial, stops unpromising trials early, records everything
         in MLflow, and registers the best model.""",

@@ -9,20 +9,26 @@ from ferhpo.trial.cross_validation import runner_of
 from ferhpo.trial.run import failure
 
 
-def run(ledger: Ledger, data: FaceData) -> bool:
+def run(ledger: Ledger, data: FaceData, num_threads: int) -> bool:
     """Run every trial of a sweep. Returns False if the user interrupted it.
 
+    num_threads: CPU threads of each trial; those of this process are as before afterwards
     Raises FerhpoError if the disk or a checkpoint cannot be used; what is recorded by then is kept.
     """
+    import torch
+
+    before = torch.get_num_threads()
     try:
         while (trial := ledger.next_trial()) is not None:
-            _run_trial(ledger, trial.number, data)
+            _run_trial(ledger, trial.number, data, num_threads)
     except KeyboardInterrupt:
         return False
+    finally:
+        torch.set_num_threads(before)
     return True
 
 
-def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
+def _run_trial(ledger: Ledger, number: int, data: FaceData, num_threads: int) -> None:
     ledger.start(number)
     trial = ledger.study.trial(number)
 
@@ -40,6 +46,7 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData) -> None:
                 trial.seed,
                 report,
                 on_start=lambda facts: ledger.report_facts(number, facts),
+                num_threads=num_threads,
             )
         ledger.ended(number, outcome.state, outcome.reason)
     except FerhpoError:

@@ -4,9 +4,11 @@ Note: Ray reads some of its settings at import. This module sets them first, so 
 imports this one before.
 """
 
+import atexit
 import logging
 import os
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,7 @@ os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMEN
 import ray  # noqa: E402
 
 NUM_START_ATTEMPTS = 3  # ray.init waits 30 s for its node, which has been too short on a loaded machine
+ABANDON_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Slots:
     num_slots: int
     cpus: float
     gpus: float
+
+    @property
+    def num_threads(self) -> int:
+        """The CPU threads that a trial can use."""
+        return max(int(self.cpus), 1)
 
 
 def start_ray(compute: ComputeSettings) -> bool:
@@ -114,6 +122,19 @@ def _no_cluster(address: str | None, reason: str) -> FerhpoError:
 def stop_ray() -> None:
     """Stop the Ray that `start_ray` started, or leave the cluster that it joined."""
     ray.shutdown()
+
+
+def abandon_ray() -> None:
+    """Leave a Ray whose head is gone. Its own shutdown would wait for the head, and then abort this process."""
+    atexit.unregister(ray.shutdown)
+    leaving = threading.Thread(target=ray.shutdown, daemon=True, name="ray-abandoned")
+    leaving.start()
+    leaving.join(ABANDON_SECONDS)
+
+
+def head_address() -> str:
+    """Return HOST:PORT of the control server of the Ray that this process uses."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def worker_environment() -> dict[str, str]:

@@ -4,6 +4,8 @@ import os
 import threading
 
 from ferhpo.config import ComputeSettings
+from ferhpo.driver.processes.reaper import Reaper, child_raylets
+from ferhpo.errors import ClusterError
 
 
 class RayStart:
@@ -17,6 +19,7 @@ class RayStart:
     def __init__(self, compute: ComputeSettings) -> None:
         self.is_ours, self.is_joined = False, compute.address is not None
         self.error: Exception | None = None
+        self.reaper: Reaper | None = None
         self.done = threading.Event()
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
 
@@ -27,6 +30,8 @@ class RayStart:
             from ferhpo.driver import ray_cluster
 
             self.is_ours = ray_cluster.start_ray(compute)
+            if self.is_ours and not self.is_joined:
+                self.reaper = Reaper(child_raylets())
         except Exception as error:  # `result` raises it
             self.error = error
         finally:
@@ -36,12 +41,17 @@ class RayStart:
     def __enter__(self) -> "RayStart":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.done.wait()
         if self.is_ours:
             from ferhpo.driver import ray_cluster
 
-            ray_cluster.stop_ray()
+            if isinstance(error, ClusterError):
+                ray_cluster.abandon_ray()
+            else:
+                ray_cluster.stop_ray()
+        if self.reaper is not None:
+            self.reaper.close()
 
     def wait_if_joined(self) -> None:
         """Wait if Ray is an existing cluster: if it cannot be reached, no folder must be created."""

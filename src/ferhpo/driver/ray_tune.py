@@ -3,33 +3,53 @@
 Note: Tune only distributes the work. What has happened is what the ledger has recorded, never Tune's own state.
 """
 
+import errno
 import logging
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ferhpo.config import ComputeSettings, Objective
 from ferhpo.config.kinds import is_fifo
 from ferhpo.config.targets import instantiate
 from ferhpo.data.dataset import FaceData
+from ferhpo.disk import disk_refused
 from ferhpo.driver.ledger import Ledger
-from ferhpo.driver.ray_cluster import Slots
+from ferhpo.driver.processes.head import HeadLost, HeadWatch
+from ferhpo.driver.ray_cluster import Slots, head_address
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
-from ferhpo.errors import StorageError
+from ferhpo.errors import ClusterError, StorageError
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
 from ray import tune
 from ray.tune.experiment import Trial
 
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
-def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Objective, slots: Slots) -> bool:
+
+def run(
+    ledger: Ledger,
+    data: FaceData,
+    compute: ComputeSettings,
+    objective: Objective,
+    slots: Slots,
+    num_threads: int,
+    on_lost: Callable[[ClusterError], None],
+) -> bool:
     """Run the sweep to its end in the Ray that `start_ray` started. Returns False if the user interrupted it.
 
-    Raises StorageError if a disk cannot be used; what is recorded by then is kept, and the sweep can be resumed.
+    num_threads: CPU threads of each trial
+    on_lost: called before the process ends because it waits for a lost cluster in a call that cannot be ended
+    Raises StorageError if a disk cannot be used, ClusterError if the cluster is lost; what is recorded by then is kept,
+    and the sweep can be resumed.
     """
     config = ledger.sweep.config
     section = dict(config["scheduler"])
@@ -39,10 +59,10 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
     stock = instantiate(section, allowed=config["allowed_targets"], **extra)
     searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
     scratch = ledger.sweep.folder / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)  # Tune pickles into it, and must find nothing from elsewhere
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     count_every_loss()
-    num_threads = max(int(slots.cpus), 1)
     trainable = tune.with_resources(
         tune.with_parameters(worker_trial, data=data, num_threads=num_threads, timeout_seconds=compute.trial_timeout),
         {"CPU": slots.cpus, "GPU": slots.gpus},
@@ -66,20 +86,50 @@ def run(ledger: Ledger, data: FaceData, compute: ComputeSettings, objective: Obj
             verbose=0,
         ),
     )
+
+    def end_now() -> None:
+        error = _lost(ledger, watch, compute)
+        with suppress(Exception):
+            on_lost(error)
+        print(error, file=sys.stderr, flush=True)
+        os._exit(error.exit_status)
+
+    watch = HeadWatch(head_address(), end_now)
     with StopNotice(compute.stop_grace_seconds, ledger.notice, _stop_tune):
         try:
-            tuner.fit()
-        except tune.TuneError as error:
-            raise callback.fault or _storage_error(error) or error from None
+            with watch:
+                tuner.fit()
+        except HeadLost:
+            raise _lost(ledger, watch, compute) from None
+        except (tune.TuneError, OSError) as error:
+            raise callback.fault or _storage_error(error, scratch) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
 
 
-def _storage_error(error: BaseException | None) -> StorageError | None:
-    """Return the StorageError that Tune wrapped, if there is one."""
-    while error is not None and not isinstance(error, StorageError):
+def _lost(ledger: Ledger, watch: HeadWatch, compute: ComputeSettings) -> ClusterError:
+    resume = f"`{ledger.sweep.resume_command}`"
+    if compute.address is None:
+        return ClusterError(
+            f"Ray's control server on this machine is gone ({watch.reason}), e.g. because memory ran out; resume with "
+            f"{resume}"
+        )
+    return ClusterError(
+        f"compute.address is {compute.address}: the head of the Ray cluster no longer answers at {watch.address} "
+        f"({watch.reason}); restart the cluster, then resume with {resume} (compute.address=... if it has another "
+        "address)"
+    )
+
+
+def _storage_error(error: BaseException | None, scratch: Path) -> StorageError | None:
+    """Return the StorageError that Tune wrapped, or one for a disk that refused Tune's own files in `scratch`."""
+    while error is not None:
+        if isinstance(error, StorageError):
+            return error
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            return disk_refused(Path(error.filename or scratch), error)
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _trial_name(trial: Trial) -> str:

@@ -9,11 +9,14 @@
 """
 
 import json
+import logging
 import os
 import platform
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +35,7 @@ from ferhpo.storage.provenance import git_state, versions
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
+log = logging.getLogger("ferhpo.sweep")
 META = "sweep.json"
 KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
 # A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
@@ -114,7 +118,7 @@ def create_sweep(composed: Composed, kind: str = "sweep", listed: Sequence[Mappi
     """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written."""
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
-    if (folder / META).exists():
+    if has_meta(folder):
         raise exists_error(folder)
     meta: dict[str, Any] = {
         "id": uuid.uuid4().hex,
@@ -148,7 +152,8 @@ def _publish(path: Path, content: Mapping[str, Any]) -> None:
     except OSError:  # a file system without hard links
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason why it could not be written counts, not this one
+            temporary.unlink(missing_ok=True)
 
 
 def save_config(sweep: Sweep) -> None:
@@ -160,12 +165,33 @@ def save_config(sweep: Sweep) -> None:
         raise disk_refused(sweep.folder, error) from None
 
 
+def fix_threads(sweep: Sweep, usual: int) -> int:
+    """Return the CPU threads of each trial: those that the sweep began with, or `usual` for a new one.
+
+    The order in which a sum is computed, and so a trial's last digits, depends on them, so they are recorded and stay
+    when a resume has other cores or slots. A sweep of an earlier version has them in the facts of its trials.
+    """
+    if "num_threads" not in sweep.meta:
+        devices = [re.fullmatch(r"cpu \((\d+) threads\)", str(t.extra.get("device"))) for t in sweep.trials()]
+        before = {int(device[1]) for device in devices if device}
+        sweep.meta["num_threads"] = before.pop() if len(before) == 1 else usual
+        save_config(sweep)
+    num_threads = int(sweep.meta["num_threads"])
+    if num_threads != usual:
+        log.warning(
+            "threads: the trials keep the %d CPU threads that the sweep began with; here each would have %d",
+            num_threads,
+            usual,
+        )
+    return num_threads
+
+
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     """Load the sweep `name` from `output_dir`, or from the folder `name`. Raises SweepError if it is not there."""
     folder = Path(output_dir) / name
-    if not (folder / META).is_file() and (Path(name) / META).is_file():
+    if not has_meta(folder) and has_meta(Path(name)):
         folder = Path(name)
-    if not (folder / META).is_file():
+    if not has_meta(folder):
         names = [path.parent.name for path in sorted(Path(output_dir).glob(f"*/{META}"))]
         hint = nearest(str(name), names) if names else "there are none yet"
         raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
@@ -174,7 +200,9 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     try:
         meta = json.loads(path.read_text())
         fault = _fault_of(meta)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
+    except (ValueError, RecursionError) as error:
         meta, fault = {}, str(error)
     if fault:
         raise SweepError(
@@ -182,6 +210,16 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
             f"(its trials are still in {JOURNAL})"
         )
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
+
+
+def has_meta(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep. Raises SweepError if this user cannot look into it."""
+    try:
+        return (folder / META).is_file()
+    except OSError as error:
+        raise SweepError(
+            f"{folder!s:.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
+        ) from None
 
 
 def _fault_of(meta: Any) -> str:
@@ -199,6 +237,8 @@ def _fault_of(meta: Any) -> str:
             return f"composed.{key} is {_shown(composed, key)}"
     if unknown := [key for key in composed if key not in known]:
         return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
+    if not isinstance(meta.get("num_threads", 1), int) or meta.get("num_threads", 1) < 1:
+        return f"num_threads is {_shown(meta, 'num_threads')}"
     listed = meta.get("listed", [])
     if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
         return "listed is not a list of trials, each with sample and seed"

@@ -11,12 +11,12 @@ from ferhpo.config import Composed
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.storage.study import SweepStudy
-from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.sweep import Sweep, fix_threads
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
-from ferhpo.tuning.session import Listener, recording
+from ferhpo.tuning.session import Listener, end_early, recording
 
 
 def sweep(
@@ -88,7 +88,15 @@ def _run_trials(
         try:
             ray_start.result()
             slots = ray_cluster.find_slots(compute)
-            finished = ledger.is_finished or ray_tune.run(ledger, data, compute, sweep.objective, slots)
+            finished = ledger.is_finished or ray_tune.run(
+                ledger,
+                data,
+                compute,
+                sweep.objective,
+                slots,
+                num_threads=fix_threads(sweep, slots.num_threads),
+                on_lost=lambda error: end_early(sweep, ledger.tracker, ledger, error),
+            )
         except KeyboardInterrupt:
             finished = False
         if not finished:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ferhpo.driver import local
 from ferhpo.space import Space
 from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.sweep import fix_threads
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.preflight import prepare
@@ -28,13 +29,15 @@ def train(
 
     Arguments and errors are those of `sweep`.
     """
+    import torch
+
     prepared = prepare(name, overrides, "train", resume=resume, new=new, config_dir=config_dir)
     config = prepared.composed.config
     data = load_data(prepared.composed)
     sweep = prepared.open("train")
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)
     with recording(sweep, study, sweep.tracking, data, 1, listener) as (ledger, drawing, keeper):
-        finished = local.run(ledger, data)
+        finished = ledger.is_finished or local.run(ledger, data, fix_threads(sweep, torch.get_num_threads()))
         if not finished:
             ledger.interrupt()
         return finish(sweep, ledger.tracker, drawing, keeper, sweep.tracking, data.digest, finished, prepared.warnings)
