@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,39 @@ _HOLD_SECONDS = 1.0  # a process that only checks whether a folder is locked rel
 
 def check_disk(folder: Path) -> None:
     """Raise StorageError if a sweep cannot be stored in `folder`. Nothing is left on the disk."""
-    place = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    place = existing_part(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(START_BYTES))
     except OSError as error:
         raise disk_refused(place, error) from None
+
+
+def existing_part(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists, as far as this user may look."""
+
+    def exists(path: Path) -> bool:
+        try:
+            return path.exists()
+        except OSError:
+            return False
+
+    return next(path for path in [folder, *folder.absolute().parents] if exists(path))
+
+
+def check_temporary() -> None:
+    """Raise StorageError if the folder of temporary files, which Ray needs too, cannot be written."""
+    ray_folder = os.environ.get("RAY_TMPDIR")
+    place = Path(ray_folder or os.environ.get("TMPDIR") or "/tmp")
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(START_BYTES))
+    except OSError as error:
+        variable = "RAY_TMPDIR" if ray_folder else "TMPDIR"
+        raise StorageError(
+            f"the temporary folder {place} cannot be written ({error.strerror}); free space there, or set {variable} "
+            "to a writable folder"
+        ) from None
 
 
 def disk_refused(folder: Path, error: OSError) -> StorageError:
@@ -39,7 +67,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1))
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first reason counts
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -2,16 +2,21 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ferhpo.disk import existing_part
 from ferhpo.errors import FerhpoError
+from ferhpo.storage.listing import sweep_folders
 from ferhpo.storage.provenance import versions
-from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.text import plural
-from ferhpo.tracking import TrackingSettings, check_store
+from ferhpo.tracking import TrackingSettings
 
 
 def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
@@ -20,7 +25,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
 
     memory = psutil.virtual_memory()
     folder = Path(output_dir).resolve()
-    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    existing = existing_part(folder)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = {
         "cpu": f"{os.cpu_count()} cores; torch uses {torch.get_num_threads()} threads",
@@ -28,8 +33,7 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
         "gpu": ", ".join(gpus) or "none",
     }
     settings = TrackingSettings(output_dir=folder, required=False)
-    reason = check_store(settings) if folder.exists() else "does not exist yet; the first sweep creates it"
-    store = {"default": settings.shown_uri, "state": reason or "reachable"}
+    store = {"default": settings.shown_uri, "state": _store_state(folder / "mlflow.db")}
     disk = {
         "output": str(folder),
         "free": f"{shutil.disk_usage(existing).free / 1e9:.1f} GB",
@@ -37,6 +41,20 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
         "shared memory": _shared_memory(),
     }
     return {"versions": versions(), "devices": devices, "store": store, "disk": disk, "unshipped": _unshipped(folder)}
+
+
+def _store_state(path: Path) -> str:
+    """Return the state of the default store. Nothing is written, so the disk may be read-only."""
+    if find_spec("mlflow") is None:
+        return "MLflow is not installed; install it, or set tracking.uri=none"
+    try:
+        if not path.exists():
+            return "does not exist yet; the first sweep creates it"
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+            num_runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
+    except (OSError, sqlite3.Error) as error:
+        return f"the database cannot be read ({error}); make it readable for this user, or restore it from a copy"
+    return f"reachable; {plural(num_runs, 'run')}{'' if os.access(path, os.W_OK) else '; not writable for this user'}"
 
 
 def _shared_memory() -> str:
@@ -48,10 +66,14 @@ def _unshipped(folder: Path) -> dict[str, Any]:
     from ferhpo.tracking import is_held, num_rejected, num_unshipped
 
     facts = {}
-    for meta in sorted(folder.glob(f"*/{META}")):
-        name, lines = meta.parent.name, []
+    try:
+        found = sweep_folders(folder)
+    except FerhpoError as error:
+        return {"unknown": str(error)}
+    for sweep_folder in found:
+        name, lines = sweep_folder.name, []
         try:
-            sweep = load_sweep(meta.parent)
+            sweep = load_sweep(sweep_folder)
             tracking = TrackingSettings.from_config(sweep.config["tracking"], folder)
             count = num_unshipped(sweep.folder, tracking)
         except FerhpoError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ferhpo.disk import START_BYTES
+from ferhpo.disk import START_BYTES, disk_refused
 from ferhpo.errors import StorageError
 from ferhpo.storage.checkpoints import LAST, num_kept
 from ferhpo.storage.sweep import Sweep
@@ -42,7 +42,7 @@ class Keeper:
         self.num_kept = num_kept(sweep.config)
         self._done: set[int] = set()
         self._largest_bytes = 0
-        self._has_warned = False
+        self._has_warned = self._was_refused = False
 
     def tidy(self, trials: Sequence[TrialRecord], wanted: Callable[[TrialRecord], bool] = lambda trial: False) -> None:
         """Remove the checkpoints of ended trials that are not among the best. wanted: trials to keep anyway."""
@@ -53,18 +53,32 @@ class Keeper:
             if trial.number in self._done:
                 continue
             is_removable = self.is_settled(trial) and not wanted(trial)
-            for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
-                if is_removable or path.name == LAST:
-                    path.unlink(missing_ok=True)
+            try:
+                for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
+                    if is_removable or path.name == LAST:
+                        path.unlink(missing_ok=True)
+            except OSError as error:  # the trials do not depend on it; a full disk ends the sweep in check_space
+                self._warn_refused(error)
+                is_removable = True
             if is_removable:
                 self._done.add(trial.number)
+
+    def _warn_refused(self, error: OSError) -> None:
+        if not self._was_refused:
+            self._was_refused = True
+            log.warning(
+                "disk: checkpoints that the sweep no longer needs cannot be removed (%s: %s); remove them yourself",
+                error.filename or self.sweep.folder,
+                error.strerror,
+            )
 
     def measure(self, number: int) -> None:
         """Measure an ended trial's folder, as an estimate of what the next trial may need."""
         num_bytes = 0
-        for path in self.sweep.trial_folder(number).rglob("*"):
-            with suppress(FileNotFoundError):  # renamed meanwhile by the thread that draws figures
-                num_bytes += path.stat().st_size if path.is_file() else 0
+        with suppress(OSError):  # an estimate from the files that can be read
+            for path in self.sweep.trial_folder(number).rglob("*"):
+                with suppress(FileNotFoundError):  # renamed meanwhile by the thread that draws figures
+                    num_bytes += path.stat().st_size if path.is_file() else 0
         self._largest_bytes = max(self._largest_bytes, num_bytes)
 
     def check_space(self, num_slots: int) -> None:
@@ -73,7 +87,10 @@ class Keeper:
         num_slots: number of trials that may write at the same time
         """
         least = num_slots * COPIES * self._largest_bytes + START_BYTES
-        free = self.free_bytes(self.sweep.folder)
+        try:
+            free = self.free_bytes(self.sweep.folder)
+        except OSError as error:
+            raise disk_refused(self.sweep.folder, error) from None
         if free < least:
             raise StorageError(
                 f"{self.sweep.folder} has {_megabytes(free)} MB of free space, and the next trials may need "

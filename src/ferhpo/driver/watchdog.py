@@ -7,6 +7,7 @@ all the same.
 
 import faulthandler
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -37,8 +38,9 @@ class Watch:
     def close(self) -> None:
         self.stop()
         if self._file is not None:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # the disk's refusal is reported with the checkpoint
+                self._file.close()
+                self.path.unlink(missing_ok=True)
 
 
 def trace_of(folder: Path) -> str:

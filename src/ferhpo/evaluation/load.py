@@ -20,7 +20,7 @@ from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.evaluation_log import selecting_sweep
-from ferhpo.storage.sweep import META, Sweep, load_sweep
+from ferhpo.storage.sweep import META, Sweep, has_meta, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
 from ferhpo.training.checkpoint import load_network, load_weights, read
@@ -105,7 +105,7 @@ def load_trial(sweep: Sweep, trial: TrialRecord) -> tuple[nn.Module, Preprocess,
 
 def _sweep_and_number(name: str, output_dir: str | Path) -> tuple[Sweep, int | None]:
     head, _, tail = name.rpartition("/")
-    is_folder = (Path(output_dir) / name / META).exists() or (Path(name) / META).exists()
+    is_folder = has_meta(Path(output_dir) / name) or has_meta(Path(name))
     if head and tail.isdigit() and not is_folder:
         return load_sweep(head, output_dir), int(tail)
     return load_sweep(name, output_dir), None

@@ -22,7 +22,11 @@ def num_kept(config: Mapping[str, Any]) -> int | None:
 def best_checkpoint(sweep: Sweep, trial: TrialRecord) -> Path:
     """Return the path of a trial's best checkpoint. Raises SweepError if the sweep has removed it."""
     path, keep = sweep.kept_folder(trial.number) / BEST, num_kept(sweep.config)
-    if keep is not None and not path.exists() and trial.state.is_over and trial.best_epoch is not None:
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
+    if keep is not None and not is_there and trial.state.is_over and trial.best_epoch is not None:
         remedy = "; its MLflow run has it under checkpoint/" if sweep.config["tracking"]["uri"] != "none" else ""
         raise SweepError(
             f"{path} does not exist: keep_checkpoints is {keep}, and trial {trial.number} was not among the best"

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def append(folder: Path, entry: TestEvaluation) -> list[TestEvaluation]:
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(path, size)
+                with suppress(OSError):
+                    os.truncate(path, size)
                 raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror}); free some space there") from None

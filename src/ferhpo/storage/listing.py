@@ -1,10 +1,11 @@
 """List the sweeps of an output folder."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ferhpo.errors import FerhpoError
+from ferhpo.errors import FerhpoError, StorageError
 from ferhpo.storage.sweep import META, Sweep, load_sweep
 
 
@@ -16,13 +17,13 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
     `name` and `error` only; the others are listed all the same.
     """
     rows: list[dict[str, Any]] = []
-    for path in sorted(Path(output_dir).glob(f"*/{META}")):
+    for folder in sweep_folders(output_dir):
         try:
-            sweep = load_sweep(path.parent)
+            sweep = load_sweep(folder)
             trials, best = sweep.trials(), sweep.best()
             num_records, is_running = unshipped(sweep)
         except FerhpoError as error:
-            rows.append({"name": path.parent.name, "error": str(error)})
+            rows.append({"name": folder.name, "error": str(error)})
             continue
         rows.append(
             {
@@ -36,6 +37,23 @@ def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def sweep_folders(output_dir: str | Path) -> list[Path]:
+    """Return the folders of the sweeps in `output_dir`, sorted; also those that this user cannot look into.
+
+    Raises StorageError if `output_dir` itself cannot be read.
+    """
+    try:
+        folders = sorted(path for path in Path(output_dir).iterdir() if path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageError(
+            f"{output_dir} cannot be read ({error.strerror}); make it readable for this user, or set output_dir to "
+            "another folder"
+        ) from None
+    return [folder for folder in folders if not os.access(folder, os.X_OK) or (folder / META).is_file()]
 
 
 def unshipped(sweep: Sweep) -> tuple[int, bool]:

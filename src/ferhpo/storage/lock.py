@@ -4,10 +4,11 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ferhpo.disk import flock_soon
+from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StorageError, SweepError
 
 LOCK = "driver.lock"
@@ -42,13 +43,18 @@ class FolderLock:
             raise StorageError(
                 f"{self.path} cannot be locked ({error.strerror}); set output_dir to a file system that supports locks"
             ) from None
-        self._file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}))
+            self._file.flush()
+        except OSError as error:
+            self.release()
+            raise disk_refused(folder, error) from None
 
     def release(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written is tried again; the lock ends all the same
+            self._file.close()
 
 
 def as_object(text: str | bytes) -> dict[str, Any]:

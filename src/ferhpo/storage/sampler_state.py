@@ -166,7 +166,7 @@ def _array(dtype: Any, shape: Any, order: Any, data: Any) -> dict[str, Any]:
     code, byte_order = dtype.args[0], dtype.state[1] if dtype.state else "|"
     if code not in _CODES or byte_order not in ("<", ">", "|", "=") or order not in ("C", "F"):
         raise ValueError(f"the state of CMA-ES has an array of {code!r:.20}")
-    values = np.frombuffer(data, np.dtype(_CODES[code]).newbyteorder(byte_order))
+    values = np.frombuffer(data, np.dtype(byte_order + code))
     if values.size != int(np.prod(shape)):
         raise ValueError("the state of CMA-ES has an array of another size than its shape")
     flat = [_shown(value) for value in values.tolist()]

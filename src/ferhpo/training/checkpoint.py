@@ -15,7 +15,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,5 +166,6 @@ def _write(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(data.getbuffer())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first reason counts
+            temporary.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error

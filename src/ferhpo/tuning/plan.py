@@ -17,6 +17,7 @@ from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
 from ferhpo.config.kinds import component, is_estimator
 from ferhpo.data.dataset import TRAIN
+from ferhpo.disk import existing_part
 from ferhpo.errors import Infeasible
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample
@@ -151,7 +152,7 @@ def make_plan(composed: Composed, num_train: int, image_size: int, num_channels:
     seconds /= num_slots if where.startswith("GPU") else 1  # CPU slots share the cores that the rate was measured on
     checkpoint_bytes, disk_bytes = _disk(config, networks, num_networks, num_slots if is_sweep else None)
     output = Path(config["output_dir"])
-    free = shutil.disk_usage(next(p for p in [output, *output.absolute().parents] if p.exists())).free
+    free = shutil.disk_usage(existing_part(output)).free
     models = list(composed.options.get("model", ())) or [composed.groups.get("model", "model")]
     warnings = []
     if disk_bytes > 0.9 * free:

@@ -14,11 +14,11 @@ import yaml
 from ferhpo.config import Composed, validate
 from ferhpo.config.compose import compose, hide_password, replacement_fault
 from ferhpo.config.run_config import RunConfig
-from ferhpo.disk import check_disk
+from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves, nearest_key, set_path
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.sweep import CHANGEABLE, META, Sweep, create_sweep, exists_error, free_name, load_sweep
+from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, exists_error, free_name, has_meta, load_sweep
 from ferhpo.tracking import TrackingSettings, check_store, hide_all
 
 
@@ -61,6 +61,7 @@ def prepare(
 def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Sequence[str] = ()) -> Prepared:
     """Check what a valid configuration refers to: name, paths, disk, weights, store."""
     make_paths_absolute(composed.config)
+    check_temporary()
     if existing is None:
         _refuse_existing(composed.config)
     run_config = RunConfig(composed)
@@ -126,7 +127,7 @@ def _store_warnings(tracking: TrackingSettings) -> list[str]:
 
 def _refuse_existing(config: dict[str, Any]) -> None:
     folder = Path(config["output_dir"]) / str(config["name"])
-    if (folder / META).exists():
+    if has_meta(folder):
         raise exists_error(folder)
     check_disk(folder)
 

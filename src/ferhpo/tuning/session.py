@@ -61,14 +61,15 @@ def recording(
         if isinstance(error, KeyboardInterrupt):
             error.add_note(f"Resume with: {sweep.resume_command}")
         if tracker is not None and tracker.is_open:
-            with suppress(StorageError):
+            with suppress(StorageError, OSError):
                 end_early(sweep, tracker, ledger, error)
         raise
     finally:
         if drawing is not None:
             drawing.close()
         if tracker is not None:
-            tracker.close(1.0)
+            with suppress(StorageError, OSError):  # a disk that refuses this too must not hide the first message
+                tracker.close(1.0)
         study.close()
 
 
