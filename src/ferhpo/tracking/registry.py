@@ -30,6 +30,10 @@ DEFAULT_ALIAS = "champion"
 _MODEL_TAG = "ferhpo.model_id"
 
 
+class ModelGone(TrackingError):  # noqa: N818 - a state, which `sync` repairs
+    """A logged model was deleted in MLflow."""
+
+
 @dataclass(frozen=True)
 class Version:
     """One version of a registered model."""
@@ -62,12 +66,20 @@ def register(
 ) -> int:
     """Register the logged model `model_id` as a version of `name` and return the version's number.
 
-    A model that is already registered under this name keeps its version. Raises TrackingError.
+    A model that is already registered under this name keeps its version. Raises TrackingError; ModelGone if the model
+    was deleted.
     """
     with _store(settings, f"register {name}") as client, _lock(settings):
         from mlflow.exceptions import MlflowException
 
-        model = client.get_logged_model(model_id)
+        try:
+            model = client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise ModelGone(
+                f"cannot register {name} in {settings.shown_uri}: its model {model_id} was deleted in MLflow"
+            ) from None
         try:
             client.create_registered_model(name)
         except MlflowException as error:
