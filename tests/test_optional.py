@@ -7,6 +7,7 @@ import pytest
 import ferhpo
 from ferhpo.errors import StorageError
 from ferhpo.optional import optional
+from ferhpo.publish.sync import ship_and_register
 from ferhpo.tracking.store import connect
 
 OPTIONAL = [
@@ -81,4 +82,12 @@ def test_a_network_that_cannot_be_exported_is_a_warning(tiny, monkeypatch):
     assert any("the network of trial 0 is not exported (fix the cause, then export it with: ferhpo train --resume x)"
                in text for text in result.warnings), result.warnings  # fmt: skip
     monkeypatch.undo()
-    assert ferhpo.train("x", [f"output_dir={result.sweep.folder.parent}"], resume=True).registered == ("ferhpo-x", 1)
+    folder = str(result.sweep.folder.parent)
+    assert ferhpo.train("x", [f"output_dir={folder}"], resume=True).registered == ("ferhpo-x", 1)
+
+    client = connect(result.sweep.tracking)  # a model that is deleted in MLflow comes back with `sync`
+    (model,) = client.search_logged_models([client.get_experiment_by_name("ferhpo").experiment_id])
+    client.delete_registered_model("ferhpo-x")
+    client.delete_logged_model(model.model_id)
+    assert ship_and_register("x", folder) == (1, ("ferhpo-x", 1))
+    assert client.get_model_version("ferhpo-x", "1").tags["ferhpo.model_id"] != model.model_id

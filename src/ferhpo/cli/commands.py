@@ -251,7 +251,7 @@ def sync(args: argparse.Namespace) -> None:
     from ferhpo.publish.sync import ship_and_register
     from ferhpo.storage import listing
     from ferhpo.storage.sweep import load_sweep
-    from ferhpo.tracking import hide_all
+    from ferhpo.tracking import hide_all, rejected_text
 
     overrides = hide_all(args.overrides)
     keys = [text.partition("=")[0] for text in overrides if not _is_uri(text)]
@@ -266,6 +266,8 @@ def sync(args: argparse.Namespace) -> None:
         print(f"sweep {args.name} is running and uploads its records itself; {plural(left, 'record')} pending")
         return
     print(f"{plural(num_records, 'record')} uploaded to MLflow")
+    if rejected := rejected_text(load_sweep(args.name, args.output_dir).folder, args.name):
+        print(rejected)
     if registered:
         print(registered_text(registered, load_sweep(args.name, args.output_dir)))
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ferhpo.config.compose import hide_password
 from ferhpo.storage.sweep import Sweep, load_sweep, save_config
+from ferhpo.storage.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     from ferhpo.tracking import Tracker
@@ -24,10 +25,10 @@ def ship_and_register(
     Returns the number of records, and (model name, version) or None. Raises SweepError, ConfigError, TrackingError, and
     StillRunning if the sweep is running: then it uploads its records itself.
     """
-    from ferhpo.publish.models import register
     from ferhpo.storage.sweep import KIND
-    from ferhpo.tracking import Tracker, refuse_lost_store
+    from ferhpo.tracking import refuse_lost_store
     from ferhpo.tracking import sync as upload
+    from ferhpo.tracking.registry import ModelGone
 
     sweep = load_sweep(name, output_dir)
     section, previous_uri = sweep.config["tracking"], sweep.config["tracking"]["uri"]
@@ -41,9 +42,26 @@ def ship_and_register(
         save_config(sweep)
     if sweep.meta["kind"] == KIND:  # a confirmation registers its choice when it is resumed
         return num_records, None
-    tracker = Tracker(sweep.folder, settings)
+    best = sweep.best()
     try:
-        return num_records, register(sweep, sweep.best(), tracker, settings)
+        return num_records, _register(sweep, best)
+    except ModelGone:
+        model = None if best is None else sweep.kept_folder(best.number) / "model"
+        if best is None or model is None or not model.exists():
+            raise
+    number = best.number
+    num_records += upload(sweep.folder, settings, lambda tracker: tracker.log_model(number, model, again=True))
+    return num_records, _register(sweep, best)
+
+
+def _register(sweep: Sweep, best: TrialRecord | None) -> tuple[str, int] | None:
+    """Register the best model; raises ModelGone if it was deleted in MLflow."""
+    from ferhpo.publish.models import register
+    from ferhpo.tracking import Tracker
+
+    tracker = Tracker(sweep.folder, sweep.tracking)
+    try:
+        return register(sweep, best, tracker, sweep.tracking)
     finally:
         tracker.close(0)
 

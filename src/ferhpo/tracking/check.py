@@ -34,7 +34,7 @@ from ferhpo.tracking.upload.shipped import SHIPPED, run_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ALL_SECONDS = 30  # for all calls together; storage behind a server may try again for minutes
+ALL_SECONDS = 60  # for all calls together; storage behind a server may try again for minutes
 _FILE = "ferhpo-check.txt"  # the small artifact, which is removed again
 _NO_RUN, _NO_MODEL = "0" * 32, "m-" + "0" * 32  # ids that do not exist: a server that has the API says so
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -33,6 +33,10 @@ _MODEL_TAG = "ferhpo.model_id"
 _VERSIONS_TAG = "mlflow.modelVersions"
 
 
+class ModelGone(TrackingError):  # noqa: N818 - a state, which `sync` repairs
+    """A logged model was deleted in MLflow."""
+
+
 @dataclass(frozen=True)
 class Version:
     """One version of a registered model."""
@@ -71,12 +75,20 @@ def register(
     """Register the logged model `model_id` as a version of `name` and return the version's number.
 
     description: of the version; about: of the registered model, unless it has a description already
-    A model that is already registered under this name keeps its version. Raises TrackingError.
+    A model that is already registered under this name keeps its version. Raises TrackingError; ModelGone if the model
+    was deleted.
     """
     with _store(settings, f"register {name}") as client, _lock(settings):
         from mlflow.exceptions import MlflowException
 
-        model = client.get_logged_model(model_id)
+        try:
+            model = client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise ModelGone(
+                f"cannot register {name} in {settings.shown_uri}: its model {model_id} was deleted in MLflow"
+            ) from None
         try:
             client.create_registered_model(name, description=about)
         except MlflowException as error:

@@ -123,9 +123,12 @@ class Tracker:
         """Record a text as the artifact `file`."""
         self._append("text", number=number, text=redact(text), file=file)
 
-    def log_model(self, number: int, model_dir: Path) -> None:
-        """Record an exported model (ferhpo.inference.export) as the model of a trial, unless the trial has one."""
-        if number not in self._history.models:
+    def log_model(self, number: int, model_dir: Path, *, again: bool = False) -> None:
+        """Record an exported model (ferhpo.inference.export) as the model of a trial, unless the trial has one.
+
+        again: even if it has one, because that was deleted in MLflow
+        """
+        if again or number not in self._history.models:
             self._append("model", number=number, path=self._stored_path(model_dir))
 
     def close_trial(self, number: int, state: RunState | TrialState, tags: Mapping[str, str] | None = None) -> None:
