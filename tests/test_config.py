@@ -194,7 +194,7 @@ def test_a_mapping_that_is_a_value_can_be_replaced(override, key, value):
         ),
         ("data.merge=null", "data.merge is a section with a _target_ and cannot be replaced here; set single keys, e.g. data.merge.sfew.path=..."),
         ("model.hgo={}", "model.hgo matches no key; did you mean model.hog?"),
-        ("data.main.labels=a,b", "data.main.labels matches no key; did you mean data.main.path?"),
+        ("model.hog.orientations=choice(8,9)", "model.hog.orientations is choice(8,9); it must be a single value"),
         ("model.hog.orientations=8,9", "model.hog.orientations is 8,9; it must be a single value"),
         ("model.hog={", "override 'model.hog={' cannot be parsed: a bracket is not closed; write lists as [1, 2] and sections as {low: 1, high: 2}"),
     ],

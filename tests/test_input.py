@@ -323,7 +323,7 @@ def test_a_fault_of_a_file_is_told_in_words_of_ferhpo(text, fault, tmp_path):
 def test_a_missing_value_is_asked_for(tmp_path):
     (tmp_path / "optim").mkdir()
     (tmp_path / "optim" / "mine.yaml").write_text("_target_: torch.optim.Adam\nlr: ???\n")
-    found = faults("demo", "optim=mine", "~space.optim", config_dir=tmp_path)
+    found = faults("demo", "optim=mine", config_dir=tmp_path)
     assert found == ["optim.lr is not set; add optim.lr=..."]
 
 

@@ -201,7 +201,7 @@ def test_list_choices_survive_optuna():
         ),
         (
             {"optim": {"momentum": {"low": 0.1, "high": 0.2, "when": {"optim": "sdg"}}}},
-            "space.optim.momentum.when requires optim to be sdg, which is impossible; possible values: sgd",
+            "space.optim.momentum.when requires optim to be sdg; did you mean sgd?",
         ),
     ],
 )

@@ -258,6 +258,8 @@ def convert_section(
     for name, hint in argument_types(target).items():
         if name not in values or name in given:
             continue
+        if values[name] is None and section.startswith("data.merge."):  # path=null leaves a source out
+            continue
         try:
             values[name] = convert(values[name], hint, lenient)
         except MismatchError as error:
