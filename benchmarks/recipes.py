@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ferhpo.config.compose import compose
 from ferhpo.config.files import sweep_files
-from ferhpo.storage.sweep import META, Sweep, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import Sweep, load_sweep
 
 MERGED = "mammadov2022_merged"
 

@@ -30,11 +30,11 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
 
     import numpy as np
 
-    from ferhpo.config.compose import compose
     from ferhpo.components.build import instantiate
+    from ferhpo.config.compose import compose
     from ferhpo.driver.ledger import STOP, Ledger
     from ferhpo.driver.ray_hooks import RecordingScheduler
-    from ferhpo.storage.study import SweepStudy
+    from ferhpo.storage.study.sweep_study import SweepStudy
     from ferhpo.storage.sweep import create_sweep
     from ferhpo.tracking import Tracker, TrackingSettings
     from ferhpo.tracking.upload.shipped import Shipped
@@ -49,9 +49,8 @@ def make(folder: Path, num_trials: int, num_epochs: int) -> None:
     tracker = Tracker(sweep.folder, settings)
     tracker.open_sweep(sweep.name, {}, {}, "")
     ledger = Ledger(sweep, study, tracker, num_trials)
-    scheduler = RecordingScheduler(
-        instantiate(composed.config["scheduler"], "scheduler", metric="val_acc", mode="max"), ledger, composed.config["seed"]
-    )
+    stock = instantiate(composed.config["scheduler"], "scheduler", metric="val_acc", mode="max")
+    scheduler = RecordingScheduler(stock, ledger, composed.config["seed"])
     numbers = np.random.default_rng(0)
     while (trial := ledger.next_trial()) is not None:
         ledger.start(trial.number)
@@ -86,9 +85,9 @@ def resume(folder: Path, num_trials: int) -> None:
         seconds[name] = now[0] - began[0], now[1] - began[1]
         began = time.perf_counter(), time.process_time()
 
+    from ferhpo.components.build import instantiate
     from ferhpo.config import ComputeSettings
     from ferhpo.config.compose import compose
-    from ferhpo.components.build import instantiate
     from ferhpo.config.validate import check_composed
     from ferhpo.driver import ray_cluster, ray_hooks
 
@@ -98,7 +97,7 @@ def resume(folder: Path, num_trials: int) -> None:
     phase("Ray")
     from ferhpo.driver.ledger import Ledger
     from ferhpo.driver.retention import Keeper
-    from ferhpo.storage.study import SweepStudy
+    from ferhpo.storage.study.sweep_study import SweepStudy
     from ferhpo.tracking import Tracker
     from ferhpo.tuning.preflight import resumed
 

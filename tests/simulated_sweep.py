@@ -17,8 +17,8 @@ from ferhpo.config import Composed, Objective
 from ferhpo.config.compose import compose
 from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
 from ferhpo.driver.ray_hooks import RecordingScheduler
-from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.journal import JOURNAL
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import Sweep, create_sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings

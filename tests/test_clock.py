@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from ferhpo.clock import Clock
-from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.study.journal import JOURNAL
 from ferhpo.tracking.spool import SPOOL, Spool
 from tests.test_study import open_study
 

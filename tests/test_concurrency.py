@@ -15,7 +15,7 @@ import pytest
 from ferhpo import cli
 from ferhpo.errors import StorageError, SweepError
 from ferhpo.storage.lock import LOCK, FolderLock
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings, num_unshipped
 from tests.conftest import TINY

@@ -19,7 +19,7 @@ from ferhpo.errors import ConfigError, FerhpoError, SweepError
 from ferhpo.seeds import fresh_seeds
 from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
 from ferhpo.tracking import Tracker
 from ferhpo.tuning.sweep import run_listed

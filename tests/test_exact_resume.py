@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.study.journal import JOURNAL
+from ferhpo.storage.sweep import load_sweep
 from tests.conftest import TINY
 from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, recorded
 

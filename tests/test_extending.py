@@ -12,7 +12,7 @@ from ferhpo.config.compose import compose
 from ferhpo.config.rules import objective_warnings
 from ferhpo.config.validate import check_composed
 from ferhpo.errors import ConfigError
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
 
 PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("add-*.md"))

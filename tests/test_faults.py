@@ -19,7 +19,8 @@ from ferhpo.config import ComputeSettings
 from ferhpo.disk import check_disk
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.errors import ConfigError, FerhpoError, StorageError, SweepError, TrackingError
-from ferhpo.storage.sweep import META, create_sweep, save_config
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import create_sweep, save_config
 from ferhpo.tracking.store import connect
 from tests.conftest import TINY
 from tests.servers import assert_whole_in_mlflow

@@ -11,7 +11,7 @@ from ferhpo.driver.retention import Keeper
 from ferhpo.errors import ConfigError, StorageError, SweepError
 from ferhpo.evaluation.load import find_model
 from ferhpo.storage.checkpoints import best_checkpoint
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings
 from tests.simulated_sweep import make_sweep
 

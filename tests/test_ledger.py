@@ -11,7 +11,7 @@ from ferhpo.driver.ledger import STOP, Ledger
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, count_every_loss, why_lost
 from ferhpo.errors import FailuresError
 from ferhpo.publish.sync import sync
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.tracking.store import connect

@@ -9,7 +9,7 @@ from ferhpo.config.model_section import find_faults, shared_hog
 from ferhpo.data.features.hog import Hog
 from ferhpo.errors import ConfigError
 from ferhpo.seeds import derive_seed
-from ferhpo.storage.study import random_sample
+from ferhpo.storage.study.sweep_study import random_sample
 from ferhpo.trial.load_data import load_data
 from ferhpo.trial.run import build_network
 from ferhpo.tuning import plan as planning

@@ -13,7 +13,7 @@ import ferhpo
 from ferhpo.cli import main
 from ferhpo.errors import FailuresError, SweepError
 from ferhpo.reports.sweep import outcomes
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600), pytest.mark.usefixtures("warm")]
 

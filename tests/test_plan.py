@@ -10,7 +10,7 @@ from ferhpo.cli.tables import plan_table
 from ferhpo.errors import ConfigError
 from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
 from ferhpo.seeds import derive_seed
-from ferhpo.storage.study import random_sample
+from ferhpo.storage.study.sweep_study import random_sample
 from ferhpo.trial.run import build_network
 from ferhpo.tuning import plan as planning
 from ferhpo.tuning.plan import PASSES, SHARE_OF_RATE, Spread, _slots, make_plan

@@ -9,7 +9,7 @@ from ferhpo.components.build import instantiate
 from ferhpo.config.compose import compose
 from ferhpo.driver.ledger import Ledger
 from ferhpo.errors import StorageError
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.tracking import Tracker, TrackingSettings
 from ferhpo.trial.run import run_trial
 from tests.simulated_sweep import make_sweep

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ferhpo.errors import SweepError
-from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.sampler_state import with_pickle, without_pickle
+from ferhpo.storage.study.journal import JOURNAL
+from ferhpo.storage.study.sampler_state import with_pickle, without_pickle
 from tests.test_study import SAMPLERS, open_study, state, step
 
 BOUNDS = np.array([[0.0, 1.0]] * 3)

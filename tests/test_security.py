@@ -30,7 +30,8 @@ from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, SweepError, TrackingError
 from ferhpo.models.backbone import Backbone
 from ferhpo.models.estimators import DecisionTree
-from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.training import checkpoint
 from tests.reports.made_sweeps import demo, made_sweep
 

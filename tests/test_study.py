@@ -8,8 +8,8 @@ import pytest
 from ferhpo.config import Objective
 from ferhpo.errors import SweepError
 from ferhpo.space import lint
-from ferhpo.storage.journal import JOURNAL
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.journal import JOURNAL
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.trial_record import read_trials
 
 OBJECTIVE = Objective("val_acc", "max")

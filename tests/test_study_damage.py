@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from ferhpo.cli import main
 from ferhpo.errors import StorageError, SweepError
-from ferhpo.storage.journal import JOURNAL
 from ferhpo.storage.listing import list_sweeps
 from ferhpo.storage.lock import LOCK, FolderLock
-from ferhpo.storage.sweep import META, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.study.journal import JOURNAL
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.storage.trial_record import read_trials
 from tests.reports.made_sweeps import made_sweep
 from tests.test_study import OBJECTIVE, open_study, state, step

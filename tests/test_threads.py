@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ferhpo.errors import SweepError
-from ferhpo.storage.sweep import META, fix_threads, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import fix_threads, load_sweep
 from tests.reports.made_sweeps import made_sweep
 
 

@@ -15,7 +15,8 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.config.compose import set_values
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
-from ferhpo.storage.sweep import META, create_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import create_sweep
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, registry, secrets, sync
 from ferhpo.tracking.secrets import _masked
 from ferhpo.tuning.preflight import resumed

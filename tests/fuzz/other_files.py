@@ -13,7 +13,7 @@ from ferhpo.config.files import headline, sweep_files
 from ferhpo.data.synthetic import load as draw_faces
 from ferhpo.models.cnn import CNN
 from ferhpo.storage.listing import list_sweeps
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment

@@ -4,7 +4,7 @@ import copy
 from functools import cache
 
 from ferhpo.config.compose import compose
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
 
 SMALL_SPACE = {

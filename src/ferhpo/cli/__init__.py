@@ -2,6 +2,7 @@
 
 entry.py     main() and command(): parse arguments, call the verb, map errors to an exit status
 parser.py    verbs, arguments, help texts
+arguments.py arguments that several verbs share
 help.py      longer help texts
 commands.py  one function per verb: call it, print its result
 results.py   the result of a sweep, as text or JSON

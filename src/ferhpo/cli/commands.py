@@ -158,12 +158,6 @@ def _parents(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
-def new(args: argparse.Namespace) -> None:
-    from ferhpo.cli.new import new
-
-    new(args)
-
-
 def list_options(args: argparse.Namespace) -> None:
     from ferhpo.cli.screen.grid import KeyValues
     from ferhpo.config import GROUPS
@@ -254,9 +248,8 @@ def sync(args: argparse.Namespace) -> None:
     from ferhpo.tracking import hide_all, rejected_text
 
     overrides = hide_all(args.overrides)
-    keys = [text.partition("=")[0] for text in overrides if not _is_uri(text)]
-    faults = [f"{key} cannot be set in sync; only tracking.uri can" for key in keys]
-    if faults:
+    keys = [text.partition("=")[0] for text in overrides if not text.startswith("tracking.uri=")]
+    if faults := [f"{key} cannot be set in sync; only tracking.uri can" for key in keys]:
         raise ConfigError(f"sync {args.name}", faults)
     uri = unquoted(overrides[-1].removeprefix("tracking.uri=")) if overrides else None
     try:
@@ -270,10 +263,6 @@ def sync(args: argparse.Namespace) -> None:
         print(rejected)
     if registered:
         print(registered_text(registered, load_sweep(args.name, args.output_dir)))
-
-
-def _is_uri(override: str) -> bool:
-    return override.startswith("tracking.uri=")
 
 
 def data(args: argparse.Namespace) -> None:

@@ -1,16 +1,11 @@
 """Define the verbs, their arguments and their help texts."""
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ferhpo import __version__
 from ferhpo.cli import commands
-from ferhpo.cli.help import DETAILS, EXIT_CODES, HelpFormatter
-from ferhpo.config.input.overrides import expand
-
-OUTPUT_DIR = "folder that contains the sweeps (default: mlruns)"
+from ferhpo.cli.arguments import add_json, add_name, add_output_dir, add_overrides, add_sweep, add_verb, path
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -33,68 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str, *examples: str) -> Any:
-    """Add a verb. text: its line in `ferhpo --help`, and the first one of its own help."""
-    details = DETAILS.get(name)
-    lines = "\n".join(f"  ferhpo {example}" for example in examples)
-    sub = verbs.add_parser(
-        name,
-        help=text,
-        description=f"{text}\n\n{details}" if details else text,
-        epilog=f"examples:\n{lines}\n\n{EXIT_CODES}",
-        formatter_class=HelpFormatter,
-    )
-    sub.set_defaults(run=run)
-    sub.add_argument(
-        "--config-dir",
-        type=_path,
-        metavar="DIR",
-        help="folder of your own configurations, searched before those of ferhpo (default: $FERHPO_CONFIG_DIR, "
-        "otherwise ferhpo.d/, conf/ and sweeps/ in the current folder); the Python files in it are trusted",
-    )
-    sub.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module that a _target_ may name, like allowed_targets=[MODULE]; may be repeated",
-    )
-    return sub
-
-
-def _path(text: str) -> Path:
-    return Path(expand(text))
-
-
-def _overrides(sub: Any, text: str) -> None:
-    sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=text)
-
-
-def _named(sub: Any) -> None:
-    sub.add_argument(
-        "name",
-        metavar="NAME",
-        help="name of a sweep or training (see `ferhpo list sweeps`), or path of its .yaml file",
-    )
-    _overrides(sub, "Hydra overrides, e.g. optim.lr=0.01 model=resnet space.optim.lr.high=0.1")
-    _json(sub)
-
-
-def _of_sweep(sub: Any) -> None:
-    sub.add_argument("name", metavar="SWEEP", help="name of a sweep, or path of its folder")
-    _output_dir(sub)
-
-
-def _output_dir(sub: Any) -> None:
-    sub.add_argument("--output-dir", type=expand, default="mlruns", metavar="DIR", help=OUTPUT_DIR)
-
-
-def _json(sub: Any) -> None:
-    sub.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
 def _add_running(verbs: Any) -> None:
-    sweep = _verb(
+    sweep = add_verb(
         verbs,
         "sweep",
         commands.sweep,
@@ -103,7 +38,7 @@ def _add_running(verbs: Any) -> None:
         "sweep vulpe2021 data.path=fer2013.csv num_trials=20 trainer.max_epochs=3",
         "sweep --resume demo num_trials=16",
     )
-    train = _verb(
+    train = add_verb(
         verbs,
         "train",
         commands.train,
@@ -112,7 +47,7 @@ def _add_running(verbs: Any) -> None:
         "train vulpe2021_winner data.path=fer2013.csv",
     )
     for sub in (sweep, train):
-        _named(sub)
+        add_name(sub)
         sub.add_argument(
             "--resume",
             action="store_true",
@@ -122,7 +57,7 @@ def _add_running(verbs: Any) -> None:
 
 
 def _add_planning(verbs: Any) -> None:
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "plan",
         commands.plan,
@@ -131,24 +66,24 @@ def _add_planning(verbs: Any) -> None:
         "plan vulpe2021 data.path=fer2013.csv",
         "plan demo space=null",
     )
-    _named(sub)
-    sub = _verb(
+    add_name(sub)
+    sub = add_verb(
         verbs,
         "check",
         commands.check,
         "Check a configuration and report all faults at once.",
         "check demo optim.lr=0.01",
     )
-    _named(sub)
-    sub = _verb(
+    add_name(sub)
+    sub = add_verb(
         verbs,
         "show",
         commands.show,
         "Show a composed configuration and the origin of each value.",
         "show demo model=resnet",
     )
-    _named(sub)
-    sub = _verb(
+    add_name(sub)
+    sub = add_verb(
         verbs,
         "list",
         commands.list_options,
@@ -163,8 +98,8 @@ def _add_planning(verbs: Any) -> None:
         metavar="GROUP",
         help="sweeps, or a config group, e.g. data, model, optim, sampler, scheduler (default: all)",
     )
-    _json(sub)
-    sub = _verb(
+    add_json(sub)
+    sub = add_verb(
         verbs,
         "data",
         commands.data,
@@ -173,15 +108,15 @@ def _add_planning(verbs: Any) -> None:
         "data fer2013 path=fer2013.csv",
     )
     sub.add_argument("name", metavar="DATA", help="name of a data set (see `ferhpo list data`)")
-    _overrides(sub, "settings of the data set, e.g. path=fer2013.csv")
-    _json(sub)
+    add_overrides(sub, "settings of the data set, e.g. path=fer2013.csv")
+    add_json(sub)
 
 
 def _add_own_code(verbs: Any) -> None:
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "new",
-        commands.new,
+        _new,
         "Write a starting point for own code: a Python file and a YAML file.",
         "new model my_network",
         "new data my_faces",
@@ -191,8 +126,14 @@ def _add_own_code(verbs: Any) -> None:
     sub.add_argument("name", metavar="NAME", help="name of the new file and of the option, e.g. my_network")
 
 
+def _new(args: argparse.Namespace) -> None:
+    from ferhpo.cli.new import new
+
+    new(args)
+
+
 def _add_results(verbs: Any) -> None:
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "runs",
         commands.runs,
@@ -204,10 +145,10 @@ def _add_results(verbs: Any) -> None:
     sub.add_argument(
         "name", nargs="?", metavar="SWEEP", help="name of a sweep, or path of its folder (default: list all sweeps)"
     )
-    _output_dir(sub)
+    add_output_dir(sub)
     sub.add_argument("--rows", type=int, default=20, metavar="N", help="maximum number of trials to show (default: 20)")
-    _json(sub)
-    sub = _verb(
+    add_json(sub)
+    sub = add_verb(
         verbs,
         "report",
         commands.report,
@@ -217,10 +158,10 @@ def _add_results(verbs: Any) -> None:
         "report demo --out demo.html",
         "report demo --panel my_panel",
     )
-    _of_sweep(sub)
+    add_sweep(sub)
     sub.add_argument("--trial", type=int, metavar="N", help="report on trial N instead of the sweep")
     sub.add_argument(
-        "--out", type=_path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
+        "--out", type=path, metavar="FILE", help="file to write (default: report/index.html in the sweep's folder)"
     )
     sub.add_argument(
         "--panel",
@@ -229,8 +170,8 @@ def _add_results(verbs: Any) -> None:
         metavar="MODULE",
         help="Python module of yours with a function panel, shown on the page; may be repeated",
     )
-    sub = _verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
-    _output_dir(sub)
+    sub = add_verb(verbs, "ui", commands.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
+    add_output_dir(sub)
     sub.add_argument("--port", type=int, default=5000, help="port to listen on (default: 5000)")
     sub.add_argument(
         "--host",
@@ -238,7 +179,7 @@ def _add_results(verbs: Any) -> None:
         help="address to listen on (default: 127.0.0.1); with any other address, the UI is accessible to other "
         "machines, without a password",
     )
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "sync",
         commands.sync,
@@ -246,12 +187,12 @@ def _add_results(verbs: Any) -> None:
         "sync demo",
         "sync demo tracking.uri=http://user:password@host:5000",
     )
-    _of_sweep(sub)
-    _overrides(sub, "tracking.uri=..., e.g. to give the password, which ferhpo never stores")
+    add_sweep(sub)
+    add_overrides(sub, "tracking.uri=..., e.g. to give the password, which ferhpo never stores")
 
 
 def _add_models(verbs: Any) -> None:
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "evaluate",
         commands.evaluate,
@@ -266,12 +207,12 @@ def _add_models(verbs: Any) -> None:
         metavar="MODEL",
         help="SWEEP (its best trial), SWEEP/N (trial N), models:/NAME@ALIAS or models:/NAME/VERSION",
     )
-    _overrides(sub, "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv")
+    add_overrides(sub, "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv")
     sub.add_argument("--split", default="val", choices=("val", "test"), help="split to evaluate (default: val)")
     sub.add_argument("--ten-crop", action="store_true", help="also average the predictions over ten crops per image")
-    _output_dir(sub)
-    _json(sub)
-    sub = _verb(
+    add_output_dir(sub)
+    add_json(sub)
+    sub = add_verb(
         verbs,
         "confirm",
         commands.confirm,
@@ -280,16 +221,16 @@ def _add_models(verbs: Any) -> None:
         "confirm demo trainer.max_epochs=60 data.train_subset=null",
         "confirm demo --resume",
     )
-    _of_sweep(sub)
-    _overrides(sub, "settings of the retraining, of compute and of tracking, e.g. trainer.max_epochs=60")
+    add_sweep(sub)
+    add_overrides(sub, "settings of the retraining, of compute and of tracking, e.g. trainer.max_epochs=60")
     sub.add_argument("--top", type=int, metavar="N", help="number of complete trials to retrain (default: 5)")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of fresh seeds per trial (default: 3)")
     sub.add_argument("--resume", action="store_true", help="resume an existing confirmation; never start one")
     sub.add_argument(
         "--new", action="store_true", help="start another confirmation (SWEEP-confirm-2) even if one exists"
     )
-    _json(sub)
-    sub = _verb(
+    add_json(sub)
+    sub = add_verb(
         verbs,
         "promote",
         commands.promote,
@@ -297,19 +238,19 @@ def _add_models(verbs: Any) -> None:
         "promote demo",
         "promote demo --alias staging",
     )
-    _of_sweep(sub)
+    add_sweep(sub)
     sub.add_argument("--alias", default="champion", help="alias to set (default: champion)")
     sub.add_argument("--version", type=int, metavar="N", help="version of the registered model (default: the newest)")
-    _json(sub)
+    add_json(sub)
 
 
 def _add_system(verbs: Any) -> None:
-    sub = _verb(
+    sub = add_verb(
         verbs,
         "doctor",
         commands.doctor,
         "Show versions, devices, the MLflow store, and free disk space.",
         "doctor",
     )
-    _output_dir(sub)
-    _json(sub)
+    add_output_dir(sub)
+    add_json(sub)

@@ -57,7 +57,8 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
 def _print_links(folder: Path, server: str) -> None:
     """Print the address of each sweep of the folder that is in its store, the newest first."""
     from ferhpo.publish.sweep_run import stored_addresses
-    from ferhpo.storage.sweep import META, load_sweep
+    from ferhpo.storage.meta import META
+    from ferhpo.storage.sweep import load_sweep
 
     found = []
     for meta in folder.glob(f"*/{META}"):

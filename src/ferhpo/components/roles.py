@@ -45,7 +45,9 @@ class Role:
 
 
 ROLES = {
-    "data": Role("a function that returns a FaceData", ("ferhpo.data.*.load",), functions=True),
+    "data": Role(
+        "a function that returns a FaceData", ("ferhpo.data.*.load", "ferhpo.data.labeled_files.*.load"), functions=True
+    ),
     "augment": Role(
         "ferhpo.training.augment.Augment or a subclass",
         ("ferhpo.training.augment.Augment",),

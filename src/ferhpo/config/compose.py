@@ -21,7 +21,7 @@ from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, nearest_key, override_texts, set_path
 from ferhpo.scoring.metrics import objective_mode
 from ferhpo.space.slices import make_slices, paths_below, settle
-from ferhpo.tracking.secrets import hide, hide_all
+from ferhpo.tracking.secrets import hide_all, hide_password
 
 OPEN_SECTIONS = ("space.", *(f"{section}." for section in NAMED))  # an override may add keys to these
 # What Hydra raises, besides its own exceptions, for a file that is not a configuration.
@@ -88,14 +88,12 @@ class _Composer:
         layers = self.layers(in_groups, values)
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
-        origins = origins_of(layers)
-        return Composed(self.name, config, groups, self.group_options, options, slices, origins, tuple(warnings))
+        shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
+        return Composed(self.name, config, groups, *shown)
 
     def sort(self, overrides: list[str]) -> tuple[list[Any], list[str], list[str]]:
         """Sort overrides into parsed value overrides, `group=option` overrides, and faults."""
-        values: list[Any] = []
-        groups: list[str] = []
-        faults: list[str] = []
+        values, groups, faults = list[Any](), list[str](), list[str]()
         for text in overrides:
             try:
                 override = parse(text)
@@ -271,18 +269,10 @@ def parse(text: str) -> Any:
     raise ValueError(texts.parse_fault(text))
 
 
-def hide_password(config: Mapping[Any, Any]) -> None:
-    """Remove the password from tracking.uri, so that nothing that is written, sent or printed contains it."""
-    section = config.get("tracking")
-    if isinstance(section, dict) and isinstance(section.get("uri"), str):
-        section["uri"] = hide(section["uri"])
-
-
 def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Apply `key=value` overrides, in Hydra's grammar, to a composed configuration, and return their faults.
 
-    Keys must exist. A mapping that is a value (data.labels, model.hog) is replaced, not merged; config groups and other
-    sections cannot be replaced (see `replacement_fault`).
+    Keys must exist. A mapping that is a value (data.labels) is replaced; config groups and other sections cannot be.
     """
     faults = []
     own_code.allow_overrides(overrides)

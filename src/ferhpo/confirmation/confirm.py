@@ -18,7 +18,8 @@ from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import Overrides, override_texts
 from ferhpo.states import TrialState
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.sweep import KIND, META, Sweep, free_name, load_sweep
+from ferhpo.storage.meta import META, free_name
+from ferhpo.storage.sweep import KIND, Sweep, load_sweep
 from ferhpo.tracking import hide_all, num_unshipped
 from ferhpo.tuning.preflight import resumed
 from ferhpo.tuning.session import Listener

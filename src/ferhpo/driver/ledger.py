@@ -18,7 +18,7 @@ from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.scoring.collapse import most_answered
 from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import kept_confusion
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import redact

@@ -25,7 +25,8 @@ from ferhpo.states import shown_state
 from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.evaluation_log import selecting_sweep
 from ferhpo.storage.listing import is_running
-from ferhpo.storage.sweep import META, Sweep, has_meta, load_sweep
+from ferhpo.storage.meta import META, has_meta
+from ferhpo.storage.sweep import Sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
 from ferhpo.training.checkpoint import load_network, load_weights, read

@@ -14,7 +14,8 @@ from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import StorageError, SweepError
-from ferhpo.storage.sweep import META, Sweep, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import Sweep, load_sweep
 
 FILE = "test_readings.jsonl"
 COUNT_TAG = "ferhpo.test_readings"

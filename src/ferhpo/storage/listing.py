@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import FerhpoError, StorageError
-from ferhpo.storage.sweep import META, Sweep, load_sweep
+from ferhpo.storage.meta import META
+from ferhpo.storage.sweep import Sweep, load_sweep
 
 
 def list_sweeps(output_dir: str = "mlruns") -> list[dict[str, Any]]:

@@ -12,19 +12,17 @@
 import copy
 import json
 import logging
-import os
 import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Composed, Objective
-from ferhpo.config.composed import ADDED, config_shape
+from ferhpo.config.composed import ADDED
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.config.run_config import RunConfig
 from ferhpo.disk import disk_refused, write_json
@@ -32,8 +30,9 @@ from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
-from ferhpo.storage.journal import JOURNAL
+from ferhpo.storage.meta import META, UNRECORDED, exists_error, fault_of, has_meta, publish, resume_command
 from ferhpo.storage.provenance import differences, environment, keep_code
+from ferhpo.storage.study.journal import JOURNAL
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
 from ferhpo.tracking import TrackingSettings
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("ferhpo.sweep")
-META = "sweep.json"
 KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
 # A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
 CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
@@ -70,7 +68,7 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that resumes it, which depends on its kind: sweep, train or confirm."""
-        return _resume_command(self.meta["kind"], self.name)
+        return resume_command(self.meta["kind"], self.name)
 
     @cached_property
     def run_config(self) -> RunConfig:
@@ -152,7 +150,7 @@ def create_sweep(
         "kind": kind,
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
         **environment(),
-        "composed": asdict(composed),
+        "composed": {key: value for key, value in asdict(composed).items() if key != UNRECORDED},
     }
     if overrides is not None:
         meta["overrides"] = list(overrides)
@@ -161,27 +159,12 @@ def create_sweep(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         keep_code(folder)
-        _publish(folder / META, meta)
+        publish(folder / META, meta)
     except FileExistsError:  # created by another driver meanwhile
         raise exists_error(folder) from None
     except OSError as error:
         raise disk_refused(folder, error) from None
     return Sweep(folder, meta["id"], composed, meta)
-
-
-def _publish(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file that must be new. Raises FileExistsError if it exists."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    write_json(temporary, content)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):  # the reason why it could not be written counts, not this one
-            temporary.unlink(missing_ok=True)
 
 
 def save_config(sweep: Sweep) -> None:
@@ -228,7 +211,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     path = folder / META
     try:
         meta = json.loads(path.read_text())
-        fault = _fault_of(meta)
+        fault = fault_of(meta)
         if not fault:
             meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}
     except OSError as error:
@@ -242,16 +225,6 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         )
     _set_place(meta["composed"]["config"], folder)
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
-
-
-def has_meta(folder: Path) -> bool:
-    """Return whether a folder is that of a sweep. Raises SweepError if this user cannot look into it."""
-    try:
-        return (folder / META).is_file()
-    except OSError as error:
-        raise SweepError(
-            f"{folder!s:.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
-        ) from None
 
 
 def _set_place(config: dict[str, Any], folder: Path) -> None:
@@ -276,63 +249,3 @@ def note_environment(sweep: Sweep) -> list[str]:
         sweep.meta.setdefault("earlier", []).append({**before, "until": until})
         sweep.meta.update(now)
     return found
-
-
-def _fault_of(meta: Any) -> str:
-    """Return what is wrong with the content of sweep.json; empty if nothing is."""
-    if not isinstance(meta, dict):
-        return "it is not a JSON object"
-    for key, kind in (("id", str), ("kind", str), ("created", str), ("composed", dict)):
-        if not isinstance(meta.get(key), kind):
-            return f"{key} is {_shown(meta, key)}"
-    composed = meta["composed"]
-    known = {field.name: field.type for field in fields(Composed)}
-    for key in known:
-        expected = str if key == "name" else dict
-        if not isinstance(composed.get(key), expected):
-            return f"composed.{key} is {_shown(composed, key)}"
-    if unknown := [key for key in composed if key not in known]:
-        return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
-    if not isinstance(meta.get("num_threads", 1), int) or meta.get("num_threads", 1) < 1:
-        return f"num_threads is {_shown(meta, 'num_threads')}"
-    listed = meta.get("listed", [])
-    if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
-        return "listed is not a list of trials, each with sample and seed"
-    config = composed["config"]
-    if fault := next(config_shape(config), ""):
-        return fault
-    folds = config["data"].get("folds")
-    return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
-
-
-def _shown(mapping: Mapping[str, Any], key: str) -> str:
-    return f"{mapping[key]!r:.60}" if key in mapping else "missing"
-
-
-def _is_listed(trial: Any) -> bool:
-    return isinstance(trial, dict) and isinstance(trial.get("sample"), dict) and isinstance(trial.get("seed"), int)
-
-
-def exists_error(folder: Path) -> SweepError:
-    """Return the error for a name that is already taken, with the commands to resume or start anew."""
-    name = folder.name
-    try:
-        kind = json.loads((folder / META).read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kind = "sweep"
-    return SweepError(
-        f"sweep {name} already exists in {folder.parent.resolve()}. Resume with: {_resume_command(kind, name)}; "
-        f"or start a new one with --new ({free_name(folder)}) or name=..."
-    )
-
-
-def _resume_command(kind: str, name: str) -> str:
-    return f"ferhpo {kind if kind in ('train', 'confirm') else 'sweep'} --resume {name}"
-
-
-def free_name(folder: Path) -> str:
-    """Return the first of name-2, name-3, ... that does not exist next to `folder`."""
-    number = 2
-    while (folder.parent / f"{folder.name}-{number}").exists():
-        number += 1
-    return f"{folder.name}-{number}"

@@ -20,7 +20,7 @@ from ferhpo.scoring.objective import Objective
 from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
 from ferhpo.storage.frames import curves_frame, trial_html, trial_sentence
-from ferhpo.storage.journal import JOURNAL, check_is_file, load_journal, naming_damage
+from ferhpo.storage.study.journal import JOURNAL, check_is_file, load_journal, naming_damage
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -65,18 +65,12 @@ class Promotion:
 
 
 def register(
-    settings: TrackingSettings,
-    model_id: str,
-    name: str,
-    tags: Mapping[str, str],
-    description: str = "",
-    about: str = "",
+    settings: TrackingSettings, model_id: str, name: str, tags: Mapping[str, str], note: str = "", about: str = ""
 ) -> int:
     """Register the logged model `model_id` as a version of `name` and return the version's number.
 
-    description: of the version; about: of the registered model, unless it has a description already
-    A model that is already registered under this name keeps its version. Raises TrackingError; ModelGone if the model
-    was deleted.
+    note: the description of the version; about: of the registered model, unless it has a description already
+    A model that is registered under this name keeps its version. Raises TrackingError; ModelGone for a deleted model.
     """
     with _store(settings, f"register {name}") as client, _lock(settings):
         from mlflow.exceptions import MlflowException
@@ -105,7 +99,7 @@ def register(
             model.artifact_location,
             run_id=model.source_run_id,
             tags={**tags, _MODEL_TAG: model_id},
-            description=description,
+            description=note,
             model_id=model_id,
         )
         # MLflow's UI finds the versions of a logged model by this tag.

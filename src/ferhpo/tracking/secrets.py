@@ -7,9 +7,10 @@ the password: the user gives the address again, or `reveal` finds it in the envi
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ferhpo.errors import TrackingError
@@ -125,3 +126,10 @@ def _has_secret(uri: str) -> bool:
     user = _USER_OF_ADDRESS.search(uri)
     is_web = uri.startswith(("http://", "https://"))  # the user name may be a token
     return user is None or is_web or ":" in user[0] or _PARAMETER.search(uri) is not None
+
+
+def hide_password(config: Mapping[Any, Any]) -> None:
+    """Remove the password from tracking.uri, so that nothing that is written, sent or printed contains it."""
+    section = config.get("tracking")
+    if isinstance(section, dict) and isinstance(section.get("uri"), str):
+        section["uri"] = hide(section["uri"])

@@ -23,7 +23,7 @@ from ferhpo.keys import Overrides
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample
 from ferhpo.storage.checkpoints import num_kept
-from ferhpo.storage.study import random_sample
+from ferhpo.storage.study.sweep_study import random_sample
 from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import build_network
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ferhpo.components import own_code
 from ferhpo.config import Composed, validate
-from ferhpo.config.compose import compose, hide_password, set_values
+from ferhpo.config.compose import compose, set_values
 from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
 from ferhpo.data.dataset import FaceData
@@ -21,19 +21,12 @@ from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
+from ferhpo.storage.meta import exists_error, free_name, has_meta
 from ferhpo.storage.provenance import overrides_of
-from ferhpo.storage.sweep import (
-    CHANGEABLE,
-    Sweep,
-    create_sweep,
-    exists_error,
-    free_name,
-    has_meta,
-    load_sweep,
-    note_environment,
-)
+from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, load_sweep, note_environment
 from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
+from ferhpo.tracking.secrets import hide_password
 
 PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 

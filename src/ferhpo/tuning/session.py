@@ -12,7 +12,7 @@ from ferhpo.publish import sweep_run
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.reports.live import Drawing
 from ferhpo.states import RunState
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import Sweep, save_config
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker, TrackingSettings

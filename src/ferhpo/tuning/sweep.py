@@ -12,7 +12,7 @@ from ferhpo.config import Composed
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.keys import Overrides
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import Sweep, fix_threads
 from ferhpo.text import STEPS, plural
 from ferhpo.trial.load_data import load_data

@@ -6,7 +6,7 @@ from pathlib import Path
 from ferhpo.driver import local
 from ferhpo.keys import Overrides
 from ferhpo.space import Space
-from ferhpo.storage.study import SweepStudy
+from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import fix_threads
 from ferhpo.text import STEPS
 from ferhpo.trial.load_data import load_data

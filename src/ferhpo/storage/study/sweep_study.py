@@ -24,9 +24,9 @@ from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample, Space
 from ferhpo.states import TrialState
-from ferhpo.storage.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.sampler_state import check_study_attrs, with_pickle, without_pickle
+from ferhpo.storage.study.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
+from ferhpo.storage.study.sampler_state import check_study_attrs, with_pickle, without_pickle
 from ferhpo.storage.trial_record import TrialRecord, best_of, record_of
 
 STUDY_NAME = "sweep"

@@ -1,0 +1,103 @@
+"""sweep.json: where it is, whether its content is that of a sweep, and which names are taken."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config import Composed
+from ferhpo.config.composed import config_shape
+from ferhpo.disk import write_json
+from ferhpo.errors import SweepError
+
+META = "sweep.json"
+UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
+
+
+def has_meta(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep. Raises SweepError if this user cannot look into it."""
+    try:
+        return (folder / META).is_file()
+    except OSError as error:
+        raise SweepError(
+            f"{folder!s:.300} cannot be read ({error.strerror}); make it readable for this user, or name another sweep"
+        ) from None
+
+
+def fault_of(meta: Any) -> str:
+    """Return what is wrong with the content of sweep.json; empty if nothing is."""
+    if not isinstance(meta, dict):
+        return "it is not a JSON object"
+    for key, kind in (("id", str), ("kind", str), ("created", str), ("composed", dict)):
+        if not isinstance(meta.get(key), kind):
+            return f"{key} is {_shown(meta, key)}"
+    composed = meta["composed"]
+    known = [field.name for field in fields(Composed) if field.name != UNRECORDED]
+    for key in known:
+        expected = str if key == "name" else dict
+        if not isinstance(composed.get(key), expected):
+            return f"composed.{key} is {_shown(composed, key)}"
+    if unknown := [key for key in composed if key not in known]:
+        return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
+    if not isinstance(meta.get("num_threads", 1), int) or meta.get("num_threads", 1) < 1:
+        return f"num_threads is {_shown(meta, 'num_threads')}"
+    listed = meta.get("listed", [])
+    if not isinstance(listed, list) or not all(_is_listed(trial) for trial in listed):
+        return "listed is not a list of trials, each with sample and seed"
+    config = composed["config"]
+    if fault := next(config_shape(config), ""):
+        return fault
+    folds = config["data"].get("folds")
+    return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
+
+
+def _shown(mapping: Mapping[str, Any], key: str) -> str:
+    return f"{mapping[key]!r:.60}" if key in mapping else "missing"
+
+
+def _is_listed(trial: Any) -> bool:
+    return isinstance(trial, dict) and isinstance(trial.get("sample"), dict) and isinstance(trial.get("seed"), int)
+
+
+def exists_error(folder: Path) -> SweepError:
+    """Return the error for a name that is already taken, with the commands to resume or start anew."""
+    name = folder.name
+    try:
+        kind = json.loads((folder / META).read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = "sweep"
+    return SweepError(
+        f"sweep {name} already exists in {folder.parent.resolve()}. Resume with: {resume_command(kind, name)}; "
+        f"or start a new one with --new ({free_name(folder)}) or name=..."
+    )
+
+
+def resume_command(kind: str, name: str) -> str:
+    return f"ferhpo {kind if kind in ('train', 'confirm') else 'sweep'} --resume {name}"
+
+
+def free_name(folder: Path) -> str:
+    """Return the first of name-2, name-3, ... that does not exist next to `folder`."""
+    number = 2
+    while (folder.parent / f"{folder.name}-{number}").exists():
+        number += 1
+    return f"{folder.name}-{number}"
+
+
+def publish(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that must be new. Raises FileExistsError if it exists."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    write_json(temporary, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):  # the reason why it could not be written counts, not this one
+            temporary.unlink(missing_ok=True)
