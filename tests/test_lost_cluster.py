@@ -79,9 +79,10 @@ child = subprocess.Popen(["sleep", "60"], env={**os.environ, "RAY_RAYLET_PID": s
 other = subprocess.Popen(["sleep", "60"], start_new_session=True)
 code = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()"
 parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+agent = int(parent.stdout.readline())
 reaper = Reaper([raylet, parent.pid])  # `parent` ends with the driver, as a raylet does; its child does not
 reaper._process.stdout.readline()
-print(child.pid, int(parent.stdout.readline()), other.pid, reaper._process.pid, flush=True)
+print(child.pid, agent, other.pid, reaper._process.pid, flush=True)
 time.sleep(60)
 """
 
