@@ -50,10 +50,16 @@ def left():
             found.add(int(name))
     return found
 
+signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 ticks = 0
 while os.getppid() == driver:
     if ticks % 10 == 0:
         note()
+    if ticks == 0:
+        try:
+            os.write(1, b"noted\\n")  # nobody reads it, except tests
+        except OSError:
+            pass
     ticks += 1
     time.sleep(0.5)
 time.sleep(1.0)  # for those that end by themselves
@@ -79,13 +85,15 @@ class Reaper:
         # In a session of its own: Ctrl-C reaches every process of the terminal's.
         with suppress(OSError):
             self._process = subprocess.Popen(
-                command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True, cwd="/"
+                command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, start_new_session=True, cwd="/"
             )
 
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
 
 def child_raylets() -> list[int]:
