@@ -15,7 +15,8 @@ from ferhpo.errors import ConfigError
 from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "how-to").glob("add-*.md"))
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted((DOCS / "how-to").glob("add-*.md"))
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (\S+\.(?:py|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SQUARES = """
 # Every component of one's own
@@ -38,7 +39,7 @@ trainer: {max_epochs: 3}
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """A folder with every file that the pages show."""
-    folder = tmp_path / "mine"
+    folder = tmp_path / "ferhpo.d"
     names = [name for page in PAGES for name, _ in BLOCK.findall(page.read_text())]
     assert len(names) == len(set(names)) == 9, names
     for page in PAGES:
@@ -51,7 +52,7 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_a_training_with_own_data_model_and_metric(mine):
-    result = ferhpo.train("squares", config_dir=mine)
+    result = ferhpo.train("squares")
     trial = result.best
     assert trial.value == trial.metrics["val_brier"] == min(row["val_brier"] for row in trial.epochs) < 0.2
     assert trial.metrics["val_kappa"] > 0.9
@@ -71,7 +72,7 @@ def test_an_own_sampler_continues_after_a_resume(mine):
 
 
 def test_an_own_panel_is_on_the_page(mine):
-    ferhpo.train("squares", config_dir=mine)
+    ferhpo.train("squares")
     assert "Slowest trials" in ferhpo.report("squares", panels=["my_panel"]).read_text()
     with pytest.raises(ConfigError, match="--panel is my_panle; there is no module my_panle"):
         ferhpo.report("squares", panels=["my_panle"])
@@ -83,7 +84,7 @@ def test_an_own_panel_is_on_the_page(mine):
 
 
 def test_the_commands_of_the_pages_run(mine, monkeypatch):
-    monkeypatch.chdir(mine)
+    monkeypatch.chdir(mine.parent)
     small = ["data.num_train=140", "data.num_val=70", "data.num_test=70"]
     lines = [line for page in PAGES for line in re.findall(r"^    ferhpo (.+)$", page.read_text(), re.MULTILINE)]
     assert len(lines) >= 6
