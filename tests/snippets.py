@@ -10,12 +10,15 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+EXTENDING = "docs/extending.md"  # run by a test of its own, as the how-to pages are
 PAGES = {
-    path.relative_to(ROOT).as_posix(): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    name: path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if (name := path.relative_to(ROOT).as_posix()) != EXTENDING
 }
 REFERENCE = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "reference").glob("*.md"))}
 HOW_TO = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "docs" / "how-to").glob("*.md"))}
-ALL = PAGES | REFERENCE | HOW_TO  # how-to pages are run by tests of their own
+ALL = PAGES | REFERENCE | HOW_TO | {EXTENDING: ROOT / EXTENDING}  # how-to pages are run by tests of their own
 
 # (pattern, replacement, why): applied to every command, Python block and file that a page shows, in this order.
 SUBSTITUTIONS = (

@@ -98,8 +98,8 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; choose from: allowed_targets, augment, callbacks, compute, data, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
-        "objective, optim, output_dir, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
+        "  lr matches no key; choose from: allowed_targets, augment, callbacks, compute, data, exports, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
+        "objective, optim, output_dir, panels, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 
 
@@ -128,7 +128,7 @@ def test_all_faults_of_the_overrides_come_at_once():
             ["scheduler._target_=ray.tune.schedulers.PopulationBasedTraining"],
             "scheduler is PopulationBasedTraining, which pauses trials or changes their hyperparameters, so that a sweep could not be resumed exactly",
         ),
-        (["model._target_=os.system"], "model._target_ is os.system; it must be a subclass of torch.nn.Module, from ferhpo.models.*.* or from a Python file in ferhpo.d/; add allowed_targets=[os]"),
+        (["model._target_=os.system"], "model._target_ is os.system; it must be a subclass of torch.nn.Module, from ferhpo.models.*.*, or from a Python file in ferhpo.d/; add allowed_targets=[os]"),
         (["tracking.uri=file:/x"], "tracking.uri is file:/x; MLflow 3.13 and later refuse file stores"),
     ],
 )  # fmt: skip
@@ -236,8 +236,8 @@ def test_sources_that_are_merged_are_checked_like_all_else():
         "data.merge.ckplus.peak_frame matches no argument of ferhpo.data.ckplus.load; did you mean peak_frames?",
         "data.merge.affectnet.path is not set; add data.merge.affectnet.path=..., or data.merge.affectnet.path=null to "
         "leave it out",
-        "data.merge.more._target_ is ferhpo.data.sfw.load, which cannot be imported (module 'ferhpo.data' has no "
-        "attribute 'sfw')",
+        "data.merge.more._target_ is ferhpo.data.sfw.load, which cannot be imported (No module named "
+        "'ferhpo.data.sfw')",
     ]
     with pytest.raises(ConfigError, match=r"data.merge.ckplus.lables matches no key; did you mean .*labels"):
         compose("demo", ["data=merged", "data.merge.ckplus.lables={contempt: disgust}"])

@@ -88,7 +88,7 @@ def test_the_error_for_a_removed_network_says_why(ended):
 def test_a_rule_that_is_none_is_refused(value):
     with pytest.raises(ConfigError) as caught:
         ferhpo.check("demo", [f"keep_checkpoints={value}"])
-    assert caught.value.faults == (f"keep_checkpoints is {value}; it must be 1 or more, or all",)
+    assert caught.value.faults == (f"keep_checkpoints is {value}; it must be a whole number of 1 or more, or all",)
 
 
 def test_little_space_is_a_warning_and_less_is_the_end(ended, caplog):

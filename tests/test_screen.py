@@ -257,7 +257,7 @@ def test_a_sample_is_shortened_at_whole_items():
     assert shortened("lr=0.1 width=8", 5) == ""
 
 
-def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path, capfd):
+def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path, capfd, monkeypatch):
     from ferhpo.cli.ui import _pass_on, _print_links
     from tests.reports.made_sweeps import made_sweep
 
@@ -269,6 +269,7 @@ def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path,
         (sweep.folder / "spool.shipped.json").write_text(json.dumps(position))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sweep.json").write_text("{")
+    monkeypatch.setenv("COLUMNS", "200")
     _print_links(tmp_path, "http://127.0.0.1:5001")
     _pass_on(
         io.BytesIO(

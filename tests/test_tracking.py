@@ -305,7 +305,7 @@ def test_a_run_that_the_user_deleted_does_not_stop_the_upload(tmp_path, settings
     tracker.log_metrics(1, {"late": 1.0})
     assert tracker.close(WAIT_SECONDS) == 0
     _, runs = runs_of(settings)
-    assert runs["demo-001"].data.metrics["late"] == 1.0
+    assert runs["demo-001 (pruned)"].data.metrics["late"] == 1.0
     assert "demo-000" not in runs
     assert "2 values of a deleted run" in caplog.text
 
@@ -406,7 +406,7 @@ def test_the_axes_of_a_chart_are_those_that_all_of_its_trials_have():
     common = ["optim", "model.stem_channels", "model.num_blocks", "model.dense_dropout", "optim.lr"]
     assert branches_of(draws) == {
         "": common,
-        "optim=sgd": [*common, "optim.momentum", "optim.weight_decay"],
+        "optim=sgd": [*common, "optim.momentum"],
         "model.num_blocks=2 or 3": [*common, "model.conv_dropout"],
     }
     assert branches_of(compose("vulpe2021", []).space().draws)[""][0] == "model.stem_channels"

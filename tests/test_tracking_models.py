@@ -389,26 +389,36 @@ def test_a_checkpoint_file_exports_the_same_model(tmp_path, exported):
 
 def test_a_network_outside_ferhpo_is_refused(tmp_path):
     _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
-    with pytest.raises(ValueError, match=r"model\._target_ is torchvision\.models\.resnet50; it must be under ferhpo"):
+    with pytest.raises(
+        ValueError, match=r"_target_ is torchvision\.models\.resnet50; it must be a subclass of torch\.nn\.Module"
+    ):
         export_model(checkpoint, {"_target_": "torchvision.models.resnet50"}, tmp_path, data_digest="")
 
 
-def test_a_model_that_does_not_load_is_refused(tmp_path):
+def test_the_code_in_a_models_folder_is_never_run(tmp_path):
+    """It may come from anyone; the code that MLflow runs is written anew."""
     from ferhpo.tracking.models import package
 
     _, checkpoint = make_checkpoint(CNN_CONFIG, CNN, GRAY)
     export_model(checkpoint, CNN_CONFIG, tmp_path / "m", data_digest="")
+    written = (tmp_path / "m" / "model.py").read_text()
     (tmp_path / "m" / "model.py").write_text("raise RuntimeError('broken')")
-    with pytest.raises(ValueError, match="broken"):
-        package(tmp_path / "m", tmp_path / "out")
+    package(tmp_path / "m", tmp_path / "out")
+    assert (tmp_path / "out" / "artifacts" / "m" / "model.py").read_text() == written
+    described = json.loads((tmp_path / "m" / "model.json").read_text())
+    for name in ("os.system", "ferhpo.models.cnn._hidden", "my_stranger.Net"):
+        described["network"]["target"] = name
+        (tmp_path / "m" / "model.json").write_text(json.dumps(described))
+        with pytest.raises(ValueError, match="_target_ is "):
+            package(tmp_path / "m", tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("import ferhpo.errors\n", "line 1: write `from ferhpo.x import name` at the top level"),
-        ("from ferhpo.errors import DataError as E\n", "line 1: write `from ferhpo.x import name`"),
-        ("def f():\n    from ferhpo.errors import DataError\n", "line 2: write `from ferhpo.x import name`"),
+        ("import ferhpo.errors\n", "line 1: write `from ferhpo.errors import name` at the top level"),
+        ("from ferhpo.errors import DataError as E\n", "line 1: write `from ferhpo.errors import name`"),
+        ("def f():\n    from ferhpo.errors import DataError\n", "line 2: write `from ferhpo.errors import name`"),
         (
             "from ferhpo.errors import DataError\n\n\nclass Infeasible:\n    pass\n",
             "both define Infeasible; rename one",

@@ -98,11 +98,12 @@ def allowed() -> tuple[str, ...]:
 
 def is_file(module: str) -> bool:
     """Return whether a trusted module is a file of the user's, not a module of an installed package."""
-    return trusts(module) and module.partition(".")[0] not in _installed_packages()
+    return trusts(module) and module.partition(".")[0] not in distributions()
 
 
 @functools.cache
-def _installed_packages() -> Mapping[str, list[str]]:
+def distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of each installed package by its import name; the first call takes a second."""
     from importlib.metadata import packages_distributions
 
     return packages_distributions()

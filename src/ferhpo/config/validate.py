@@ -31,7 +31,7 @@ from ferhpo.keys import Overrides, nearest, set_path
 from ferhpo.scoring.metrics import section_faults
 from ferhpo.space import Draw, Space
 from ferhpo.tracking import TrackingSettings
-from ferhpo.training.settings import make_loss
+from ferhpo.training.settings import TrainerSettings, make_loss
 
 TOP_KEYS = {
     *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "objective", *NAMED, "output_dir", "allowed_targets",
@@ -204,7 +204,7 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
                 epochs = int(config["trainer"]["max_epochs"])
                 instantiate(values, "lr_schedule", optimizer, num_epochs=epochs, steps_per_epoch=10)
         elif section == "loss":
-            make_loss(as_function(values, "loss"), instantiate(config["trainer"], "trainer"), None)
+            make_loss(as_function(values, "loss"), _settings(config), None)
         elif section in ("augment", "trainer", "scheduler"):
             stops = section == "scheduler" and not is_fifo(values)
             instantiate(values, section, **({"metric": "val_acc", "mode": "max"} if stops else {}))
@@ -217,6 +217,14 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
             raise
         return [_with_section(section, error)]
     return []
+
+
+def _settings(config: Mapping[str, Any]) -> TrainerSettings:
+    """Return the settings of the trainer; the default ones if they have faults, which are reported for the trainer."""
+    try:
+        return instantiate(config["trainer"], "trainer")  # type: ignore[no-any-return]
+    except REFUSED:
+        return TrainerSettings()
 
 
 def _image_shape(config: Mapping[str, Any]) -> tuple[int, int]:

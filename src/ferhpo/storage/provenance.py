@@ -58,7 +58,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
-    old, new = before.get("code", {}), now["code"]
+    old, new = before.get("code", {}), now.get("code", {})
     found += [
         f"{path} {'changed' if path in old and path in new else 'added' if path in new else 'not used any more'}"
         for path in {**old, **new}

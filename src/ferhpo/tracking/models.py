@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
+from ferhpo.components import own_code
 from ferhpo.components.bundle import model_source
 from ferhpo.tracking.view import rounded
 
@@ -106,7 +107,7 @@ def package(model_dir: Path, out_dir: Path) -> None:
     # MLflow logs that it validates the example, and its own code makes pandas warn of a comparison.
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="Operation with range is deprecated")
-    copy = out_dir.with_name("model-files")
+    copy = out_dir.with_name("files") / model_dir.name
     _copy_regular(model_dir, copy)
     (copy / "model.py").write_text(code, encoding="utf-8")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
@@ -140,11 +141,11 @@ def _requirements(code: str) -> list[str]:
     """Return the distributions of the packages that a model's code imports."""
     found = {"mlflow"}
     for node in ast.walk(ast.parse(code)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        for package in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
-            distributions = packages_distributions().get(package, [])
-            found |= {package} if package in distributions else set(distributions[:1])
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for package in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names:
+            names = own_code.distributions().get(package, [])
+            found |= {package} if package in names else set(names[:1])
     return sorted(found)
 
 

@@ -32,8 +32,8 @@ STATE_STYLES = {
     TrialState.FAILED: "red",
 }
 VERBS = (
-    "check", "confirm", "data", "doctor", "evaluate", "list", "plan", "promote", "report", "runs", "show", "sweep",
-    "sync", "train", "ui",
+    "check", "confirm", "data", "doctor", "evaluate", "list", "new", "plan", "promote", "report", "runs", "show",
+    "sweep", "sync", "train", "ui",
 )  # fmt: skip
 _COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
 

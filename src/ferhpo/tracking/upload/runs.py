@@ -139,7 +139,7 @@ class RunWriter:
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
         if run_id is not None and not self._is_deleted(run_id):
-            self.client.update_run(run_id, status=RunState.RUNNING.mlflow_status)
+            self.client.update_run(run_id, RunState.RUNNING.mlflow_status, self._name(run))
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
             if run != _PARENT:
