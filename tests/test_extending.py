@@ -1,7 +1,10 @@
 """The how-to pages: each of their files works outside the package, as the page says."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,10 @@ from ferhpo.components.build import locate
 from ferhpo.config.compose import compose
 from ferhpo.config.rules import objective_warnings
 from ferhpo.config.validate import check_composed
-from ferhpo.errors import ConfigError
+from ferhpo.errors import ConfigError, TrackingError
 from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
+from ferhpo.tracking.store import connect
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted((DOCS / "how-to").glob("add-*.md"))
@@ -145,6 +149,43 @@ def test_every_starting_point_passes_check_and_trains(starters, tmp_path):
     assert (result.sweep.folder / "code" / "mine_model.py").read_text() == (starters / "mine_model.py").read_text()
     assert "Slowest trials" in ferhpo.report("demo").read_text()
     assert ferhpo.describe_data("mine_data", [f"path={faces}"])["num_images"] == 60
+
+
+ANSWER = """
+import sys
+sys.modules["ferhpo"] = None
+import mlflow, numpy
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/ferhpo-own/1")
+print(model.predict(numpy.zeros((2, 30, 40, 3), numpy.uint8)).shape)
+"""
+
+
+@pytest.mark.full
+def test_an_own_network_goes_through_ray_to_a_registered_model_that_answers_without_ferhpo(starters, tmp_path):
+    small = ["data.num_train=70", "data.num_val=35", "data.num_test=0", "trainer.max_epochs=2", "trainer.batch_size=35"]
+    small += ["num_trials=2", "scheduler=none", "compute.num_cpus=2", "name=own", "tracking.report=false"]
+    result = ferhpo.sweep("demo", ["model=mine_model", "loss=mine_loss", "exports.mine_export=true", *small])
+    assert result.registered == ("ferhpo-own", 1), result.warnings
+    scores = ferhpo.evaluate("models:/ferhpo-own/1")
+    assert scores.scores.all.acc == pytest.approx(result.best.value, abs=1e-6)
+    client = connect(result.sweep.tracking)
+    (parent,) = [run for run in client.search_runs(["1"]) if run.info.run_name == "own"]
+    assert {file.path for file in client.list_artifacts(parent.info.run_id, "code")} >= {"code/mine_model.py"}
+    assert len(parent.data.tags["ferhpo.code.mine_model.py"]) == 64
+    exported = result.sweep.trial_folder(result.best.number) / "model" / "exports" / "mine_export" / "network.pt2"
+    assert exported.stat().st_size > 0
+    own_code.forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(starters)  # a folder without ferhpo.d
+        with pytest.raises(
+            TrackingError, match=r"_target_ is mine_model\.MineModel; it must be .* add allowed_targets="
+        ):
+            ferhpo.evaluate("models:/ferhpo-own/1", output_dir=tmp_path / "mlruns")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", ANSWER, result.sweep.tracking.store_uri]
+    answer = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "(2, 7)", answer.stderr
 
 
 def test_a_resume_says_which_own_code_changed(starters):

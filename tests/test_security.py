@@ -433,6 +433,71 @@ def test_an_edited_sweep_names_nothing_else(tmp_path, marker, section, capsys):
     assert cli.main(["runs", "made", "--output-dir", str(tmp_path)]) == 0
 
 
+@pytest.mark.parametrize(
+    "place", ["spool.jsonl", "driver.lock", "report", "trials/0000", "code", "test_readings.jsonl"]
+)
+@pytest.mark.parametrize("verb", [["report"], ["sync"], ["promote"], ["runs"], ["confirm"]], ids=str)
+def test_a_sweep_with_a_link_out_of_its_folder_is_refused(tmp_path, place, verb, capsys):
+    record = made_sweep(tmp_path / "out", ["COMPLETE"])
+    target = tmp_path / "elsewhere"
+    target.mkdir() if place in ("report", "trials/0000", "code") else target.write_text("precious")
+    link = record.folder / place
+    if link.is_dir():
+        link.rmdir()
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target)
+    before = sorted(target.iterdir()) if target.is_dir() else target.read_text()
+    assert cli.main([*verb, "made", "--output-dir", str(tmp_path / "out")]) == 2
+    assert "is a link to" in capsys.readouterr().err
+    assert before == (sorted(target.iterdir()) if target.is_dir() else target.read_text())
+
+
+def test_a_link_inside_a_sweeps_folder_is_fine(tmp_path):
+    record = made_sweep(tmp_path, ["COMPLETE"])
+    (record.folder / "kept").mkdir()
+    (record.folder / "newest").symlink_to("kept")
+    assert load_sweep("made", tmp_path).name == "made"
+
+
+@pytest.mark.parametrize("section", ["exports", "panels", "callbacks"])
+@pytest.mark.parametrize("name", ["../..", "/tmp/x", "..", "a b", ""])
+def test_a_named_component_is_no_path(tmp_path, section, name):
+    composed = copy.deepcopy(demo(()))
+    composed.config[section] = {name: {"_target_": "mine.run"}}
+    with pytest.raises(ConfigError, match=r"a name may contain letters, digits, '-' and '_'"):
+        validate.check_composed(composed)
+
+
+def test_a_confirmation_names_a_sweep_beside_its_own(tmp_path):
+    record = made_sweep(tmp_path, ["COMPLETE"])
+    meta = json.loads((record.folder / META).read_text())
+    meta["composed"]["config"]["confirm"] = {"sweep": "../other/honest", "sweep_id": "1"}
+    (record.folder / META).write_text(json.dumps(meta))
+    with pytest.raises(SweepError, match=r"confirm\.sweep is '\.\./other/honest'"):
+        load_sweep("made", tmp_path)
+
+
+def test_the_commit_is_read_without_running_what_a_repository_names(tmp_path, marker, monkeypatch):
+    from ferhpo.storage.provenance import git_state
+
+    monkeypatch.chdir(tmp_path)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", "."], check=True)
+    (tmp_path / "file").write_text("x")
+    subprocess.run(["git", *author, "add", "file"], check=True)
+    subprocess.run(["git", *author, "commit", "-qm", "first"], check=True)
+    assert git_state()["dirty"] in ("true", "false")
+    for key, value in (("core.fsmonitor", f"touch {marker}; false"), ("filter.e.clean", f"touch {marker}; cat")):
+        subprocess.run(["git", "config", key, value], check=True)
+        (tmp_path / ".git" / "info").mkdir(exist_ok=True)
+        (tmp_path / ".git" / "info" / "attributes").write_text("* filter=e\n")
+        (tmp_path / "file").write_text(value)
+        state = git_state()
+        assert (state["dirty"], len(state["commit"])) == ("unknown", 40)
+        assert not marker.exists()
+
+
 NAMES = ["../../etc", "/etc/x", "a/b", "..", ".hidden", "", "a b", "-", "a\nb", "~", "$(id)", "a\\b"]
 
 

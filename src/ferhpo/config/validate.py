@@ -6,6 +6,7 @@ are imported inside functions.
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +83,9 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     faults += section_faults(config.get("metrics") or {})
     for role in NAMED:
         for name, section in (config.get(role) or {}).items():
-            if isinstance(section, Mapping):
+            if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):  # it names a metric or a folder
+                faults.append(f"{role}.{name!s:.60}: a name may contain letters, digits, '-' and '_'")
+            elif isinstance(section, Mapping):
                 own = list(_bind(f"{role}.{name}", section, role))
                 faults += own or contracts.named_faults(role, name, section)
             elif role != "metrics":
@@ -211,7 +214,8 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
         elif section == "sampler" and not is_grid(values):  # a grid is built from the space
             with catch_warnings():
                 simplefilter("ignore")
-                instantiate(values, "sampler")
+                takes_seed = "seed" in inspect.signature(locate(values["_target_"], "sampler")).parameters
+                instantiate(values, "sampler", **({"seed": 0} if takes_seed else {}))
     except Exception as error:
         if not isinstance(error, REFUSED) and not contracts.is_own(values):
             raise

@@ -49,6 +49,8 @@ def _own_exports(config: Mapping[str, Any], model_dir: Path) -> list[str]:
     faults = []
     for name, section in sections.items():
         folder = model_dir / "exports" / str(name)
+        if folder.parent != model_dir / "exports" or folder.name in ("", ".", ".."):  # the check refuses such a name
+            continue
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         images = torch.zeros(1, preprocess["channels"], preprocess["input_size"], preprocess["input_size"])

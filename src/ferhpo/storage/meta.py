@@ -18,6 +18,18 @@ META = "sweep.json"
 UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
 
 
+def refuse_links(folder: Path) -> None:
+    """Raise SweepError for a link that leads out of a sweep's folder: writing into the folder would follow it."""
+    for place, names, files in os.walk(folder):
+        for name in (*names, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(folder):
+                raise SweepError(
+                    f"{path} is a link to {path.resolve()}, outside the sweep's folder, so that a verb would write "
+                    "there; replace it by what it leads to, or remove it"
+                )
+
+
 def has_meta(folder: Path) -> bool:
     """Return whether a folder is that of a sweep. Raises SweepError if this user cannot look into it."""
     try:
@@ -51,6 +63,10 @@ def fault_of(meta: Any) -> str:
     config = composed["config"]
     if fault := next(config_shape(config), ""):
         return fault
+    confirmed = config.get("confirm", {"sweep": "x"})  # of a confirmation: its sweep, in the folder beside its own
+    name = confirmed.get("sweep") if isinstance(confirmed, Mapping) else None
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        return f"confirm.sweep is {name!r:.60}"
     folds = config["data"].get("folds")
     return "" if folds is None or isinstance(folds, int) else f"data.folds is {folds!r:.60}"
 

@@ -28,9 +28,20 @@ def versions() -> dict[str, str]:
 def git_state() -> dict[str, str]:
     """Return the commit of the current folder's repository and whether its tree is dirty; empty outside one."""
     try:
+        # `git status` runs what these settings of the repository name, and the repository may be somebody else's.
+        hooks = subprocess.run(
+            ["git", "config", "--local", "--includes", "--get-regexp", r"^(filter\.|core\.fsmonitor)"],
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        if hooks.stdout:
+            return {"commit": commit.stdout.strip(), "dirty": "unknown"}
         status = subprocess.run(
-            ["git", "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-c", "core.fsmonitor=false", "status", "--porcelain"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return {}

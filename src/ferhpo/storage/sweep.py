@@ -30,7 +30,16 @@ from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
-from ferhpo.storage.meta import META, UNRECORDED, exists_error, fault_of, has_meta, publish, resume_command
+from ferhpo.storage.meta import (
+    META,
+    UNRECORDED,
+    exists_error,
+    fault_of,
+    has_meta,
+    publish,
+    refuse_links,
+    resume_command,
+)
 from ferhpo.storage.provenance import differences, environment, keep_code
 from ferhpo.storage.study.journal import JOURNAL
 from ferhpo.storage.trial_record import TrialRecord, best_of, ranked, read_trials
@@ -208,6 +217,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         hint = nearest(str(name), names) if names else "there are none yet"
         raise SweepError(f"there is no sweep {name} in {Path(output_dir).resolve()}; {hint}")
     folder = folder.resolve()
+    refuse_links(folder)
     path = folder / META
     try:
         meta = json.loads(path.read_text())
