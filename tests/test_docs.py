@@ -12,9 +12,11 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pyarrow
 import pytest
 import yaml
 from PIL import Image
+from pyarrow import parquet
 
 import ferhpo
 from ferhpo import cli
@@ -214,6 +216,15 @@ def small_data(folder):
         f"SFEW/{split}/{name.title()}/Film_{n}.png" for split in ("Train", "Val") for n in range(3) for name in EMOTIONS
     ]
     names += [f"faces/{name}/{n}.png" for name in EMOTIONS for n in range(20)]
+    rows = [f"faces/{EMOTIONS[n % 7]}/{n // 7}.png,{EMOTIONS[n % 7]},s{n % 9}" for n in range(140)]
+    (folder / "faces.csv").write_text("\n".join(["file,expression,subject", *rows]) + "\n")
+    names += [f"images/faces/{name}/{n}.png" for name in EMOTIONS for n in range(20)]
+    (folder / "hub" / "data").mkdir(parents=True)
+    file = io.BytesIO()
+    Image.new("L", (48, 48)).save(file, "PNG")
+    images = [{"bytes": file.getvalue() + bytes([n]), "path": f"{n}.png"} for n in range(70)]
+    table = pyarrow.table({"image": images, "label": [EMOTIONS[n % 7] for n in range(70)]})
+    parquet.write_table(table, folder / "hub" / "data" / "train-00000-of-00001.parquet")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)).save(folder / name)

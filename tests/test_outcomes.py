@@ -264,5 +264,17 @@ def test_data_that_vanish_in_mid_sweep_cost_nothing_until_a_resume_says_where_th
     finally:
         driver.kill()
     assert [trial.state for trial in running(tmp_path)] == ["COMPLETE"] * 2
-    assert main(["sweep", "--resume", "faulty", f"output_dir={tmp_path / 'mlruns'}", "num_trials=3"]) == 2
+    assert (
+        main(
+            [
+                "sweep",
+                "--resume",
+                "faulty",
+                f"output_dir={tmp_path / 'mlruns'}",
+                "num_trials=3",
+                "allowed_targets=[tests.faulty]",
+            ]
+        )
+        == 2
+    )
     assert str(data) in capsys.readouterr().err

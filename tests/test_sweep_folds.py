@@ -48,7 +48,7 @@ def assert_whole(folder):
     assert {trial.state for trial in trials} <= {"COMPLETE", "PRUNED"}
     client, runs = runs_of(folder)
     assert {run.info.status for run in runs} == {"FINISHED"}
-    by_name = {run.info.run_name: run for run in runs}
+    by_name = {run.info.run_name.partition(" (")[0]: run for run in runs}
     assert len(by_name) == len(runs) == 1 + NUM_TRIALS + sum(len(trial.folds) for trial in trials)
     for trial in trials:
         assert (len(trial.folds) == FOLDS) == (trial.state == "COMPLETE")

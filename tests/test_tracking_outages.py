@@ -177,7 +177,7 @@ def runs_in(client, experiment):
     """Return the runs of an experiment by name."""
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id], max_results=1000)
     assert len({run.info.run_name for run in found}) == len(found), "a run exists twice"
-    return {run.info.run_name: run for run in found}
+    return {run.info.run_name.partition(" (")[0]: run for run in found}
 
 
 ERROR_RESPONSES = {  # the reason that the shipper logs: the response

@@ -250,9 +250,7 @@ def test_real_sweeps_leave_no_password_anywhere(warm, tmp_path, capsys):
         again = ["sweep", "--resume", "demo", f"output_dir={folder}", "num_trials=3"]
         sync = ["sync", "demo", "--output-dir", folder]
         with running(proxy):
-            assert "the server responds with an error (error code 401); correct tracking.uri" in refused(
-                capsys, *new, f"tracking.uri={proxy.url}"
-            )
+            assert "(error code 401); the server wants an account" in refused(capsys, *new, f"tracking.uri={proxy.url}")
             status, output = ferhpo_process(*new, f"tracking.uri={uri}")
             assert (status, "Registered ferhpo-demo version 1" in output) == (0, True), output
             message = (

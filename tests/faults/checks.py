@@ -95,7 +95,7 @@ def _check_store(sweep, trials, counts, complaints):
     counts["left_running"] += sum(run.info.status == "RUNNING" for run in runs)
     by_name = {}
     for run in runs:
-        by_name.setdefault(run.info.run_name, []).append(run)
+        by_name.setdefault(run.info.run_name.partition(" (")[0], []).append(run)  # without "(pruned)"
     wanted = {"round": None}
     for trial in trials:
         wanted[f"round-{trial.number:03d}"] = (trial, trial.reports)

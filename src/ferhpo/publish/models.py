@@ -78,10 +78,10 @@ def register(
         "ferhpo.split": sweep.meta["data"]["split_name"],
     }
     description = f"Trial {best.number} of sweep {sweep.name}: {sweep.objective.metric} {best.value:.4f}"
-    description += f". {changes}" if (changes := changes_text(sweep.meta)) else ""
     if best.folds:
         tags["ferhpo.fold"] = str(KEPT_FOLD)
         description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"
+    description += f". {changes}" if (changes := changes_text(sweep.meta)) else ""
     weights, about = exported_facts(sweep, best, sweep.name, name)
     return name, registry.register(settings, model_id, name, {**tags, **weights}, description, about)
 

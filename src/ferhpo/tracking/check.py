@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ALL_SECONDS = 60  # for all calls together; storage behind a server may try again for minutes
 _FILE = "ferhpo-check.txt"  # the small artifact, which is removed again
+_NUM_ATTEMPTS = 3  # of a call whose connection is lost
 _NO_RUN, _NO_MODEL = "0" * 32, "m-" + "0" * 32  # ids that do not exist: a server that has the API says so
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -156,15 +157,20 @@ def _calls(client: "MlflowClient", experiment_id: str, model_name: str | None) -
     return calls
 
 
-def _ask(call: Callable[[], Any]) -> None:
+def _ask(call: Callable[[], Any]) -> Any:
     """Call an API with an id that does not exist; raises unless the server has the API and lets this account use it."""
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
 
-    try:
-        call()
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") or _is_missing(error):
-            raise
+    for attempt in range(1, _NUM_ATTEMPTS + 1):
+        try:
+            return call()
+        except MlflowException as error:
+            is_response = isinstance(error, RestException) or _is_missing(error)
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") and not _is_missing(error):
+                return None
+            if is_response or attempt == _NUM_ATTEMPTS:  # a response that was lost on the way is asked for again
+                raise
+    return None
 
 
 def _is_missing(error: Exception) -> bool:

@@ -63,7 +63,7 @@ def recording(
             keeper.measure(trial.number)
         if not ledger.is_finished:
             keeper.check_space(num_slots=1)
-        listener(ledger)
+        show(ledger)
         yield ledger, drawing, keeper
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
