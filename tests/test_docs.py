@@ -220,9 +220,11 @@ def small_data(folder):
     (folder / "faces.csv").write_text("\n".join(["file,expression,subject", *rows]) + "\n")
     names += [f"images/faces/{name}/{n}.png" for name in EMOTIONS for n in range(20)]
     (folder / "hub" / "data").mkdir(parents=True)
-    file = io.BytesIO()
-    Image.new("L", (48, 48)).save(file, "PNG")
-    images = [{"bytes": file.getvalue() + bytes([n]), "path": f"{n}.png"} for n in range(70)]
+    images = []
+    for number in range(70):
+        file = io.BytesIO()
+        Image.new("L", (48, 48), 3 * number).save(file, "PNG")
+        images.append({"bytes": file.getvalue(), "path": f"{number}.png"})
     table = pyarrow.table({"image": images, "label": [EMOTIONS[n % 7] for n in range(70)]})
     parquet.write_table(table, folder / "hub" / "data" / "train-00000-of-00001.parquet")
     for name in names:
