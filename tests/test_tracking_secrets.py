@@ -256,10 +256,10 @@ def test_real_sweeps_leave_no_password_anywhere(warm, tmp_path, capsys):
             message = (
                 f"tracking.uri is http://***@127.0.0.1:{proxy.port}: its password is not stored on disk; give the full"
             )
-            assert refused(capsys, *again).startswith(message)
+            assert message in refused(capsys, *again)
             status, output = ferhpo_process(*again, f"tracking.uri={uri}")
             assert (status, "refused" in output) == (0, False), output
-            assert refused(capsys, *sync).startswith(message)
+            assert message in refused(capsys, *sync)
             status, output = ferhpo_process(*sync, MLFLOW_TRACKING_URI=uri)
             assert (status, output.startswith("0 records uploaded")) == (0, True), output
             for verb in ("doctor", "runs"):
