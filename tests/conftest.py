@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ferhpo.addresses import trust
 from ferhpo.components import own_code
 
 # As in an activated environment: messages name the command as `ferhpo`.
@@ -78,6 +79,7 @@ def no_trust():
     """What a test allows, no other test may call."""
     yield
     own_code.forget()
+    trust.forget()
 
 
 @pytest.fixture(scope="session")

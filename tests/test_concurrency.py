@@ -71,7 +71,7 @@ def test_a_running_sweep_is_read_and_left_alone(running, capsys):
 def test_a_sweep_that_nobody_runs_any_more_is_said_to_be_interrupted(tmp_path, capsys):
     made_sweep(tmp_path, ["COMPLETE", "RUNNING", "RUNNING"])
     assert answer(capsys, "runs", "made", "--output-dir", tmp_path)[1].endswith(
-        "Not running; 2 trials were interrupted. Resume with: ferhpo sweep --resume made"
+        "Not running; 2 trials were interrupted. Resume with: ferhpo sweep --resume made output_dir=" + str(tmp_path)
     )
     assert answer(capsys, "runs", "--output-dir", tmp_path)[1].endswith("1 complete, 2 interrupted")
 

@@ -10,7 +10,8 @@ from ferhpo.components import own_code
 from ferhpo.components.build import instantiate, locate
 from ferhpo.components.kinds import is_estimator
 from ferhpo.config import GROUPS, validate
-from ferhpo.config.compose import compose, set_values
+from ferhpo.config.change import set_values
+from ferhpo.config.compose import compose
 from ferhpo.config.files import group_files, headline, sweep_files
 from ferhpo.errors import ConfigError
 from ferhpo.keys import get_path, leaves, set_path

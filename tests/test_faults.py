@@ -209,7 +209,7 @@ def test_a_name_that_exists_offers_resume(capsys, existing, no_ray):
     for verb in ("sweep", "train"):
         message = refused(capsys, verb, "demo", "name=mine", f"output_dir={folder}")
         assert message == (
-            f"sweep mine already exists in {folder}. Resume with: ferhpo sweep --resume mine; "
+            f"sweep mine already exists in {folder}. Resume with: ferhpo sweep --resume mine output_dir={folder}; "
             "or start a new one with --new (mine-2) or name=..."
         )
 
@@ -218,12 +218,12 @@ def test_a_training_that_exists_is_resumed_by_train(capsys, existing, no_ray):
     meta = json.loads((existing.folder / META).read_text())
     (existing.folder / META).write_text(json.dumps({**meta, "kind": "train"}))
     message = refused(capsys, "train", "demo", "name=mine", f"output_dir={existing.folder.parent}")
-    assert " Resume with: ferhpo train --resume mine; or start" in message
+    assert f" Resume with: ferhpo train --resume mine output_dir={existing.folder.parent}; or start" in message
 
 
 def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
     message = refused(capsys, "train", "--resume", "mine", f"output_dir={existing.folder.parent}")
-    assert message == "mine is a sweep. Resume with: ferhpo sweep --resume mine"
+    assert message == (f"mine is a sweep. Resume with: ferhpo sweep --resume mine output_dir={existing.folder.parent}")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, ra
     with pytest.raises(raised) as caught:
         ferhpo.train("demo", [*tiny, "name=early"])
     assert getattr(caught.value, "__notes__", []) == (
-        ["Resume with: ferhpo train --resume early"] if state == "STOPPED" else []
+        [f"Resume with: ferhpo train --resume early {tiny[-1]}"] if state == "STOPPED" else []
     )
     sweep = ferhpo.load_sweep("early", Path(tiny[-1].partition("=")[2]))
     client = connect(sweep.tracking)

@@ -39,6 +39,7 @@ LAYERS = (
     ("scoring", "tracking"),
     ("components",),
     ("models", "data", "space"),
+    ("addresses",),
     ("optional",),  # a file, like those below
     ("clock", "errors", "keys", "disk", "seeds", "states", "text"),
 )

@@ -8,7 +8,8 @@ import pytest
 
 from ferhpo import cli
 from ferhpo.config import validate
-from ferhpo.config.compose import compose, parse, set_values
+from ferhpo.config.change import set_values
+from ferhpo.config.compose import compose, parse
 from ferhpo.config.files import config_roots
 from ferhpo.config.input.files import load_yaml, reference_faults
 from ferhpo.config.input.overrides import expand, quote

@@ -141,7 +141,7 @@ def test_a_sweep_whose_cluster_loses_its_head_ends_soon_with_its_message(tmp_pat
     finally:
         place.close()
     assert log.read_text().count("the head of the Ray cluster no longer answers at") == 1
-    assert "restart the cluster, then resume with `ferhpo sweep --resume demo`" in log.read_text()
+    assert "restart the cluster, then resume with `ferhpo sweep --resume demo" in log.read_text()
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         runs = store.execute("SELECT status, end_time IS NOT NULL FROM runs").fetchall()
     assert len(runs) >= 2

@@ -107,7 +107,9 @@ def test_representations_are_one_line(sweep):
     result = SweepResult(sweep, {}, True, best, ("ferhpo-made", 2))
     assert repr(result).endswith("; registered as ferhpo-made version 2)")
     stopped = SweepResult(sweep, {}, False, None)
-    assert repr(stopped).endswith("; interrupted; resume with: ferhpo sweep --resume made)")
+    assert repr(stopped).endswith(
+        f"; interrupted; resume with: ferhpo sweep --resume made output_dir={sweep.folder.parent})"
+    )
     assert "ferhpo sweep --resume made" in stopped._repr_html_()
 
 

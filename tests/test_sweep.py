@@ -121,7 +121,7 @@ def test_a_name_that_exists_offers_resume(done):
     with pytest.raises(SweepError) as caught:
         ferhpo.sweep("demo", ["name=tiny", f"output_dir={done[1]}", CPU])
     assert str(caught.value) == (
-        f"sweep tiny already exists in {done[1]}. Resume with: ferhpo sweep --resume tiny; "
+        f"sweep tiny already exists in {done[1]}. Resume with: ferhpo sweep --resume tiny output_dir={done[1]}; "
         "or start a new one with --new (tiny-2) or name=..."
     )
 

@@ -13,12 +13,13 @@ import pytest
 
 import ferhpo
 from ferhpo import cli
-from ferhpo.config.compose import set_values
+from ferhpo.addresses import secrets
+from ferhpo.addresses.secrets import _masked
+from ferhpo.config.change import set_values
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.meta import META
 from ferhpo.storage.sweep import create_sweep
-from ferhpo.tracking import Tracker, TrackingSettings, check_store, registry, secrets, sync
-from ferhpo.tracking.secrets import _masked
+from ferhpo.tracking import Tracker, TrackingSettings, check_store, registry, sync
 from ferhpo.tuning.preflight import resumed
 from tests.conftest import TINY
 from tests.servers import PASSWORD, Postgres, Proxy, Server, assert_whole_in_mlflow, running
@@ -192,7 +193,7 @@ def test_an_address_with_unescaped_characters_is_an_error(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the command line can be hidden on Linux only")
 def test_the_command_line_of_a_process_does_not_show_the_password():
     program = (
-        "from pathlib import Path; from ferhpo.tracking.secrets import hide_command_line as hide; import sys\n"
+        "from pathlib import Path; from ferhpo.addresses.secrets import hide_command_line as hide; import sys\n"
         "hide(); print(Path('/proc/self/cmdline').read_bytes().split(b'\\0')[-5:]); print(sys.argv[1:])"
     )
     given = ["sweep", f"tracking.uri=http://ann:{WEB}@h/x", f"b='mysql://h/d?password={WEB}&x=1'", "c=d@e"]

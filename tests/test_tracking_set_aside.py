@@ -60,7 +60,7 @@ def test_files_that_cannot_be_stored_are_set_aside_and_uploaded_by_sync(tmp_path
     assert [(entry["seq"], entry["path"], entry["set_aside"]) for entry in rejected(folder)] == [
         (3, "a0.txt", True), (4, "a1.txt", True), (5, "a2.txt", True),
     ]  # fmt: skip
-    text = rejected_text(folder, "demo")
+    text = rejected_text(folder, "ferhpo sync demo")
     assert text.startswith("3 records could not be uploaded (")
     assert text.endswith("try again with: ferhpo sync demo")
     assert len([message for message in caplog.messages if "cannot upload" in message]) == 1, (
@@ -71,7 +71,7 @@ def test_files_that_cannot_be_stored_are_set_aside_and_uploaded_by_sync(tmp_path
     assert len(rejected(folder)) == 3
     (tmp_path / "artifacts").unlink()
     assert sync(folder, settings) == 3
-    assert rejected_text(folder, "demo") == ""
+    assert rejected_text(folder, "ferhpo sync demo") == ""
     assert len(client.list_artifacts(runs["demo-000"].info.run_id)) == 3
     assert Tracker(folder, settings).is_shipped(0)
 

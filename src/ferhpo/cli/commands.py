@@ -7,6 +7,7 @@ import argparse
 import json
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import ferhpo
@@ -98,16 +99,16 @@ def confirm(args: argparse.Namespace) -> int:
         found = None if result.found is None else result.found.to_json()
         print(json.dumps({**result_dict(result), "found": found}))
     elif result.found is None:
-        console.print(stopped_text(result.sweep))
+        console.print(stopped_text(result.sweep), soft_wrap=True)
     else:
         console.print()
         for part in confirmation_tables(result.found):
             console.print(part, soft_wrap=isinstance(part, str))
             console.print()
         if result.registered and result.confirmed is not None:
-            console.print(typed(f"Promote it with: ferhpo promote {result.confirmed.name}"))
+            console.print(typed(f"Promote it with: {result.confirmed.command('promote')}"))
     if result.unshipped and not args.json:
-        console.print(unshipped_text(result.unshipped, result.sweep))
+        console.print(unshipped_text(result.unshipped, result.sweep), soft_wrap=True)
     return exit_status(result)
 
 
@@ -182,6 +183,7 @@ def runs(args: argparse.Namespace) -> None:
     from ferhpo.cli.screen.leaderboard import leaderboard
     from ferhpo.cli.tables import sweeps_table
     from ferhpo.storage import listing
+    from ferhpo.storage.commands import command
     from ferhpo.storage.provenance import changes_text
     from ferhpo.storage.sweep import load_sweep
 
@@ -194,8 +196,8 @@ def runs(args: argparse.Namespace) -> None:
         console.print(sweeps_table(rows))
         unshipped = [row["name"] for row in rows if row.get("unshipped") and not row["runs"]]
         if unshipped:
-            commands = typed(", ".join(f"ferhpo sync {name}" for name in unshipped))
-            console.print(f"\nSome records are not in MLflow yet. Upload them with: {commands}")
+            commands = typed(", ".join(command("sync", Path(args.output_dir, name)) for name in unshipped))
+            console.print(f"\nSome records are not in MLflow yet. Upload them with: {commands}", soft_wrap=True)
         return
     sweep = load_sweep(args.name, args.output_dir)
     trials = sweep.leaderboard()
@@ -209,9 +211,10 @@ def runs(args: argparse.Namespace) -> None:
         if num_interrupted and not is_running:
             were = "was" if num_interrupted == 1 else "were"
             trials_text = f"{plural(num_interrupted, 'trial')} {were} interrupted"
-            console.print(f"\nNot running; {trials_text}. Resume with: {typed(sweep.resume_command)}")
+            text = f"\nNot running; {trials_text}. Resume with: {typed(sweep.resume_command)}"
+            console.print(text, soft_wrap=True)
         if num_unshipped and not is_running:
-            console.print(unshipped_text(num_unshipped, sweep))
+            console.print(unshipped_text(num_unshipped, sweep), soft_wrap=True)
 
 
 def ui(args: argparse.Namespace) -> NoReturn:
@@ -259,10 +262,11 @@ def sync(args: argparse.Namespace) -> None:
         print(f"sweep {args.name} is running and uploads its records itself; {plural(left, 'record')} pending")
         return
     print(f"{plural(num_records, 'record')} uploaded to MLflow")
-    if rejected := rejected_text(load_sweep(args.name, args.output_dir).folder, args.name):
-        print(rejected)
+    sweep = load_sweep(args.name, args.output_dir)
+    if rejected := rejected_text(sweep.folder, sweep.command("sync")):
+        print(typed(rejected))
     if registered:
-        print(registered_text(registered, load_sweep(args.name, args.output_dir)))
+        print(registered_text(registered, sweep))
 
 
 def data(args: argparse.Namespace) -> None:

@@ -89,8 +89,8 @@ def _unshipped(folder: Path) -> dict[str, Any]:
             lines.append(f"{plural(count, 'record')}; the sweep is running and uploads its records itself")
         elif count:
             uri = f" tracking.uri=... (with the password of {tracking.shown_uri})" if tracking.lacks_password else ""
-            lines.append(f"{plural(count, 'record')}; upload with: ferhpo sync {name}{uri}")
-        if rejected := rejected_text(sweep.folder, name):
+            lines.append(f"{plural(count, 'record')}; upload with: {sweep.command('sync')}{uri}")
+        if rejected := rejected_text(sweep.folder, sweep.command("sync")):
             lines.append(rejected)
         if lines:
             facts[name] = "; ".join(lines)

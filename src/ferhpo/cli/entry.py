@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from ferhpo.addresses.secrets import hide_command_line, redact
 from ferhpo.cli.parser import make_parser
 from ferhpo.cli.screen.console import typed
 from ferhpo.components import own_code
 from ferhpo.config.input.hydra import flag_answer
 from ferhpo.errors import FerhpoError
-from ferhpo.tracking.secrets import hide_command_line, redact
 
 
 def main(argv: Sequence[str] | None = None) -> int:

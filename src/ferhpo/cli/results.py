@@ -1,9 +1,8 @@
 """Format the result of a sweep: as tables and sentences, or as JSON."""
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
-from ferhpo.cli.screen.console import place, typed
+from ferhpo.cli.screen.console import typed
 from ferhpo.states import TrialState
 from ferhpo.text import plural
 
@@ -69,20 +68,17 @@ def print_result(result: "SweepResult") -> None:
 
 def stopped_text(sweep: "Sweep") -> str:
     """Return what is printed after an interruption."""
-    return typed(f"Stopped. Resume with: {sweep.resume_command}{place(sweep.folder.parent, 'output_dir=')}")
+    return typed(f"Stopped. Resume with: {sweep.resume_command}")
 
 
 def registered_text(registered: tuple[str, int], sweep: "Sweep") -> str:
     """Return what is printed of a registered model, (name, version)."""
     name, version = registered
-    return f"Registered {name} version {version}. Promote it with: {_command('promote', sweep)}"
+    return f"Registered {name} version {version}. Promote it with: {typed(sweep.command('promote'))}"
 
 
 def unshipped_text(num_records: int, sweep: "Sweep") -> str:
     """Return what is printed of records that are not in MLflow yet."""
     verb, them = ("is", "it") if num_records == 1 else ("are", "them")
-    return f"{plural(num_records, 'record')} {verb} not in MLflow yet. Upload {them} with: {_command('sync', sweep)}"
-
-
-def _command(verb: str, sweep: "Sweep") -> str:
-    return typed(f"ferhpo {verb} {shlex.quote(sweep.name)}{place(sweep.folder.parent, '--output-dir ')}")
+    command = typed(sweep.command("sync"))
+    return f"{plural(num_records, 'record')} {verb} not in MLflow yet. Upload {them} with: {command}"

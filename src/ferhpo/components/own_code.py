@@ -84,11 +84,20 @@ def trusts(module: str) -> bool:
     """Return whether a module, or a package above it, is trusted. Imports nothing."""
     if any(f"{module}.".startswith(f"{name.rstrip('.')}.") for name in _allowed):
         return True
+    top = module.partition(".")[0]
+    return any(_has(folder, top) and _is_of(top, folder) for folder in _trusted_folders())
+
+
+def is_users(file: Path) -> bool:
+    """Return whether a file is in a trusted folder."""
+    return any(file.resolve().is_relative_to(folder) for folder in _trusted_folders())
+
+
+def _trusted_folders() -> list[Path]:
     default = user_folder()
     if default is not None and default.is_dir():
         trust_folder(default)
-    top = module.partition(".")[0]
-    return any(_has(folder, top) and _is_of(top, folder) for folder in _folders)
+    return _folders
 
 
 def allowed() -> tuple[str, ...]:

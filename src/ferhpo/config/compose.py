@@ -8,20 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.addresses.secrets import hide_all, hide_password
 from ferhpo.components import own_code
 from ferhpo.config.composed import ADDED, Composed
-from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, named_file, sweep_files
+from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, is_users, named_file, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
 from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, reference_faults
-from ferhpo.config.input.layers import OVERRIDE, Layer, nested, option_faults, origins_of
-from ferhpo.config.input.types import typed
+from ferhpo.config.input.layers import OVERRIDE, Layer, nested, option_faults, origins_of, trust_addresses
 from ferhpo.errors import ConfigError
-from ferhpo.keys import Overrides, has_key, nearest_key, override_texts, set_path
+from ferhpo.keys import Overrides, has_key, override_texts
 from ferhpo.scoring.metrics import objective_mode
 from ferhpo.space.slices import make_slices, paths_below, settle
-from ferhpo.tracking.secrets import hide_all, hide_password
 
 OPEN_SECTIONS = ("space.", *(f"{section}." for section in NAMED))  # an override may add keys to these
 # What Hydra raises, besides its own exceptions, for a file that is not a configuration.
@@ -51,7 +50,23 @@ def compose(name: str | None, overrides: Overrides = (), config_dir: Path | None
     roots = [file.parent, *(root for root in roots if root != file.parent)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(roots[0]), version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        # Hydra reads every file for the configuration, and again for the defaults list of the same overrides.
+        loader._parse_overrides_and_create_caching_repo = _once(loader._parse_overrides_and_create_caching_repo)
         return _Composer(file, roots).compose(hide_all(overrides))
+
+
+def _once(function: Callable[[str | None, list[str]], Any]) -> Callable[[str | None, list[str]], Any]:
+    """Return a function that keeps its results."""
+    results: dict[tuple[str | None, ...], Any] = {}
+
+    def kept(name: str | None, overrides: list[str]) -> Any:
+        key = (name, *overrides)
+        if key not in results:
+            results[key] = function(name, overrides)
+        return results[key]
+
+    return kept
 
 
 def _of_root(function: Callable[[Mapping[str, Any]], Any]) -> Callable[..., Any]:
@@ -86,6 +101,7 @@ class _Composer:
             raise ConfigError(self.name, faults)
         config, groups = self.load(in_groups, values)
         layers = self.layers(in_groups, values)
+        trust_addresses(layers, config)
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
@@ -245,7 +261,8 @@ class _Composer:
             file = next((path for path in candidates if path.exists()), None)
             if file is not None:
                 shown = f"{file.parent.name}/{file.name}"
-                layer = Layer(str(entry.config_path), shown, nested(entry.package or "", load_yaml(file)))
+                content = nested(entry.package or "", load_yaml(file))
+                layer = Layer(str(entry.config_path), shown, content, is_trusted=is_users(file))
                 layers.append(layer.without(changed))
         for value in values:
             content = {} if value.is_delete() else nested(value.key_or_group, value.value())
@@ -267,33 +284,3 @@ def parse(text: str) -> Any:
         except (HydraException, RecursionError):
             continue
     raise ValueError(texts.parse_fault(text))
-
-
-def set_values(config: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Apply `key=value` overrides, in Hydra's grammar, to a composed configuration, and return their faults.
-
-    Keys must exist. A mapping that is a value (data.labels) is replaced; config groups and other sections cannot be.
-    """
-    faults = []
-    own_code.allow_overrides(overrides)
-    for text in hide_all(overrides):
-        key, _, shown = text.partition("=")
-        try:
-            override = parse(text)
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        if override.is_sweep_override():
-            faults.append(f"{key} is {shown}; it must be a single value")
-        elif not has_key(config, key):
-            faults.append(f"{key} matches no key; {nearest_key(config, key)}")
-        elif fault := texts.replacement_fault(config, key):
-            faults.append(fault)
-        else:
-            try:
-                set_path(config, key, typed(config, key, override.value()))
-            except ValueError as error:
-                faults.append(str(error))
-    hide_password(config)
-    texts.expand_paths(config)
-    return faults

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ferhpo.components import own_code
 from ferhpo.components.own_code import FOLDER
 from ferhpo.errors import ConfigError
 from ferhpo.keys import closest, nearest
@@ -48,6 +49,12 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
         if root.is_dir() and root.resolve() not in roots:
             roots.append(root.resolve())
     return roots
+
+
+def is_users(file: Path) -> bool:
+    """Return whether a file is ferhpo's, or in the user's folder, which is trusted as own code is."""
+    root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]
+    return own_code.is_users(file) or any(file.resolve().is_relative_to(root / name) for name in ("conf", "sweeps"))
 
 
 def _is_foreign(root: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+from ferhpo.addresses.trust import cluster_fault
 from ferhpo.components.build import as_function, instantiate, locate, not_nested
 from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
 from ferhpo.components.own_code import FOLDER
@@ -31,7 +32,7 @@ from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import Overrides, nearest, set_path
 from ferhpo.scoring.metrics import section_faults
 from ferhpo.space import Draw, Space
-from ferhpo.tracking import TrackingSettings
+from ferhpo.tracking import TrackingSettings, trust_fault
 from ferhpo.training.settings import TrainerSettings, make_loss
 
 TOP_KEYS = {
@@ -94,7 +95,9 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
-        TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
+        tracking = TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
+        found = trust_fault(tracking), cluster_fault(config["compute"].get("address"))
+        faults += [fault for fault in found if fault]
     except ConfigError as error:
         faults += error.faults
     for section in sections:

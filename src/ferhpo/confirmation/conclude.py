@@ -55,7 +55,7 @@ def conclude(
     if found is None:
         tracker.close_sweep(
             RunState.STOPPED,
-            f"**{confirmation.name}** was interrupted. Resume with: ferhpo confirm --resume {confirmation.name}",
+            f"**{confirmation.name}** was interrupted. Resume with: {confirmation.resume_command}",
         )
     else:
         note = f"**{confirmation.name}** ended."
@@ -276,4 +276,4 @@ def _tag_sweep(sweep: Sweep, found: ConfirmationFound) -> list[str]:
         left = add_to_run(sweep.folder, tracking, None, tags, {}, SHIP_SECONDS)
     except (FerhpoError, OSError) as error:
         return [str(error)]
-    return [f"{left} records are not in MLflow yet; upload them with: ferhpo sync {sweep.name}"] if left else []
+    return [f"{left} records are not in MLflow yet; upload them with: {sweep.command('sync')}"] if left else []

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ferhpo.config import Composed, validate
-from ferhpo.config.compose import set_values
+from ferhpo.config.change import set_values
 from ferhpo.confirmation.statistics import LEVEL
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import leaves

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ferhpo.addresses.trust import cluster_fault
 from ferhpo.config import ComputeSettings
 from ferhpo.config.settings import job_cpus
 from ferhpo.errors import ConfigError, FerhpoError, first_line
@@ -69,6 +70,8 @@ def start_ray(compute: ComputeSettings) -> bool:
         "runtime_env": {"env_vars": worker_environment()},
     }
     if compute.address is not None:
+        if fault := cluster_fault(compute.address):
+            raise FerhpoError(fault)
         _check_reachable(compute.address)
         options["address"] = compute.address
     else:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ferhpo.components.kinds import is_data_set
 from ferhpo.config import Composed
-from ferhpo.config.compose import compose, set_values
+from ferhpo.config.change import set_values
+from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
@@ -272,7 +273,7 @@ def _logged(scores: ModelScores, trained: TrainedModel, data: FaceData, training
         warnings.append(f"this test evaluation is not recorded in MLflow: {error}")
     else:
         if left:
-            command = f"ferhpo sync {trained.sweep.name}"
+            command = trained.sweep.command("sync")
             warnings.append(f"{left} records are not in MLflow yet; upload them with: {command}")
     return replace(scores, num_test_evaluations=len(log), warnings=warnings)
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from ferhpo.addresses.secrets import hide_password
 from ferhpo.storage.sweep import Sweep, load_sweep, save_config
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.tracking.secrets import hide_password
 
 if TYPE_CHECKING:
     from ferhpo.tracking import Tracker

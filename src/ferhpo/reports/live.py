@@ -56,9 +56,7 @@ class Drawing:
             try:
                 job.result()
             except Exception as error:
-                warnings = [
-                    f"figures are missing: {first_line(error)}; draw them with: ferhpo report {self.sweep.name}"
-                ]
+                warnings = [f"figures are missing: {first_line(error)}; draw them with: {self.sweep.command('report')}"]
         return warnings
 
     def close(self) -> None:

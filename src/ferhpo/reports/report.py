@@ -108,7 +108,7 @@ def sweep_report(
         sentences = findings(sweep, sweep.leaderboard(), counts)
         if is_quick:
             missing.append(
-                f"This page was made at the end of the sweep. Make the complete page with: ferhpo report {sweep.name}"
+                f"This page was made at the end of the sweep. Make the complete page with: {sweep.command('report')}"
             )
         if counts[TrialState.RUNNING]:
             sentences.append(

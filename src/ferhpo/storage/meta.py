@@ -13,6 +13,7 @@ from ferhpo.config import Composed
 from ferhpo.config.composed import config_shape
 from ferhpo.disk import write_json
 from ferhpo.errors import SweepError
+from ferhpo.storage.commands import resume_command
 
 META = "sweep.json"
 UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
@@ -87,13 +88,9 @@ def exists_error(folder: Path) -> SweepError:
     except (OSError, ValueError, KeyError, TypeError):
         kind = "sweep"
     return SweepError(
-        f"sweep {name} already exists in {folder.parent.resolve()}. Resume with: {resume_command(kind, name)}; "
+        f"sweep {name} already exists in {folder.parent.resolve()}. Resume with: {resume_command(kind, folder)}; "
         f"or start a new one with --new ({free_name(folder)}) or name=..."
     )
-
-
-def resume_command(kind: str, name: str) -> str:
-    return f"ferhpo {kind if kind in ('train', 'confirm') else 'sweep'} --resume {name}"
 
 
 def free_name(folder: Path) -> str:

@@ -25,10 +25,12 @@ from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import ADDED
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.config.run_config import RunConfig
+from ferhpo.data.io.cache import drop_new_caches
 from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
 from ferhpo.space import Space
+from ferhpo.storage.commands import command, resume_command
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
 from ferhpo.storage.meta import (
     META,
@@ -38,7 +40,6 @@ from ferhpo.storage.meta import (
     has_meta,
     publish,
     refuse_links,
-    resume_command,
 )
 from ferhpo.storage.provenance import differences, environment, keep_code
 from ferhpo.storage.study.journal import JOURNAL
@@ -77,7 +78,12 @@ class Sweep:
     @property
     def resume_command(self) -> str:
         """The command that resumes it, which depends on its kind: sweep, train or confirm."""
-        return resume_command(self.meta["kind"], self.name)
+        address = (self.config.get("compute") or {}).get("address")
+        return resume_command(self.meta["kind"], self.folder, address)
+
+    def command(self, verb: str) -> str:
+        """Return the command of another verb for this sweep, as the user can type it."""
+        return command(verb, self.folder)
 
     @cached_property
     def run_config(self) -> RunConfig:
@@ -234,6 +240,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
             f"(its trials are still in {JOURNAL})"
         )
     _set_place(meta["composed"]["config"], folder)
+    drop_new_caches(meta["composed"]["config"].get("data") or {})
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
 
 

@@ -5,7 +5,6 @@ The driver appends every record to the *spool*, a file in the sweep's folder, an
 warning, the records stay in the spool, and the shipper or `ferhpo sync` uploads them later, each exactly once.
 
 settings.py  the `tracking` section of a configuration
-secrets.py   passwords in addresses: removed before anything else reads them
 tracker.py   Tracker: the interface of the driver
 history.py   what the spool has recorded already
 spool.py     the spool
@@ -21,10 +20,11 @@ Importing this package does not import MLflow. Only upload/runs.py, upload/value
 shipper's thread imports them.
 """
 
+from ferhpo.addresses.secrets import hide_all, redact
 from ferhpo.tracking.check import check_store, refuse_lost_store
-from ferhpo.tracking.secrets import hide_all, redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import is_held
+from ferhpo.tracking.store import trust_fault
 from ferhpo.tracking.tracker import Tracker
 from ferhpo.tracking.upload.offline import add_to_run, sync
 from ferhpo.tracking.upload.rejected import rejected_text
@@ -45,5 +45,6 @@ __all__ = [
     "rejected_text",
     "run_of",
     "sync",
+    "trust_fault",
     "view_url",
 ]

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ferhpo.addresses.secrets import NOT_KNOWN, redact_error
+from ferhpo.addresses.trust import LOOPBACK
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import follow_move, local_path, location_of
-from ferhpo.tracking.secrets import NOT_KNOWN, redact_error
 from ferhpo.tracking.settings import TrackingSettings, model_name_fault
 from ferhpo.tracking.store import (
     CHECK_SECONDS,
@@ -28,6 +29,7 @@ from ferhpo.tracking.store import (
     outages,
     reason_of,
     remedy_of,
+    trust_fault,
 )
 from ferhpo.tracking.upload.shipped import SHIPPED, run_of
 
@@ -38,7 +40,6 @@ ALL_SECONDS = 60  # for all calls together; storage behind a server may try agai
 _FILE = "ferhpo-check.txt"  # the small artifact, which is removed again
 _NUM_ATTEMPTS = 3  # of a call whose connection is lost
 _NO_RUN, _NO_MODEL = "0" * 32, "m-" + "0" * 32  # ids that do not exist: a server that has the API says so
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def check_store(settings: TrackingSettings, model_name: str | None = None, *, read_only: bool = False) -> str | None:
@@ -54,6 +55,8 @@ def check_store(settings: TrackingSettings, model_name: str | None = None, *, re
         raise TrackingError(
             f"the model's name in the registry is {model_name}; {fault}; set tracking.registered_model_name=..."
         )
+    if fault := trust_fault(settings):
+        raise TrackingError(fault)
     remedy = ""
     if settings.lacks_password:
         reason: str | None = NOT_KNOWN
@@ -182,7 +185,7 @@ def _artifact_fault(settings: TrackingSettings, location: str) -> tuple[str | No
     """Write a small artifact into an experiment's location and remove it; return what is wrong, and a remedy."""
     place = local_path(location)
     if place is not None:
-        is_near = urlsplit(settings.store_uri).hostname in (None, *_LOOPBACK) or settings.artifact_root is not None
+        is_near = urlsplit(settings.store_uri).hostname in (None, *LOOPBACK) or settings.artifact_root is not None
         fault = _folder_fault(place, may_create=is_near)
         remedy = "start the server with --serve-artifacts, or mount that folder on this machine"
         return (None, "") if fault is None else (f"artifacts cannot be written to {place} ({fault})", remedy)

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ferhpo.components import own_code
 from ferhpo.components.bundle import model_source
+from ferhpo.tracking.upload.places import repository
 from ferhpo.tracking.view import rounded
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def log_model(
     if model.status != "READY":
         with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
             package(model_dir, Path(folder) / "model")
-            client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+            store = repository(client, model.artifact_location, model.model_id)
+            store.log_artifacts(str(Path(folder) / "model"), None)
         client.finalize_logged_model(model.model_id, "READY")
     run = client.get_run(run_id)
     if time_ms is not None:

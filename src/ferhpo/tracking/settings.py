@@ -1,6 +1,6 @@
 """The `tracking` section of a configuration: which MLflow store records a sweep, and how its address is shown.
 
-Note: `uri` never holds a password (secrets.py). `store_uri` may; pass it to MLflow only.
+Note: `uri` never holds a password (addresses/secrets.py). `store_uri` may; pass it to MLflow only.
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ferhpo.addresses.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
 from ferhpo.errors import ConfigError
-from ferhpo.tracking.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
 
 OFF = "none"
 MAX_MODEL_NAME = 250  # in every database that MLflow supports

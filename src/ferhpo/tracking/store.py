@@ -9,16 +9,18 @@ import logging
 import os
 import re
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ferhpo.addresses.secrets import redact_error
+from ferhpo.addresses.trust import server_fault, sqlite_fault
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
-from ferhpo.tracking.secrets import redact_error
 from ferhpo.tracking.settings import TrackingSettings
 
 if TYPE_CHECKING:
@@ -30,11 +32,36 @@ PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "AL
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
+def trust_fault(settings: TrackingSettings) -> str:
+    """Return why a store that a file names must not be used (see addresses/trust.py); empty if it may be.
+
+    A SQLite file may be if it is in the output folder, or is a database of MLflow already.
+    """
+    path = settings.sqlite_path
+    if settings.off or settings.uri is None:
+        return ""
+    if path is None:
+        return server_fault(settings.uri)
+    if path.resolve().is_relative_to(settings.output_dir.resolve()) or _is_of_mlflow(path):
+        return ""
+    return sqlite_fault(settings.uri)
+
+
+def _is_of_mlflow(path: Path) -> bool:
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('experiments', 'alembic_version')"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        return bool(database.execute(query).fetchone()[0] == 2)
+    return False
+
+
 def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowClient":
     """Return a client of the store. Creates a SQLite database that does not exist. Raises MLflow's errors and OSError.
 
     timeout_seconds: of every request to a server
+    Raises TrackingError for a store that only a file names, if it is not harmless.
     """
+    if fault := trust_fault(settings):
+        raise TrackingError(fault)
     set_environment(timeout_seconds)
     address = urlsplit(settings.store_uri)
     port = address.port or _DATABASE_PORTS.get(address.scheme.split("+")[0])

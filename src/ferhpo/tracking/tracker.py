@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ferhpo.addresses.secrets import redact
 from ferhpo.errors import TrackingError
 from ferhpo.states import RunState, TrialState
 from ferhpo.tracking.history import History
-from ferhpo.tracking.secrets import redact
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.store import user_name

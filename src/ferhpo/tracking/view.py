@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ferhpo.tracking.secrets import redact
+from ferhpo.addresses.secrets import redact
 
 TAG_PREFIX = "mlflow.sharedViewState."
 KIND_TAG = "mlflow.experimentKind", "custom_model_development"  # opens under "Model training", not under "GenAI"

@@ -82,7 +82,7 @@ def finish(
     with optional("checkpoints were not removed", warnings):
         keeper.tidy(trials, lambda trial: not finished and is_exported(trial, settings))
     tracker.close(1.0)
-    if not settings.off and (rejected := rejected_text(sweep.folder, sweep.name)):
+    if not settings.off and (rejected := rejected_text(sweep.folder, sweep.command("sync"))):
         warnings.append(rejected)
     return SweepResult(sweep, counts, finished, best, registered, unshipped, view, warnings)
 
@@ -94,7 +94,7 @@ def _register(
     try:
         return register(sweep, best, tracker, settings), []
     except TrackingError as error:  # the store has just become unreachable, which does not make the sweep a failure
-        return None, [f"{error}; register it later with: ferhpo sync {sweep.name}"]
+        return None, [f"{error}; register it later with: {sweep.command('sync')}"]
     except Exception as error:
-        later = f"register it later with: ferhpo sync {sweep.name}"
+        later = f"register it later with: {sweep.command('sync')}"
         return None, [f"the model is not registered: {first_line(error)}; {later}"]

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ferhpo.addresses.secrets import hide_password
 from ferhpo.components import own_code
 from ferhpo.config import Composed, validate
-from ferhpo.config.compose import compose, set_values
+from ferhpo.config.change import set_values
+from ferhpo.config.compose import compose
 from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
 from ferhpo.data.dataset import FaceData
@@ -26,7 +28,6 @@ from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, load_sweep, note_environment
 from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
-from ferhpo.tracking.secrets import hide_password
 
 PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 

@@ -78,20 +78,14 @@ def link(address: str) -> "Text":
     return Text(address, style=f"link {address}")
 
 
-def place(folder: Path, option: str) -> str:
-    """Return the option that names an output folder in a command; empty for the default, mlruns in the current folder.
-
-    option: "--output-dir " or "output_dir="
-    """
-    return "" if folder.resolve() == Path("mlruns").resolve() else f" {option}{shlex.quote(str(folder))}"
-
-
 def view_text(view: str, settings: "TrackingSettings") -> "Text":
     """Return where to see a sweep in MLflow: at its server, at a running UI, or after the command that starts one.
 
     view: from `view_address`, with the placeholder {server} if the store has no server
     """
     from rich.text import Text
+
+    from ferhpo.storage.commands import place
 
     server = running_ui(settings)
     address = view.format(server=server or DEFAULT_SERVER)

@@ -30,9 +30,10 @@ def load_yaml(file: Path) -> Any:
         if file.stat().st_size > MOST_BYTES:
             raise ConfigError(str(file), [f"it is larger than {MOST_BYTES:,} bytes, the limit of a configuration file"])
         text = file.read_text(encoding="utf-8-sig")
-        if fault := size_fault(text):
-            raise ConfigError(str(file), [fault])
-        return yaml.load(text, Loader=yaml.SafeLoader)
+        try:
+            return _parsed(file, text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (yaml.YAMLError, ValueError, RecursionError):  # PyYAML's own loader says better what is wrong
+            return _parsed(file, text, yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -45,6 +46,14 @@ def load_yaml(file: Path) -> Any:
         raise ConfigError(str(file), [yaml_fault(error)]) from None
 
 
+def _parsed(file: Path, text: str, loader: Any) -> Any:
+    import yaml
+
+    if fault := size_fault(text, loader):
+        raise ConfigError(str(file), [fault])
+    return yaml.load(text, Loader=loader)
+
+
 def yaml_fault(error: Exception) -> str:
     """Return why a YAML file cannot be read, with the line."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
@@ -52,14 +61,17 @@ def yaml_fault(error: Exception) -> str:
     return f"it is not valid YAML: {where}{problem or ' '.join(str(error).split())}"
 
 
-def size_fault(text: str) -> str | None:
-    """Return why a YAML text is too large with its aliases expanded, or too deep; None if it is neither."""
+def size_fault(text: str, loader: Any) -> str | None:
+    """Return why a YAML text is too large with its aliases expanded, or too deep; None if it is neither.
+
+    loader: a class of PyYAML, which parses the text
+    """
     import yaml
 
     sizes: dict[str, int] = {}  # of each finished anchor
     open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
     total = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionEndEvent):
             name, size = open_nodes.pop()

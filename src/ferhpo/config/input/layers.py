@@ -1,12 +1,13 @@
 """Layers: what a configuration is merged from, in order."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ferhpo.addresses import trust
 from ferhpo.config.files import GROUPS
 from ferhpo.config.input.overrides import option_fault
-from ferhpo.keys import leaves, nearest
+from ferhpo.keys import get_path, leaves, nearest
 
 OVERRIDE = "override"
 
@@ -17,12 +18,14 @@ class Layer:
 
     file: path below its configuration folder, without .yaml; shown: how `ferhpo show` names it
     content: as nested dictionaries, unresolved; replaces: the key of an override
+    is_trusted: whether the user wrote it: an override, or a file of the configuration folder or of ferhpo
     """
 
     file: str
     shown: str
     content: Mapping[str, Any]
     replaces: str | None = None
+    is_trusted: bool = True
 
     def without(self, groups: Sequence[str]) -> "Layer":
         """Return the layer without what it says about the other options of these groups."""
@@ -31,7 +34,7 @@ class Layer:
         if isinstance(content.get("space"), Mapping):
             content["space"] = {key: value for key, value in content["space"].items() if key not in dropped}
             content = content if content["space"] else {key: content[key] for key in content if key != "space"}
-        return Layer(self.file, self.shown, content, self.replaces)
+        return replace(self, content=content)
 
 
 def nested(path: str, content: Any) -> dict[str, Any]:
@@ -55,6 +58,18 @@ def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
             if path.split(".")[0] != "defaults":
                 origins[path] = layer.shown
     return origins
+
+
+def trust_addresses(layers: Sequence[Layer], config: Mapping[str, Any]) -> None:
+    """Trust each address of the configuration (see addresses/trust.py) whose last layer is one that the user wrote."""
+    for key in trust.VARIABLES:
+        setting = [
+            layer.is_trusted
+            for layer in layers
+            if layer.replaces == key or any(f"{key}.".startswith(f"{path}.") for path, _ in leaves(layer.content))
+        ]
+        if setting and setting[-1]:
+            trust.trust_address(key, get_path(config, key))
 
 
 def option_faults(group: str, node: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -48,6 +48,26 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or os.environ.get("FERHPO_CACHE_DIR") or "~/.cache/ferhpo").expanduser()
 
 
+def drop_new_caches(section: Any) -> None:
+    """Set every `cache_dir` of a data section to null that is not a cache on this machine already.
+
+    For a section that a sweep's folder or a store contains: it may have been written by someone else, and must not
+    choose where this process makes files.
+    """
+    for key, value in section.items() if isinstance(section, dict) else enumerate(section):
+        if isinstance(value, dict | list):
+            drop_new_caches(value)
+        elif key == "cache_dir" and value is not None and not _is_cache(value):
+            section[key] = None
+
+
+def _is_cache(cache_dir: object) -> bool:
+    try:
+        return any(cache_folder(str(cache_dir)).glob("*.arrays"))
+    except (OSError, RuntimeError, ConfigError):
+        return False
+
+
 def read_cached(
     where: str,
     path: Path,

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.addresses.secrets import redact
 from ferhpo.text import plural
-from ferhpo.tracking.secrets import redact
 
 log = logging.getLogger("ferhpo.tracking")
 
@@ -90,8 +90,11 @@ def read_rejected(folder: Path) -> list[Entry]:
     return entries
 
 
-def rejected_text(folder: Path, sweep: str) -> str:
-    """Return a sentence about what of a sweep MLflow does not have, and what to do; empty if it has everything."""
+def rejected_text(folder: Path, command: str) -> str:
+    """Return a sentence about what of a sweep MLflow does not have; empty if it has everything.
+
+    command: what the user can type to try again
+    """
     entries = read_rejected(folder)
     aside = [entry for entry in entries if entry.get("set_aside")]
     parts = []
@@ -101,7 +104,7 @@ def rejected_text(folder: Path, sweep: str) -> str:
         parts.append(f"{plural(len(aside), 'record')} could not be uploaded ({aside[-1].get('reason')})")
     if not parts:
         return ""
-    return f"{' and '.join(parts)}; they are kept in {folder / REJECTED}; try again with: ferhpo sync {sweep}"
+    return f"{' and '.join(parts)}; they are kept in {folder / REJECTED}; try again with: {command}"
 
 
 def _line(entry: Entry) -> str:

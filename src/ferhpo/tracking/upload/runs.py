@@ -29,6 +29,7 @@ from ferhpo.tracking.models import log_model
 from ferhpo.tracking.spool import Record
 from ferhpo.tracking.store import deleted_experiment, outages, reason_of
 from ferhpo.tracking.upload.files import fault_of_name, fault_of_path
+from ferhpo.tracking.upload.places import PlaceError, log_text, repository
 from ferhpo.tracking.upload.rejected import Entry, Rejected
 from ferhpo.tracking.upload.shipped import Shipped
 from ferhpo.tracking.upload.values import REFUSALS, Values, fold_times, values_of
@@ -205,10 +206,9 @@ class RunWriter:
             self.rejected.add(name, fault, [entry])
             return
         try:
-            if record["op"] == "text":
-                self.client.log_text(self.shipped.runs[run], record["text"], name)
-            else:
-                self._send_path(run, record, self.folder / name)
+            self._send_path(run, record, self.folder / name)
+        except PlaceError as error:
+            self.rejected.add(name, str(error), [entry])
         except HTTPError as error:
             if error.response is None or error.response.status_code != _TOO_LARGE:
                 raise
@@ -225,10 +225,14 @@ class RunWriter:
             self.shipped.models[run] = log_model(
                 self.client, self.experiment_id, run_id, path, mark, self._name(run), record["time_ms"]
             )
+            return
+        place = repository(self.client, self.client.get_run(run_id).info.artifact_uri, run_id)
+        if record["op"] == "text":
+            log_text(place, record["file"], record["text"])
         elif path.is_dir():
-            self.client.log_artifacts(run_id, str(path), record["folder"] or None)
+            place.log_artifacts(str(path), record["folder"] or None)
         else:
-            self.client.log_artifact(run_id, str(path), record["folder"] or None)
+            place.log_artifact(str(path), record["folder"] or None)
 
     def _is_deleted(self, run: str) -> bool:
         """Return whether the user deleted a run, given by its key or id; a deleted parent run is restored.

@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.addresses.secrets import redact_error
 from ferhpo.errors import TrackingError
-from ferhpo.tracking.secrets import redact_error
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import Record, Spool
 from ferhpo.tracking.store import connect, open_experiment, outages, reason_of, remedy_of

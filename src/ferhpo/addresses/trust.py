@@ -1,0 +1,84 @@
+"""Addresses that a file may not decide alone: the MLflow store that is written to, the Ray cluster that is joined.
+
+A database driver can load files, a cluster sends pickled objects, and a server receives what the environment has for
+another one. So the user names them: on the command line (or in a call), in the configuration folder (see own_code), or
+in the environment. What a sweep file or the folder of a sweep says gives no trust: anyone may have written it.
+
+Note: trust holds for the process, like that in own code.
+"""
+
+import os
+import re
+from urllib.parse import urlsplit
+
+from ferhpo.addresses.secrets import redact_address
+
+STORE, CLUSTER = "tracking.uri", "compute.address"
+VARIABLES = {STORE: "MLFLOW_TRACKING_URI", CLUSTER: "RAY_ADDRESS"}
+ALWAYS = ("auto", "local")  # clusters of this machine
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What MLflow's client reads from the environment and sends to any server.
+CREDENTIALS = (
+    "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)  # fmt: skip
+_named: set[tuple[str, str]] = set()
+
+
+def trust_address(key: str, value: object) -> None:
+    """Trust an address, because the user named it; other keys are ignored."""
+    if key in VARIABLES and isinstance(value, str):
+        _named.add((key, _plain(value)))
+
+
+def is_trusted(key: str, value: str) -> bool:
+    """Return whether the user named this address in this process, or in the environment."""
+    return (key, _plain(value)) in _named or _plain(os.environ.get(VARIABLES[key], "")) == _plain(value)
+
+
+def cluster_fault(address: str | None) -> str:
+    """Return why a Ray cluster must not be joined; empty if it may be. "auto" is the cluster of this machine."""
+    if address is None or address in ALWAYS or is_trusted(CLUSTER, str(address)):
+        return ""
+    rule = "a Ray cluster can run code in every process that joins it, so a file cannot choose one"
+    return _fault(CLUSTER, str(address), rule)
+
+
+def server_fault(uri: str) -> str:
+    """Return why a server or database must not be the MLflow store; empty if it may be."""
+    if is_trusted(STORE, uri):
+        return ""
+    address = urlsplit(uri)
+    if not uri.startswith(("http://", "https://")):
+        rule = "the driver of a database can load and send files, so a file cannot choose one"
+        return _fault(STORE, uri, rule)
+    found = [name for name in CREDENTIALS if os.environ.get(name)]
+    if not found or address.hostname in LOOPBACK:
+        return ""
+    return _fault(STORE, uri, f"{', '.join(found)} would be sent to it, and a file cannot decide that")
+
+
+def sqlite_fault(uri: str) -> str:
+    """Return why a file outside the output folder must not become an MLflow store; empty if the user named it."""
+    if is_trusted(STORE, uri):
+        return ""
+    rule = "it is no database of MLflow yet, and a file cannot decide that one is made outside output_dir"
+    return _fault(STORE, uri, rule)
+
+
+def _fault(key: str, value: str, rule: str) -> str:
+    shown = redact_address(value)
+    given = shown if shown == value and "***" not in shown else "..."
+    return (
+        f"{key} is {shown} in a file; {rule}; if you trust it, add {key}={given} to the command line or set "
+        f"{VARIABLES[key]} to it"
+    )
+
+
+def _plain(value: str) -> str:
+    return re.sub(r"^sqlite:/{3,}", "sqlite:///", redact_address(value.strip()).rstrip("/"))
+
+
+def forget() -> None:
+    """Trust no address any more."""
+    _named.clear()

@@ -1,0 +1,293 @@
+"""What a sweep file, the folder of a sweep and a store may not decide: stores, clusters, and where files are written."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ferhpo import cli
+from ferhpo.addresses import trust
+from ferhpo.config import validate
+from ferhpo.config.compose import compose
+from ferhpo.data.io import cache
+from ferhpo.errors import ConfigError, FerhpoError, TrackingError
+from ferhpo.storage.sweep import load_sweep
+from ferhpo.tracking import TrackingSettings, check_store, sync
+from ferhpo.tracking.store import connect
+from ferhpo.tracking.upload.places import fault_of_place
+from tests.reports.made_sweeps import made_sweep
+from tests.test_tracking_set_aside import record, rejected
+
+RUN, MODEL = "0123456789abcdef" * 2, "m-" + "0123456789abcdef" * 2
+DEMO = {"defaults": ["demo", "_self_"]}
+POSTGRES, CLUSTER = "postgresql://db.example/mlflow", "10.0.0.9:6379"
+
+
+def faults_of(name, overrides=(), config_dir=None):
+    try:
+        validate.check_composed(compose(str(name), overrides, config_dir), for_sweep=True)
+    except ConfigError as error:
+        return error.faults
+    return []
+
+
+def sweep_file(path, **sections):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({**DEMO, **sections}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "value"),
+    [
+        ({"compute": {"address": CLUSTER}}, "compute.address", CLUSTER),
+        ({"compute": {"address": "ray://evil.example:10001"}}, "compute.address", "ray://evil.example:10001"),
+        ({"host": CLUSTER, "compute": {"address": "${host}"}}, "compute.address", CLUSTER),
+        ({"tracking": {"uri": POSTGRES}}, "tracking.uri", POSTGRES),
+        ({"tracking": {"uri": "mssql+pyodbc:///?odbc_connect=x"}}, "tracking.uri", "mssql+pyodbc:///?odbc_connect=***"),
+        ({"tracking": {"uri": "sqlite:////opt/other/app.db"}}, "tracking.uri", "sqlite:////opt/other/app.db"),
+    ],
+    ids=str,
+)
+def test_a_sweep_file_chooses_no_cluster_and_no_database(tmp_path, monkeypatch, sections, key, value):
+    monkeypatch.chdir(tmp_path)
+    faults = faults_of(sweep_file(tmp_path / "downloaded" / "mine.yaml", **sections))
+    (fault,) = [fault for fault in faults if fault.startswith(key)]
+    assert fault.startswith(f"{key} is {value} in a file; ")
+    assert f"add {key}=" in fault
+    assert f"set {trust.VARIABLES[key]} to it" in fault
+
+
+@pytest.mark.parametrize(("key", "value"), [("compute.address", CLUSTER), ("tracking.uri", POSTGRES)])
+def test_the_user_names_clusters_and_databases(tmp_path, monkeypatch, key, value):
+    """On the command line, in the environment, and in the configuration folder."""
+    monkeypatch.chdir(tmp_path)
+    section, name = key.split(".")
+    file = sweep_file(tmp_path / "mine.yaml", **{section: {name: value}})
+    assert faults_of(file), "in a file it is refused"
+    assert faults_of(file, [f"{key}={value}"]) == []
+    trust.forget()
+    with monkeypatch.context() as patch:
+        patch.setenv(trust.VARIABLES[key], value)
+        assert faults_of(file) == []
+    assert faults_of(file), "trust ends with what gave it"
+    sweep_file(tmp_path / "ferhpo.d" / "ours.yaml", **{section: {name: value}})
+    assert faults_of("ours") == []
+    trust.forget()
+    sweep_file(tmp_path / "folder" / "theirs.yaml", **{section: {name: value}})
+    assert faults_of("theirs", config_dir=tmp_path / "folder") == []
+
+
+def test_what_a_sweep_file_puts_over_the_users_folder_is_not_the_users(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ferhpo.d" / "compute").mkdir(parents=True)
+    option = {"defaults": ["local", "_self_"], "address": CLUSTER}
+    (tmp_path / "ferhpo.d" / "compute" / "ours.yaml").write_text(yaml.safe_dump(option))
+    override = {"override /compute": "ours"}
+    file = sweep_file(tmp_path / "a.yaml", defaults=["demo", override, "_self_"])
+    assert faults_of(file) == [], "the sweep chooses an option of the user's"
+    trust.forget()
+    other = "10.6.6.6:6379"
+    file = sweep_file(tmp_path / "b.yaml", defaults=["demo", override, "_self_"], compute={"address": other})
+    (fault,) = faults_of(file)
+    assert other in fault
+    (tmp_path / "compute").mkdir()
+    (tmp_path / "compute" / "beside.yaml").write_text(yaml.safe_dump(option))
+    file = sweep_file(tmp_path / "c.yaml", defaults=["demo", {"override /compute": "beside"}, "_self_"])
+    assert faults_of(file), "an option beside the sweep file comes from where the sweep file comes from"
+
+
+@pytest.mark.parametrize("variable", trust.CREDENTIALS)
+def test_what_the_environment_has_for_one_server_is_not_sent_to_another(tmp_path, monkeypatch, variable):
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(tmp_path / "mine.yaml", tracking={"uri": "https://mlflow.example"})
+    assert faults_of(file) == [], "a server may be named in a file"
+    monkeypatch.setenv(variable, "secret-7")
+    (fault,) = faults_of(file)
+    assert f"{variable} would be sent to it" in fault
+    assert "secret-7" not in fault
+    near = sweep_file(tmp_path / "near.yaml", tracking={"uri": "http://127.0.0.1:5000"})
+    assert faults_of(near) == [], "this machine"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example/")
+    assert faults_of(file) == [], "the server that they are for"
+
+
+def test_a_password_on_the_command_line_makes_the_address_the_users(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = "postgresql://me:secret-7@db.example/mlflow"
+    assert faults_of("demo", [f"tracking.uri={uri}"]) == []
+    assert check_fault(TrackingSettings(tmp_path, "postgresql://***@db.example/mlflow")) is None
+
+
+def check_fault(settings):
+    """The fault of trust that a store has, None if it has another one or none."""
+    try:
+        connect(settings, 1)
+    except TrackingError as error:
+        return str(error) if " in a file; " in str(error) else None
+    except Exception:  # nothing listens there
+        return None
+    return None
+
+
+@pytest.mark.parametrize("uri", [POSTGRES, "sqlite:////opt/other/app.db"])
+def test_every_way_to_a_store_asks(tmp_path, uri):
+    settings = TrackingSettings(tmp_path, uri, required=False)
+    for way in (connect, check_store):
+        with pytest.raises(TrackingError, match=r"in a file; .*; if you trust it, add tracking\.uri="):
+            way(settings)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path, capsys):
+    """A copied sweep names it; sync would make MLflow's tables in it, and a lock beside it."""
+    folder = tmp_path / "mine" / "other"
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "app.db")) as database:
+        database.execute("CREATE TABLE bookmarks (a)")
+        database.commit()
+    before = (folder / "app.db").read_bytes()
+    sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
+    edit(sweep, tracking={"uri": f"sqlite:///{folder / 'app.db'}"})
+    for verb in (["sync"], ["promote"]):
+        assert cli.main([*verb, sweep.name, "--output-dir", str(tmp_path / "runs")]) != 0, verb
+    assert "it is no database of MLflow yet" in capsys.readouterr().err
+    assert (folder / "app.db").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["app.db"]
+
+
+def edit(sweep, **sections):
+    path = sweep.folder / "sweep.json"
+    meta = json.loads(path.read_text())
+    for name, values in sections.items():
+        meta["composed"]["config"][name].update(values)
+    path.write_text(json.dumps(meta))
+
+
+def test_a_copied_sweep_joins_no_cluster(tmp_path, capsys):
+    sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
+    edit(sweep, compute={"address": CLUSTER})
+    where = f"output_dir={tmp_path / 'runs'}"
+    assert cli.main(["sweep", sweep.name, "--resume", where]) == 2
+    assert f"compute.address is {CLUSTER} in a file" in capsys.readouterr().err
+
+
+def test_a_store_of_ones_own_is_used_without_being_named_again(tmp_path, empty_store):
+    """A database that MLflow made, wherever it is, and one in the output folder."""
+    shutil.copy(empty_store, tmp_path / "team.db")
+    assert check_fault(TrackingSettings(tmp_path / "runs", f"sqlite:///{tmp_path / 'team.db'}")) is None
+    assert check_fault(TrackingSettings(tmp_path, f"sqlite:///{tmp_path / 'new.db'}")) is None
+    assert (tmp_path / "new.db").exists()
+
+
+def test_a_cache_folder_of_a_copied_sweep_must_be_a_cache(tmp_path):
+    sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
+    for name in ("real", "home"):
+        (tmp_path / name).mkdir()
+    cache.cached("key", tmp_path / "real", lambda: cache.Entry({}, {}))
+    edit(sweep, data={"cache_dir": str(tmp_path / "real"), "parts": [{"cache_dir": str(tmp_path / "home")}]})
+    found = load_sweep(sweep.folder).config["data"]
+    assert found["cache_dir"] == str(tmp_path / "real")
+    assert found["parts"] == [{"cache_dir": None}]
+
+
+ACCEPTED = [
+    (f"/srv/artifacts/1/{RUN}/artifacts", RUN),
+    (f"file:///srv/artifacts/1/{RUN}/artifacts", RUN),
+    (f"file://localhost/srv/a%20b/1/{RUN}/artifacts", RUN),
+    (f"/srv/with space/models/{MODEL}/artifacts", MODEL),
+    (f"mlflow-artifacts:/1/{RUN}/artifacts", RUN),
+    (f"s3://bucket/1/{RUN}/artifacts", RUN),
+]
+REFUSED = [
+    ("ferhpo.d", RUN),
+    ("./ferhpo.d/artifacts", "ferhpo.d"),
+    ("file:///home/me/ferhpo.d", RUN),
+    (f"/srv/{RUN}/artifacts/../../../home/me", RUN),
+    (f"/srv/{RUN}/artifacts/%2e%2e/%2e%2e/home", RUN),
+    (f"/srv/%2e%2e/home/{RUN}/artifacts", RUN),
+    (f"/srv/{MODEL}/artifacts", RUN),
+    (f"file://evil.example/srv/{RUN}/artifacts", RUN),
+    (f"FILE:///home/me/{RUN}", RUN),
+    (f"/home/me#/{RUN}/artifacts/x", RUN),
+    (f"runs:/{RUN}/artifacts", RUN),
+    ("models:/evil/1", MODEL),
+]
+
+
+@pytest.mark.parametrize(("location", "owner"), ACCEPTED)
+def test_places_that_mlflow_chooses(location, owner):
+    assert fault_of_place(location, owner) == ""
+
+
+@pytest.mark.parametrize(("location", "owner"), REFUSED)
+def test_places_that_mlflow_would_not_choose(location, owner):
+    assert location in fault_of_place(location, owner)
+
+
+@pytest.mark.parametrize("place", ["ferhpo.d", "../elsewhere", "file:{}/ferhpo.d"])
+def test_a_store_chooses_no_folder_on_this_machine(tmp_path, monkeypatch, empty_store, place):
+    """A copied store, whose run says that its artifacts are in a folder of Python files."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    settings = TrackingSettings(output_dir=tmp_path)
+    folder = tmp_path / "demo"
+    tracker = record(folder, settings)
+    tracker.start()
+    assert tracker.flush(60) == 0
+    tracker.close(5)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("UPDATE runs SET artifact_uri = ?", (place.format(work),))
+        database.commit()
+    (folder / "code").mkdir()
+    (folder / "code" / "evil.py").write_text("raise SystemExit('code has run')")
+    with_files = record(folder, settings)
+    with_files.log_artifact(0, folder / "code" / "evil.py", "")
+    with_files.log_text(0, "raise SystemExit", "evil2.py")
+    with_files.close(0)
+    sync(folder, settings)
+    assert list(work.iterdir()) == []
+    assert not (tmp_path / "elsewhere").exists()
+    reasons = [entry["reason"] for entry in rejected(folder)]
+    assert len(reasons) == 2
+    assert all("which is not a folder that MLflow makes" in reason for reason in reasons)
+
+
+def test_joining_asks_too():
+    from ferhpo.config import ComputeSettings
+    from ferhpo.driver.ray_cluster import start_ray
+
+    with pytest.raises(FerhpoError, match=r"compute\.address is .* in a file; a Ray cluster can run code"):
+        start_ray(ComputeSettings(address=CLUSTER))
+
+
+def test_files_of_ferhpo_name_nothing_that_they_would_be_asked_about():
+    for path in Path(__file__).parents[1].glob("conf/t*/*.yaml"):
+        section = yaml.safe_load(path.read_text()) or {}
+        assert section.get("uri") in (None, "none"), path
+
+
+def test_the_command_to_resume_works_word_for_word(tmp_path, monkeypatch):
+    """It names again what a new process does not know: the folder, the cluster and the modules that were allowed."""
+    from ferhpo.components import own_code
+
+    monkeypatch.chdir(tmp_path)
+    sweep = made_sweep(tmp_path / "mlruns", ["COMPLETE"])
+    assert load_sweep(sweep.folder).resume_command == "ferhpo sweep --resume made"
+    assert load_sweep(sweep.folder).command("sync") == "ferhpo sync made"
+    edit(sweep, compute={"address": CLUSTER})
+    trust.trust_address("compute.address", CLUSTER)
+    own_code.allow(["my_networks"])
+    (tmp_path / "mlruns").rename(tmp_path / "my runs")
+    moved = load_sweep("made", "my runs")
+    assert moved.resume_command == (
+        f"ferhpo sweep --resume made output_dir='my runs' compute.address={CLUSTER} --allow my_networks"
+    )
+    assert moved.command("sync") == "ferhpo sync made --output-dir 'my runs'"
+    trust.forget()
+    assert CLUSTER not in moved.resume_command, "a file's cluster is not recommended"
