@@ -15,6 +15,7 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.addresses import secrets
 from ferhpo.addresses.secrets import _masked
+from ferhpo.addresses.trust import trust_address
 from ferhpo.config.change import set_values
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.meta import META
@@ -286,4 +287,5 @@ def test_real_sweeps_leave_no_password_anywhere(warm, tmp_path, capsys):
 def client_of(uri, folder):
     from ferhpo.tracking.store import connect
 
+    trust_address("tracking.uri", uri)
     return connect(TrackingSettings(output_dir=folder, uri=uri))
