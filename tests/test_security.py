@@ -343,8 +343,22 @@ def test_what_own_code_may_name(tmp_path, role, name, fault):
 def test_own_code_never_replaces_a_module_of_a_package(tmp_path):
     (tmp_path / "json.py").write_text("def load(): raise AssertionError\n")
     own_code.trust_folder(tmp_path)
-    with pytest.raises(ValueError, match="add allowed_targets="):
+    with pytest.raises(ValueError, match=r"json has the name of Python's own module, .* rename it") as caught:
         locate("json.load", "data")
+    assert "allowed_targets" not in str(caught.value), "that would trust Python's module"
+    (tmp_path / "torchvision.py").write_text("def load(): raise AssertionError\n")
+    with pytest.raises(ValueError, match="torchvision has the name of an installed package, .* rename it"):
+        locate("torchvision.load", "data")
+
+
+def test_a_folder_of_own_code_that_is_no_package_says_so(tmp_path):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "small.py").write_text("def load(): ...\n")
+    own_code.trust_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"nets/ is not a package; add an empty file .*/nets/__init__\.py"):
+        locate("nets.small.load", "data")
+    (tmp_path / "nets" / "__init__.py").write_text("")
+    assert locate("nets.small.load", "data").__module__ == "nets.small"
 
 
 def test_a_file_gives_no_trust(tmp_path):

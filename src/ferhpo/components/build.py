@@ -57,6 +57,8 @@ def _rule(role: Role) -> str:
 
 
 def _how_to_allow(module: str) -> str:
+    if fault := own_code.hidden(module):
+        return fault
     modules = ", ".join([*own_code.allowed(), module])
     return f"add allowed_targets=[{modules}] to the command line if you trust it"
 

@@ -88,6 +88,18 @@ def trusts(module: str) -> bool:
     return any(_has(folder, top) and _is_of(top, folder) for folder in _trusted_folders())
 
 
+def hidden(module: str) -> str:
+    """Return why a module that the user's folder seems to have cannot be imported from it; empty if it has none."""
+    top = module.partition(".")[0]
+    for folder in _trusted_folders():
+        if _has(folder, top) and not _is_of(top, folder):
+            kind = "Python's own module" if top in sys.stdlib_module_names else "an installed package"
+            return f"{folder.name}/{top} has the name of {kind}, which is imported instead; rename it"
+        if (folder / top).is_dir() and not _has(folder, top):
+            return f"{folder.name}/{top}/ is not a package; add an empty file {folder.name}/{top}/__init__.py"
+    return ""
+
+
 def is_users(file: Path) -> bool:
     """Return whether a file is in a trusted folder."""
     return any(file.resolve().is_relative_to(folder) for folder in _trusted_folders())
