@@ -22,7 +22,7 @@ SERVED_MODEL, HOG = "ferhpo.inference.served_model", "ferhpo.data.features.hog"
 
 
 def model_source(description: Mapping[str, Any]) -> str:
-    """Return the code of an exported model, which is made anew wherever it is needed and never read from a file.
+    """Return the code of an exported model, which is generated when it is needed and never read from a file.
 
     description: the content of model.json
     Raises ValueError if its network is not accepted (see build.locate), BundleError if its code cannot be copied.

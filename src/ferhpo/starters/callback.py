@@ -1,6 +1,6 @@
 """A callback of your own: a subclass of pytorch_lightning.Callback, called during the training of every network.
 
-state_dict and load_state_dict keep its state in last.ckpt, so that a resumed trial goes on where it stopped; they may
+state_dict and load_state_dict keep its state in last.ckpt, so that a resumed trial continues where it stopped; they may
 hold numbers, text, tensors, lists and dictionaries of them.
 """
 

@@ -81,7 +81,7 @@ def _is_listed(trial: Any) -> bool:
 
 
 def exists_error(folder: Path) -> SweepError:
-    """Return the error for a name that is already taken, with the commands to resume or start anew."""
+    """Return the error for a name that is already taken, with the commands to resume it or start another."""
     name = folder.name
     try:
         kind = json.loads((folder / META).read_text())["kind"]

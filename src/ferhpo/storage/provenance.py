@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 def git_state() -> dict[str, str]:
     """Return the commit of the current folder's repository and whether its tree is dirty; empty outside one."""
     try:
-        # `git status` runs what these settings of the repository name, and the repository may be somebody else's.
+        # `git status` runs what these settings of the repository name, and the repository may belong to someone else.
         hooks = subprocess.run(
             ["git", "config", "--local", "--includes", "--get-regexp", r"^(filter\.|core\.fsmonitor)"],
             capture_output=True, text=True, check=False, timeout=10,

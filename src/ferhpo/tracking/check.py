@@ -171,7 +171,7 @@ def _ask(call: Callable[[], Any]) -> Any:
             is_response = isinstance(error, RestException) or _is_missing(error)
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") and not _is_missing(error):
                 return None
-            if is_response or attempt == _NUM_ATTEMPTS:  # a response that was lost on the way is asked for again
+            if is_response or attempt == _NUM_ATTEMPTS:  # a response that was lost on the way is requested again
                 raise
     return None
 

@@ -99,7 +99,7 @@ def _log_scores(client: "MlflowClient", run: Any, model_id: str, scores: Mapping
 def package(model_dir: Path, out_dir: Path) -> None:
     """Write the exported model in `model_dir` to `out_dir` as an MLflow pyfunc model.
 
-    MLflow runs the code of the model. It is made anew, because the folder may come from anyone.
+    MLflow runs the code of the model. It is generated here, because the folder may come from anyone.
     Raises ValueError if the network is not accepted, or its code does not load.
     """
     description = json.loads((model_dir / "model.json").read_text())

@@ -40,7 +40,7 @@ class Shipper:
         if not spool.has_position(self.shipped.offset, self.shipped.seq):  # it belongs to another spool
             self.shipped = Shipped(self.shipped.path, settings.shown_uri, settings.experiment)
         self.rejected = Rejected(spool.folder)
-        if self.shipped.seq == 0:  # everything is uploaded anew, maybe to another store
+        if self.shipped.seq == 0:  # everything is uploaded again, maybe to another store
             self.rejected.replace([])
         self.last_error: str | None = None
         self._batch_size = _FIRST_BATCH
