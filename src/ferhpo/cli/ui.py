@@ -70,6 +70,8 @@ def _print_links(folder: Path, server: str) -> None:
     newest = sorted(found, reverse=True)[:MOST_LINKS]
     if newest:
         make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))
+        # MLflow 3.17 opens every other page under GenAI, whatever the kind of the experiment, until the user switches.
+        print("On other pages, choose Model training at the top left.", flush=True)
 
 
 def _pass_on(output: IO[bytes]) -> None:
