@@ -48,6 +48,7 @@ def answer(capsys, *arguments):
     return status, out.strip(), err.strip()
 
 
+@pytest.mark.full
 def test_a_running_sweep_is_read_and_left_alone(running, capsys):
     folder = ["--output-dir", running.folder.parent]
     before = {path: path.read_bytes() for path in running.folder.rglob("*") if path.is_file()}

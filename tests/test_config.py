@@ -18,7 +18,11 @@ from ferhpo.keys import get_path, leaves, set_path
 from ferhpo.tuning.preflight import make_paths_absolute
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = [(group, option) for group in GROUPS for option in group_files(group)]
+OPTIONS = [  # the first two of each group in the quick tests
+    pytest.param(group, option, marks=() if number < 2 else pytest.mark.full)
+    for group in GROUPS
+    for number, option in enumerate(group_files(group))
+]
 
 
 def faults(name, *overrides):

@@ -132,8 +132,11 @@ def write_own_files(folder, page=None):
         (folder / block.file).write_text(substituted(block.text))
 
 
+FULL = [pytest.param(page, marks=pytest.mark.full) for page in [*PAGES, *REFERENCE] if page != "README.md"]
+
+
 @pytest.mark.usefixtures("with_own_files")
-@pytest.mark.parametrize("page", [*PAGES, *REFERENCE])
+@pytest.mark.parametrize("page", ["README.md", *FULL])
 def test_every_command_parses_and_composes(page):
     for block, command in all_commands([page]):
         place = f"{page}:{block.line}: {command}"

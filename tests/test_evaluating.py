@@ -131,6 +131,7 @@ def test_test_images_are_not_evaluated_while_a_driver_runs_the_sweep(place, eval
         lock.release()
 
 
+@pytest.mark.full
 def test_another_data_set_with_its_classes_in_another_order(place, evaluate, tmp_path):
     """dedup leaves out what the model was trained on; labels follow the names."""
     draw_faces(tmp_path / "other" / "val", 7, 2)

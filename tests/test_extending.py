@@ -59,6 +59,7 @@ def mine(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.full
 def test_a_training_with_own_data_model_and_metric(mine):
     result = ferhpo.train("squares")
     trial = result.best
@@ -79,6 +80,7 @@ def test_an_own_sampler_continues_after_a_resume(mine):
     assert len(set(samples)) == 3, "three points of one sequence"
 
 
+@pytest.mark.full
 def test_an_own_panel_is_on_the_page(mine):
     ferhpo.train("squares")
     assert "Slowest trials" in ferhpo.report("squares", panels=["my_panel"]).read_text()
@@ -91,6 +93,7 @@ def test_an_own_panel_is_on_the_page(mine):
     assert "it must return a ferhpo.reports.panel.Panel" in ferhpo.report("squares", panels=["my_other"]).read_text()
 
 
+@pytest.mark.full
 def test_the_commands_of_the_pages_run(mine, monkeypatch):
     monkeypatch.chdir(mine.parent)
     small = ["data.num_train=140", "data.num_val=70", "data.num_test=70"]
@@ -133,6 +136,7 @@ def starters(tmp_path, monkeypatch):
     return tmp_path / "ferhpo.d"
 
 
+@pytest.mark.full
 def test_every_starting_point_passes_check_and_trains(starters, tmp_path):
     faces = tmp_path / "faces"
     faces.mkdir()

@@ -160,6 +160,7 @@ def test_what_is_refused_for_space_at_start_begins_once_there_is_some(tmp_path):
         assert create_sweep(composed).name == "demo"
 
 
+@pytest.mark.full
 def test_a_disk_that_fills_up_in_a_training_ends_it_and_resume_goes_on(capsys, tmp_path):
     """The checkpoints of one epoch fit on the disk, those of the next do not fit next to them."""
     with small_disk(tmp_path / "disk", 4 * 2**20) as disk:
@@ -291,6 +292,7 @@ def test_of_two_that_start_one_name_together_one_is_refused(composed, tmp_path, 
     assert [path.name for path in (tmp_path / "one").iterdir()] == [META]
 
 
+@pytest.mark.full
 def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a mistake in user code")
@@ -304,7 +306,8 @@ def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    ("raised", "state", "status"), [(KeyboardInterrupt, "STOPPED", "KILLED"), (ValueError, "FAILED", "FAILED")]
+    ("raised", "state", "status"),
+    [(KeyboardInterrupt, "STOPPED", "KILLED"), pytest.param(ValueError, "FAILED", "FAILED", marks=pytest.mark.full)],
 )
 def test_whatever_ends_a_sweep_early_leaves_no_run_running(tiny, monkeypatch, raised, state, status):
     def broken(*arguments):

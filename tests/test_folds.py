@@ -63,6 +63,7 @@ def test_the_fold_is_no_hyperparameter():
     assert list(caught.value.faults) == [fault]
 
 
+@pytest.mark.full
 def test_a_scheduler_may_last_as_long_as_the_folds_however_few_the_epochs():
     overrides = ["trainer.max_epochs=1", "scheduler.grace_period=9"]
     composed = compose("demo", ["data.folds=9", *overrides])

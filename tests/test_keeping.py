@@ -130,6 +130,7 @@ def test_a_file_that_is_renamed_while_it_is_measured_costs_nothing(ended, monkey
         keeper.check_space(num_slots=1)
 
 
+@pytest.mark.full
 def test_a_checkpoint_stays_until_the_store_has_it(ended):
     """With a real MLflow store on SQLite."""
     sweep, trials = ended

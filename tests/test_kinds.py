@@ -106,6 +106,7 @@ def test_a_class_that_is_not_allowed_is_of_no_kind_and_is_not_imported():
     assert not kinds.is_grid({})
 
 
+@pytest.mark.full
 def test_the_estimators_of_conf_are_known():
     estimators = {
         name for name in group_files("model") if kinds.is_estimator(compose("demo", [f"model={name}"]).config["model"])

@@ -204,6 +204,7 @@ def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lin
         assert [record["state"] for record in mine if record["op"] == "close"] == ["DIVERGED"]
 
 
+@pytest.mark.full
 def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
     """As above, without a resume: MLflow gets the outcomes that the study has."""
     for kept_lines in (7, 9, 10):  # line 7 opens trial 1

@@ -87,6 +87,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.full
 def test_what_a_killed_driver_leaves_of_ray_ends_soon_and_nothing_else(tmp_path):
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, "1"], stdout=subprocess.PIPE, text=True)
     child, agent, other, reaper = (psutil.Process(int(pid)) for pid in driver.stdout.readline().split())

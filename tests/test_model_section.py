@@ -124,6 +124,7 @@ def test_check_tells_all_of_it():
     ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("models", ["[decision_tree,lda]", "[cnn,lda]"])
 def test_a_plan_leaves_estimators_out_and_says_so(models, monkeypatch):
     monkeypatch.setattr(planning, "measure_macs_per_second", lambda seconds=0.5: 1e9)

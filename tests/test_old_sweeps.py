@@ -43,6 +43,7 @@ def test_a_killed_training_is_resumed(old):
     assert [row["epoch"] for row in trial.epochs] == list(range(1, NUM_EPOCHS + 1))
 
 
+@pytest.mark.full
 def test_a_finished_sweep_is_read_evaluated_and_reported(old, capsys):
     assert ferhpo.list_sweeps(old)[0]["counts"] == {"COMPLETE": 1, "PRUNED": 2}
     best = ferhpo.load_sweep("done", old).best()

@@ -184,6 +184,7 @@ def test_a_space_of_impossible_networks_is_said_to_be_one():
     assert "no sampled network can be built" in [str(value) for _, value in plan_table(plan).rows]
 
 
+@pytest.mark.full
 def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
     with small_disk(tmp_path / "disk", 2**20) as disk:
         _, plan = plan_of("demo", f"output_dir={disk}/mlruns")
@@ -193,6 +194,7 @@ def test_a_disk_that_will_not_do_is_a_warning(tmp_path):
     ]
 
 
+@pytest.mark.full
 def test_the_disk_holds_the_best_trials_and_a_copy_of_each_in_mlflow():
     small = ["num_trials=1000", "compute.num_cpus=2", "compute.num_gpus=0"]
     _, plan = plan_of("demo", *small)
@@ -205,6 +207,7 @@ def test_the_disk_holds_the_best_trials_and_a_copy_of_each_in_mlflow():
     assert plan_of("demo", *small, "keep_checkpoints=all")[1].disk_bytes == pytest.approx(1000 * 5 * weights)
 
 
+@pytest.mark.full
 def test_a_grid_is_planned_to_its_end():
     space = ["~space.optim", "~space.model", "+space={model: {num_blocks: {low: 2, high: 4}}}"]
     _, plan = plan_of("demo", "sampler=grid", "num_trials=null", *space)
@@ -212,6 +215,7 @@ def test_a_grid_is_planned_to_its_end():
     assert plan.disk_bytes == pytest.approx(3 * plan.checkpoint_bytes * 5 / 4)
 
 
+@pytest.mark.full
 def test_folds_are_counted_in_time_and_disk():
     once, folded = plan_of("demo")[1], plan_of("demo", "data.folds=5")[1]
     assert (once.num_folds, folded.num_folds) == (None, 5)
@@ -246,6 +250,7 @@ def test_plan_of_a_training_is_the_cost_of_its_network_by_hand():
     assert set(rows) == {"training", "device", "parameters", "MACs per image", "memory", "disk", "time"}
 
 
+@pytest.mark.full
 def test_a_sweep_without_its_space_is_planned_as_train_would_run_it():
     _, sweep = plan_of("demo", "compute.num_gpus=0")
     for overrides in (
@@ -261,6 +266,7 @@ def test_a_sweep_without_its_space_is_planned_as_train_would_run_it():
     assert "training" not in rows_of(sweep)
 
 
+@pytest.mark.full
 def test_folds_of_a_training_are_counted():
     once, folded = plan_of("demo", "space=null")[1], plan_of("demo", "space=null", "data.folds=5")[1]
     assert folded.disk_bytes == pytest.approx(5 * once.disk_bytes)
@@ -279,6 +285,7 @@ def test_plan_of_an_estimator_says_in_one_sentence_that_its_cost_is_not_known():
     assert set(rows_of(plan)) == {"training", "device", "disk"}
 
 
+@pytest.mark.full
 def test_plan_of_a_training_from_python_reads_the_data(monkeypatch):
     monkeypatch.setattr(planning, "measure_macs_per_second", lambda seconds=0.5: 1e9)
     small = ["data.num_train=70", "data.num_val=14", "data.num_test=7"]

@@ -173,6 +173,7 @@ def test_a_wrong_override_is_refused():
 # Metrics and models of a training
 
 
+@pytest.mark.full
 def test_chosen_metrics_travel_without_a_list(trained):
     """Into the study, the leaderboard, the report and the evaluation; the calibration error is minimized."""
     best, sweep = trained.best, trained.sweep
@@ -220,6 +221,7 @@ def test_a_trained_network_is_loaded_from_what_there_is(trained, monkeypatch):
         ferhpo.load_model(TrialRecord(0, TrialState.COMPLETE, {}, 0))
 
 
+@pytest.mark.full
 def test_the_page_runs(trained, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3

@@ -122,6 +122,7 @@ def test_concurrent_registrations_of_one_model_make_one_version(recorded):
     assert len(versions(settings, "twice")) == 1
 
 
+@pytest.mark.full
 def test_a_model_that_is_uploaded_late_is_registered_by_the_sweep_itself(tiny, monkeypatch):
     """The store is slow while the sweep waits for its models, and has caught up when the report is done."""
     flush, calls = Tracker.flush, []

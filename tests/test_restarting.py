@@ -39,7 +39,9 @@ def whole(config, data, tmp_path_factory):
     return weights(folder)
 
 
-@pytest.mark.parametrize("damaged", ["last.ckpt", "best.ckpt", "next_best.ckpt"])
+@pytest.mark.parametrize(
+    "damaged", ["last.ckpt", *(pytest.param(name, marks=pytest.mark.full) for name in ("best.ckpt", "next_best.ckpt"))]
+)
 def test_a_damaged_checkpoint_costs_the_epochs_and_not_the_trial(config, data, whole, tmp_path, damaged):
     def stop(epoch, row):
         raise SystemExit
@@ -94,6 +96,7 @@ def test_a_disk_that_does_not_answer_makes_no_trial_begin_again(config, data, tm
         run_trial(config, data, tmp_path / "file" / "trial", 7, lambda epoch, row: None)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("way", ["replace", "exists"])
 def test_a_disk_that_refuses_at_a_rename_ends_the_sweep_and_not_the_trial(config, data, tmp_path, monkeypatch, way):
     original = getattr(Path, way)

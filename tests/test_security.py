@@ -347,7 +347,7 @@ def test_own_code_never_replaces_a_module_of_a_package(tmp_path):
         locate("json.load", "data")
     assert "allowed_targets" not in str(caught.value), "that would trust Python's module"
     (tmp_path / "torchvision.py").write_text("def load(): raise AssertionError\n")
-    with pytest.raises(ValueError, match="torchvision has the name of an installed package, .* rename it"):
+    with pytest.raises(ValueError, match=r"torchvision has the name of an installed package, .* rename it"):
         locate("torchvision.load", "data")
 
 

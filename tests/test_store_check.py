@@ -169,6 +169,7 @@ def test_folds_never_hang_under_a_trials_run_that_was_deleted(tmp_path, settings
     assert [(entry["kind"], entry["reason"]) for entry in entries] == [("fold", "the run of its trial was deleted")]
 
 
+@pytest.mark.full
 def test_records_wait_while_an_experiment_is_deleted(tmp_path, settings, caplog):
     tracker = record(tmp_path / "demo", settings)
     client = connect(settings)

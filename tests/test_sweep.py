@@ -143,6 +143,7 @@ def test_resume_refuses_to_change_what_makes_trials_alike(done):
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("share", "devices"), [(1, {"0", "1"}), (0.5, {"0", "1"})])
 def test_each_trial_sees_its_own_gpu(tiny, share, devices):
     """Two logical GPUs: each trial has a whole one; with half a GPU each, two CPUs still allow two trials."""
@@ -156,6 +157,7 @@ def test_each_trial_sees_its_own_gpu(tiny, share, devices):
         assert len(visible) > len(set(visible)), "a GPU is shared"
 
 
+@pytest.mark.full
 def test_outcomes_have_their_state_and_reason_and_the_sweep_goes_on(tiny):
     """A network pooled to nothing, a loss that is not finite, and a network without faults."""
     space = "space={trainer: {label_smoothing: {choices: [0.0, 0.1]}}}"

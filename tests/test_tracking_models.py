@@ -161,6 +161,7 @@ print(json.dumps(report))
 """
 
 
+@pytest.mark.full
 def test_models_predict_in_a_process_without_ferhpo_and_without_pickle(exported):
     environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -76,6 +76,7 @@ def test_files_that_cannot_be_stored_are_set_aside_and_uploaded_by_sync(tmp_path
     assert Tracker(folder, settings).is_shipped(0)
 
 
+@pytest.mark.full
 def test_a_store_that_takes_nothing_sets_nothing_aside(tmp_path, settings, monkeypatch):
     folder = tmp_path / "demo"
     tracker = record(folder, settings)

@@ -162,6 +162,7 @@ def test_sentences():
     assert plural(1200, "trial") == "1,200 trials"
 
 
+@pytest.mark.full
 def test_the_page_says_which_overrides_the_sweep_was_run_with(tmp_path):
     """A reduced run of a recipe cannot be taken for the recipe."""
     sweep = made_sweep(tmp_path, ["COMPLETE", "RUNNING"])
@@ -178,12 +179,14 @@ def test_the_page_says_which_overrides_the_sweep_was_run_with(tmp_path):
     assert "as its file defines it" not in sweep_report(sweep).read_text()
 
 
+@pytest.mark.full
 def test_a_sweep_of_an_earlier_version_names_the_keys_that_were_overridden(tmp_path):
     sweep = made_sweep(tmp_path, ["COMPLETE"], overrides=["optim.weight_decay=0.5"])
     assert "overrides" not in sweep.meta
     assert "it was run with optim.weight_decay=0.5." in sweep_report(sweep).read_text()
 
 
+@pytest.mark.full
 def test_the_numbers_of_trials_lead_to_their_pages_and_runs(tmp_path):
     sweep = made_sweep(tmp_path, ["COMPLETE", "COMPLETE", "PRUNED"])
     best = sweep.best().number

@@ -127,6 +127,7 @@ def test_averaged_weights_are_kept_and_the_network_ends_with_its_own(run_fit: Ru
     assert torch.equal(last["network"]["classifier.output.weight"], network.state_dict()["classifier.output.weight"])
 
 
+@pytest.mark.full
 def test_same_seed_gives_the_same_numbers_and_another_seed_others(run_fit: RunFit, tmp_path: Path) -> None:
     def history(seed: int, name: str) -> list[dict[str, float]]:
         folder = tmp_path / name
@@ -350,6 +351,7 @@ def test_damaged_checkpoint_is_named(run_fit: RunFit, tmp_path: Path) -> None:
             run_fit(trainer={"max_epochs": 2})
 
 
+@pytest.mark.full
 def test_checkpoint_of_another_network_or_optimizer_is_named(run_fit: RunFit) -> None:
     run_fit(trainer={"max_epochs": 1})
     with pytest.raises(SweepError, match=r"last\.ckpt has the weights of another network: size mismatch"):

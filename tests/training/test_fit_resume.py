@@ -95,7 +95,15 @@ def assert_equal(one: Any, other: Any, where: str = "") -> None:
         assert one == other, where
 
 
-@pytest.mark.parametrize("config", [EVERYTHING, ADAM, PLATEAU, FROZEN], ids=["everything", "adam", "plateau", "frozen"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(EVERYTHING, id="everything"),
+        pytest.param(ADAM, id="adam", marks=pytest.mark.full),
+        pytest.param(PLATEAU, id="plateau", marks=pytest.mark.full),
+        pytest.param(FROZEN, id="frozen", marks=pytest.mark.full),
+    ],
+)
 def test_resumed_after_any_epoch_equals_uninterrupted(run_fit: RunFit, tmp_path: Path, config: dict[str, Any]) -> None:
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()
@@ -131,7 +139,10 @@ def test_finished_training_only_reports(run_fit: RunFit, tmp_path: Path) -> None
     assert (tmp_path / "last.ckpt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("step", ["epoch written", "next_best written", "last written"])
+@pytest.mark.parametrize(
+    "step",
+    ["epoch written", *(pytest.param(step, marks=pytest.mark.full) for step in ("next_best written", "last written"))],
+)
 def test_kill_between_the_checkpoints(
     run_fit: RunFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -31,6 +31,7 @@ def test_frozen_epochs_move_the_output_layer_alone_then_everything(run_fit, tmp_
     assert moved(start, weights(other)) == {name.rpartition(".")[0] for name in start}
 
 
+@pytest.mark.full
 def test_a_resume_in_a_frozen_epoch_goes_on_exactly(run_fit, tmp_path):
     class StopError(Exception):
         pass

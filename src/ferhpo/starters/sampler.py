@@ -1,7 +1,8 @@
 """A sampler of your own: a subclass of an Optuna sampler.
 
-ferhpo creates a new one for each trial, so it takes what it needs from the study and keeps nothing in the object. `seed`
-is derived from the sweep's seed and the number of the trial: a resumed sweep samples what an uninterrupted one would.
+ferhpo creates a new one for each trial, so it takes what it needs from the study and keeps nothing in the object.
+`seed` is derived from the sweep's seed and the number of the trial: a resumed sweep samples what an uninterrupted one
+would.
 """
 
 import optuna
