@@ -291,3 +291,39 @@ def test_the_command_to_resume_works_word_for_word(tmp_path, monkeypatch):
     assert moved.command("sync") == "ferhpo sync made --output-dir 'my runs'"
     trust.forget()
     assert CLUSTER not in moved.resume_command, "a file's cluster is not recommended"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("${oc.env:AWS_SECRET_ACCESS_KEY}", "the value of AWS_SECRET_ACCESS_KEY may be a secret"),
+        ("x-${oc.env:GITHUB_TOKEN,none}", "the value of GITHUB_TOKEN may be a secret"),
+        ("${oc.env:${objective.metric}}", "it calls the resolver oc.env"),
+        ("${oc.decode:'${seed}'}", "it calls the resolver oc.decode"),
+        ("${oc.create:[1]}", "it calls the resolver oc.create"),
+    ],
+)
+def test_a_sweep_file_takes_no_secret_from_the_environment(tmp_path, monkeypatch, text, rule):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    monkeypatch.setenv("val_acc", "hush")
+    file = sweep_file(tmp_path / "a" / "mine.yaml", tracking={"experiment": text})
+    faults = faults_of(file)
+    assert any(fault.startswith("tracking.experiment in a/mine.yaml has ${") and rule in fault for fault in faults), (
+        faults
+    )
+    assert "hush" not in "".join(faults)
+
+
+def test_the_environment_is_not_sent_to_a_server_that_a_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDENT", "ann")
+    reads = {"experiment": "of-${oc.env:STUDENT}"}
+    assert faults_of(sweep_file(tmp_path / "a.yaml", tracking=reads)) == [], "into the store of this folder"
+    both = {**reads, "uri": "https://mlflow.example"}
+    (fault,) = faults_of(sweep_file(tmp_path / "b.yaml", tracking=both))
+    assert "the value of STUDENT would be sent to https://mlflow.example, which a file names too" in fault
+    assert faults_of(tmp_path / "b.yaml", ["tracking.uri=https://mlflow.example"]) == []
+    trust.forget()
+    sweep_file(tmp_path / "ferhpo.d" / "ours.yaml", tracking={**both, "experiment": "${oc.env:STUDENT}"})
+    assert faults_of("ours") == []

@@ -66,11 +66,15 @@ def sqlite_fault(uri: str) -> str:
     return _fault(STORE, uri, rule)
 
 
+def shown(address: str) -> str:
+    """Return an address without its secrets."""
+    return redact_address(address)
+
+
 def _fault(key: str, value: str, rule: str) -> str:
-    shown = redact_address(value)
-    given = shown if shown == value and "***" not in shown else "..."
+    given = value if shown(value) == value and "***" not in value else "..."
     return (
-        f"{key} is {shown} in a file; {rule}; if you trust it, add {key}={given} to the command line or set "
+        f"{key} is {shown(value)} in a file; {rule}; if you trust it, add {key}={given} to the command line or set "
         f"{VARIABLES[key]} to it"
     )
 

@@ -16,7 +16,15 @@ from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
 from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, reference_faults
-from ferhpo.config.input.layers import OVERRIDE, Layer, nested, option_faults, origins_of, trust_addresses
+from ferhpo.config.input.layers import (
+    OVERRIDE,
+    Layer,
+    environment_faults,
+    nested,
+    option_faults,
+    origins_of,
+    trust_addresses,
+)
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, override_texts
 from ferhpo.scoring.metrics import objective_mode
@@ -102,6 +110,8 @@ class _Composer:
         config, groups = self.load(in_groups, values)
         layers = self.layers(in_groups, values)
         trust_addresses(layers, config)
+        if faults := environment_faults(layers, (config.get("tracking") or {}).get("uri")):
+            raise ConfigError(self.name, faults)
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)

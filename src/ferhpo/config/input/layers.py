@@ -1,5 +1,7 @@
 """Layers: what a configuration is merged from, in order."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +12,9 @@ from ferhpo.config.input.overrides import option_fault
 from ferhpo.keys import get_path, leaves, nearest
 
 OVERRIDE = "override"
+_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:([^${}]*)")
+_OWN_RESOLVERS = ("report_unit", "num_reports", "objective_mode")  # without an argument
+_SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,36 @@ def trust_addresses(layers: Sequence[Layer], config: Mapping[str, Any]) -> None:
         ]
         if setting and setting[-1]:
             trust.trust_address(key, get_path(config, key))
+
+
+def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
+    """Return the faults of what files that may be anyone's take from the environment, by a resolver of OmegaConf.
+
+    A value would be recorded, and sent to the store. Other resolvers than ${oc.env:NAME} could hide such a name.
+    uri: tracking.uri
+    """
+    is_sent_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
+    is_sent_away = is_sent_away and not trust.is_trusted(trust.STORE, str(uri))
+    faults = []
+    for layer in layers:
+        if layer.is_trusted:
+            continue
+        for path, value in leaves(layer.content):
+            for resolver, argument in _RESOLVER.findall(json.dumps(value)):
+                name = argument.split(",")[0].strip()
+                if resolver in _OWN_RESOLVERS and not name:
+                    continue
+                if resolver != "oc.env" or not name.isidentifier():
+                    rule = f"it calls the resolver {resolver}, which a file may do only in the configuration folder"
+                elif _SECRET.search(name):
+                    rule = f"the value of {name} may be a secret, and would be recorded"
+                elif is_sent_away:
+                    rule = f"the value of {name} would be sent to {trust.shown(str(uri))}, which a file names too"
+                else:
+                    continue
+                where = f"{path} in {layer.shown} has ${{{resolver}:...}}"
+                faults.append(f"{where}; {rule}; give the value on the command line")
+    return faults
 
 
 def option_faults(group: str, node: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]) -> Iterator[str]:
