@@ -6,15 +6,16 @@ import pytest
 
 from ferhpo.errors import SweepError
 from ferhpo.storage.meta import META
-from ferhpo.storage.sweep import fix_threads, load_sweep
+from ferhpo.storage.sweep import load_sweep
+from ferhpo.tuning.fixed_cpu import fixed_cpu
 from tests.reports.made_sweeps import made_sweep
 
 
 def test_a_resume_on_other_cores_keeps_the_threads_and_says_so(tmp_path, caplog):
     made = made_sweep(tmp_path, [])
-    assert fix_threads(made, 4) == 4
+    assert fixed_cpu(made, 4).num_threads == 4
     assert caplog.messages == []
-    assert fix_threads(load_sweep("made", tmp_path), 16) == 4
+    assert fixed_cpu(load_sweep("made", tmp_path), 16).num_threads == 4
     assert caplog.messages == [
         "threads: the trials keep the 4 CPU threads that the sweep began with; here each would have 16"
     ]
@@ -26,7 +27,7 @@ def test_a_resume_on_other_cores_keeps_the_threads_and_says_so(tmp_path, caplog)
 )
 def test_a_sweep_of_an_earlier_version_has_them_in_its_trials(tmp_path, devices, expected):
     made = made_sweep(tmp_path, ["COMPLETE"] * len(devices), extra=lambda number: {"device": devices[number]})
-    assert fix_threads(made, 8) == expected
+    assert fixed_cpu(made, 8).num_threads == expected
     assert json.loads((made.folder / META).read_text())["num_threads"] == expected
 
 

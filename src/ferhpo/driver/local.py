@@ -5,14 +5,15 @@ from ferhpo.driver.ledger import CONTINUE, Ledger
 from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import FerhpoError
 from ferhpo.states import TrialState
+from ferhpo.training.settings import Cpu
 from ferhpo.trial.cross_validation import runner_of
 from ferhpo.trial.run import failure
 
 
-def run(ledger: Ledger, data: FaceData, num_threads: int) -> bool:
+def run(ledger: Ledger, data: FaceData, cpu: Cpu) -> bool:
     """Run every trial of a sweep. Returns False if the user interrupted it.
 
-    num_threads: CPU threads of each trial; those of this process are as before afterwards
+    cpu: how each trial uses the CPU; the threads of this process are as before afterwards
     Raises FerhpoError if the disk or a checkpoint cannot be used; what is recorded by then is kept.
     """
     import torch
@@ -20,7 +21,7 @@ def run(ledger: Ledger, data: FaceData, num_threads: int) -> bool:
     before = torch.get_num_threads()
     try:
         while (trial := ledger.next_trial()) is not None:
-            _run_trial(ledger, trial.number, data, num_threads)
+            _run_trial(ledger, trial.number, data, cpu)
     except KeyboardInterrupt:
         return False
     finally:
@@ -28,7 +29,7 @@ def run(ledger: Ledger, data: FaceData, num_threads: int) -> bool:
     return True
 
 
-def _run_trial(ledger: Ledger, number: int, data: FaceData, num_threads: int) -> None:
+def _run_trial(ledger: Ledger, number: int, data: FaceData, cpu: Cpu) -> None:
     ledger.start(number)
     trial = ledger.study.trial(number)
 
@@ -46,7 +47,7 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData, num_threads: int) ->
                 trial.seed,
                 report,
                 on_start=lambda facts: ledger.report_facts(number, facts),
-                num_threads=num_threads,
+                cpu=cpu,
             )
         ledger.ended(number, outcome.state, outcome.reason)
     except FerhpoError:

@@ -15,6 +15,7 @@ from ferhpo.driver.messages import KEY, Alive, DiskRefused, Ended, Epoch, Fold, 
 from ferhpo.driver.watchdog import Watch
 from ferhpo.errors import StorageError
 from ferhpo.states import TrialState
+from ferhpo.training.settings import Cpu
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
@@ -22,7 +23,7 @@ from ray import tune
 
 
 def worker_trial(
-    config: dict[str, Any], data: FaceData, num_threads: int | None, timeout_seconds: float | None, code: OwnCode
+    config: dict[str, Any], data: FaceData, cpu: Cpu, timeout_seconds: float | None, code: OwnCode
 ) -> None:
     """Run one trial; Ray calls this again in the same process for the next one."""
     facts: dict[str, Any] = {}
@@ -51,7 +52,7 @@ def worker_trial(
             config["seed"],
             report,
             on_start=facts.update,
-            num_threads=num_threads,
+            cpu=cpu,
             **fold_options,
         )
     except StorageError as error:

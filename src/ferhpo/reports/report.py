@@ -242,7 +242,7 @@ def _facts(sweep: Sweep, trial: TrialRecord | None = None) -> list[tuple[str, st
         ("seed", str(config["seed"] if trial is None else f"{config['seed']}; {trial.seed} of the trial")),
     ]
     if trial is not None:
-        facts += [(key, number(trial.extra[key])) for key in ("device", "node") if trial.extra.get(key)]
+        facts += [(key, number(trial.extra[key])) for key in ("device", "precision", "node") if trial.extra.get(key)]
         facts += [("duration", duration(trial.seconds))] if trial.seconds is not None else []
     if git:
         facts.append(("git", git["commit"][:12] + (" with local changes" if git.get("dirty") == "true" else "")))

@@ -56,6 +56,8 @@ def fault_of(meta: Any) -> str:
             return f"composed.{key} is {_shown(composed, key)}"
     if unknown := [key for key in composed if key not in known]:
         return f"composed.{unknown[0]} is an unknown field; was it written by another version of ferhpo?"
+    if meta.get("cpu_precision", "32") not in ("32", "bf16"):
+        return f"cpu_precision is {_shown(meta, 'cpu_precision')}"
     if not isinstance(meta.get("num_threads", 1), int) or meta.get("num_threads", 1) < 1:
         return f"num_threads is {_shown(meta, 'num_threads')}"
     listed = meta.get("listed", [])

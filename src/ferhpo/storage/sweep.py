@@ -12,7 +12,6 @@
 import copy
 import json
 import logging
-import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -190,27 +189,6 @@ def save_config(sweep: Sweep) -> None:
         write_json(sweep.folder / META, sweep.meta)
     except OSError as error:
         raise disk_refused(sweep.folder, error) from None
-
-
-def fix_threads(sweep: Sweep, usual: int) -> int:
-    """Return the CPU threads of each trial: those that the sweep began with, or `usual` for a new one.
-
-    The order in which a sum is computed, and so a trial's last digits, depends on them, so they are recorded and stay
-    when a resume has other cores or slots. A sweep of an earlier version has them in the facts of its trials.
-    """
-    if "num_threads" not in sweep.meta:
-        devices = [re.fullmatch(r"cpu \((\d+) threads\)", str(t.extra.get("device"))) for t in sweep.trials()]
-        before = {int(device[1]) for device in devices if device}
-        sweep.meta["num_threads"] = before.pop() if len(before) == 1 else usual
-        save_config(sweep)
-    num_threads = int(sweep.meta["num_threads"])
-    if num_threads != usual:
-        log.warning(
-            "threads: the trials keep the %d CPU threads that the sweep began with; here each would have %d",
-            num_threads,
-            usual,
-        )
-    return num_threads
 
 
 def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import torch
 
+from ferhpo.training.cpu_precision import cpu_precision
 from ferhpo.training.settings import TrainerSettings
 
 
 def precision_of(settings: TrainerSettings, device: torch.device) -> str:
     """Return "32", "bf16" or "16".
 
-    "auto" is bf16 on GPUs that support it (Ampere and later) and on CPUs with matrix units for it (AMX), where the
-    networks of ferhpo train 1.4 to 2.2 times faster. Raises ValueError for 16 on a CPU.
+    "auto" is bf16 on GPUs that support it (Ampere and later), and what is measured to be faster on a CPU.
+    Raises ValueError for 16 on a CPU.
     """
     if settings.precision == "16" and device.type == "cpu":
         raise ValueError("trainer.precision is 16; it must be 32, bf16 or auto on a CPU")
@@ -24,8 +25,7 @@ def precision_of(settings: TrainerSettings, device: torch.device) -> str:
         return settings.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "32"
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in torch 2.6
-    return "bf16" if capabilities.get("amx_bf16") else "32"
+    return cpu_precision(settings.num_threads)[0]
 
 
 def memory_format_of(settings: TrainerSettings, device: torch.device) -> torch.memory_format:

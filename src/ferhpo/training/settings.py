@@ -27,6 +27,17 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True)
+class Cpu:
+    """How the trials of a sweep use a CPU.
+
+    precision: of `precision: auto` on a CPU; None if it is measured where the trial runs
+    """
+
+    num_threads: int
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """The settings of conf/trainer/default.yaml, which explains them. Raises ValueError for a setting out of range."""
 

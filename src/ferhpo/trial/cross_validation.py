@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
 from ferhpo.config.folds import EPOCH, fold_folder, num_folds
@@ -23,6 +23,9 @@ from ferhpo.states import TrialState
 from ferhpo.trial.load_data import fold_data
 from ferhpo.trial.run import Outcome, run_trial
 
+if TYPE_CHECKING:
+    from ferhpo.training.settings import Cpu
+
 FOLD_RESULT = "fold.json"  # {"facts": ..., "epochs": the metrics of each epoch}
 FoldReport = Callable[[int, dict[str, float], list[dict[str, float]]], None]
 
@@ -34,7 +37,7 @@ def cross_validate(
     seed: int,
     report: FoldReport,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
-    num_threads: int | None = None,
+    cpu: "Cpu | None" = None,
     on_epoch: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
     """Train a network on each fold; resume where an earlier call was interrupted.
@@ -56,7 +59,7 @@ def cross_validate(
         if result is None:
             with _naming(fold):
                 count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
-                result, outcome = _train_fold(config, data, fold, own_folder, seed, on_start, num_threads, count)
+                result, outcome = _train_fold(config, data, fold, own_folder, seed, on_start, cpu, count)
             if outcome.state != TrialState.COMPLETE:
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
@@ -81,7 +84,7 @@ def _train_fold(
     folder: Path,
     seed: int,
     on_start: Callable[[dict[str, Any]], None],
-    num_threads: int | None,
+    cpu: "Cpu | None",
     on_epoch: Callable[[int], None],
 ) -> tuple[dict[str, Any], Outcome]:
     facts: dict[str, Any] = {}
@@ -102,7 +105,7 @@ def _train_fold(
         derive_seed(seed, fold, "fold"),
         report,
         start,
-        num_threads,
+        cpu,
     )
     result = {"facts": facts, "epochs": epochs}
     if outcome.state == TrialState.COMPLETE:

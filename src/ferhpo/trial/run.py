@@ -9,7 +9,7 @@ import platform
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ferhpo.training.fit import FitResult
+    from ferhpo.training.settings import Cpu
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -114,27 +115,30 @@ def run_trial(
     seed: int,
     report: Report,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
-    num_threads: int | None = None,
+    cpu: Cpu | None = None,
 ) -> Outcome:
     """Train one network and keep its last and best checkpoint in `folder`; resume from `folder/last.ckpt` if it exists.
 
     A damaged checkpoint is moved aside and the trial restarts from the beginning; the facts then say so ("restarted").
 
     report: called with (epoch from 1, metrics) as the last step of every epoch; may raise SystemExit to stop
+    cpu: how a CPU is used; by default as torch is set, in the precision that is measured to be faster
     on_start: called with the trial's `facts` before its first epoch; for an estimator, after its fit
     Raises StorageError if the disk or a checkpoint cannot be used.
     """
     import torch
 
+    from ferhpo.scoring.device_data import default_device
     from ferhpo.training.checkpoint import set_aside_damaged
+    from ferhpo.training.device import precision_of
     from ferhpo.training.fit import fit
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be created: {error.strerror or error}") from error
-    if num_threads:
-        torch.set_num_threads(num_threads)
+    if cpu is not None:
+        torch.set_num_threads(cpu.num_threads)
     objective = Objective(**config["objective"])
     callbacks = config.get("callbacks") or {}
     own_callbacks = {name: instantiate(section, "callbacks") for name, section in callbacks.items()}
@@ -160,14 +164,19 @@ def run_trial(
                 on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
             )
             return Outcome(TrialState.COMPLETE, result=fitted)
-        on_start({**facts(config, network, data), **restarted})
+        settings = instantiate(config["trainer"], "trainer")
+        device = default_device()
+        if cpu is not None and cpu.precision is not None and settings.precision == "auto" and device.type == "cpu":
+            settings = replace(settings, precision=cpu.precision)
+        precision = {"precision": precision_of(settings, device)}
+        on_start({**facts(config, network, data), **precision, **restarted})
         result = fit(
             network,
             data,
             optimizer=partial(instantiate, config["optim"], "optim"),
             lr_schedule=partial(instantiate, config["lr_schedule"], "lr_schedule"),
             augment=instantiate(config["augment"], "augment"),
-            settings=instantiate(config["trainer"], "trainer"),
+            settings=settings,
             metric=objective.metric,
             mode=objective.mode,
             folder=folder,
@@ -176,6 +185,7 @@ def run_trial(
             own_callbacks=own_callbacks,
             loss=as_function(config["loss"], "loss"),
             more_metrics=metrics,
+            device=device,
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))

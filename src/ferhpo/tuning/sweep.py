@@ -13,10 +13,11 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.driver.ray_start import RayStart
 from ferhpo.keys import Overrides
 from ferhpo.storage.study.sweep_study import SweepStudy
-from ferhpo.storage.sweep import Sweep, fix_threads
+from ferhpo.storage.sweep import Sweep
 from ferhpo.text import STEPS, plural
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
+from ferhpo.tuning.fixed_cpu import fixed_cpu
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
 from ferhpo.tuning.session import Listener, end_early, recording
@@ -104,7 +105,7 @@ def _run_trials(
                 compute,
                 sweep.objective,
                 slots,
-                num_threads=fix_threads(sweep, slots.num_threads),
+                cpu=fixed_cpu(sweep, slots.num_threads, has_gpu=slots.gpus > 0),
                 on_lost=lambda error: end_early(sweep, ledger.tracker, ledger, error),
             )
         except KeyboardInterrupt:

@@ -7,10 +7,10 @@ from ferhpo.driver import local
 from ferhpo.keys import Overrides
 from ferhpo.space import Space
 from ferhpo.storage.study.sweep_study import SweepStudy
-from ferhpo.storage.sweep import fix_threads
 from ferhpo.text import STEPS
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
+from ferhpo.tuning.fixed_cpu import fixed_cpu
 from ferhpo.tuning.preflight import prepare
 from ferhpo.tuning.result import SweepResult
 from ferhpo.tuning.session import Listener, recording
@@ -40,7 +40,9 @@ def train(
     sweep = prepared.open("train", data)
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)
     with recording(sweep, study, sweep.tracking, data, 1, listener) as (ledger, drawing, keeper):
-        finished = ledger.is_finished or local.run(ledger, data, fix_threads(sweep, torch.get_num_threads()))
+        finished = ledger.is_finished or local.run(
+            ledger, data, fixed_cpu(sweep, torch.get_num_threads(), has_gpu=torch.cuda.is_available())
+        )
         if not finished:
             ledger.interrupt()
         return finish(sweep, ledger.tracker, drawing, keeper, sweep.tracking, data.digest, finished, prepared.warnings)
