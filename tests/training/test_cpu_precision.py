@@ -8,9 +8,9 @@ import torch
 from ferhpo.errors import SweepError
 from ferhpo.storage.meta import META
 from ferhpo.storage.sweep import load_sweep
-from ferhpo.training import cpu_precision as module
-from ferhpo.training.cpu_precision import Timings, cpu_precision, measure
-from ferhpo.training.device import precision_of
+from ferhpo.training.hardware import cpu_precision as module
+from ferhpo.training.hardware.cpu_precision import Timings, cpu_precision, measure
+from ferhpo.training.hardware.device import precision_of
 from ferhpo.training.settings import TrainerSettings
 from ferhpo.tuning.fixed_cpu import fixed_cpu
 from tests.reports.made_sweeps import made_sweep

@@ -2,7 +2,7 @@
 
 The rule (docs/decisions/0011): the `keep_checkpoints` best finished trials keep all their checkpoints. Any other trial
 loses last.ckpt when it ends, because a finished trial never resumes, and best.ckpt and epoch_*.ckpt once MLflow has
-them and its figures are drawn.
+them.
 
 Note: no trial is examined twice. The ranking only grows, so a trial that is not among the best never will be.
 """
@@ -28,7 +28,7 @@ log = logging.getLogger("ferhpo.disk")
 class Keeper:
     """Remove the checkpoints that a sweep need not keep, and stop it before its disk is full.
 
-    is_settled: whether an ended trial's checkpoints are no longer needed: they are in MLflow, and its figures are drawn
+    is_settled: whether an ended trial's checkpoints are no longer needed: they are in MLflow
     free_bytes: returns the free space of a folder's disk
     """
 

@@ -1,21 +1,23 @@
-"""Draw the figures of a running sweep in a thread of the driver and upload them: curves and confusion matrix of each
-complete trial, and at the end the sweep's page.
+"""The figures of a sweep that ends: curves and confusion matrix of its best trials, and its page, all uploaded.
 
-Note: matplotlib's settings are global to the process, so one thread does all drawing of a driver. A trial that ended
-before a crash and has no figures yet gets them at the end of the resumed sweep.
+Note: nothing is drawn while trials run, because drawing would take cores from training, and the figures of every trial
+would keep a sweep of many small trials from ending. `ferhpo report --trial` draws those of any other trial.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from ferhpo.config.settings import job_cpus
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import first_line
+from ferhpo.reports.draw_trials import CONFUSION, CURVES, MOST_PROCESSES, draw, job_of
 from ferhpo.states import TrialState
+from ferhpo.storage.checkpoints import kept_confusion
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import Tracker
 
-CURVES, CONFUSION = "curves.png", "confusion.png"
+NUM_TRIALS = 10  # the best of a sweep, whose figures are drawn
 
 
 class Drawing:
@@ -23,31 +25,15 @@ class Drawing:
 
     def __init__(self, sweep: Sweep, tracker: Tracker, data: FaceData, is_on: bool) -> None:
         self.sweep, self.tracker, self.data, self.is_on = sweep, tracker, data, is_on
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="drawing")
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="drawing")
         self._jobs: list[Future[None]] = []
-        self._submitted: dict[int, Future[None]] = {}
 
-    def trial_ended(self, trial: TrialRecord) -> None:
-        """Submit the figures of a trial, if it is complete."""
-        if self.is_on and trial.state == TrialState.COMPLETE:
-            self._submitted[trial.number] = self._thread.submit(self._draw_trial, trial)
-            self._jobs.append(self._submitted[trial.number])
-
-    def is_drawn(self, trial: TrialRecord) -> bool:
-        """Return whether no figure of a trial is missing; always true for trials that get none."""
-        if not self.is_on or trial.state != TrialState.COMPLETE:
-            return True
-        job = self._submitted.get(trial.number)
-        return (self._folder(trial) / CURVES).exists() if job is None else job.done()
-
-    def sweep_ended(self) -> None:
-        """Submit the page, and before it the figures that an earlier driver did not draw."""
-        if not self.is_on:
-            return
-        for trial in self.sweep.trials():
-            if trial.number not in self._submitted and not (self._folder(trial) / CURVES).exists():
-                self.trial_ended(trial)
-        self._jobs.append(self._thread.submit(self._draw_page))
+    def sweep_ended(self, board: list[TrialRecord]) -> None:
+        """Start to draw the figures of the best trials and the page. board: all trials, best first"""
+        if self.is_on:
+            best = [trial for trial in board if trial.state == TrialState.COMPLETE][:NUM_TRIALS]
+            missing = [trial for trial in best if not (self._folder(trial) / CURVES).exists()]
+            self._jobs += [self._threads.submit(self._draw_trials, missing), self._threads.submit(self._draw_page)]
 
     def wait(self) -> list[str]:
         """Wait for all figures; return a warning if some could not be drawn."""
@@ -61,26 +47,20 @@ class Drawing:
 
     def close(self) -> None:
         """Cancel the figures that are not drawn yet."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _folder(self, trial: TrialRecord) -> Path:
         return self.sweep.trial_folder(trial.number)
 
-    def _draw_trial(self, trial: TrialRecord) -> None:
-        import numpy as np
-
-        from ferhpo.reports.trial import confusion, curves
-        from ferhpo.storage.checkpoints import kept_confusion
-
-        folder = self._folder(trial)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = kept_confusion(folder, len(trial.folds))
-        if kept is not None:
-            matrix = np.asarray(kept["confusion"])
-            path = confusion.draw(folder / CONFUSION, matrix, kept["class_names"], ["images", "shares"])
-            self.tracker.log_artifact(trial.number, path)
-        # The curves come last: for a resumed sweep their file means that all figures of the trial are drawn.
-        self.tracker.log_artifact(trial.number, curves.draw(folder / CURVES, trial, ["acc", "loss"]))
+    def _draw_trials(self, trials: list[TrialRecord]) -> None:
+        jobs = [
+            job_of(trial, self._folder(trial), kept_confusion(self._folder(trial), len(trial.folds)))
+            for trial in trials
+        ]
+        for number in draw(jobs, min(job_cpus(), MOST_PROCESSES)):
+            for name in (CONFUSION, CURVES):
+                if (path := self.sweep.trial_folder(number) / name).exists():
+                    self.tracker.log_artifact(number, path)
 
     def _draw_page(self) -> None:
         from ferhpo.reports.report import sweep_report

@@ -35,8 +35,8 @@ from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
 from ferhpo.training.batches import TrainBatches, class_weights
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
-from ferhpo.training.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
+from ferhpo.training.hardware.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.module import Classifier, parameter_groups
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings, make_loss

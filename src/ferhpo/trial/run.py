@@ -115,7 +115,7 @@ def run_trial(
     seed: int,
     report: Report,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
-    cpu: Cpu | None = None,
+    cpu: "Cpu | None" = None,
 ) -> Outcome:
     """Train one network and keep its last and best checkpoint in `folder`; resume from `folder/last.ckpt` if it exists.
 
@@ -130,8 +130,8 @@ def run_trial(
 
     from ferhpo.scoring.device_data import default_device
     from ferhpo.training.checkpoint import set_aside_damaged
-    from ferhpo.training.device import precision_of
     from ferhpo.training.fit import fit
+    from ferhpo.training.hardware.device import precision_of
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

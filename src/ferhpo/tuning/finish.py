@@ -68,7 +68,7 @@ def finish(
         note = sweep_note(sweep, board, counts)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
     with optional("figures are missing", warnings):
-        drawing.sweep_ended()  # runs while the models are uploaded
+        drawing.sweep_ended(board)  # runs while the models are uploaded
     tracker.flush(SHIP_SECONDS)
     registered, failures = _register(sweep, best if finished else None, tracker, settings)
     view = sweep_run.view_address(tracker, settings)

@@ -47,7 +47,7 @@ def _threads(sweep: Sweep, usual: int) -> int:
 
 def _precision(sweep: Sweep, num_threads: int) -> str | None:
     """Return the precision of `trainer.precision: auto`; None if the configuration names one."""
-    from ferhpo.training.cpu_precision import cpu_precision, has_amx
+    from ferhpo.training.hardware.cpu_precision import cpu_precision, has_amx
 
     if str(sweep.config["trainer"].get("precision")) != "auto":
         return None

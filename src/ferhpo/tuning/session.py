@@ -43,11 +43,9 @@ def recording(
         sweep_run.open_sweep(sweep, tracker, data)
         tracker.start()
         drawing = Drawing(sweep, tracker, data, settings.report and not settings.off)
-        keeper = Keeper(sweep, lambda trial: drawing.is_drawn(trial) and tracker.is_shipped(trial.number))
+        keeper = Keeper(sweep, lambda trial: tracker.is_shipped(trial.number))
 
         def trial_ended(trial: TrialRecord) -> None:
-            with optional("figures are missing"):
-                drawing.trial_ended(trial)
             with optional("checkpoints were not removed"):
                 keeper.measure(trial.number)
                 keeper.tidy(study.trials(), lambda other: is_exported(other, settings))

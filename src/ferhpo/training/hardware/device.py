@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ferhpo.training.cpu_precision import cpu_precision
+from ferhpo.training.hardware.cpu_precision import cpu_precision
 from ferhpo.training.settings import TrainerSettings
 
 
