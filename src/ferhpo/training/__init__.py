@@ -5,7 +5,7 @@ augment.py     augmentation of a batch of images, on the device
 batches.py     the batches of an epoch
 schedules.py   learning rate schedules
 averaging.py   averages of the weights
-device.py      precision, memory format and torch's global switches
+hardware/      precision, memory format and torch's global switches
 module.py      the LightningModule: loss and the order of a training step
 epoch_end.py   the end of an epoch: validation, checkpoints, report
 fit.py         the training of a network, from its last checkpoint if there is one

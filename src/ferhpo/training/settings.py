@@ -1,7 +1,7 @@
 """The settings of conf/trainer, for the training of a network apart from optimizer, schedule and augmentation.
 
 Note: this module imports neither torch nor Lightning, so that configurations are checked fast. "auto" is resolved in
-device.py, when the device is known.
+hardware/device.py, when the device is known.
 """
 
 import inspect
