@@ -7,7 +7,7 @@ import torch
 
 import ferhpo
 from ferhpo.data.dataset import VAL
-from ferhpo.tracking import registry
+from ferhpo.tracking import fetch
 from ferhpo.trial.load_data import load_data
 
 DATA = ["data.num_train=140", "data.num_val=70", "data.num_test=14"]
@@ -23,7 +23,7 @@ SMALL = [
 def answers_of_the_registered_model(result, data, folder):
     """Probabilities of the raw validation images, by the model that the sweep registered."""
     name, number = result.registered
-    path = registry.download(result.sweep.tracking, name, number, folder)
+    path = fetch.download(result.sweep.tracking, name, number, folder)
     return mlflow.pyfunc.load_model(str(path)).predict(data.images[data.split == VAL]).to_numpy()
 
 

@@ -13,7 +13,8 @@ from ferhpo.errors import TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.reports.live import Drawing
 from ferhpo.tracking import Tracker, TrackingSettings, sync
-from ferhpo.tracking.registry import WEIGHTS_TAG, check_alias, download, load, promote, register, versions
+from ferhpo.tracking.fetch import download, load
+from ferhpo.tracking.registry import WEIGHTS_TAG, check_alias, promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
 

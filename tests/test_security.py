@@ -171,7 +171,8 @@ def test_a_cached_array_is_never_a_pickle(tmp_path, marker, caplog):
 
 @pytest.mark.full
 def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, monkeypatch):
-    from ferhpo.tracking import registry
+    from ferhpo.tracking import fetch
+    from ferhpo.tracking.registry import Version
 
     folder = tmp_path / "model"
     folder.mkdir()
@@ -183,11 +184,11 @@ def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, mon
         "cloudpickle_version": "3.1.0",
     }
     (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": loader}}))
-    monkeypatch.setattr(registry, "download", lambda *_: folder)
+    monkeypatch.setattr(fetch, "download", lambda *_: folder)
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
-    version = registry.Version("m", 1, (), None, None, None, {}, "")
+    version = Version("m", 1, (), None, None, None, {}, "")
     with pytest.raises(TrackingError, match="m version 1 cannot be loaded"):
-        registry.load(None, version)
+        fetch.load(None, version)
 
 
 TAGS = ["!!python/object/apply:os.mkdir ['{}']", "!!python/object/new:os.mkdir ['{}']", "!!python/name:os.system"]
@@ -225,7 +226,7 @@ OUTSIDE = [
     "ferhpo.data.io.cache.save",
     "torch.nn.utils.prune.custom_from_mask",
     "torch.nn.functional.torch.load",
-    "ferhpo.tracking.registry.load",  # a registered model is code
+    "ferhpo.tracking.fetch.load",  # a registered model is code
     "ferhpo.cli.ui.ui",
     "ferhpo.driver.os.kill",
 ]

@@ -13,7 +13,8 @@ import pytest
 
 from ferhpo.inference.export import export_model
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
-from ferhpo.tracking.registry import download, promote, register, versions
+from ferhpo.tracking.fetch import download
+from ferhpo.tracking.registry import promote, register, versions
 from ferhpo.tracking.store import connect
 from tests.servers import Server, wait_until
 from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint

@@ -24,6 +24,7 @@ from tests.test_tracking_set_aside import record, rejected
 
 RUN, MODEL = "0123456789abcdef" * 2, "m-" + "0123456789abcdef" * 2
 DEMO = {"defaults": ["demo", "_self_"]}
+STORE = "sqlite:////srv/mlflow.db"
 POSTGRES, CLUSTER = "postgresql://db.example/mlflow", "10.0.0.9:6379"
 
 
@@ -220,12 +221,12 @@ REFUSED = [
 
 @pytest.mark.parametrize(("location", "owner"), ACCEPTED)
 def test_places_that_mlflow_chooses(location, owner):
-    assert fault_of_place(location, owner) == ""
+    assert fault_of_place(location, owner, STORE) == ""
 
 
 @pytest.mark.parametrize(("location", "owner"), REFUSED)
 def test_places_that_mlflow_would_not_choose(location, owner):
-    assert location in fault_of_place(location, owner)
+    assert location in fault_of_place(location, owner, STORE)
 
 
 @pytest.mark.parametrize("place", ["ferhpo.d", "../elsewhere", "file:{}/ferhpo.d"])
@@ -327,3 +328,224 @@ def test_the_environment_is_not_sent_to_a_server_that_a_file_names(tmp_path, mon
     trust.forget()
     sweep_file(tmp_path / "ferhpo.d" / "ours.yaml", tracking={**both, "experiment": "${oc.env:STUDENT}"})
     assert faults_of("ours") == []
+
+
+def test_names_of_data_are_not_sent_to_a_server_that_the_same_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    section = {"defaults": ["vulpe2021", "_self_"], "data": {"path": "pictures"}}
+    file = sweep_file(tmp_path / "a.yaml", **section, tracking={"uri": "https://mlflow.example"})
+    (fault,) = faults_of(file)
+    assert "data.path in tmp" not in fault
+    assert "what is there would be sent to https://mlflow.example, which a file names too; add data.path=..." in fault
+    assert faults_of(file, ["data.path=pictures"]) == []
+    assert faults_of(file, ["tracking.uri=https://mlflow.example"]) == []
+    trust.forget()
+    assert faults_of(sweep_file(tmp_path / "b.yaml", **section)) == [], "into the store of this folder"
+
+
+AMBIGUOUS = [
+    "http://evil.example\\@127.0.0.1:5000",
+    "http://evil.example?x=@127.0.0.1:5000",
+    "http://evil.example/@127.0.0.1:5000",
+    "http://evil.example#@127.0.0.1:5000",
+    "sqlite:////srv/other.db?/../../out/x.db",
+    "sqlite:////srv/other.db#/x.db",
+]
+
+
+@pytest.mark.parametrize("uri", AMBIGUOUS)
+def test_an_address_that_libraries_read_differently_is_refused(tmp_path, uri):
+    with pytest.raises(ConfigError, match=r"special characters must be escaped|must have no \? and no #"):
+        TrackingSettings(tmp_path, uri)
+
+
+def test_the_file_with_mlflows_account_counts_as_a_credential(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert trust.server_fault("https://mlflow.example") == ""
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text("[mlflow]\nmlflow_tracking_username = ann\n")
+    assert "~/.mlflow/credentials would be sent to it" in trust.server_fault("https://mlflow.example")
+
+
+@pytest.mark.parametrize(
+    "location", ["http://evil.example/a", "mlflow-artifacts://evil.example/a", "https://evil.example"]
+)
+def test_a_store_sends_no_token_to_another_server(monkeypatch, location):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
+    for store in (STORE, "https://mlflow.example"):
+        fault = fault_of_place(location, RUN, store)
+        assert "MLFLOW_TRACKING_TOKEN would be sent to it" in fault
+        assert "secret-7" not in fault
+    assert fault_of_place("https://evil.example/a", RUN, "https://evil.example/") == "", "the store itself"
+
+
+def test_a_model_is_not_fetched_from_another_server_with_a_token(tmp_path, monkeypatch, empty_store):
+    from ferhpo.tracking import fetch
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client = connect(settings := TrackingSettings(output_dir=tmp_path))
+    client.create_registered_model("faces")
+    experiment = client.create_experiment("ferhpo", str(tmp_path / "artifacts"))
+    run = client.create_run(experiment).info
+    client.create_model_version("faces", f"{run.artifact_uri}/model", run_id=run.run_id)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        evil = "http://evil.example/api/2.0/mlflow-artifacts/artifacts/m"
+        database.execute("UPDATE model_versions SET source = ?, storage_location = ?", (evil, evil))
+        database.execute("UPDATE runs SET artifact_uri = ?", (evil,))
+        database.commit()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
+        fetch.download(settings, "faces", 1, tmp_path / "out")
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
+        fetch.run_config(settings, run.run_id)
+
+
+@pytest.mark.parametrize("link", ["artifacts", "below", "run"])
+def test_nothing_is_written_through_a_link_in_a_store(tmp_path, link):
+    """A copied output folder whose store has links; their targets may be relative, and so travel with it."""
+    place, outside = tmp_path / "store" / RUN / "artifacts", tmp_path / "outside"
+    (outside / "artifacts").mkdir(parents=True)
+    if link == "artifacts":
+        place.parent.mkdir(parents=True)
+        place.symlink_to("../../outside")
+    elif link == "run":
+        place.parent.parent.mkdir(parents=True)
+        place.parent.symlink_to("../outside")
+    else:
+        place.mkdir(parents=True)
+        (place / "report").symlink_to("../../../outside")
+    assert "is a link; nothing is written through links" in fault_of_place(str(place), RUN, STORE)
+
+
+@pytest.mark.parametrize("kind", ["the folder", "a file in it", "a folder in it"])
+@pytest.mark.parametrize("verb", ["sweep", "train"])
+def test_a_new_sweep_writes_through_no_link(tmp_path, monkeypatch, capsys, kind, verb):
+    """A copied output folder without sweep.json, with links where a sweep writes."""
+    monkeypatch.chdir(tmp_path)
+    runs, outside = tmp_path / "mlruns", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "bashrc").write_text("mine")
+    runs.mkdir()
+    if kind == "the folder":
+        (runs / "x").symlink_to("../outside")
+    else:
+        (runs / "x").mkdir()
+        (runs / "x" / "driver.lock" if kind == "a file in it" else runs / "x" / "report").symlink_to(
+            "../../outside/bashrc" if kind == "a file in it" else "../../outside"
+        )
+    assert cli.main([verb, "demo", "name=x", "tracking=none"]) == 2
+    assert " is a link to " in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"bashrc": "mine"}
+
+
+def test_the_lock_of_a_store_is_no_link(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    (tmp_path / "mlflow.db.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        connect(TrackingSettings(output_dir=tmp_path))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("hooks/post-index-change", "#!/bin/sh\ntouch {marker}\n"),
+        ("config", "[filter \"x\"]\n\tclean = touch {marker}\n"),
+        ("config", "[core]\n\tfsmonitor = touch {marker}\n"),
+        ("config", "[remote \"o\"]\n\turl = x\n\tuploadpack = touch {marker}\n\tpromisor = true\n"),
+        ("config.worktree", "[filter \"x\"]\n\tclean = touch {marker}\n"),
+    ],
+)  # fmt: skip
+def test_looking_at_a_repository_runs_nothing_of_it(tmp_path, monkeypatch, file, content):
+    import subprocess
+
+    from ferhpo.storage.provenance import git_state
+
+    def git(*arguments):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True
+        )
+
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / ".gitattributes").write_text("*.txt filter=x\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "a")
+    clean = git_state()
+    assert clean["dirty"] == "false"
+    marker = tmp_path / "ran"
+    place = tmp_path / ".git" / file
+    if file == "config.worktree":
+        git("config", "extensions.worktreeConfig", "true")
+    with place.open("a") as out:
+        out.write(content.format(marker=marker))
+    place.chmod(0o755)
+    (tmp_path / "a.txt").write_text("a")  # another time, so that git looks at its content
+    state = git_state()
+    assert not marker.exists()
+    assert state["commit"] == clean["commit"]
+    assert state["dirty"] == ("unknown" if "config" in file else "false")
+
+
+def test_promote_takes_a_version_of_the_sweep_only(tmp_path, empty_store):
+    """Another sweep may register under any name."""
+    from ferhpo.tracking import registry
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client = connect(settings := TrackingSettings(output_dir=tmp_path))
+    client.create_registered_model("ferhpo-base")
+    for tags in (
+        {"ferhpo.sweep": "base"},
+        {"ferhpo.sweep": "base-confirm", "ferhpo.confirms": "base"},
+        {"ferhpo.sweep": "evil"},
+    ):
+        client.create_model_version("ferhpo-base", "/x", tags=tags)
+    assert registry.promote(settings, "ferhpo-base", sweep="base").version == 2
+    assert registry.promote(settings, "ferhpo-base", 3, sweep="base").version == 3, "if it is named"
+    with pytest.raises(TrackingError, match="has no version of sweep other, but of base, base-confirm, evil; name the"):
+        registry.promote(settings, "ferhpo-base", sweep="other")
+
+
+def test_a_view_is_no_format(tmp_path, monkeypatch):
+    """The address of a view in a spool could ask for gigabytes of padding."""
+    from ferhpo.cli.screen.console import view_text
+
+    view = "http://127.0.0.2/{server:6000000000}"
+    assert str(view_text(view, TrackingSettings(tmp_path, "http://127.0.0.2")))[:60] == view
+
+
+def test_what_is_printed_and_exported_commands_no_terminal_and_no_spreadsheet(tmp_path, capsys):
+    from ferhpo.cli.screen.console import make_console, typed
+    from ferhpo.reports.panel import write_table
+    from ferhpo.text import csv_cell
+
+    evil = "\x1b]0;title\x07\x1b[2J\u202e"
+    make_console().print(f"a {evil}\nb", soft_wrap=True)
+    assert capsys.readouterr().out == "a \\x1b]0;title\\x1b[2J\\u202e\nb\n", "rich drops the bell"
+    assert typed(f"run ferhpo {evil}") == "run ferhpo \\x1b]0;title\\x07\\x1b[2J\\u202e"
+    rows = [{"=name": "=cmd|'/c calc'!A0", "lr": "-0.5", "x": -3, "y": "@a", "z": "plain"}]
+    text = write_table(tmp_path / "t.csv", rows).read_text()
+    assert text == "'=name,lr,x,y,z\n'=cmd|'/c calc'!A0,-0.5,-3,'@a,plain\n"
+    assert csv_cell("+1e-3") == "+1e-3"
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_expands(tmp_path):
+    import zipfile
+
+    import torch
+
+    from ferhpo.errors import SweepError
+    from ferhpo.training.checkpoint import read
+
+    torch.save({"x": torch.zeros(1_000_000)}, tmp_path / "plain.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    assert (tmp_path / "bomb.ckpt").stat().st_size < 100_000
+    with pytest.raises(SweepError, match="it is compressed, which torch does not write"):
+        read(tmp_path / "bomb.ckpt")

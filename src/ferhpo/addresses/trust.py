@@ -9,6 +9,7 @@ Note: trust holds for the process, like that in own code.
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from ferhpo.addresses.secrets import redact_address
@@ -22,6 +23,7 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
     "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )  # fmt: skip
+CREDENTIALS_FILE = "~/.mlflow/credentials"
 _named: set[tuple[str, str]] = set()
 
 
@@ -53,6 +55,7 @@ def server_fault(uri: str) -> str:
         rule = "the driver of a database can load and send files, so a file cannot choose one"
         return _fault(STORE, uri, rule)
     found = [name for name in CREDENTIALS if os.environ.get(name)]
+    found += [CREDENTIALS_FILE] if Path(CREDENTIALS_FILE).expanduser().exists() else []
     if not found or address.hostname in LOOPBACK:
         return ""
     return _fault(STORE, uri, f"{', '.join(found)} would be sent to it, and a file cannot decide that")

@@ -33,7 +33,7 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
         raise SweepError(f"there is no MLflow store at {settings.shown_uri}; run a sweep first, or set --output-dir")
     follow_move(settings)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # Without job runners and telemetry, the server has 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -66,7 +66,7 @@ def _print_links(folder: Path, server: str) -> None:
             sweep = load_sweep(meta.parent)
             view, _ = stored_addresses(sweep)
             if "{server}" in view:
-                found.append((str(sweep.meta["created"]), sweep.name, view.format(server=server)))
+                found.append((str(sweep.meta["created"]), sweep.name, view.replace("{server}", server)))
     newest = sorted(found, reverse=True)[:MOST_LINKS]
     if newest:
         make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))

@@ -178,7 +178,7 @@ def _trial(sweep: Sweep, number: int) -> TrialRecord:
 
 
 def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config_dir: Path | None) -> TrainedModel:
-    from ferhpo.tracking import registry
+    from ferhpo.tracking import fetch, registry
 
     match = REGISTERED.fullmatch(name)
     if match is None:
@@ -186,12 +186,12 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
     section = compose(None, stores, config_dir).config["tracking"]
     tracking = TrackingSettings.from_config(section, Path(output_dir))
     version = registry.find(tracking, match["name"], match["alias"] or match["version"])
-    network, described = registry.load(tracking, version)
+    network, described = fetch.load(tracking, version)
     sweep, number = _local_trial(version, tracking, Path(output_dir))
     if sweep is not None and number is not None:
         config: Mapping[str, Any] = _trial(sweep, number).config
     elif version.run_id is not None:
-        config = registry.run_config(tracking, version.run_id)
+        config = fetch.run_config(tracking, version.run_id)
         drop_new_caches(config.get("data") or {})
     else:
         raise SweepError(f"{name} has no MLflow run, so its training data are unknown")

@@ -9,11 +9,15 @@ if TYPE_CHECKING:
 
 
 def promote(name: str, alias: str = "champion", version: int | None = None, output_dir: str = "mlruns") -> "Promotion":
-    """Set an alias to a version (the newest by default) of the model that sweep `name` registered."""
+    """Set an alias to a version of the model that sweep `name` registered.
+
+    version: by default the newest one of this sweep or of a confirmation of it; other sweeps may use the same name
+    """
     from ferhpo.tracking import registry
 
     sweep = load_sweep(name, output_dir)
-    return registry.promote(sweep.tracking, sweep.tracking.registered_name(sweep.name), version, alias)
+    name = sweep.tracking.registered_name(sweep.name)
+    return registry.promote(sweep.tracking, name, version, alias, sweep.name)
 
 
 def store_of(name: str, output_dir: str = "mlruns") -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ferhpo.text import csv_cell
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -33,6 +35,6 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     header = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        writer.writerow({key: csv_cell(key) for key in header})
+        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
     return path

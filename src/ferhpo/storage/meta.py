@@ -19,6 +19,14 @@ META = "sweep.json"
 UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
 
 
+def refuse_foreign(folder: Path) -> None:
+    """Raise SweepError if a new sweep's folder is a link, or has links that lead out of it."""
+    if folder.is_symlink():
+        raise SweepError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another name with name=...")
+    if folder.is_dir():
+        refuse_links(folder.resolve())
+
+
 def refuse_links(folder: Path) -> None:
     """Raise SweepError for a link that leads out of a sweep's folder: writing into the folder would follow it."""
     for place, names, files in os.walk(folder):

@@ -1,6 +1,8 @@
 """Collect what a sweep runs with, and compare it at a resume: package versions, git commit, overrides."""
 
+import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -25,27 +27,39 @@ def versions() -> dict[str, str]:
     return result
 
 
+# Settings of a repository that run nothing. `git status` runs what others name (filters, hooks, monitors, transports),
+# and the repository may belong to someone else.
+_HARMLESS = re.compile(
+    r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol)|"
+    r"(user|init|color|pull|push|gc|advice|log)\..*|remote\..*\.(url|fetch)|branch\..*|submodule\..*\.(url|active)"
+)
+
+
 def git_state() -> dict[str, str]:
-    """Return the commit of the current folder's repository and whether its tree is dirty; empty outside one."""
+    """Return the commit of the current folder's repository and whether its tree is dirty; empty outside one.
+
+    `dirty` is "unknown" if looking might run something that the repository names.
+    """
     try:
-        # `git status` runs what these settings of the repository name, and the repository may belong to someone else.
-        hooks = subprocess.run(
-            ["git", "config", "--local", "--includes", "--get-regexp", r"^(filter\.|core\.fsmonitor)"],
-            capture_output=True, text=True, check=False, timeout=10,
-        )  # fmt: skip
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        if hooks.stdout:
-            return {"commit": commit.stdout.strip(), "dirty": "unknown"}
-        status = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "status", "--porcelain"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        commit = _git("rev-parse", "HEAD").strip()
+        settings = [line.split("\t", 1) for line in _git("config", "--show-scope", "--includes", "--list").splitlines()]
+        own = [line[1].partition("=")[0] for line in settings if line[0] in ("local", "worktree") and len(line) == 2]
+        if not all(_HARMLESS.fullmatch(name) for name in own):
+            return {"commit": commit, "dirty": "unknown"}
+        status = _git("status", "--porcelain", "--ignore-submodules=all")
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"commit": commit.stdout.strip(), "dirty": str(bool(status.stdout.strip())).lower()}
+    return {"commit": commit, "dirty": str(bool(status.strip())).lower()}
+
+
+def _git(*arguments: str) -> str:
+    # Without optional locks, `status` does not write the index, which would run a hook.
+    command = ["git", "--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
+    environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, check=True, timeout=10, env=environment
+    )
+    return done.stdout
 
 
 def environment() -> dict[str, Any]:

@@ -38,6 +38,7 @@ from ferhpo.storage.meta import (
     fault_of,
     has_meta,
     publish,
+    refuse_foreign,
     refuse_links,
 )
 from ferhpo.storage.provenance import differences, environment, keep_code
@@ -159,6 +160,7 @@ def create_sweep(
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
     if has_meta(folder):
         raise exists_error(folder)
+    refuse_foreign(folder)
     meta: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "kind": kind,

@@ -7,25 +7,18 @@ is read again after it was set.
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ferhpo.components.build import instantiate
-from ferhpo.components.bundle import target_of
-from ferhpo.errors import ConfigError, TrackingError
+from ferhpo.errors import TrackingError
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.store import connect, file_lock, outages, reason_of, user_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from torch import nn
 
 DEFAULT_ALIAS = "champion"
 WEIGHTS_TAG = "ferhpo.weights_sha256"
@@ -72,7 +65,7 @@ def register(
     note: the description of the version; about: of the registered model, unless it has a description already
     A model that is registered under this name keeps its version. Raises TrackingError; ModelGone for a deleted model.
     """
-    with _store(settings, f"register {name}") as client, _lock(settings):
+    with opened_store(settings, f"register {name}") as client, _lock(settings):
         from mlflow.exceptions import MlflowException
 
         try:
@@ -110,22 +103,34 @@ def register(
 
 def versions(settings: TrackingSettings, name: str) -> list[Version]:
     """Return every version of `name`, newest first; an empty list if there is none. Raises TrackingError."""
-    with _store(settings, f"read {name}") as client:
+    with opened_store(settings, f"read {name}") as client:
         return _search(client, name)
 
 
-def promote(settings: TrackingSettings, name: str, version: int | None = None, alias: str = DEFAULT_ALIAS) -> Promotion:
-    """Set `alias` to a version, the newest by default.
+def promote(
+    settings: TrackingSettings,
+    name: str,
+    version: int | None = None,
+    alias: str = DEFAULT_ALIAS,
+    sweep: str | None = None,
+) -> Promotion:
+    """Set `alias` to a version, by default the newest one that `sweep`, or a confirmation of it, registered.
 
     A tag of the version (`ferhpo.promoted.<alias>`) says who set the alias, when, and which version had it before.
     Raises TrackingError for an unknown name or version, a reserved alias, or a concurrent change of the alias.
     """
     check_alias(alias)
-    with _store(settings, f"promote {name}") as client, _lock(settings):
+    with opened_store(settings, f"promote {name}") as client, _lock(settings):
         known = _search(client, name)
         if not known:
             raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
-        number = known[0].number if version is None else version
+        own = [v for v in known if sweep in (None, v.tags.get("ferhpo.sweep"), v.tags.get("ferhpo.confirms"))]
+        if version is None and not own:
+            registered = ", ".join(sorted({str(v.tags.get("ferhpo.sweep")) for v in known}))
+            raise TrackingError(
+                f"{name} has no version of sweep {sweep}, but of {registered}; name the one to promote with --version"
+            )
+        number = own[0].number if version is None else version
         if number not in {v.number for v in known}:
             numbers = ", ".join(str(v.number) for v in reversed(known))
             raise TrackingError(f"{name} has no version {number}; existing versions: {numbers}")
@@ -153,20 +158,6 @@ def check_alias(alias: str) -> None:
         )
 
 
-def download(settings: TrackingSettings, name: str, version: int | str, out_dir: Path) -> Path:
-    """Download a version, given by number or alias, and return its folder for mlflow.pyfunc.load_model.
-
-    Raises TrackingError.
-    """
-    with _store(settings, f"download {name}") as client:
-        from mlflow.artifacts import download_artifacts
-
-        number = version if isinstance(version, int) else int(client.get_model_version_by_alias(name, version).version)
-        source = client.get_model_version_download_uri(name, str(number))
-        out_dir.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(out_dir), tracking_uri=settings.store_uri))
-
-
 def find(settings: TrackingSettings, name: str, which: str) -> Version:
     """Return the version of `name` that `which` (an alias, a number or "latest") refers to.
 
@@ -187,56 +178,15 @@ def find(settings: TrackingSettings, name: str, which: str) -> Version:
     raise TrackingError(f"{name} has no version or alias {which}; existing versions: {numbers}; aliases: {aliases}")
 
 
-def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
-    """Return the network of a version and the content of its model.json. Raises TrackingError.
-
-    Only its numbers are read: the network is built from ferhpo, or from the user's own code, and the code in the
-    registry is not run.
-    """
-    from safetensors import SafetensorError
-
-    from ferhpo.models.exported import load_exported
-
-    with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
-        path = download(settings, version.name, version.number, Path(folder))
-        description = next(iter(sorted(path.rglob("model.json"))), None)
-        if description is None:
-            raise TrackingError(f"{version.name} version {version.number} is not a ferhpo model: it has no model.json")
-        described = json.loads(description.read_text())
-        expected, found = version.tags.get(WEIGHTS_TAG), described.get("weights_sha256")
-        if expected not in (None, found):
-            raise TrackingError(
-                f"{version.name} version {version.number} was registered with weights of the sha256 {expected}; its "
-                f"model.json says {found}, so its files were changed; use another version, or train the model again"
-            )
-        try:
-            section = {"_target_": target_of(described["network"]), **described["network"]["arguments"]}
-            return load_exported(instantiate(section, "model"), description.parent, described), described
-        except ConfigError as error:
-            name = f"{version.name} version {version.number}"
-            raise TrackingError(f"{name} cannot be loaded: {' '.join(error.faults)}") from None
-        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            name = f"{version.name} version {version.number}"
-            raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
-
-
-def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
-    """Return the configuration (config.yaml) of a trial's run. Raises TrackingError."""
-    with _store(settings, f"read run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
-        text = Path(client.download_artifacts(run_id, "config.yaml", folder)).read_text()
-    config: dict[str, Any] = yaml.safe_load(text)
-    return config
-
-
 def run_tags(settings: TrackingSettings, run_id: str) -> dict[str, str]:
     """Return the tags of a run. Raises TrackingError."""
-    with _store(settings, f"read run {run_id}") as client:
+    with opened_store(settings, f"read run {run_id}") as client:
         return dict(client.get_run(run_id).data.tags)
 
 
 def note_on_run(settings: TrackingSettings, run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float]) -> None:
     """Add tags and metrics to a run that has ended. Raises TrackingError."""
-    with _store(settings, f"write to run {run_id}") as client:
+    with opened_store(settings, f"write to run {run_id}") as client:
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
         for key, number in metrics.items():
@@ -272,7 +222,7 @@ def _search(client: "MlflowClient", name: str) -> list[Version]:
 
 
 @contextmanager
-def _store(settings: TrackingSettings, action: str) -> Iterator["MlflowClient"]:
+def opened_store(settings: TrackingSettings, action: str) -> Iterator["MlflowClient"]:
     """Yield a client and raise its errors as TrackingError.
 
     action: for the message "cannot <action>: ..."

@@ -140,9 +140,11 @@ def _uri_faults(uri: str) -> list[str]:
         return [f"{shown}; its scheme must be one of {', '.join(_SCHEMES)}; use null for the default store"]
     if scheme == "sqlite" and (not uri.startswith("sqlite:///") or uri.removeprefix("sqlite:///") in ("", ":memory:")):
         return [f"{shown}; a database in memory is lost at exit; use sqlite:///<absolute path>/mlflow.db"]
-    if scheme != "sqlite" and re.search(r"[\s\"'<>]", uri):
-        return [f"{shown}; special characters must be escaped: %20 for a space, %22 for \", %27 for '"]
-    if scheme != "sqlite" and "@" in address.path + address.fragment:
+    if scheme == "sqlite" and re.search(r"[?#\x00-\x1f]", uri):
+        return [f"{shown}; the path of the database must have no ? and no #, which SQLAlchemy cuts off; rename it"]
+    if scheme != "sqlite" and re.search(r"[\s\"'<>\\\x00-\x1f]", uri):
+        return [f"{shown}; special characters must be escaped: %20 for a space, %22 for \", %27 for ', %5C for \\"]
+    if scheme != "sqlite" and "@" in address.path + address.query + address.fragment:
         return [f"{shown}; a password's special characters must be escaped: %2F for /, %40 for @, %3F for ?, %23 for #"]
     if scheme in ("http", "https") and not address.hostname:
         return [f"{shown}; it has no host; use e.g. http://127.0.0.1:5000"]

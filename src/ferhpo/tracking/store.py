@@ -191,7 +191,7 @@ def outages() -> tuple[type[Exception], ...]:
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Wait for the lock `<path>.lock`, and hold it against other processes of this machine."""
-    lock_fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    lock_fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
         yield

@@ -113,6 +113,8 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     try:
         # torch does not verify the checksums that it wrote, so flipped bits would become weights.
         with zipfile.ZipFile(content) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed, which torch does not write; it might expand to any size")
             broken = archive.testzip()
         if broken is not None:
             raise ValueError(f"{broken} is not what was written")

@@ -23,7 +23,7 @@ from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
-from ferhpo.storage.meta import exists_error, free_name, has_meta
+from ferhpo.storage.meta import exists_error, free_name, has_meta, refuse_foreign
 from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, load_sweep, note_environment
 from ferhpo.text import STEPS
@@ -177,6 +177,7 @@ def _refuse_existing(config: dict[str, Any]) -> None:
     folder = Path(config["output_dir"]) / str(config["name"])
     if has_meta(folder):
         raise exists_error(folder)
+    refuse_foreign(folder)
     check_disk(folder)
 
 

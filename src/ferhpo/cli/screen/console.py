@@ -9,11 +9,13 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferhpo.states import TrialState
+from ferhpo.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +43,7 @@ _COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
 def make_console(stderr: bool = False) -> "Console":
     """Return a console on standard output, or on standard error."""
     from rich.console import Console
+    from rich.segment import Segment
 
     stream = sys.stderr if stderr else sys.stdout
     columns = os.environ.get("COLUMNS", "")
@@ -48,7 +51,16 @@ def make_console(stderr: bool = False) -> "Console":
         width: int | None = int(columns)
     else:
         width = None if stream.isatty() else WIDE
-    console = Console(file=stream, highlight=False, width=width, soft_wrap=False)
+
+    class Printable(Console):
+        """A console that shows control characters escaped: names and texts come from files."""
+
+        def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+            return super()._render_buffer(
+                part if part.control else Segment(printable(part.text), part.style) for part in buffer
+            )
+
+    console = Printable(file=stream, highlight=False, width=width, soft_wrap=False)
     # A word that is wider than the terminal is wrapped by the terminal, not cut off.
     console.print = partial(console.print, crop=False)  # type: ignore[method-assign]
     return console
@@ -67,7 +79,7 @@ def typed(text: str) -> str:
 
     A command is `ferhpo` followed by a verb.
     """
-    name = program()
+    text, name = printable(text), program()
     return text if name == "ferhpo" else _COMMAND.sub(lambda match: f"{name} {match[1]}", text)
 
 
@@ -75,7 +87,7 @@ def link(address: str) -> "Text":
     """Return an address as a hyperlink (OSC 8) on terminals, as plain text elsewhere."""
     from rich.text import Text
 
-    return Text(address, style=f"link {address}")
+    return Text(address, style=f"link {printable(address)}")
 
 
 def view_text(view: str, settings: "TrackingSettings") -> "Text":
@@ -88,7 +100,7 @@ def view_text(view: str, settings: "TrackingSettings") -> "Text":
     from ferhpo.storage.commands import place
 
     server = running_ui(settings)
-    address = view.format(server=server or DEFAULT_SERVER)
+    address = view.replace("{server}", server or DEFAULT_SERVER)
     if server is not None or address == view:
         return link(address)
     command = typed(f"ferhpo ui{place(settings.output_dir, '--output-dir ')}")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from ferhpo.addresses import trust
 from ferhpo.config.files import GROUPS
@@ -81,14 +82,22 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     """Return the faults of what files that may be anyone's take from the environment, by a resolver of OmegaConf.
 
     A value would be recorded, and sent to the store. Other resolvers than ${oc.env:NAME} could hide such a name.
+    Nor may such files choose both a server and the data whose names, classes and network it receives.
     uri: tracking.uri
     """
     is_sent_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
+    is_sent_away = is_sent_away and urlsplit(str(uri)).hostname not in trust.LOOPBACK
     is_sent_away = is_sent_away and not trust.is_trusted(trust.STORE, str(uri))
     faults = []
     for layer in layers:
         if layer.is_trusted:
             continue
+        chosen = [path for path, _ in leaves(layer.content) if path == "data" or re.match(r"data\..*path$", path)]
+        if is_sent_away and chosen and _is_last(layers, layer, chosen[0]):
+            faults.append(
+                f"{chosen[0]} in {layer.shown}: what is there would be sent to {trust.shown(str(uri))}, which a file "
+                f"names too; add {chosen[0]}=... or tracking.uri=... to the command line if you trust it"
+            )
         for path, value in leaves(layer.content):
             for resolver, argument in _RESOLVER.findall(json.dumps(value)):
                 name = argument.split(",")[0].strip()
@@ -105,6 +114,15 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
                 where = f"{path} in {layer.shown} has ${{{resolver}:...}}"
                 faults.append(f"{where}; {rule}; give the value on the command line")
     return faults
+
+
+def _is_last(layers: Sequence[Layer], layer: Layer, key: str) -> bool:
+    """Return whether no later layer sets a key, or a section that it is in."""
+    later = layers[layers.index(layer) + 1 :]
+    return not any(
+        other.replaces == key or any(f"{key}.".startswith(f"{path}.") for path, _ in leaves(other.content))
+        for other in later
+    )
 
 
 def option_faults(group: str, node: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]) -> Iterator[str]:

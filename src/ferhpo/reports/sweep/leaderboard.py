@@ -18,7 +18,7 @@ from ferhpo.storage.listing import is_running
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.text import number, plural, sampled_columns
+from ferhpo.text import csv_cell, number, plural, sampled_columns
 
 LOCAL_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 
@@ -27,7 +27,7 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     """Return the leaderboard as CSV, with the columns of `leaderboard_rows`."""
     out = io.StringIO()
     columns, rows = leaderboard_rows(trials, metric)
-    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
+    csv.writer(out, lineterminator="\n").writerows([[csv_cell(value) for value in row] for row in (columns, *rows)])
     return out.getvalue()
 
 
@@ -101,7 +101,7 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
         for heading, paths in columns:
             row[heading] = " ".join(number(trial.sample[path]) for path in paths if path in trial.sample)
         row["collapsed"] = collapse(trial.extra.get("most_answered"))
-        row[MLFLOW] = runs.get(trial.number, "").format(server=LOCAL_SERVER)
+        row[MLFLOW] = runs.get(trial.number, "").replace("{server}", LOCAL_SERVER)
         rows.append(row)
     kept = [key for key in rows[0] if any(row[key] not in (None, "") for row in rows)]
     table = write_table(folder / "leaderboard.csv", [{key: row[key] for key in kept} for row in rows])

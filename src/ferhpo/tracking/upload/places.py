@@ -13,10 +13,13 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from ferhpo.addresses.trust import server_fault
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REFERENCES = ("runs", "models")  # the store would be asked again, and could name another place
+_SENT = ("http", "https", "mlflow-artifacts")  # MLflow adds the account and token of the environment
 
 
 class PlaceError(ValueError):
@@ -28,7 +31,7 @@ def repository(client: "MlflowClient", location: str, owner: str) -> Any:
 
     owner: the id of the run or model that the artifacts belong to
     """
-    if fault := fault_of_place(location, owner):
+    if fault := fault_of_place(location, owner, client.tracking_uri):
         raise PlaceError(fault)
     return get_artifact_repository(location, tracking_uri=client.tracking_uri)
 
@@ -42,18 +45,33 @@ def log_text(place: Any, name: str, text: str) -> None:
         place.log_artifact(str(file), None if str(path.parent) == "." else str(path.parent))
 
 
-def fault_of_place(location: str, owner: str) -> str:
-    """Return why nothing may be written to a location that a store names; empty if it may be."""
+def fault_of_place(location: str, owner: str, store_uri: str) -> str:
+    """Return why nothing may be written to a location that a store names; empty if it may be.
+
+    store_uri: the address of the store
+    """
     address = urlsplit(location)
     if address.scheme in _REFERENCES:
         return f"the store says to write to {location}, which is a reference; only places are accepted"
     if address.scheme not in ("", "file"):
-        return ""
-    path = PurePosixPath(unquote(address.path) if address.scheme else location)
+        return fault_of_server(location, store_uri)
+    path = Path(unquote(address.path) if address.scheme else location)
     is_id = re.fullmatch(r"(m-)?[0-9a-f]{32}", owner) and address.hostname in (None, "localhost")
-    if is_id and path.parts[-2:] == (owner, "artifacts") and ".." not in PurePosixPath(unquote(location)).parts:
+    if not is_id or path.parts[-2:] != (owner, "artifacts") or ".." in PurePosixPath(unquote(location)).parts:
+        return (
+            f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
+            "nothing is written there"
+        )
+    links = [part for part in (path, path.parent, *path.rglob("*")) if part.is_symlink()]
+    return f"{links[0]} in the store is a link; nothing is written through links" if links else ""
+
+
+def fault_of_server(location: str, store_uri: str) -> str:
+    """Return why artifacts must not be sent to, or asked from, the server of a location; empty if they may be."""
+    address = urlsplit(location)
+    if address.scheme not in _SENT or (address.scheme == "mlflow-artifacts" and not address.netloc):
         return ""
-    return (
-        f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
-        "nothing is written there"
-    )
+    if address.netloc == urlsplit(store_uri).netloc:
+        return ""
+    fault = server_fault(f"http://{address.netloc}")
+    return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
