@@ -279,7 +279,9 @@ def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path,
     )
     out, err = capfd.readouterr()
     view = "http://127.0.0.1:5001/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=id-"
-    assert sorted(out.splitlines()) == [f"  first   {view}first", f"  second  {view}second"]
+    *lines, hint = out.splitlines()
+    assert hint == "On other pages, choose Model training at the top left."
+    assert sorted(lines) == [f"  first   {view}first", f"  second  {view}second"]
     assert err == "Traceback (most recent call)\n"
 
 
