@@ -549,3 +549,26 @@ def test_a_compressed_checkpoint_is_refused_before_it_expands(tmp_path):
     assert (tmp_path / "bomb.ckpt").stat().st_size < 100_000
     with pytest.raises(SweepError, match="it is compressed, which torch does not write"):
         read(tmp_path / "bomb.ckpt")
+
+
+@pytest.mark.full
+def test_python_files_of_the_current_folder_are_not_imported(tmp_path):
+    """Neither by Ray's workers nor by MLflow's server: one may have changed into a copied folder."""
+    import shutil as files
+    import subprocess
+    import sys
+
+    for name in ("pyarrow", "fsspec", "pydantic", "starlette", "importlib", "optuna"):
+        (tmp_path / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__)\nraise ImportError\n"
+        )
+    ferhpo = files.which("ferhpo", path=str(Path(sys.executable).parent))
+    small = ["data.num_train=140", "data.num_val=70", "data.num_test=14", "trainer.max_epochs=1", "num_trials=1"]
+    done = subprocess.run([ferhpo, "sweep", "demo", *small], cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    with subprocess.Popen([ferhpo, "ui", "--port", "5391"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline().startswith("MLflow UI: ")
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(15)
+        server.terminate()
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()

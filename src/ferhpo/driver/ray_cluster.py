@@ -8,8 +8,9 @@ import atexit
 import logging
 import os
 import socket
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ _ENVIRONMENT = {
 os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
 
 import ray  # noqa: E402
+from ray.job_config import JobConfig  # noqa: E402
 
 NUM_START_ATTEMPTS = 3  # ray.init waits 30 s for its node, which has been too short on a loaded machine
 ABANDON_SECONDS = 3.0
@@ -68,6 +70,7 @@ def start_ray(compute: ComputeSettings) -> bool:
         "log_to_driver": False,
         "logging_level": logging.ERROR,
         "runtime_env": {"env_vars": worker_environment()},
+        "job_config": _job_config(),
     }
     if compute.address is not None:
         if fault := cluster_fault(compute.address):
@@ -90,6 +93,22 @@ def start_ray(compute: ComputeSettings) -> bool:
             if attempt == NUM_START_ATTEMPTS:
                 raise FerhpoError(f"Ray did not start in {attempt} attempts: {error}") from error
     raise AssertionError  # the last attempt returns or raises
+
+
+class _ImportPaths(list[str]):
+    """The folders from which workers import: only those from which the driver imports.
+
+    Ray adds the current folder, whatever is in it.
+    """
+
+    def extend(self, paths: Iterable[str]) -> None:
+        super().extend(path for path in paths if path in {os.path.abspath(place) for place in sys.path})  # noqa: PTH100
+
+
+def _job_config() -> JobConfig:
+    config = JobConfig()
+    config._py_driver_sys_path = _ImportPaths()
+    return config
 
 
 def _silence_worker_losses() -> None:
