@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -33,14 +34,20 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
         raise SweepError(f"there is no MLflow store at {settings.shown_uri}; run a sweep first, or set --output-dir")
     follow_move(settings)
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--artifacts-destination", str(settings.artifact_root)]  # by default in the current folder
     # Without job runners and telemetry, the server has 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet["PYTHONSAFEPATH"] = "1"
     address = f"http://{host}:{port}"
     print(f"MLflow UI: {address}  (press Ctrl-C to stop)", flush=True)
     _print_links(Path(output_dir), "http://127.0.0.1:" + str(port) if host == "0.0.0.0" else address)
-    server = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # MLflow's web server imports from the current folder, so it gets an empty one.
+    empty = tempfile.TemporaryDirectory(prefix="ferhpo-ui-")
+    server = subprocess.Popen(
+        command, env={**os.environ, **quiet}, cwd=empty.name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     threading.Thread(target=_pass_on, args=(server.stdout,), daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -52,6 +59,7 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
                 child.terminate()
         server.terminate()
         server.wait()
+        empty.cleanup()
 
 
 def _print_links(folder: Path, server: str) -> None:
