@@ -40,7 +40,7 @@ def draw(jobs: Iterable[dict[str, Any]], num_processes: int) -> Iterator[int]:
     Raises RuntimeError with what a process printed if one of them failed; the others' figures are complete then.
     """
     lines = [json.dumps(job) + "\n" for job in jobs]
-    command = [sys.executable, "-m", "ferhpo.reports.draw_trials"]
+    command = [sys.executable, "-P", "-m", "ferhpo.reports.draw_trials"]
     shares = [lines[start::num_processes] for start in range(min(num_processes, len(lines)))]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
