@@ -183,3 +183,18 @@ def test_the_folder_of_another_user_is_answered_without_a_traceback(tmp_path, ki
         assert "VERB doctor -> 0" in done.stdout
     assert sorted(folder.rglob("*")) == sorted(paths[1:]), "nothing was made"
     assert not [path for path in folder.rglob("*") if path.name == "mlflow.db"]
+
+
+@pytest.mark.full
+def test_a_user_without_a_home_folder_runs_a_sweep(tmp_path):
+    """As in many containers: Ray wants to keep a token there, matplotlib its fonts, ferhpo its cache."""
+    ferhpo = shutil.which("ferhpo", path=str(Path(sys.executable).parent))
+    small = ["data.num_train=140", "data.num_val=70", "data.num_test=14", "trainer.max_epochs=1", "num_trials=1"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "XDG_", "FERHPO_"))}
+    environment["HOME"] = "/proc/none"
+    done = subprocess.run(
+        [ferhpo, "sweep", "demo", *small], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Registered ferhpo-demo version 1" in done.stdout
+    assert "/proc/none" not in done.stdout + done.stderr

@@ -1,8 +1,10 @@
 """Start Ray in a thread while the driver loads the data set. Importing this module does not import Ray."""
 
 import os
+import secrets
 import tempfile
 import threading
+from pathlib import Path
 
 from ferhpo.config import ComputeSettings
 from ferhpo.driver.processes.reaper import Reaper, child_raylets
@@ -33,6 +35,7 @@ class RayStart:
     def _work(self, compute: ComputeSettings) -> None:
         if compute.address is None:  # read by Ray at import; its local servers then listen on 127.0.0.1 only
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            _give_token()
         try:
             from ferhpo.driver import ray_cluster
 
@@ -70,6 +73,19 @@ class RayStart:
         self.done.wait()
         if self.error is not None:
             raise self.error
+
+
+def _give_token() -> None:
+    """Set a token for Ray's processes if Ray cannot write one to ~/.ray, e.g. in a container without a home folder."""
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")):
+        return
+    try:
+        folder = Path.home() / ".ray"
+        if not (folder / "auth_token").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _check_temporary_folder() -> None:

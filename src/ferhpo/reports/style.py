@@ -3,16 +3,19 @@
 Note: figures are made without pyplot, whose global state would keep every figure of a process in memory.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from cycler import cycler
-from matplotlib.figure import Figure
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that cannot be written
 
-from ferhpo.states import TrialState
+import matplotlib as mpl  # noqa: E402
+from cycler import cycler  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from ferhpo.states import TrialState  # noqa: E402
 
 # Okabe and Ito, "Color Universal Design", 2008; black last, for reference lines
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
