@@ -70,6 +70,7 @@ class Ledger:
         self._first_failures: list[TrialRecord] | None = []  # None once a trial did not fail
         self._heard: dict[int, float] = {}  # number -> time of its last sign of life
         self._facts: dict[int, dict[str, Any]] = {}
+        self._warned_of_gpu = False
         self._began: dict[int, float] = {}
         self._seconds_before: dict[int, float] = {}  # in attempts that were interrupted
         self._waiting: deque[int] = deque()
@@ -110,11 +111,11 @@ class Ledger:
         known = self._facts.get(number, {})
         if known == {**known, **facts}:
             return
-        warned = any("gpu_missing" in other for other in self._facts.values())
         self._facts[number] = {**known, **facts}
         if facts.get("restarted") not in (None, known.get("restarted")):
             log.warning("trial %d: %s", number, facts["restarted"])
-        if "gpu_missing" in facts and not warned:
+        if "gpu_missing" in facts and not self._warned_of_gpu:
+            self._warned_of_gpu = True
             log.warning("trial %d: %s", number, facts["gpu_missing"])
         self.runs.log_facts(number, facts)
 

@@ -4,12 +4,13 @@ The rule (docs/decisions/0011): the `keep_checkpoints` best finished trials keep
 loses last.ckpt when it ends, because a finished trial never resumes, and best.ckpt and epoch_*.ckpt once MLflow has
 them.
 
-Note: no trial is examined twice. The ranking only grows, so a trial that is not among the best never will be.
+Note: a trial that is not among the best never will be, because the ranking only grows. So each trial is ranked once.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ferhpo.disk import START_BYTES, disk_refused
 from ferhpo.errors import StorageError
 from ferhpo.storage.checkpoints import LAST, num_kept
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord, ranked
+from ferhpo.storage.trial_record import TrialRecord, rank
 
 # A running trial writes its next checkpoints next to the old ones, and its best one again into the MLflow store.
 COPIES = 3
@@ -40,28 +41,40 @@ class Keeper:
     ) -> None:
         self.sweep, self.is_settled, self.free_bytes = sweep, is_settled, free_bytes
         self.num_kept = num_kept(sweep.config)
-        self._done: set[int] = set()
+        self._seen: set[int] = set()
+        self._best: list[TrialRecord] = []  # at most num_kept, best first
+        self._waiting: dict[int, TrialRecord] = {}  # not among the best, and not in MLflow yet
         self._largest_bytes = 0
         self._has_warned = self._was_refused = False
 
-    def tidy(self, trials: Sequence[TrialRecord], wanted: Callable[[TrialRecord], bool] = lambda trial: False) -> None:
-        """Remove the checkpoints of ended trials that are not among the best. wanted: trials to keep anyway."""
+    def tidy(self, trials: Iterable[TrialRecord], wanted: Callable[[TrialRecord], bool] = lambda trial: False) -> None:
+        """Remove the checkpoints of ended trials that are not among the best.
+
+        trials: at least those that have ended since the last call; wanted: trials to keep anyway
+        """
         if self.num_kept is None:
             return
-        ended = [trial for trial in trials if trial.state.is_over]
-        for trial in ranked(ended, self.sweep.objective)[self.num_kept :]:
-            if trial.number in self._done:
-                continue
-            is_removable = self.is_settled(trial) and not wanted(trial)
-            try:
-                for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
-                    if is_removable or path.name == LAST:
-                        path.unlink(missing_ok=True)
-            except OSError as error:  # the trials do not depend on it; a full disk ends the sweep in check_space
-                self._warn_refused(error)
-                is_removable = True
-            if is_removable:
-                self._done.add(trial.number)
+        for trial in trials:
+            if trial.state.is_over and trial.number not in self._seen:
+                self._seen.add(trial.number)
+                insort(self._best, trial, key=lambda other: rank(other, self.sweep.objective))
+                if len(self._best) > self.num_kept:
+                    dropped = self._best.pop()
+                    self._waiting[dropped.number] = dropped
+                    self._remove(dropped, lambda path: path.name == LAST)
+        for trial in list(self._waiting.values()):
+            if self.is_settled(trial) and not wanted(trial):
+                del self._waiting[trial.number]
+                self._remove(trial, lambda path: True)
+
+    def _remove(self, trial: TrialRecord, which: Callable[[Path], bool]) -> None:
+        try:
+            for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
+                if which(path):
+                    path.unlink(missing_ok=True)
+        except OSError as error:  # the trials do not depend on it; a full disk ends the sweep in check_space
+            self._warn_refused(error)
+            self._waiting.pop(trial.number, None)
 
     def _warn_refused(self, error: OSError) -> None:
         if not self._was_refused:

@@ -158,15 +158,13 @@ def record_of(
 
 def ranked(trials: Iterable[TrialRecord], objective: Objective) -> list[TrialRecord]:
     """Sort trials: COMPLETE ones best first, then the others best first, then those without a value."""
-    return sorted(
-        trials,
-        key=lambda trial: (
-            trial.value is None,
-            trial.state != TrialState.COMPLETE,
-            0.0 if trial.value is None else -objective.score(trial.value),
-            trial.number,
-        ),
-    )
+    return sorted(trials, key=lambda trial: rank(trial, objective))
+
+
+def rank(trial: TrialRecord, objective: Objective) -> tuple[bool, bool, float, int]:
+    """Return the key by which `ranked` sorts a trial."""
+    score = 0.0 if trial.value is None else -objective.score(trial.value)
+    return trial.value is None, trial.state != TrialState.COMPLETE, score, trial.number
 
 
 def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:

@@ -48,7 +48,7 @@ def recording(
         def trial_ended(trial: TrialRecord) -> None:
             with optional("checkpoints were not removed"):
                 keeper.measure(trial.number)
-                keeper.tidy(study.trials(), lambda other: is_exported(other, settings))
+                keeper.tidy([trial], lambda other: is_exported(other, settings))
             if ledger is not None and not ledger.is_finished:
                 keeper.check_space(num_slots=len(ledger.running) + 1)
 
@@ -59,6 +59,8 @@ def recording(
         ledger = Ledger(sweep, study, tracker, num_trials, show, _opener(sweep, tracker, data), trial_ended)
         for trial in study.trials():
             keeper.measure(trial.number)
+        with optional("checkpoints were not removed"):
+            keeper.tidy(study.trials(), lambda other: is_exported(other, settings))
         if not ledger.is_finished:
             keeper.check_space(num_slots=1)
         show(ledger)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ferhpo.storage.trial_record import TrialRecord
 
 LOOK_SECONDS = 0.5  # how often the store is asked whether the run exists
+MANY_TRIALS = 300  # from here on,
+SPARE = 20  # after the state was shown, it is not shown again for this many times the time that it took
 LINE_SECONDS = 60.0  # between two lines with the state, without a terminal
 
 
@@ -44,6 +46,7 @@ class Progress(logging.Handler):
         self.status = ""
         self.ledger: Ledger | None = None
         self._began: dict[int, float] = {}
+        self._next_seconds = 0.0
         self.live = None
         if console.is_terminal:
             self.live = Live(console=console, refresh_per_second=2, transient=True, get_renderable=self._display)
@@ -65,6 +68,8 @@ class Progress(logging.Handler):
 
     def __exit__(self, *exc: object) -> None:
         self._ended.set()
+        if self.ledger is not None:
+            self._show(self.ledger)
         logger = logging.getLogger(STEPS)
         logger.removeHandler(self)
         logger.setLevel(self._before[0])
@@ -85,22 +90,32 @@ class Progress(logging.Handler):
             self.console.print(text, style="dim", markup=False, soft_wrap=True)
 
     def __call__(self, ledger: "Ledger") -> None:
-        """Show an event of the sweep, e.g. a report or the end of a trial."""
-        trials = ledger.study.trials()
+        """Show an event of the sweep, e.g. a report or the end of a trial.
+
+        In a large sweep, of events in quick succession not each is shown at once: each time, all trials are looked at.
+        """
+        self.ledger = ledger
+        if ledger.study.num_asked < MANY_TRIALS or time.monotonic() >= self._next_seconds:
+            self._show(ledger)
+
+    def _show(self, ledger: "Ledger") -> None:
+        began = time.monotonic()
+        trials, best = ledger.study.trials(), ledger.study.best()
         for trial in trials:
             before = self.known.get(trial.number)
             self.known[trial.number] = trial.state
             if trial.state.is_over and before in (None, TrialState.RUNNING) and (before or self.last_event_seconds):
-                self._print_end(trial, ledger)
+                self._print_end(trial, ledger, best is not None and best.number == trial.number)
         self.last_event_seconds = time.monotonic()
         running = running_trials(ledger, trials, self._began)
         self.table = RunningTable(running, ledger.unit, ledger.study.objective.metric) if running else None
         self.status = status_line(ledger, trials)
         if running:
             self.doing = ""
-        self.ledger = ledger
+        now = time.monotonic()
+        self._next_seconds = now + (now - began) * SPARE
 
-    def _print_end(self, trial: "TrialRecord", ledger: "Ledger") -> None:
+    def _print_end(self, trial: "TrialRecord", ledger: "Ledger", is_best: bool) -> None:
         value = "" if trial.value is None else f"{ledger.study.objective.metric} {trial.value:.4f}"
         at = f" at epoch {trial.best_epoch} of {len(trial.epochs)}" if trial.best_epoch else ""
         if trial.folds:
@@ -108,8 +123,7 @@ class Progress(logging.Handler):
         reason = f": {first_line(trial.reason)}" if trial.reason else ""
         state = Text(f"{trial.state.lower():<10}", style=STATE_STYLES.get(trial.state, ""))
         took = "" if trial.seconds is None else f" ({duration(trial.seconds)})"
-        best = ledger.study.best()
-        star = "  best so far" if best is not None and best.number == trial.number else ""
+        star = "  best so far" if is_best else ""
         self.console.print(
             Text.assemble(f"trial {trial.number:>4} ", state, f" {value}{at}{reason}{took}{star}"), soft_wrap=True
         )

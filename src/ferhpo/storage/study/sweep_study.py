@@ -98,6 +98,7 @@ class SweepStudy:
                     "with name=..."
                 ) from None
             self._memory.add_trial(trial)
+        self._open_numbers = {trial.number for trial in self._frozen() if trial.state == OptunaState.RUNNING}
         self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
         self._complete_partial_writes()
 
@@ -126,7 +127,7 @@ class SweepStudy:
 
     def interrupted(self) -> list[int]:
         """Return the numbers of the trials that were asked and have not ended."""
-        return [trial.number for trial in self._frozen() if trial.state == OptunaState.RUNNING]
+        return sorted(self._open_numbers)
 
     def best(self) -> TrialRecord | None:
         """Return the best COMPLETE trial, the earlier one in a tie."""
@@ -149,6 +150,7 @@ class SweepStudy:
         for key, value in attrs.items():
             trial.set_user_attr(key, value)
         asked = self._frozen()[number]
+        self._open_numbers.add(number)
         self._storage.create_new_trial(
             self._study_id,
             template_trial=create_trial(
@@ -165,6 +167,7 @@ class SweepStudy:
         """Append a listed trial. Nothing is sampled, so Optuna has no parameters for it."""
         attrs = {key: self.listed[number][key] for key in ("sample", "seed")}
         asked = create_trial(state=OptunaState.RUNNING, user_attrs=attrs)
+        self._open_numbers.add(number)
         self._storage.create_new_trial(self._study_id, template_trial=asked)
         self._memory.add_trial(asked)
         return self.trial(number)
@@ -226,6 +229,7 @@ class SweepStudy:
             if state != TrialState.FAILED:
                 storage.set_trial_system_attr(trial_id, "constraints:infeasible", infeasible)
             storage.set_trial_state_values(trial_id, OPTUNA_STATES[state], values)
+        self._open_numbers.discard(number)
 
     def _complete_partial_writes(self) -> None:
         """Write what is missing after a kill between the lines of a report, or between an outcome and its state.
