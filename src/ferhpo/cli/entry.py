@@ -47,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
         print(typed(str(error)), file=sys.stderr)
         return error.exit_status
+    except Exception as error:
+        if not own_code.place(error):
+            raise
+        text = f"own code raised {own_code.reason(error)}; correct the file"
+        if getattr(args, "json", False):
+            print(json.dumps({"error": text, "faults": []}))
+        print(typed(". ".join([f"{args.verb}: {text}", *getattr(error, "__notes__", ())])), file=sys.stderr)
+        return FerhpoError.exit_status
     except KeyboardInterrupt as error:
         print(typed(". ".join(["Stopped", *getattr(error, "__notes__", ())])), file=sys.stderr)
         return 130

@@ -12,11 +12,16 @@ import hashlib
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
+
+from ferhpo.errors import first_line
+from ferhpo.keys import closest
 
 FOLDER = "ferhpo.d"
 _allowed: list[str] = []
@@ -100,9 +105,57 @@ def hidden(module: str) -> str:
     return ""
 
 
+def missing(module: str) -> str:
+    """Return why a module cannot be found, with the folders that were searched; empty if it can be imported.
+
+    Only the package at the top is looked for, and it is not imported.
+    """
+    top = module.partition(".")[0]
+    folders = _trusted_folders()
+    if top in sys.modules or find_spec(top) is not None:
+        return ""
+    near = closest(top, [file.stem for folder in folders for file in folder.glob("*.py")])
+    if near:
+        return f"there is no {top}.py in {_listed(folders)}; did you mean {near}?"
+    if folders:
+        return f"there is no {top}.py in {_listed(folders)}; add the file, or correct the name"
+    return f"there is no {top}.py, because {NO_FOLDER}"
+
+
+NO_FOLDER = (
+    f"there is no {FOLDER}/ in the current folder; change to the folder that has it, or name it with --config-dir"
+)
+
+
+def _listed(folders: Iterable[Path]) -> str:
+    return " or ".join(f"{folder}/" for folder in folders)
+
+
 def is_users(file: Path) -> bool:
     """Return whether a file is in a trusted folder."""
     return any(file.resolve().is_relative_to(folder) for folder in _trusted_folders())
+
+
+def place(error: BaseException) -> str:
+    """Return where in own code an exception was raised, e.g. "my_network.py, line 12"; empty if it was elsewhere."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if trusts(str(frame.f_globals.get("__name__"))):
+            found = f"{_shown(Path(frame.f_code.co_filename))}, line {line}"
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception in one line, with its place in own code: "KeyError: 'a' (my_network.py, line 12)"."""
+    where = place(error)
+    message = f": {first_line(error)}" if str(error).strip() else ""
+    return f"{type(error).__name__}{message}{f' ({where})' if where else ''}"
+
+
+def _shown(file: Path) -> str:
+    """Return the path of a file of own code below the user's folder; its name, if it is in another one."""
+    folder = next((folder for folder in _folders if file.is_relative_to(folder)), file.parent)
+    return file.relative_to(folder).as_posix()
 
 
 def _trusted_folders() -> list[Path]:

@@ -50,8 +50,8 @@ def check(name: str, overrides: Overrides = (), config_dir: Path | None = None) 
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
     warnings = check_composed(composed, for_sweep=composed.is_sweep)
-    if contracts.is_own(composed.config["data"]) and (faults := list(contracts.reader_faults(composed.config["data"]))):
-        raise ConfigError(composed.name, faults)
+    if contracts.is_own(composed.config["data"]):
+        contracts.read_data(composed.name, composed.config["data"])
     return warnings
 
 
@@ -150,7 +150,8 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
         if key == "_target_":
             continue
         if key not in names and not takes_any:
-            yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
+            remedy = nearest(key, names) if names else f"it has no arguments to set; remove {key}"
+            yield f"{section}.{key} matches no argument of {values['_target_']}; {remedy}"
         elif value == "???":
             yield not_set(f"{section}.{key}")
         elif isinstance(value, Mapping):
@@ -166,7 +167,8 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
     for name, parameter in parameters.items():
         missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
         if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-            yield f"{section}.{name} is not set, but {values['_target_']} requires it; add {section}.{name}=..."
+            others = f" (ferhpo passes {contracts.passed(role)})" if contracts.is_own(values) else ""
+            yield f"{section}.{name} is not set, but {values['_target_']} requires it{others}; add {section}.{name}=..."
 
 
 def _bind_settings(section: str, values: dict[str, Any], settings: Callable[..., Any]) -> list[str]:
@@ -222,6 +224,8 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     except Exception as error:
         if not isinstance(error, REFUSED) and not contracts.is_own(values):
             raise
+        if contracts.is_own(values) and not isinstance(error, ValueError):
+            return [contracts.raised(f"{section}: {values['_target_']}", error, section)]
         return [_with_section(section, error)]
     return []
 

@@ -1,0 +1,175 @@
+"""Faults of own code: each is found before a trial starts, or named in the trial's reason, without a traceback."""
+
+import re
+
+import numpy as np
+import pytest
+
+import ferhpo
+from ferhpo import cli
+from ferhpo.components import own_code
+from ferhpo.components.build import locate
+from ferhpo.data.dataset import TRAIN, face_data
+from ferhpo.errors import ConfigError
+from tests.conftest import TINY
+
+READER = """
+import numpy as np
+from ferhpo.data.dataset import TRAIN, VAL, face_data
+
+def read():
+    labels = np.arange(40) % 2
+    images = np.repeat(labels[:, None, None], 16, 1).repeat(16, 2).astype(np.uint8)
+    split = np.array([TRAIN, VAL], np.uint8)[np.arange(40) // 2 % 2]
+    names, targets, groups = ("dark", "bright"), None, None
+    {broken}
+    return face_data(images, labels, split, names, "mine", "published", targets=targets, groups=groups)
+"""
+BROKEN = [
+    ("labels = labels + 1", "labels is int64 [40] with values 1..2; it must be in 0..1, because there are 2 class_names"),
+    ("labels = labels - 1", "labels is int64 [40] with values -1..0; it must be in 0..1"),
+    ("labels = labels[:30]", "labels is int64 [30]; it must be int64 [40]"),
+    ("labels = list(labels)", "labels is list; it must be int64 [40]"),
+    ("images = images / 255", "images is float64 [40, 16, 16]; it must be uint8 [N, H, H] (gray) or [N, H, H, 3]"),
+    ("images = images[:, :8]", "images is uint8 [40, 8, 16]; it must be uint8 [N, H, H]"),
+    ("images = images[:, None]", "images is uint8 [40, 1, 16, 16]; it must be uint8 [N, H, H]"),
+    ("images = images[0]", "images is uint8 [16, 16]; it must be uint8 [N, H, H]"),
+    ("images, labels, split = images[:0], labels[:0], split[:0]", "images is empty; it must contain at least one image"),
+    ("split = split * 7", "split is uint8 [40] with the value 7; it must be TRAIN (0), VAL (1), TEST (2) or UNUSED (3)"),
+    ("split = split * 0", "split has no val image; a training needs at least one"),
+    ("split = split * 0 + 2", "split has no train image; a training needs at least one"),
+    ("targets = np.eye(3, dtype=np.float32)[labels]", "targets is float32 [40, 3]; it must be float32 [40, 2]"),
+    ("targets = 2 * np.eye(2, dtype=np.float32)[labels]", "targets is float32 [40, 2] with values 0..2; each row must"),
+    ("names = ('dark', 'dark')", "class_names is ('dark', 'dark'); it must be a tuple of different names"),
+    ("names = (0, 1)", "class_names is (0, 1); it must be a tuple of different names"),
+    ("groups = np.arange(40.0)", "groups is float64 [40]; it must be int64 [40]"),
+    ("{}['oops']", "raised KeyError: 'oops' (my_reader.py, line 10)"),
+    ("raise AssertionError", "raised AssertionError (my_reader.py, line 10)"),
+    ("read.nothing", "raised AttributeError: 'function' object has no attribute 'nothing' (my_reader.py, line 10)"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """An empty folder for own code, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "ferhpo.d"
+    folder.mkdir()
+
+    def write(name, text):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(("broken", "fault"), BROKEN)
+def test_a_broken_reader_is_one_message_of_every_verb(mine, broken, fault, capsys):
+    mine("my_reader.py", READER.format(broken=broken))
+    mine("data/mine.yaml", "_target_: my_reader.read\n")
+    for verb, name in (("check", "demo"), ("plan", "demo"), ("train", "demo"), ("data", "mine")):
+        overrides = ["data=mine"] if verb != "data" else []
+        assert cli.main([verb, name, *overrides]) == 2
+        said = capsys.readouterr().err
+        assert "data: my_reader.read" in said, (verb, said)
+        assert said.count(fault) == 1, (verb, said)
+        assert "Traceback" not in said, (verb, said)
+
+
+def test_a_sweep_says_too_what_a_reader_raised(mine, capsys):
+    mine("my_reader.py", READER.format(broken="{}['oops']"))
+    mine("data/mine.yaml", "_target_: my_reader.read\n")
+    assert cli.main(["sweep", "demo", "data=mine", "tracking=none"]) == 2
+    assert "data: my_reader.read raised KeyError: 'oops' (my_reader.py, line 10)" in capsys.readouterr().err
+
+
+def test_a_reader_that_makes_its_own_face_data_object_is_checked_too(mine):
+    text = (
+        READER.format(broken="pass").replace("face_data(images", "FaceData(images").replace(", face_data", ", FaceData")
+    )
+    text = text.replace('names, "mine"', 'names, "0" * 64, "mine"').replace(
+        "targets=targets, groups=groups", "groups=groups"
+    )
+    text = text.replace("labels, split, names", "labels + 5, None, split, names")
+    mine("my_reader.py", text)
+    mine("data/mine.yaml", "_target_: my_reader.read\n")
+    with pytest.raises(ConfigError, match=r"returned a FaceData in which labels is int64 \[40\] with values 5\.\.6"):
+        ferhpo.check("demo", ["data=mine"])
+
+
+def test_a_test_set_of_an_own_reader_needs_no_training_images():
+    data = face_data(np.zeros((2, 8, 8), np.uint8), np.arange(2), np.full(2, 2, np.uint8), ["a", "b"], "x", "published")
+    assert not (data.split == TRAIN).any()
+    assert data.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("source", ["1 / 0", "import sys; sys.exit(3)", "undefined", "raise KeyError('a')"])
+def test_a_module_that_fails_when_it_is_imported_is_a_fault(mine, source):
+    mine("my_model.py", f"\n{source}\nclass Net: pass\n")
+    with pytest.raises(
+        ValueError, match=r"^_target_ is my_model\.Net, which cannot be imported \(\w+: .*my_model\.py, line 2"
+    ):
+        locate("my_model.Net", "model")
+
+
+SAMPLER = """
+import optuna
+
+class Broken(optuna.samplers.RandomSampler):
+    def sample_independent(self, *args, **kwargs):
+        return {}["oops"]
+"""
+
+
+def test_an_exception_of_own_code_in_the_driver_is_one_line(mine, capsys):
+    mine("my_sampler.py", SAMPLER)
+    overrides = ["sampler={_target_: my_sampler.Broken}", "tracking=none", *TINY]
+    mine("sampler/broken.yaml", "_target_: my_sampler.Broken\n")
+    overrides[0] = "sampler=broken"
+    assert cli.main(["sweep", "demo", *overrides]) == 2
+    said = capsys.readouterr().err
+    assert "sweep: own code raised KeyError: 'oops' (my_sampler.py, line 6); correct the file" in said
+    assert "Traceback" not in said
+
+
+CALLBACK = """
+import pytorch_lightning as pl
+
+class Broken(pl.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        {}["oops"]
+"""
+
+
+def test_the_reason_of_a_trial_starts_with_the_exception_and_its_place(mine):
+    mine("my_callback.py", CALLBACK)
+    mine("callbacks/broken.yaml", "_target_: my_callback.Broken\n")
+    result = ferhpo.train("demo", ["callbacks.broken=true", "tracking=none", *TINY])
+    (trial,) = result.sweep.trials()
+    assert trial.reason.startswith("KeyError: 'oops' (my_callback.py, line 6)\nTraceback")
+
+
+@pytest.mark.parametrize(
+    ("target", "role", "fault"),
+    [
+        ("torch.nn.Relu", "loss", "has no attribute 'Relu'); did you mean torch.nn.ReLU?"),
+        ("my_model.Nett", "model", "has no attribute 'Nett'); did you mean my_model.Net?"),
+        ("my_model.helper", "model", "_target_ is my_model.helper, a function; it must be a subclass of torch.nn.Module"),
+        ("my_model.Other", "model", "_target_ is my_model.Other, a class; it must be a subclass of torch.nn.Module"),
+        ("my_modle.Net", "model", "there is no my_modle.py in {}/ferhpo.d/; did you mean my_model?"),
+        ("unrelated.Net", "model", "there is no unrelated.py in {}/ferhpo.d/; add the file, or correct the name"),
+        ("mlflow.Net", "model", "add allowed_targets=[mlflow] to the command line if you trust it (or --allow mlflow)"),
+    ],
+)  # fmt: skip
+def test_a_target_that_is_not_there_says_what_to_do(mine, tmp_path, target, role, fault):
+    mine("my_model.py", "from torch import nn\nclass Net(nn.Module): pass\nclass Other: pass\ndef helper(): pass\n")
+    with pytest.raises(ValueError, match=re.escape(fault.format(tmp_path))) as caught:
+        locate(target, role)
+    assert ("allow" in str(caught.value)) == ("allow" in fault)
+
+
+def test_without_a_folder_a_missing_module_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_code.forget()
+    with pytest.raises(ValueError, match=r"there is no my_model\.py, because there is no ferhpo\.d/ in the current"):
+        locate("my_model.Net", "model")
