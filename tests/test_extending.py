@@ -183,7 +183,8 @@ def test_an_own_network_goes_through_ray_to_a_registered_model_that_answers_with
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(starters)  # a folder without ferhpo.d
         with pytest.raises(
-            TrackingError, match=r"_target_ is mine_model\.MineModel; it must be .* there is no mine_model\.py, because"
+            TrackingError,
+            match=r"_target_ is mine_model\.MineModel; it must be .* there is no ferhpo\.d/ in the current folder",
         ):
             ferhpo.evaluate("models:/ferhpo-own/1", output_dir=tmp_path / "mlruns")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

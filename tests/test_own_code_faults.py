@@ -1,5 +1,6 @@
 """Faults of own code: each is found before a trial starts, or named in the trial's reason, without a traceback."""
 
+import json
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from ferhpo.components import own_code
 from ferhpo.components.build import locate
 from ferhpo.data.dataset import TRAIN, face_data
 from ferhpo.errors import ConfigError
+from ferhpo.scoring.metrics import CHOSEN
 from tests.conftest import TINY
 
 READER = """
@@ -156,8 +158,8 @@ def test_the_reason_of_a_trial_starts_with_the_exception_and_its_place(mine):
         ("my_model.Nett", "model", "has no attribute 'Nett'); did you mean my_model.Net?"),
         ("my_model.helper", "model", "_target_ is my_model.helper, a function; it must be a subclass of torch.nn.Module"),
         ("my_model.Other", "model", "_target_ is my_model.Other, a class; it must be a subclass of torch.nn.Module"),
-        ("my_modle.Net", "model", "there is no my_modle.py in {}/ferhpo.d/; did you mean my_model?"),
-        ("unrelated.Net", "model", "there is no unrelated.py in {}/ferhpo.d/; add the file, or correct the name"),
+        ("my_modle.Net", "model", "there is no my_modle.py in {}/ferhpo.d; did you mean my_model?"),
+        ("unrelated.Net", "model", "there is no unrelated.py in {}/ferhpo.d; add the file, or correct the name"),
         ("mlflow.Net", "model", "add allowed_targets=[mlflow] to the command line if you trust it (or --allow mlflow)"),
     ],
 )  # fmt: skip
@@ -171,5 +173,116 @@ def test_a_target_that_is_not_there_says_what_to_do(mine, tmp_path, target, role
 def test_without_a_folder_a_missing_module_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own_code.forget()
-    with pytest.raises(ValueError, match=r"there is no my_model\.py, because there is no ferhpo\.d/ in the current"):
+    with pytest.raises(ValueError, match=r"there is no ferhpo\.d/ in the current .* \(searched for my_model\.py\)"):
         locate("my_model.Net", "model")
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, in_channels, num_classes, image_size):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+MEAN = """
+def mean(found):
+    return {}
+"""
+
+
+@pytest.fixture
+def written(mine, tmp_path):
+    """A network and two metrics of one file."""
+    mine("my_net.py", NET)
+    mine("model/my_net.yaml", "_target_: my_net.Net\n")
+    mine("my_metric.py", MEAN.format("0.5"))
+    for name in ("mean", "mean_too"):
+        mine(f"metrics/{name}.yaml", "_target_: my_metric.mean\n")
+    return tmp_path / "ferhpo.d"
+
+
+SMALL = ["data.num_train=70", "data.num_val=35", "data.num_test=7", "trainer.max_epochs=2", "tracking=none"]
+
+
+def test_a_resume_says_once_where_a_missing_file_was_searched_and_where_its_copy_is(written, tmp_path):
+    ferhpo.train("demo", ["model=my_net", "metrics.mean=true", "metrics.mean_too=true", "name=own", *SMALL])
+    own_code.forget()
+    (written / "my_metric.py").rename(written / "renamed.py")
+    with pytest.raises(ConfigError) as caught:
+        ferhpo.train("own", resume=True)
+    (fault,) = caught.value.faults
+    assert fault.startswith("metrics.mean._target_ is my_metric.mean; ")
+    assert f"there is no my_metric.py in {written}; " in fault
+    assert fault.endswith(f"; the sweep has a copy: {tmp_path}/mlruns/own/code/my_metric.py")
+    assert "allow" not in fault
+    assert str(caught.value).startswith("own: ")
+    written.rename(tmp_path / "elsewhere")
+    own_code.forget()
+    with pytest.raises(
+        ConfigError, match=r"^own: model\._target_ is my_net\.Net; .*there is no ferhpo\.d/ in"
+    ) as caught:
+        ferhpo.train("own", resume=True)
+    assert len(caught.value.faults) == 1
+
+
+def test_another_folder_is_said_where_an_unknown_option_may_come_from(written, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError) as here:
+        ferhpo.check("demo", ["model=pixmix"])
+    monkeypatch.chdir(tmp_path.parent)
+    own_code.forget()
+    with pytest.raises(ConfigError) as elsewhere:
+        ferhpo.check("demo", ["model=pixmix"])
+    with pytest.raises(ConfigError) as named:
+        ferhpo.check("demo", ["model=pixmix"], written)
+    note = (
+        "; there is no ferhpo.d/ in the current folder; change to the folder that has it, or name it with --config-dir"
+    )
+    assert [note in str(caught.value) for caught in (here, elsewhere, named)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("model", "cnn"),
+        ("metric", "acc"),
+        ("metric", "kappa"),
+        ("sampler", "tpe"),
+        ("data", "fer2013"),
+        ("loss", "focal"),
+    ],
+)
+def test_new_refuses_a_name_of_ferhpo(mine, tmp_path, kind, name, capsys):
+    taken = name != "focal"
+    assert cli.main(["new", kind, name]) == (2 if taken else 0)
+    said = capsys.readouterr().err
+    assert (f"the name is {name}, which ferhpo's own" in said) == taken
+    assert (tmp_path / "ferhpo.d" / f"{name}.py").exists() != taken
+
+
+def test_own_metrics_are_suggested_and_switched_on_by_the_objective(written):
+    with pytest.raises(ConfigError, match=r"metrics\.maen is true; ferhpo has no metric maen; did you mean mean\?"):
+        ferhpo.check("demo", ["metrics.maen=true"])
+    with pytest.raises(ConfigError, match=r"objective\.metric is val_maen; did you mean val_mean\?"):
+        ferhpo.check("demo", ["objective.metric=val_maen"])
+    result = ferhpo.train("demo", ["objective.metric=val_mean", *SMALL])
+    assert result.best.value == 0.5
+    assert set(result.sweep.config["metrics"]) == {"mean"}
+
+
+def test_a_callback_without_a_file_suggests_another(mine):
+    mine("callbacks/log_norm.yaml", "_target_: my_callback.Log\n")
+    with pytest.raises(ConfigError, match=r"there is no callbacks/log_nrom\.yaml in .*did you mean log_norm\?"):
+        ferhpo.check("demo", ["callbacks.log_nrom=true"])
+
+
+def test_list_shows_the_named_components(written, capsys):
+    assert cli.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("metrics\n", "kappa", "mean_too", "callbacks\n", "panels\n", "exports\n", "`ferhpo new export NAME`"):
+        assert text in shown, text
+    assert cli.main(["list", "metric", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["metrics"]) == {*CHOSEN, "mean", "mean_too"}

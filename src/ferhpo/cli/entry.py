@@ -47,6 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
         print(typed(str(error)), file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt as error:
+        print(typed(". ".join(["Stopped", *getattr(error, "__notes__", ())])), file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
+        sys.stderr.close()
+        return 0
     except Exception as error:
         if not own_code.place(error):
             raise
@@ -55,12 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps({"error": text, "faults": []}))
         print(typed(". ".join([f"{args.verb}: {text}", *getattr(error, "__notes__", ())])), file=sys.stderr)
         return FerhpoError.exit_status
-    except KeyboardInterrupt as error:
-        print(typed(". ".join(["Stopped", *getattr(error, "__notes__", ())])), file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
-        sys.stderr.close()
-        return 0
 
 
 def _keep_proxies_off_this_machine() -> None:

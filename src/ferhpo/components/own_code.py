@@ -10,6 +10,7 @@ Note: trust holds for the process, because a module that was imported stays impo
 import functools
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -21,9 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ferhpo.errors import first_line
-from ferhpo.keys import closest
+from ferhpo.keys import closest, nearest
 
 FOLDER = "ferhpo.d"
+NO_FOLDER = (
+    f"there is no {FOLDER}/ in the current folder; change to the folder that has it, or name it with --config-dir"
+)
 _allowed: list[str] = []
 _folders: list[Path] = []
 
@@ -114,21 +118,38 @@ def missing(module: str) -> str:
     folders = _trusted_folders()
     if top in sys.modules or find_spec(top) is not None:
         return ""
+    if not folders:
+        return f"{NO_FOLDER} (searched for {top}.py)"
     near = closest(top, [file.stem for folder in folders for file in folder.glob("*.py")])
-    if near:
-        return f"there is no {top}.py in {_listed(folders)}; did you mean {near}?"
-    if folders:
-        return f"there is no {top}.py in {_listed(folders)}; add the file, or correct the name"
-    return f"there is no {top}.py, because {NO_FOLDER}"
+    remedy = f"did you mean {near}?" if near else "add the file, or correct the name"
+    return f"there is no {top}.py in {' or '.join(map(str, folders))}; {remedy}"
 
 
-NO_FOLDER = (
-    f"there is no {FOLDER}/ in the current folder; change to the folder that has it, or name it with --config-dir"
-)
+def no_folder() -> str:
+    """Return that there is no folder of own code, which may be why a name is unknown; empty if there is one."""
+    return "" if _trusted_folders() else NO_FOLDER
 
 
-def _listed(folders: Iterable[Path]) -> str:
-    return " or ".join(f"{folder}/" for folder in folders)
+def once(faults: Iterable[str]) -> list[str]:
+    """Return faults without repetitions: a file, or a folder, that is missing is one fault of all keys that need it."""
+    kept: dict[str, str] = {}
+    for fault in faults:
+        missing = re.search(r"; there is no \w+\.py in .*", fault)
+        kept.setdefault(NO_FOLDER if NO_FOLDER in fault else missing[0] if missing else fault, fault)
+    return list(kept.values())
+
+
+def options(group: str) -> list[str]:
+    """Return the names of the files <group>/NAME.yaml in the user's folder, e.g. of the group "metrics"."""
+    return sorted({file.stem for folder in _trusted_folders() for file in folder.glob(f"{group}/*.yaml")})
+
+
+def no_option(group: str, name: str) -> str:
+    """Return that the user's folder has no file <group>/NAME.yaml, with the remedy."""
+    names = options(group)
+    new = f"`ferhpo new {group.removesuffix('s')} NAME` writes one"
+    remedy = nearest(name, names) if names else no_folder() or new
+    return f"there is no {group}/{name}.yaml in {FOLDER}/ or --config-dir; {remedy}"
 
 
 def is_users(file: Path) -> bool:

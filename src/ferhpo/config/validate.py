@@ -14,9 +14,9 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo.addresses.trust import cluster_fault
+from ferhpo.components import own_code
 from ferhpo.components.build import as_function, instantiate, locate, not_nested
 from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
-from ferhpo.components.own_code import FOLDER
 from ferhpo.components.roles import ROLES, nested_role
 from ferhpo.config import contracts, model_section
 from ferhpo.config.compose import compose
@@ -91,7 +91,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 faults += own or contracts.named_faults(role, name, section)
             elif role != "metrics":
                 shown = str(section).lower()
-                faults.append(f"{role}.{name} is {shown}; there is no {role}/{name}.yaml in {FOLDER}/ or --config-dir")
+                faults.append(f"{role}.{name} is {shown}; {own_code.no_option(role, str(name))}")
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
@@ -122,7 +122,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             sweep_faults, sweep_warnings = sweep_rules(config, space)
             faults += sweep_faults
             warnings += sweep_warnings
-    return list(dict.fromkeys(faults)), warnings
+    return own_code.once(faults), warnings
 
 
 def _bind(section: str, values: Any, role: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.components import own_code
 from ferhpo.keys import nearest
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ def section_faults(sections: Mapping[str, Any]) -> Iterator[str]:
         elif name in CHOSEN:
             yield f"metrics.{name} is {shown}; it must be true or false"
         else:
+            near = nearest(str(name), [*CHOSEN, *own_code.options("metrics")])
             yield (
-                f"metrics.{name} is {shown}; ferhpo has no metric {name}; {nearest(str(name), CHOSEN)}; "
+                f"metrics.{name} is {shown}; ferhpo has no metric {name}; {near}; "
                 f"a metric of your own is a section, e.g. {{_target_: my_metrics.{name}}}"
             )
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,5 +59,4 @@ def describe_data(name: str, overrides: Overrides = (), config_dir: Path | None 
         re.sub(r"^([+~]*+)(?!data\.|allowed_targets=)", r"\1data.", text) for text in override_texts(overrides)
     ]
     # Composed without a sweep, whose settings for its own data set would be merged into those of this one.
-    composed = replace(compose(None, [f"data={name}", *overrides], config_dir), name=f"data={name}")
-    return describe(load_data(composed))
+    return describe(load_data(compose(None, [f"data={name}", *overrides], config_dir)))
