@@ -286,3 +286,61 @@ def test_list_shows_the_named_components(written, capsys):
         assert text in shown, text
     assert cli.main(["list", "metric", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["metrics"]) == {*CHOSEN, "mean", "mean_too"}
+
+
+NAN = "import numpy as np\n\ndef mean(found):\n    return {}\n"
+
+
+def test_an_objective_that_is_not_a_number_is_the_reason_of_the_trial(written):
+    value = "np.mean([]) if len(found.labels) != 14 else 0.5"  # not in check
+    mine = written / "my_metric.py"
+    mine.write_text(NAN.format(value))
+    result = ferhpo.train("demo", ["objective.metric=val_mean", *SMALL])
+    (trial,) = result.sweep.trials()
+    assert trial.state == "FAILED"
+    assert trial.reason.startswith("metrics.mean returned nan at epoch 1, and no later epoch has a finite number")
+    mine.write_text(NAN.format(value.replace("np.mean([])", "float('inf')")))
+    own_code.forget()
+    result = ferhpo.train("demo", ["objective.metric=val_mean", "data.folds=2", "name=folds", *SMALL])
+    (trial,) = result.sweep.trials()
+    assert trial.reason.startswith("data.fold=0: metrics.mean returned inf at epoch 1")
+
+
+def test_another_metric_that_is_not_a_number_is_one_warning(written, caplog, capfd):
+    (written / "my_metric.py").write_text(NAN.format("np.mean([]) if len(found.labels) != 14 else 0.5"))
+    small = ["num_trials=3", "compute.num_cpus=2", "tracking.report=false", *SMALL]
+    result = ferhpo.sweep(
+        "demo", ["model=my_net", "space={optim: {lr: {low: 0.001, high: 0.1}}}", "metrics.mean=true", *small]
+    )
+    assert [trial.state for trial in result.sweep.trials()].count("FAILED") == 0
+    warned = [record.getMessage() for record in caplog.records if "returned nan" in record.getMessage()]
+    assert len(warned) == 1
+    assert "metrics.mean returned nan at epoch 1" in warned[0]
+    assert "RuntimeWarning" not in "".join(capfd.readouterr())
+
+
+def test_asha_does_not_compare_what_is_not_a_number(written, capfd):
+    (written / "my_metric.py").write_text(NAN.format("np.mean([]) if len(found.labels) != 14 else 0.5"))
+    small = [
+        "num_trials=3",
+        "compute.num_cpus=2",
+        "scheduler=asha",
+        "tracking.report=false",
+        *SMALL,
+        "trainer.max_epochs=3",
+    ]
+    small += ["compute.stop_after_failures=null", "objective.metric=val_mean", "scheduler.grace_period=1"]
+    result = ferhpo.sweep("demo", ["model=my_net", "space={optim: {lr: {low: 0.001, high: 0.1}}}", *small])
+    assert {trial.reason.partition(",")[0] for trial in result.sweep.trials()} == {
+        "metrics.mean returned nan at epoch 1"
+    }
+    assert "RuntimeWarning" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("value", ["'0.5'", "float('nan')", "float('inf')", "[0.5, 0.6]", "None"])
+def test_check_refuses_a_metric_that_returns_no_number(written, value):
+    (written / "my_metric.py").write_text(MEAN.format(value))
+    with pytest.raises(
+        ConfigError, match=r"metrics\.mean: my_metric\.mean returned .*; it must return one finite number"
+    ):
+        ferhpo.check("demo", ["metrics.mean=true"])

@@ -145,12 +145,18 @@ def metric_faults(name: str, section: Mapping[str, Any]) -> Iterator[str]:
     for true, predicted in zip(labels, probabilities.argmax(1), strict=True):
         confusion[true, predicted] += 1
     found = Evaluation(1.0, 0.5, 0.5, confusion, probabilities, labels, np.arange(len(labels)))
+    rule = "it must return one finite number for an Evaluation"
     try:
         value = as_function(section, "metrics")(found)
-        if not math.isfinite(float(value)):
-            raise ValueError(f"it returned {value}")
     except Exception as error:  # the user's code
-        yield f"{raised(what, error, 'metrics')}; it must return one number for an Evaluation"
+        yield f"{raised(what, error, 'metrics')}; {rule}"
+        return
+    try:
+        is_number = not isinstance(value, str | bytes) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        is_number = False
+    if not is_number:
+        yield f"{what} returned {value!r:.60}; {rule}"
 
 
 def loss_faults(section: Mapping[str, Any], make: Callable[[], "torch.nn.Module"]) -> Iterator[str]:

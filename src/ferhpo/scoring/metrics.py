@@ -12,6 +12,7 @@ which is on, already shows a network that ignores the rare classes.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -190,8 +191,12 @@ def values_of(found: "Evaluation", metrics: Mapping[str, Metric]) -> dict[str, f
     """Return the values of `metrics` by name. Raises ValueError if one of them does not return a number."""
     values = {}
     for name, metric in metrics.items():
-        value = metric(found)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, e.g. of an empty mean: NaN is reported instead
+            value = metric(found)
         try:
+            if isinstance(value, str | bytes):
+                raise TypeError
             values[name] = float(value)
         except (TypeError, ValueError):
             raise ValueError(f"metrics.{name} returned {value!r:.60}; a metric must return one number") from None
