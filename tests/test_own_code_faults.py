@@ -10,6 +10,7 @@ import ferhpo
 from ferhpo import cli
 from ferhpo.components import own_code
 from ferhpo.components.build import locate
+from ferhpo.components.bundle import BundleError, bundle
 from ferhpo.data.dataset import TRAIN, face_data
 from ferhpo.errors import ConfigError
 from ferhpo.scoring.metrics import CHOSEN
@@ -344,3 +345,67 @@ def test_check_refuses_a_metric_that_returns_no_number(written, value):
         ConfigError, match=r"metrics\.mean: my_metric\.mean returned .*; it must return one finite number"
     ):
         ferhpo.check("demo", ["metrics.mean=true"])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("_target_: my_net.Net\nwidth: 3\n", "model.width matches no argument of my_net.Net; it has no arguments to set; remove"),
+        ("width: 3\n", "model has no _target_; add one to model/my_net.yaml, the dotted name of a class or function, e.g. "),
+        ("_target_: my_net.Small\n", "got an unexpected keyword argument 'image_size'; ferhpo passes in_channels, "
+         "num_classes, image_size and the keys of its section, which it must take"),
+        ("_target_: my_net.Wide\n", "model.width is not set, but my_net.Wide requires it (ferhpo passes in_channels, "
+         "num_classes, image_size and the keys of its section); add model.width=..."),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_have_a_remedy(written, text, fault):
+    small = NET.replace("Net", "Small").replace(", image_size)", ")").replace("image_size**2", "48**2")
+    wide = NET.replace("Net", "Wide").replace("image_size)", "image_size, width)")
+    (written / "my_net.py").write_text(NET + small + wide)
+    (written / "model" / "my_net.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        ferhpo.check("demo", ["model=my_net"])
+
+
+def test_a_renamed_import_is_copied_into_a_model(mine, tmp_path):
+    mine("my_layers.py", "from ferhpo.models.layers import make_norm as block\n\n\nclass Layer:\n    made = 1\n")
+    mine("my_parts.py", "from my_layers import (\n    Layer as Part,\n)\n\n\nclass Whole(Part):\n    pass\n")
+    own_code.trust_folder(tmp_path / "ferhpo.d")
+    names = {}
+    exec(bundle(["my_parts"]), names)
+    assert names["Whole"].__mro__[1] is names["Layer"]
+    assert names["block"] is names["make_norm"]
+    mine("my_clash.py", "from my_parts import Whole as Layer\n")
+    with pytest.raises(BundleError, match="both define Layer; rename one"):
+        bundle(["my_clash"])
+    mine("my_module.py", "import my_layers as layers\n")
+    with pytest.raises(
+        BundleError, match=r"line 1: `import my_layers as layers`; write `from my_layers import name` at"
+    ):
+        bundle(["my_module"])
+
+
+PANEL = "from ferhpo.reports.panel import Panel\n\n\ndef {}(sweep, folder):\n    return Panel('Mine', 'text of mine')\n"
+
+
+def test_a_panel_is_found_by_the_name_of_its_module(written):
+    ferhpo.train("demo", SMALL)
+    for name in ("my_panel", "panel"):
+        (written / "my_panel.py").write_text(PANEL.format(name))
+        own_code.forget()
+        assert "text of mine" in ferhpo.report("demo", panels=["my_panel"]).read_text()
+    (written / "my_panel.py").write_text(PANEL.format("other"))
+    own_code.forget()
+    with pytest.raises(ConfigError, match="the module must have a function my_panel, or panel"):
+        ferhpo.report("demo", panels=["my_panel"])
+    (written / "my_panel.py").write_text("1 / 0\n")
+    own_code.forget()
+    with pytest.raises(ConfigError, match=r"which raised ZeroDivisionError: division by zero \(my_panel\.py, line 1\)"):
+        ferhpo.report("demo", panels=["my_panel"])
+
+
+def test_a_failed_trial_is_shown_without_stray_spaces(mine, capsys):
+    mine("my_callback.py", CALLBACK)
+    mine("callbacks/broken.yaml", "_target_: my_callback.Broken\n")
+    cli.main(["train", "demo", "callbacks.broken=true", *SMALL])
+    assert "trial    0 failed: KeyError: 'oops' (my_callback.py, line 6)" in capsys.readouterr().out

@@ -36,6 +36,12 @@ def is_own(section: Any) -> bool:
     return isinstance(target, str) and "." in target and own_code.trusts(target.rpartition(".")[0])
 
 
+def how_to_add_target(role: str, option: str | None) -> str:
+    """Return the remedy for a section without a `_target_`. option: the name of its file, if it has one."""
+    where = f" to {role}/{option}.yaml" if option else ""
+    return f"add one{where}, the dotted name of a class or function, e.g. _target_: my_{role}.{role.title()}"
+
+
 def network_faults(section: Mapping[str, Any], channels: int, image_size: int) -> Iterator[str]:
     """Try a network: logits [N, classes] for images [N, C, H, W], gradients, and a single image in evaluation mode."""
     import torch

@@ -76,9 +76,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
     broken = set()
     for section in sections:
-        own = list(_bind(section, config[section], section))
+        own = list(_bind(section, config[section], section, composed.groups.get(section)))
         for option, values in composed.options.get(section, {}).items():
-            own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, section)]
+            of_option = _bind(section, values, section, option)
+            own += [f"space.{section}.options contains {option}: {fault}" for fault in of_option]
         broken |= {section} if own else set()
         faults += own
     faults += section_faults(config.get("metrics") or {})
@@ -87,11 +88,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):  # it names a metric or a folder
                 faults.append(f"{role}.{name!s:.60}: a name may contain letters, digits, '-' and '_'")
             elif isinstance(section, Mapping):
-                own = list(_bind(f"{role}.{name}", section, role))
+                own = list(_bind(f"{role}.{name}", section, role, name))
                 faults += own or contracts.named_faults(role, name, section)
             elif role != "metrics":
-                shown = str(section).lower()
-                faults.append(f"{role}.{name} is {shown}; {own_code.no_option(role, str(name))}")
+                faults.append(f"{role}.{name} is {str(section).lower()}; {own_code.no_option(role, str(name))}")
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
@@ -125,10 +125,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     return own_code.once(faults), warnings
 
 
-def _bind(section: str, values: Any, role: str) -> Iterator[str]:
+def _bind(section: str, values: Any, role: str, option: str | None = None) -> Iterator[str]:
     """Yield the faults of a section's keys against its role and the signature of its `_target_`."""
     if not isinstance(values, Mapping) or "_target_" not in values:
-        yield f"{section} has no _target_"
+        yield f"{section} has no _target_; {contracts.how_to_add_target(role, option)}"
         return
     try:
         target = locate(values["_target_"], role)
