@@ -75,7 +75,9 @@ def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if _is_copied(alias.name):
-                    raise BundleError(f"{module}, line {node.lineno}: `{ast.unparse(node)}`; {RULE.format(alias.name)}")
+                    raise BundleError(
+                        f"{module}, line {node.lineno}: {RULE.format(alias.name)}, not `{ast.unparse(node)}`"
+                    )
         if not isinstance(node, ast.ImportFrom):
             continue
         name = node.module or ""
@@ -85,7 +87,7 @@ def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
             continue
         if node not in tree.body or any(alias.name == "*" for alias in node.names) or name == "ferhpo":
             rule = RULE.format(name if name != "ferhpo" else "ferhpo.x")
-            raise BundleError(f"{module}, line {node.lineno}: `{ast.unparse(node)}`; {rule}")
+            raise BundleError(f"{module}, line {node.lineno}: {rule}, not `{ast.unparse(node)}`")
         if name != "__future__":
             _add(name, parts, owners)
         assert node.end_lineno is not None
