@@ -208,7 +208,7 @@ MISTAKES = [
     (["list", "optimzers"], "list: unknown group 'optimzers'; did you mean optim?"),
     (
         ["list", "xyz"],
-        "list: unknown group 'xyz'; choose from: augment, compute, data, loss, lr_schedule, model, optim, ",
+        "list: unknown group 'xyz'; choose from: augment, callbacks, compute, data, exports, loss, ",
     ),
     (["data", "fer2012"], "config: data is fer2012; did you mean fer2013?"),
     (["data", "fer2013"], "config: data.path is not set; add data.path=..."),

@@ -418,7 +418,7 @@ def test_the_code_in_a_models_folder_is_never_run(tmp_path):
     ("source", "message"),
     [
         ("import ferhpo.errors\n", "line 1: write `from ferhpo.errors import name` at the top level"),
-        ("from ferhpo.errors import DataError as E\n", "line 1: write `from ferhpo.errors import name`"),
+        ("import ferhpo.errors as E\n", "line 1: write `from ferhpo.errors import name`"),
         ("def f():\n    from ferhpo.errors import DataError\n", "line 2: write `from ferhpo.errors import name`"),
         (
             "from ferhpo.errors import DataError\n\n\nclass Infeasible:\n    pass\n",

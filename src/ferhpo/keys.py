@@ -55,7 +55,9 @@ def set_path(config: dict[str, Any], path: str, value: Any) -> None:
 
 def closest(name: str, names: Iterable[str]) -> str | None:
     """Return the name that `name` is most likely a misspelling of, or None if none is similar."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    names = list(names)
+    same = [other for other in names if other.lower() == name.lower()]
+    close = same or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return close[0] if close else None
 
 

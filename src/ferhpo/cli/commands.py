@@ -162,21 +162,18 @@ def _parents(path: str) -> list[str]:
 def list_options(args: argparse.Namespace) -> None:
     from ferhpo.cli.screen.grid import KeyValues
     from ferhpo.config import GROUPS
-    from ferhpo.config.files import group_files, group_of, headline, sweep_files
+    from ferhpo.config.files import NAMED, descriptions, group_of
 
-    groups = [group_of(args.what)] if args.what else ["sweeps", *GROUPS]
-    files = {
-        group: sweep_files(args.config_dir) if group == "sweeps" else group_files(group, args.config_dir)
-        for group in groups
-    }
-    lines = {group: {name: headline(path) for name, path in paths.items()} for group, paths in files.items()}
+    groups = [group_of(args.what)] if args.what else ["sweeps", *GROUPS, *NAMED]
+    lines = {group: descriptions(group, args.config_dir) for group in groups}
     if args.json:
         print(json.dumps(lines))
         return
     console = make_console()
     for group, names in lines.items():
         console.print(group, style="bold")
-        console.print(KeyValues([(f"  {name}", text) for name, text in names.items()]))
+        rows = [(f"  {name}", text) for name, text in names.items()]
+        console.print(KeyValues(rows or [("  none", f"`ferhpo new {group.removesuffix('s')} NAME` writes one")]))
 
 
 def runs(args: argparse.Namespace) -> None:

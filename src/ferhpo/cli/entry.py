@@ -53,6 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if not own_code.place(error):
+            raise
+        text = f"own code raised {own_code.reason(error)}; correct the file"
+        if getattr(args, "json", False):
+            print(json.dumps({"error": text, "faults": []}))
+        print(typed(". ".join([f"{args.verb}: {text}", *getattr(error, "__notes__", ())])), file=sys.stderr)
+        return FerhpoError.exit_status
 
 
 def _keep_proxies_off_this_machine() -> None:

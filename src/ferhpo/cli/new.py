@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from ferhpo.components.own_code import FOLDER, user_folder
-from ferhpo.config.files import SYNONYMS
+from ferhpo.config.files import SYNONYMS, own_files
 from ferhpo.disk import disk_refused
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
+from ferhpo.scoring.metrics import CHOSEN, METRICS
 
 # kind: (folder of the YAML file, its text after the comment, overrides that use it)
 KINDS = {
@@ -74,7 +75,7 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
     """
     group, settings, _ = KINDS[kind]
     module, option = folder / f"{name}.py", folder / group / f"{name}.yaml"
-    if fault := _name_fault(name, (module, option)):
+    if fault := _name_fault(name, (module, option)) or _taken_fault(group, name):
         raise ConfigError(f"new {kind}", [fault])
     source = files("ferhpo.starters").joinpath(f"{kind}.py").read_text(encoding="utf-8")
     is_class = "class Starter" in source
@@ -93,6 +94,13 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
     except OSError as error:
         raise disk_refused(folder, error) from None
     return [module, option]
+
+
+def _taken_fault(group: str, name: str) -> str:
+    """Return that ferhpo has an option or a metric of this name, which the new one would hide; empty if it has none."""
+    taken = {"acc_dedup", *METRICS, *CHOSEN} if group == "metrics" else own_files(group)
+    rule = f"the name is {name}, which ferhpo's own {group} has; choose another, e.g. my_{name}"
+    return rule if name in taken else ""
 
 
 def _name_fault(name: str, paths: tuple[Path, ...]) -> str:

@@ -2,12 +2,14 @@
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ferhpo.components import own_code
 from ferhpo.components.roles import ROLES, Role, nested_role
 from ferhpo.errors import ConfigError
+from ferhpo.keys import closest
 
 
 def locate(target: Any, role: str) -> Any:
@@ -31,11 +33,21 @@ def locate(target: Any, role: str) -> Any:
     if not is_own and not accepts.lists(target):
         raise ValueError(f"_target_ is {target}; {_rule(accepts)}; {_how_to_allow(module_name or target)}")
     try:
-        found = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        raise ValueError(f"_target_ is {target}, which cannot be imported ({error})") from None
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # what a module does when it is imported
+        why = error if isinstance(error, ImportError | SyntaxError) else own_code.reason(error)
+        raise ValueError(f"_target_ is {target}, which cannot be imported ({why})") from None
+    if not hasattr(module, name):
+        names = [key for key in dir(module) if not key.startswith("_") and accepts.fits(getattr(module, key, None))]
+        near = closest(name, names)
+        remedy = f"did you mean {module_name}.{near}?" if near else f"it must be {accepts.what}"
+        why = f"module {module_name!r} has no attribute {name!r}"
+        raise ValueError(f"_target_ is {target}, which cannot be imported ({why}); {remedy}")
+    found = getattr(module, name)
     if not accepts.fits(found):
-        raise ValueError(f"_target_ is {target}, which is {_named(found)}; it must be {accepts.what}")
+        kind = "a class" if isinstance(found, type) else "a function" if inspect.isroutine(found) else ""
+        shown = kind if kind and _named(found) == target else f"which is {_named(found)}"
+        raise ValueError(f"_target_ is {target}, {shown}; it must be {accepts.what}")
     # Own code may pass on a class of a package, which fits the role, but not any function that it imports.
     is_checked = isinstance(found, type) and accepts.bases
     if not is_checked and found.__module__ != module_name and not own_code.trusts(found.__module__):
@@ -57,10 +69,10 @@ def _rule(role: Role) -> str:
 
 
 def _how_to_allow(module: str) -> str:
-    if fault := own_code.hidden(module):
+    if fault := own_code.hidden(module) or own_code.missing(module):
         return fault
     modules = ", ".join([*own_code.allowed(), module])
-    return f"add allowed_targets=[{modules}] to the command line if you trust it"
+    return f"add allowed_targets=[{modules}] to the command line if you trust it (or --allow {module})"
 
 
 def _named(found: Any) -> str:

@@ -56,7 +56,7 @@ def bundle(modules: Sequence[str]) -> str:
     """Return the source of `modules`, in their order and each after the copied modules it imports, as one file.
 
     Modules of ferhpo and the user's own files (own_code.is_file) are copied. Raises BundleError if one is imported
-    otherwise than by `from module import name` at the top level, and if two of them define the same name.
+    otherwise than by `from module import name [as other]` at the top level, and if two of them define the same name.
     """
     parts: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -75,7 +75,9 @@ def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if _is_copied(alias.name):
-                    raise BundleError(f"{module}, line {node.lineno}: {RULE.format(alias.name)}")
+                    raise BundleError(
+                        f"{module}, line {node.lineno}: {RULE.format(alias.name)}, not `{ast.unparse(node)}`"
+                    )
         if not isinstance(node, ast.ImportFrom):
             continue
         name = node.module or ""
@@ -83,17 +85,27 @@ def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:
             raise BundleError(f"{module}, line {node.lineno}: {RULE.format('package.module')}, without leading dots")
         if not _is_copied(name) and name != "__future__":
             continue
-        if node not in tree.body or any(alias.asname or alias.name == "*" for alias in node.names) or name == "ferhpo":
-            raise BundleError(f"{module}, line {node.lineno}: {RULE.format(name if name != 'ferhpo' else 'ferhpo.x')}")
+        if node not in tree.body or any(alias.name == "*" for alias in node.names) or name == "ferhpo":
+            rule = RULE.format(name if name != "ferhpo" else "ferhpo.x")
+            raise BundleError(f"{module}, line {node.lineno}: {rule}, not `{ast.unparse(node)}`")
         if name != "__future__":
             _add(name, parts, owners)
         assert node.end_lineno is not None
         for i in range(node.lineno - 1, node.end_lineno):
             lines[i] = ""
+        renamed = [alias for alias in node.names if alias.asname not in (None, alias.name)]
+        lines[node.lineno - 1] = "; ".join(f"{alias.asname} = {alias.name}" for alias in renamed)
+        for alias in renamed:
+            _own(str(alias.asname), f"{name}.{alias.name}", owners)
     for name in _defined_names(tree):
-        if owners.setdefault(name, module) != module:
-            raise BundleError(f"{module} and {owners[name]} both define {name}; rename one, so that both can be copied")
+        _own(name, module, owners)
     parts[module] = "\n".join(lines).strip()
+
+
+def _own(name: str, owner: str, owners: dict[str, str]) -> None:
+    """Note who defines a name. Raises BundleError if two do."""
+    if owners.setdefault(name, owner) != owner:
+        raise BundleError(f"{owner} and {owners[name]} both define {name}; rename one, so that both can be copied")
 
 
 def _source(module: str) -> str:

@@ -10,15 +10,24 @@ Note: trust holds for the process, because a module that was imported stays impo
 import functools
 import hashlib
 import os
+import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
+from ferhpo.errors import first_line
+from ferhpo.keys import closest, nearest
+
 FOLDER = "ferhpo.d"
+NO_FOLDER = (
+    f"there is no {FOLDER}/ in the current folder; change to the folder that has it, or name it with --config-dir"
+)
 _allowed: list[str] = []
 _folders: list[Path] = []
 
@@ -100,9 +109,74 @@ def hidden(module: str) -> str:
     return ""
 
 
+def missing(module: str) -> str:
+    """Return why a module cannot be found, with the folders that were searched; empty if it can be imported.
+
+    Only the package at the top is looked for, and it is not imported.
+    """
+    top = module.partition(".")[0]
+    folders = _trusted_folders()
+    if top in sys.modules or find_spec(top) is not None:
+        return ""
+    if not folders:
+        return f"{NO_FOLDER} (searched for {top}.py)"
+    near = closest(top, [file.stem for folder in folders for file in folder.glob("*.py")])
+    remedy = f"did you mean {near}?" if near else "add the file, or correct the name"
+    return f"there is no {top}.py in {' or '.join(map(str, folders))}; {remedy}"
+
+
+def no_folder() -> str:
+    """Return that there is no folder of own code, which may be why a name is unknown; empty if there is one."""
+    return "" if _trusted_folders() else NO_FOLDER
+
+
+def once(faults: Iterable[str]) -> list[str]:
+    """Return faults without repetitions: a file, or a folder, that is missing is one fault of all keys that need it."""
+    kept: dict[str, str] = {}
+    for fault in faults:
+        missing = re.search(r"; there is no \w+\.py in .*", fault)
+        kept.setdefault(NO_FOLDER if NO_FOLDER in fault else missing[0] if missing else fault, fault)
+    return list(kept.values())
+
+
+def options(group: str) -> list[str]:
+    """Return the names of the files <group>/NAME.yaml in the user's folder, e.g. of the group "metrics"."""
+    return sorted({file.stem for folder in _trusted_folders() for file in folder.glob(f"{group}/*.yaml")})
+
+
+def no_option(group: str, name: str) -> str:
+    """Return that the user's folder has no file <group>/NAME.yaml, with the remedy."""
+    names = options(group)
+    new = f"`ferhpo new {group.removesuffix('s')} NAME` writes one"
+    remedy = nearest(name, names) if names else no_folder() or new
+    return f"there is no {group}/{name}.yaml in {FOLDER}/ or --config-dir; {remedy}"
+
+
 def is_users(file: Path) -> bool:
     """Return whether a file is in a trusted folder."""
     return any(file.resolve().is_relative_to(folder) for folder in _trusted_folders())
+
+
+def place(error: BaseException) -> str:
+    """Return where in own code an exception was raised, e.g. "my_network.py, line 12"; empty if it was elsewhere."""
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if trusts(str(frame.f_globals.get("__name__"))):
+            found = f"{_shown(Path(frame.f_code.co_filename))}, line {line}"
+    return found
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception in one line, with its place in own code: "KeyError: 'a' (my_network.py, line 12)"."""
+    where = place(error)
+    message = f": {first_line(error)}" if str(error).strip() else ""
+    return f"{type(error).__name__}{message}{f' ({where})' if where else ''}"
+
+
+def _shown(file: Path) -> str:
+    """Return the path of a file of own code below the user's folder; its name, if it is in another one."""
+    folder = next((folder for folder in _folders if file.is_relative_to(folder)), file.parent)
+    return file.relative_to(folder).as_posix()
 
 
 def _trusted_folders() -> list[Path]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ferhpo.components import own_code
 from ferhpo.config.files import GROUPS, NAMED
 from ferhpo.errors import ConfigError
 from ferhpo.keys import leaves, nearest
@@ -93,6 +94,7 @@ def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
         try:
             metric = Objective(**config["objective"]).metric
             if metric not in names:
-                raise ValueError(f"metric is {metric}; {nearest(metric, names)}")
+                own = [*names, *(f"val_{name}" for name in own_code.options("metrics"))]
+                raise ValueError(f"metric is {metric}; {nearest(metric, own)}")
         except (TypeError, ValueError) as error:
             yield f"objective.{error}"

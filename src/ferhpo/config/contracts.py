@@ -11,18 +11,35 @@ from ferhpo.components import own_code
 from ferhpo.components.build import as_function, instantiate
 from ferhpo.components.bundle import BundleError, bundle
 from ferhpo.components.kinds import is_estimator
-from ferhpo.errors import FerhpoError, Infeasible, first_line
+from ferhpo.errors import ConfigError, FerhpoError, Infeasible
 
 if TYPE_CHECKING:
     import torch
 
+    from ferhpo.data.dataset import FaceData
+
 NUM_IMAGES, NUM_CLASSES = 2, 7
+PASSED = {  # arguments besides the keys of the section
+    "model": "in_channels, num_classes, image_size",
+    "loss": "weight and label_smoothing (if it has these arguments)",
+    "lr_schedule": "the optimizer, num_epochs, steps_per_epoch",
+    "optim": "the parameters",
+    "sampler": "seed (if it has this argument)",
+    "scheduler": "metric and mode (if it stops trials)",
+    "metrics": "an Evaluation",
+}
 
 
 def is_own(section: Any) -> bool:
     """Return whether the `_target_` of a section is own code."""
     target = section.get("_target_") if isinstance(section, Mapping) else None
     return isinstance(target, str) and "." in target and own_code.trusts(target.rpartition(".")[0])
+
+
+def how_to_add_target(role: str, option: str | None) -> str:
+    """Return the remedy for a section without a `_target_`. option: the name of its file, if it has one."""
+    where = f" to {role}/{option}.yaml" if option else ""
+    return f"add one{where}, the dotted name of a class or function, e.g. _target_: my_{role}.{role.title()}"
 
 
 def network_faults(section: Mapping[str, Any], channels: int, image_size: int) -> Iterator[str]:
@@ -53,7 +70,7 @@ def network_faults(section: Mapping[str, Any], channels: int, image_size: int) -
     except BundleError as error:
         yield f"{what} cannot be exported to the registry: {error}"
     except Exception as error:  # the user's code
-        yield _raised(f"{what}, with images {list(shape)},", error)
+        yield raised(f"{what}, with images {list(shape)},", error, "model")
 
 
 def faults(section: str, config: Mapping[str, Any], channels: int, image_size: int) -> Iterator[str] | None:
@@ -78,9 +95,13 @@ def faults(section: str, config: Mapping[str, Any], channels: int, image_size: i
     return None
 
 
-def reader_faults(section: Mapping[str, Any]) -> Iterator[str]:
-    """Try a reader: it returns a FaceData."""
-    from ferhpo.data.dataset import FaceData
+def read_data(name: str, section: Mapping[str, Any], for_training: bool = True) -> "FaceData":
+    """Read the data set of a section.
+
+    name: of the configuration; for_training: whether there must be training and validation images
+    Raises ConfigError if own code fails or returns anything else than a valid FaceData.
+    """
+    from ferhpo.data.dataset import FaceData, faults_of
 
     what = f"data: {section['_target_']}"
     try:
@@ -88,10 +109,29 @@ def reader_faults(section: Mapping[str, Any]) -> Iterator[str]:
     except FerhpoError:
         raise
     except Exception as error:  # the user's code
-        yield _raised(what, error)
-        return
+        if not is_own(section):
+            raise
+        raise ConfigError(name, [raised(what, error, "data")]) from None
     if not isinstance(data, FaceData):
-        yield f"{what} returned {type(data).__name__}; it must return a FaceData (see ferhpo.data.dataset.face_data)"
+        rule = "it must return a FaceData (see ferhpo.data.dataset.face_data)"
+        raise ConfigError(name, [f"{what} returned {type(data).__name__}; {rule}"])
+    if is_own(section):
+        faults = list(faults_of(data)) or (list(_empty_splits(data, section)) if for_training else [])
+        if faults:
+            raise ConfigError(name, [f"{what} returned a FaceData in which {fault}" for fault in faults])
+    return data
+
+
+def _empty_splits(data: "FaceData", section: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a fault for each split that a training needs and that has no image; folds need no own validation images."""
+    from ferhpo.data.dataset import TRAIN, VAL
+
+    for name, code in (("train", TRAIN), ("val", VAL)):
+        if not (data.split == code).any() and not (section.get("folds") and name == "val"):
+            yield (
+                f"split has no {name} image; a training needs at least one; mark images with {name.upper()} ({code}), "
+                "e.g. with ferhpo.data.splits.assign_splits"
+            )
 
 
 def metric_faults(name: str, section: Mapping[str, Any]) -> Iterator[str]:
@@ -111,12 +151,18 @@ def metric_faults(name: str, section: Mapping[str, Any]) -> Iterator[str]:
     for true, predicted in zip(labels, probabilities.argmax(1), strict=True):
         confusion[true, predicted] += 1
     found = Evaluation(1.0, 0.5, 0.5, confusion, probabilities, labels, np.arange(len(labels)))
+    rule = "it must return one finite number for an Evaluation"
     try:
         value = as_function(section, "metrics")(found)
-        if not math.isfinite(float(value)):
-            raise ValueError(f"it returned {value}")
     except Exception as error:  # the user's code
-        yield f"{_raised(what, error)}; it must return one number for an Evaluation"
+        yield f"{raised(what, error, 'metrics')}; {rule}"
+        return
+    try:
+        is_number = not isinstance(value, str | bytes) and math.isfinite(float(value))
+    except (TypeError, ValueError):
+        is_number = False
+    if not is_number:
+        yield f"{what} returned {value!r:.60}; {rule}"
 
 
 def loss_faults(section: Mapping[str, Any], make: Callable[[], "torch.nn.Module"]) -> Iterator[str]:
@@ -132,7 +178,7 @@ def loss_faults(section: Mapping[str, Any], make: Callable[[], "torch.nn.Module"
         elif not value.requires_grad:
             yield f"{what} returned a loss without gradients; it must depend on the logits"
     except Exception as error:  # the user's code
-        yield _raised(f"{what}, with logits [N, classes] and labels int64 [N],", error)
+        yield raised(f"{what}, with logits [N, classes] and labels int64 [N],", error, "loss")
 
 
 def augment_faults(section: Mapping[str, Any], channels: int, image_size: int) -> Iterator[str]:
@@ -153,7 +199,7 @@ def augment_faults(section: Mapping[str, Any], channels: int, image_size: int) -
         elif not torch.equal(images, given):
             yield f"{what} wrote into its argument, which all trials share; it must return new images"
     except Exception as error:  # the user's code
-        yield _raised(what, error)
+        yield raised(what, error, "augment")
 
 
 def schedule_faults(section: Mapping[str, Any], num_epochs: int) -> Iterator[str]:
@@ -167,7 +213,7 @@ def schedule_faults(section: Mapping[str, Any], num_epochs: int) -> Iterator[str
     try:
         schedule = instantiate(section, "lr_schedule", optimizer, num_epochs=num_epochs, steps_per_epoch=2)
     except Exception as error:  # the user's code
-        yield _raised(what, error)
+        yield raised(what, error, "lr_schedule")
         return
     if not isinstance(schedule, Schedule):
         yield f"{what} returned {type(schedule).__name__}; it must return a ferhpo.training.schedules.Schedule"
@@ -181,7 +227,7 @@ def named_faults(role: str, name: str, section: Mapping[str, Any]) -> list[str]:
         try:
             instantiate(section, "callbacks")
         except Exception as error:  # the user's code
-            return [_raised(f"callbacks.{name}: {section['_target_']}", error)]
+            return [raised(f"callbacks.{name}: {section['_target_']}", error, "callbacks")]
     return []
 
 
@@ -196,5 +242,13 @@ def _shape_fault(value: Any, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _raised(what: str, error: Exception) -> str:
-    return f"{what} raised {type(error).__name__}: {first_line(error)}"
+def raised(what: str, error: Exception, role: str) -> str:
+    """Return the fault of own code that raised an exception; if it was called with other arguments, what is passed."""
+    is_call = isinstance(error, TypeError) and "argument" in str(error) and not own_code.place(error)
+    suffix = f"; ferhpo passes {passed(role)}, which it must take" if is_call else ""
+    return f"{what} raised {own_code.reason(error)}{suffix}"
+
+
+def passed(role: str) -> str:
+    """Return the arguments with which ferhpo calls a component."""
+    return f"{PASSED[role]} and the keys of its section" if role in PASSED else "the keys of its section"

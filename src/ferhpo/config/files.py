@@ -10,6 +10,7 @@ from ferhpo.components import own_code
 from ferhpo.components.own_code import FOLDER
 from ferhpo.errors import ConfigError
 from ferhpo.keys import closest, nearest
+from ferhpo.scoring.metrics import CHOSEN
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # the folder ferhpo
 GROUPS = (
@@ -24,6 +25,7 @@ SYNONYMS = {
     "optimizer": "optim", "optimiser": "optim",
     "schedule": "lr_schedule", "learning_rate_schedule": "lr_schedule",
     "augmentation": "augment", "dataset": "data", "data_set": "data", "network": "model",
+    "metric": "metrics", "callback": "callbacks", "panel": "panels", "export": "exports",
 }  # fmt: skip
 
 
@@ -33,8 +35,6 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     The user's folder is `config_dir`, else $FERHPO_CONFIG_DIR, else ferhpo.d/, conf/ and sweeps/ of the current folder
     if they exist. Raises ConfigError if the user's folder does not exist.
     """
-    root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]  # in a wheel, or in a checkout
-    own = [root / "conf", root / "sweeps"]
     chosen = config_dir or (Path(os.environ["FERHPO_CONFIG_DIR"]) if os.environ.get("FERHPO_CONFIG_DIR") else None)
     if chosen is not None:
         with suppress(RuntimeError):  # no such user
@@ -45,16 +45,20 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
     else:
         users = [root for root in (Path(FOLDER), Path("conf"), Path("sweeps")) if not _is_foreign(root)]
     roots: list[Path] = []
-    for root in [*users, *own]:
+    for root in [*users, *_own_roots()]:
         if root.is_dir() and root.resolve() not in roots:
             roots.append(root.resolve())
     return roots
 
 
+def _own_roots() -> list[Path]:
+    root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]  # in a wheel, or in a checkout
+    return [root / "conf", root / "sweeps"]
+
+
 def is_users(file: Path) -> bool:
     """Return whether a file is ferhpo's, or in the user's folder, which is trusted as own code is."""
-    root = _PACKAGE if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1]
-    return own_code.is_users(file) or any(file.resolve().is_relative_to(root / name) for name in ("conf", "sweeps"))
+    return own_code.is_users(file) or any(file.resolve().is_relative_to(root) for root in _own_roots())
 
 
 def _is_foreign(root: Path) -> bool:
@@ -114,11 +118,11 @@ def group_files(group: str, config_dir: Path | None = None, roots: Sequence[Path
 
 
 def group_of(word: str) -> str:
-    """Return the config group, or "sweeps", that a word means: its name, a synonym, or the plural of either.
+    """Return the config group, the section of NAMED, or "sweeps", that a word means.
 
-    Raises ConfigError for any other word.
+    It may be the name, a synonym, or the plural of either. Raises ConfigError for any other word.
     """
-    names = ("sweeps", *GROUPS)
+    names = ("sweeps", *GROUPS, *NAMED)
     known = {name: name for name in names} | SYNONYMS
     known |= {f"{name}s": group for name, group in known.items() if not name.endswith("s")}
     plain = word.lower().replace("-", "_")
@@ -127,6 +131,18 @@ def group_of(word: str) -> str:
     close = closest(plain, known)
     remedy = f"did you mean {known[close]}?" if close else nearest(word, names)
     raise ConfigError("list", [f"unknown group '{word}'; {remedy}"])
+
+
+def own_files(group: str) -> dict[str, Path]:
+    """Return the file of every option of a config group that comes with ferhpo."""
+    return group_files(group, roots=_own_roots())
+
+
+def descriptions(group: str, config_dir: Path | None = None) -> dict[str, str]:
+    """Return the line in `ferhpo list` of each option of a group; of "metrics", also of those that come with ferhpo."""
+    files = sweep_files(config_dir) if group == "sweeps" else group_files(group, config_dir)
+    chosen = {name: str(metric.__doc__).splitlines()[0] for name, metric in CHOSEN.items() if group == "metrics"}
+    return {**chosen, **{name: headline(path) for name, path in files.items()}}
 
 
 def headline(path: Path) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 from ferhpo.addresses.trust import cluster_fault
+from ferhpo.components import own_code
 from ferhpo.components.build import as_function, instantiate, locate, not_nested
 from ferhpo.components.kinds import is_fifo, is_grid, pauses_trials
-from ferhpo.components.own_code import FOLDER
 from ferhpo.components.roles import ROLES, nested_role
 from ferhpo.config import contracts, model_section
 from ferhpo.config.compose import compose
@@ -50,8 +50,8 @@ def check(name: str, overrides: Overrides = (), config_dir: Path | None = None) 
     """Raise ConfigError with every fault of a configuration; return its warnings."""
     composed = compose(name, overrides, config_dir)
     warnings = check_composed(composed, for_sweep=composed.is_sweep)
-    if contracts.is_own(composed.config["data"]) and (faults := list(contracts.reader_faults(composed.config["data"]))):
-        raise ConfigError(composed.name, faults)
+    if contracts.is_own(composed.config["data"]):
+        contracts.read_data(composed.name, composed.config["data"])
     return warnings
 
 
@@ -76,9 +76,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     sections = TARGET_SECTIONS if for_sweep else TARGET_SECTIONS[:-2]
     broken = set()
     for section in sections:
-        own = list(_bind(section, config[section], section))
+        own = list(_bind(section, config[section], section, composed.groups.get(section)))
         for option, values in composed.options.get(section, {}).items():
-            own += [f"space.{section}.options contains {option}: {fault}" for fault in _bind(section, values, section)]
+            of_option = _bind(section, values, section, option)
+            own += [f"space.{section}.options contains {option}: {fault}" for fault in of_option]
         broken |= {section} if own else set()
         faults += own
     faults += section_faults(config.get("metrics") or {})
@@ -87,11 +88,10 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):  # it names a metric or a folder
                 faults.append(f"{role}.{name!s:.60}: a name may contain letters, digits, '-' and '_'")
             elif isinstance(section, Mapping):
-                own = list(_bind(f"{role}.{name}", section, role))
+                own = list(_bind(f"{role}.{name}", section, role, name))
                 faults += own or contracts.named_faults(role, name, section)
             elif role != "metrics":
-                shown = str(section).lower()
-                faults.append(f"{role}.{name} is {shown}; there is no {role}/{name}.yaml in {FOLDER}/ or --config-dir")
+                faults.append(f"{role}.{name} is {str(section).lower()}; {own_code.no_option(role, str(name))}")
     faults += _bind_settings("compute", config["compute"], ComputeSettings)
     faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
@@ -122,13 +122,13 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
             sweep_faults, sweep_warnings = sweep_rules(config, space)
             faults += sweep_faults
             warnings += sweep_warnings
-    return list(dict.fromkeys(faults)), warnings
+    return own_code.once(faults), warnings
 
 
-def _bind(section: str, values: Any, role: str) -> Iterator[str]:
+def _bind(section: str, values: Any, role: str, option: str | None = None) -> Iterator[str]:
     """Yield the faults of a section's keys against its role and the signature of its `_target_`."""
     if not isinstance(values, Mapping) or "_target_" not in values:
-        yield f"{section} has no _target_"
+        yield f"{section} has no _target_; {contracts.how_to_add_target(role, option)}"
         return
     try:
         target = locate(values["_target_"], role)
@@ -150,7 +150,8 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
         if key == "_target_":
             continue
         if key not in names and not takes_any:
-            yield f"{section}.{key} matches no argument of {values['_target_']}; {nearest(key, names)}"
+            remedy = nearest(key, names) if names else f"it has no arguments to set; remove {key}"
+            yield f"{section}.{key} matches no argument of {values['_target_']}; {remedy}"
         elif value == "???":
             yield not_set(f"{section}.{key}")
         elif isinstance(value, Mapping):
@@ -166,7 +167,8 @@ def _bind(section: str, values: Any, role: str) -> Iterator[str]:
     for name, parameter in parameters.items():
         missing = parameter.default is inspect.Parameter.empty and name not in values and name in names
         if missing and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):
-            yield f"{section}.{name} is not set, but {values['_target_']} requires it; add {section}.{name}=..."
+            others = f" (ferhpo passes {contracts.passed(role)})" if contracts.is_own(values) else ""
+            yield f"{section}.{name} is not set, but {values['_target_']} requires it{others}; add {section}.{name}=..."
 
 
 def _bind_settings(section: str, values: dict[str, Any], settings: Callable[..., Any]) -> list[str]:
@@ -222,6 +224,8 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     except Exception as error:
         if not isinstance(error, REFUSED) and not contracts.is_own(values):
             raise
+        if contracts.is_own(values) and not isinstance(error, ValueError):
+            return [contracts.raised(f"{section}: {values['_target_']}", error, section)]
         return [_with_section(section, error)]
     return []
 

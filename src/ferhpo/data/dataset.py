@@ -5,7 +5,8 @@ Note: the arrays are read-only, because all trials on a node share one copy.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ferhpo.errors import printable
 
 TRAIN, VAL, TEST, UNUSED = 0, 1, 2, 3
 SPLIT_NAMES = ("train", "val", "test", "unused")
+SUM_TOLERANCE = 1e-3  # of a row of soft targets
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,69 @@ def array_digest(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def faults_of(data: FaceData) -> Iterator[str]:
+    """Yield what is wrong with the arrays and the class names of a data set: argument, value, rule, remedy."""
+    images, labels, split, targets, names = data.images, data.labels, data.split, data.targets, data.class_names
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    is_image = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    if not _is_array(images, np.uint8) or not is_image or shape[1] != shape[2]:
+        yield (
+            f"images is {_kind(images)}; it must be uint8 [N, H, H] (gray) or [N, H, H, 3] (color) with values 0..255; "
+            "make the images square, scale them to 0..255 and convert them with astype(np.uint8)"
+        )
+        return
+    if not len(images):
+        yield "images is empty; it must contain at least one image; check what the reader finds"
+        return
+    size = len(images)
+    text = [name for name in names if isinstance(name, str) and name] if isinstance(names, tuple | list) else []
+    if not text or len(set(text)) != len(names):
+        yield f"class_names is {names!r:.200}; it must be a tuple of different names; give each class its own"
+        return
+    wrong = [
+        f"{name} is {_kind(array)}; it must be {np.dtype(dtype).name} [{', '.join(map(str, expected))}], {rule}"
+        for name, array, dtype, expected, rule in (
+            ("labels", labels, np.int64, (size,), "a label for each image; convert it with astype(np.int64)"),
+            ("split", split, np.uint8, (size,), "TRAIN, VAL, TEST or UNUSED for each image; convert it with "
+             "astype(np.uint8)"),
+            ("targets", targets, np.float32, (size, len(names)), "a row for each image and a column for each class; "
+             "leave it out if there are only labels"),
+            ("groups", data.groups, np.int64, (size,), "a number for each image; convert it with astype(np.int64)"),
+        )
+        if array is not None or name in ("labels", "split")
+        if array is None or not _is_array(array, dtype) or array.shape != expected
+    ]  # fmt: skip
+    yield from wrong
+    if wrong:
+        return
+    if labels.min() < 0 or labels.max() >= len(names):
+        yield (
+            f"labels is {_kind(labels)} with values {labels.min()}..{labels.max()}; it must be in 0..{len(names) - 1}, "
+            f"because there are {len(names)} class_names; correct the labels or add names"
+        )
+    if split.max() > UNUSED:
+        yield (
+            f"split is {_kind(split)} with the value {split.max()}; it must be TRAIN ({TRAIN}), VAL ({VAL}), "
+            f"TEST ({TEST}) or UNUSED ({UNUSED}); use these names from ferhpo.data.dataset"
+        )
+    if targets is not None and (not (targets >= 0).all() or np.abs(targets.sum(1) - 1).max() > SUM_TOLERANCE):
+        yield (
+            f"targets is {_kind(targets)} with values {targets.min():g}..{targets.max():g}; each row must be "
+            "probabilities that sum to 1; divide each row by its sum"
+        )
+    if data.parts and sum(part.num_images for part in data.parts) != size:
+        counts = [part.num_images for part in data.parts]
+        yield f"parts is {counts} images; the sum must be {size}, the number of images; correct num_images"
+
+
+def _is_array(value: Any, dtype: type) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == dtype
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
 def face_data(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
@@ -101,12 +166,12 @@ def face_data(
     """Build a FaceData: make the arrays read-only and compute the digest. All readers use this function.
 
     images_digest: array_digest(images), if the caller already has it (the cache does), to save time
+    Raises ValueError if an array has another type, shape or range than FaceData describes.
     """
-    assert len(images) == len(labels) == len(split)
-    assert not parts or sum(part.num_images for part in parts) == len(images)
-    assert groups is None or (groups.dtype == np.int64 and len(groups) == len(images))
-    assert labels.dtype == np.int64
-    assert split.dtype == np.uint8
+    source = printable(source)  # it has the name of a file, and is shown in terminals and reports
+    data = FaceData(images, labels, targets, split, class_names, "", source, split_name, groups, parts=parts)
+    if faults := list(faults_of(data)):
+        raise ValueError("; ".join(faults))
     images = np.ascontiguousarray(images)
     digests = {
         "images": images_digest or array_digest(images),
@@ -121,5 +186,4 @@ def face_data(
         if array is not None:
             array.setflags(write=False)
     digest = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
-    source = printable(source)  # it has the name of a file, and is shown in terminals and reports
-    return FaceData(images, labels, targets, split, class_names, digest, source, split_name, groups, parts=parts)
+    return replace(data, images=images, class_names=tuple(class_names), digest=digest)

@@ -5,6 +5,7 @@ ignored here, so neither the study nor MLflow receives them twice.
 """
 
 import logging
+import math
 import re
 import time
 from collections import deque
@@ -69,6 +70,7 @@ class Ledger:
         self._epochs_done: dict[int, int] = {}  # of cross-validated trials, over all folds
         self._first_failures: list[TrialRecord] | None = []  # None once a trial did not fail
         self._heard: dict[int, float] = {}  # number -> time of its last sign of life
+        self._not_finite: set[str] = set()  # metrics that were warned about
         self._facts: dict[int, dict[str, Any]] = {}
         self._warned_of_gpu = False
         self._began: dict[int, float] = {}
@@ -137,6 +139,8 @@ class Ledger:
         known = self.study.trial(number).reports
         if known and count <= known[-1][self.unit]:
             return CONTINUE
+        for row in [metrics] if fold_epochs is None else fold_epochs:
+            self._warn_not_finite(number, row, int(row.get(EPOCH, count)))
         decision = decide()
         if fold_epochs is None:
             self.study.record_epoch(number, count, metrics, decision)
@@ -147,6 +151,15 @@ class Ledger:
             self.runs.log_fold(number, count - 1, fold_epochs)
         self.on_event(self)
         return decision
+
+    def _warn_not_finite(self, number: int, metrics: Mapping[str, float], epoch: int) -> None:
+        """Warn of a metric that is not a finite number, once for each metric of the sweep."""
+        for key, value in metrics.items():
+            name = key.removeprefix("val_")
+            if name != key and not math.isfinite(value) and name not in self._not_finite:
+                self._not_finite.add(name)
+                text = "trial %d: metrics.%s returned %s at epoch %d; a metric should return a finite number"
+                log.warning(text, number, name, value, epoch)
 
     def _has_all(self, trial: TrialRecord) -> bool:
         return bool(trial.reports) and trial.reports[-1][self.unit] >= self.num_reports

@@ -1,5 +1,6 @@
 """Connect Ray Tune to the ledger: a searcher, a scheduler that wraps the configured one, and a callback."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,8 @@ class RecordingScheduler(_Unsaved, FIFOScheduler):
 
     def _decide(self, number: int, metrics: Mapping[str, float]) -> str:
         self._add(number)
+        if not math.isfinite(metrics[self.ledger.study.objective.metric]):  # schedulers compare numbers
+            return CONTINUE
         decision: str = self.stock.on_trial_result(None, _Stub(number), dict(metrics))
         assert decision in (CONTINUE, STOP), f"{type(self.stock).__name__} returned {decision}"
         if metrics[self.ledger.unit] >= self.ledger.num_reports:

@@ -117,7 +117,7 @@ def evaluate(
 
 def _load(trained: TrainedModel, section: Mapping[str, Any]) -> FaceData:
     config = {**trained.config, "data": dict(section)}
-    data = load_data(Composed("evaluate", config))
+    data = load_data(Composed("evaluate", config), for_training=False)
     # The network of a cross-validated trial is that of one fold, and is evaluated on that fold.
     return data if num_folds(config) is None else fold_data(data, section, KEPT_FOLD)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ferhpo.components import own_code
 from ferhpo.components.build import as_function
-from ferhpo.errors import ConfigError, first_line
+from ferhpo.errors import ConfigError
 from ferhpo.reports.panel import Panel
 from ferhpo.storage.sweep import Sweep
 
@@ -19,14 +19,21 @@ OwnPanel = Callable[[Any, Path, list[str]], Panel | None]
 
 
 def of_module(module: str) -> OwnPanel:
-    """Return the function `panel` of a module that the command line names. Raises ConfigError if there is none."""
+    """Return the panel of a module that the command line names: its function of the same name, or `panel`.
+
+    Raises ConfigError if there is none.
+    """
     own_code.trusts(module)  # makes the user's folder importable
     try:
-        panel = import_module(module).panel
+        found = import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError("report", [f"--panel is {module}; there is no module {error.name}"]) from None
-    except AttributeError:
-        raise ConfigError("report", [f"--panel is {module}; the module must have a function panel"]) from None
+    except Exception as error:  # the user's code
+        raise ConfigError("report", [f"--panel is {module}, which raised {own_code.reason(error)}"]) from None
+    name = module.rpartition(".")[2]
+    panel = getattr(found, name, None) or getattr(found, "panel", None)
+    if panel is None:
+        raise ConfigError("report", [f"--panel is {module}; the module must have a function {name}, or panel"])
     return partial(_show, module, panel)
 
 
@@ -46,7 +53,7 @@ def _show(name: str, panel: Callable[..., Any], subject: Any, folder: Path, miss
     try:
         made = panel(subject, folder)
     except Exception as error:  # the user's code
-        missing.append(f"Panel {name}: {type(error).__name__}: {first_line(error)}")
+        missing.append(f"Panel {name}: {own_code.reason(error)}")
         return None
     if not isinstance(made, Panel | None):
         missing.append(f"Panel {name}: it returned {made!r:.60}; it must return a ferhpo.reports.panel.Panel")

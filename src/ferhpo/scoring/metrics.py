@@ -12,10 +12,12 @@ which is on, already shows a network that ignores the rare classes.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.components import own_code
 from ferhpo.keys import nearest
 
 if TYPE_CHECKING:
@@ -148,8 +150,9 @@ def section_faults(sections: Mapping[str, Any]) -> Iterator[str]:
         elif name in CHOSEN:
             yield f"metrics.{name} is {shown}; it must be true or false"
         else:
+            near = nearest(str(name), [*CHOSEN, *own_code.options("metrics")])
             yield (
-                f"metrics.{name} is {shown}; ferhpo has no metric {name}; {nearest(str(name), CHOSEN)}; "
+                f"metrics.{name} is {shown}; ferhpo has no metric {name}; {near}; "
                 f"a metric of your own is a section, e.g. {{_target_: my_metrics.{name}}}"
             )
 
@@ -188,8 +191,12 @@ def values_of(found: "Evaluation", metrics: Mapping[str, Metric]) -> dict[str, f
     """Return the values of `metrics` by name. Raises ValueError if one of them does not return a number."""
     values = {}
     for name, metric in metrics.items():
-        value = metric(found)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, e.g. of an empty mean: NaN is reported instead
+            value = metric(found)
         try:
+            if isinstance(value, str | bytes):
+                raise TypeError
             values[name] = float(value)
         except (TypeError, ValueError):
             raise ValueError(f"metrics.{name} returned {value!r:.60}; a metric must return one number") from None

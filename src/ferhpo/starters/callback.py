@@ -4,14 +4,18 @@ state_dict and load_state_dict keep its state in last.ckpt, so that a resumed tr
 hold numbers, text, tensors, lists and dictionaries of them.
 """
 
+import logging
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.optim import Optimizer
 
+# `ferhpo train` shows what is logged on the screen; in a sweep, it is in the log files of Ray's workers.
+log = logging.getLogger(__name__)
+
 
 class Starter(pl.Callback):
-    """Record the largest norm of the gradients, and print it at the end of the training.
+    """Record the largest norm of the gradients, and log it at the end of the training.
 
     every: measure at every n-th step
     """
@@ -28,7 +32,7 @@ class Starter(pl.Callback):
             self.largest = max([self.largest, *map(float, gradients)])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        print(f"largest gradient norm: {self.largest:.3g}")
+        log.warning("largest gradient norm: %.3g", self.largest)
 
     def state_dict(self) -> dict[str, Any]:
         return {"largest": self.largest}

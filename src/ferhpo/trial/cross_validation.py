@@ -65,7 +65,8 @@ def cross_validate(
         else:
             on_start(result["facts"])
         best = objective.best_row(result["epochs"])
-        assert best is not None, "a completed training has an epoch"
+        if best is None:
+            return Outcome(TrialState.FAILED, f"data.fold={fold}: {objective.why_no_value(result['epochs'])}")
         best_rows.append(best)
         num_before += len(result["epochs"])
         report(fold + 1, running_means(best_rows, objective.metric), result["epochs"])

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ferhpo.components.build import as_function
-from ferhpo.config import Composed
+from ferhpo.config import Composed, contracts
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import num_folds
 from ferhpo.config.input.overrides import not_set
@@ -17,23 +16,18 @@ from ferhpo.data.splits import with_fold, with_train_subset
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, leaves, override_texts
 
-RULE = "a reader must return a ferhpo.data.dataset.FaceData (see ferhpo.data.dataset.face_data)"
 
-
-def load_data(composed: Composed) -> FaceData:
+def load_data(composed: Composed, for_training: bool = True) -> FaceData:
     """Read the data set of a configuration, or load it from the cache, with the features that its models need.
 
+    for_training: whether the user's own reader must return training and validation images
     Raises DataError if the data set cannot be read, ConfigError if a key is missing or features cannot be computed.
     """
     section = composed.config["data"]
     missing = [path for path, value in leaves(section, "data") if value == "???"]
     if missing:
         raise ConfigError(composed.name, [not_set(path) for path in missing])
-    data = as_function(section, "data")()
-    if not isinstance(data, FaceData):
-        raise ConfigError(
-            composed.name, [f"data._target_ is {section['_target_']}, which returned {type(data).__name__}; {RULE}"]
-        )
+    data = contracts.read_data(composed.name, section, for_training)
     for fold in range(num_folds(composed.config) or 0):
         fold_data(data, section, fold)  # reports a fold that cannot be drawn now, instead of in every trial
     try:

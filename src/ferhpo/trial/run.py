@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.components import own_code
 from ferhpo.components.build import as_function, instantiate
 from ferhpo.components.kinds import has_estimator
 from ferhpo.config import Objective
@@ -206,7 +207,7 @@ def failure(error: Exception) -> str:
     """Return the reason of a FAILED trial: the fold, the exception and its traceback."""
     notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # the fold, if any
     text = "".join(traceback.format_exception(error))
-    return f"{notes}{type(error).__name__}: {error}\n{text}"
+    return f"{notes}{own_code.reason(error)}\n{text}"
 
 
 def release_memory() -> None:

@@ -6,6 +6,7 @@ Ray cluster are checked afterwards, when they are loaded and joined, but still b
 
 import copy
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,8 +90,20 @@ def prepare(
         _use_free_name(composed.config)
     # A sweep that is resumed keeps its values as they are: its trials were computed with them.
     checked = copy.deepcopy(composed) if existing else composed
-    warnings = validate.check_composed(checked, for_sweep=kind != "train")
+    try:
+        warnings = validate.check_composed(checked, for_sweep=kind != "train")
+    except ConfigError as error:
+        if existing is None:
+            raise
+        raise ConfigError(existing.name, [_with_copy(fault, existing.folder) for fault in error.faults]) from None
     return replace(prepare_composed(composed, existing, warnings), overrides=hide_all(overrides))
+
+
+def _with_copy(fault: str, folder: Path) -> str:
+    """Return the fault of a resume, with the sweep's copy of a file of own code that is missing."""
+    missing = re.search(r"\b(\w+\.py)\b", fault.partition("; there is no ")[2])
+    copy_ = folder / "code" / missing[1] if missing else folder
+    return f"{fault}; the sweep has a copy: {copy_}" if copy_.is_file() else fault
 
 
 def prepare_composed(composed: Composed, existing: Sweep | None, warnings: Sequence[str] = ()) -> Prepared:

@@ -121,11 +121,14 @@ class Progress(logging.Handler):
         if trial.folds:
             at = f" on {len(trial.folds)} of {ledger.num_reports} folds"
         reason = f": {first_line(trial.reason)}" if trial.reason else ""
-        state = Text(f"{trial.state.lower():<10}", style=STATE_STYLES.get(trial.state, ""))
+        shown = f" {value}{at}" if value or at else ""
+        state = Text(
+            f"{trial.state.lower():<10}" if shown else trial.state.lower(), style=STATE_STYLES.get(trial.state, "")
+        )
         took = "" if trial.seconds is None else f" ({duration(trial.seconds)})"
         star = "  best so far" if is_best else ""
         self.console.print(
-            Text.assemble(f"trial {trial.number:>4} ", state, f" {value}{at}{reason}{took}{star}"), soft_wrap=True
+            Text.assemble(f"trial {trial.number:>4} ", state, f"{shown}{reason}{took}{star}"), soft_wrap=True
         )
 
     def _display(self) -> Group:

@@ -259,9 +259,16 @@ class DefaultsLint:
 def fill_named(config: dict[str, Any], roots: Sequence[Path]) -> None:
     """Replace NAME: true in metrics, callbacks, panels and exports by the section in <section>/NAME.yaml.
 
-    NAME: false, or null, leaves a component out; the check reports a name without a file.
+    NAME: false, or null, leaves a component out; the check reports a name without a file. An own metric that is the
+    objective needs no NAME: true.
     roots: the folders that are searched, in order
     """
+    objective, metrics = config.get("objective"), config["metrics"]
+    metric = objective.get("metric") if isinstance(objective, Mapping) else None
+    if isinstance(metrics, dict) and isinstance(metric, str) and metric.startswith("val_"):
+        name = metric.removeprefix("val_")
+        if name.isidentifier() and any((root / "metrics" / f"{name}.yaml").is_file() for root in roots):
+            metrics[name] = metrics.get(name) or True
     for section in NAMED:
         for name, value in list(config[section].items()) if isinstance(config[section], dict) else []:
             file = next((path for root in roots if (path := root / section / f"{name}.yaml").is_file()), None)

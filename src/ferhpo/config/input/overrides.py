@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components import own_code
 from ferhpo.config.files import GROUPS
 from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
 from ferhpo.space.link import show
@@ -221,7 +222,9 @@ def option_fault(group: str, option: str, group_options: Mapping[str, Sequence[s
     for other in group_options:
         if other != group and plain in group_options[other] and plain != "none":
             return f"{group} is {option}, which is an option of {other}; write {other}={plain}"
-    return f"{group} is {option}; {nearest(option, names)}"
+    near = nearest(option, names)
+    note = own_code.no_folder() if near.startswith("choose") else ""
+    return f"{group} is {option}; {near}{f'; {note}' if note else ''}"
 
 
 def unknown_keys(config: Mapping[str, Any], overrides: Sequence[Any]) -> list[str]:

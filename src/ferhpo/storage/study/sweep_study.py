@@ -211,10 +211,10 @@ class SweepStudy:
         """Record how a trial ended.
 
         extra: further facts for readers, e.g. num_parameters
-        A COMPLETE trial without a report is recorded as FAILED.
+        A COMPLETE trial without a report, or without a finite value of the objective, is recorded as FAILED.
         """
         if state == TrialState.COMPLETE and self.trial(number).value is None:
-            state, reason = TrialState.FAILED, "ended without a report"
+            state, reason = TrialState.FAILED, self.objective.why_no_value(self.trial(number).epochs)
         outcome = {"state": state, "reason": reason, "seconds": seconds, "extra": dict(extra or {})}
         for storage, trial_id in self._both(number):
             storage.set_trial_user_attr(trial_id, "outcome", outcome)
