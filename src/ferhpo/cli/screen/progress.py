@@ -95,7 +95,7 @@ class Progress(logging.Handler):
         In a large sweep, of events in quick succession not each is shown at once: each time, all trials are looked at.
         """
         self.ledger = ledger
-        if ledger.study.num_asked < MANY_TRIALS or time.monotonic() >= self._next_seconds:
+        if len(self.known) < MANY_TRIALS or time.monotonic() >= self._next_seconds:
             self._show(ledger)
 
     def _show(self, ledger: "Ledger") -> None:
