@@ -66,9 +66,9 @@ class Progress(logging.Handler):
         self._thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self._ended.set()
-        if self.ledger is not None:
+        if self.ledger is not None and kind is None:
             self._show(self.ledger)
         logger = logging.getLogger(STEPS)
         logger.removeHandler(self)
