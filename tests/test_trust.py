@@ -299,18 +299,22 @@ def test_the_command_to_resume_works_word_for_word(tmp_path, monkeypatch):
     [
         ("${oc.env:AWS_SECRET_ACCESS_KEY}", "the value of AWS_SECRET_ACCESS_KEY may be a secret"),
         ("x-${oc.env:GITHUB_TOKEN,none}", "the value of GITHUB_TOKEN may be a secret"),
-        ("${oc.env:${objective.metric}}", "it calls the resolver oc.env"),
-        ("${oc.decode:'${seed}'}", "it calls the resolver oc.decode"),
-        ("${oc.create:[1]}", "it calls the resolver oc.create"),
+        ("${oc.env:${objective.metric}}", "has a reference that is neither"),
+        ("${oc.decode:'${seed}'}", "has a reference that is neither"),
+        ("${oc.create:[1]}", "has a reference that is neither"),
+        ("${oc.${part}:AWS_SECRET_ACCESS_KEY}", "has a reference that is neither"),
+        ("${\toc.env:AWS_SECRET_ACCESS_KEY}", "has a reference that is neither"),
+        ("${oc.env: AWS_SECRET_ACCESS_KEY}", "has a reference that is neither"),
+        ("${oc.env:'AWS_SECRET_ACCESS_KEY'}", "has a reference that is neither"),
     ],
 )
 def test_a_sweep_file_takes_no_secret_from_the_environment(tmp_path, monkeypatch, text, rule):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("val_acc", "hush")
-    file = sweep_file(tmp_path / "a" / "mine.yaml", tracking={"experiment": text})
+    file = sweep_file(tmp_path / "a" / "mine.yaml", tracking={"experiment": text}, part="env")
     faults = faults_of(file)
-    assert any(fault.startswith("tracking.experiment in a/mine.yaml has ${") and rule in fault for fault in faults), (
+    assert any(fault.startswith("tracking.experiment in a/mine.yaml has ") and rule in fault for fault in faults), (
         faults
     )
     assert "hush" not in "".join(faults)
@@ -572,3 +576,109 @@ def test_python_files_of_the_current_folder_are_not_imported(tmp_path):
             server.wait(15)
         server.terminate()
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
+def test_a_default_of_a_variable_is_no_reference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(tmp_path / "a.yaml", tracking={"experiment": "${oc.env:STUDENT,of-nobody}-${objective.metric}"})
+    assert faults_of(file) == []
+
+
+def test_a_file_that_builds_on_another_is_held_to_the_same_rule(tmp_path, monkeypatch):
+    """ferhpo's own `path: ???` after a path leaves it as it is."""
+    monkeypatch.chdir(tmp_path)
+    first = {"defaults": ["_self_", "vulpe2021"], "data": {"path": "pictures", "ferplus_path": "x"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(first))
+    file = tmp_path / "b.yaml"
+    second = {"defaults": ["base", "_self_"], "tracking": {"uri": "https://mlflow.example"}}
+    file.write_text(yaml.safe_dump(second))
+    assert any("what is there would be sent to https://mlflow.example" in fault for fault in faults_of(file))
+
+
+@pytest.mark.parametrize("key", ["data.cache_dir", "data", "tracking.uri", "output_dir"])
+def test_a_study_samples_nothing_that_says_where(tmp_path, key):
+    """An edited study.jsonl of a copied sweep."""
+    from ferhpo.errors import SweepError
+
+    sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
+    journal = sweep.folder / "study.jsonl"
+    journal.write_text(journal.read_text().replace('"optim.lr"', f'"{key}"'))
+    with pytest.raises(SweepError, match=rf"the sample of trial 0 has {key}, which no space can vary"):
+        load_sweep(sweep.folder).trials()
+
+
+@pytest.mark.parametrize("source", ["runs:/{}/model", "RUNS:/{}/model", "runs://{}/model"])
+def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, empty_store, source):
+    from ferhpo.tracking import fetch
+
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    client = connect(settings := TrackingSettings(output_dir=tmp_path))
+    client.create_registered_model("faces")
+    run = client.create_run(client.create_experiment("ferhpo", str(tmp_path / "artifacts"))).info
+    client.create_model_version("faces", f"{run.artifact_uri}/model", run_id=run.run_id)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("UPDATE model_versions SET source = ?, storage_location = NULL", (source.format(run.run_id),))
+        database.execute("UPDATE runs SET artifact_uri = ?", ("http://evil.example/a",))
+        database.commit()
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
+        fetch.download(settings, "faces", 1, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://evil.example\\@127.0.0.1/a",
+        "http://evil.example@127.0.0.1/a",
+        "http:evil.example/a",
+        "HTTP:///evil.example/a",
+        "mlflow-artifacts://evil.example\\@127.0.0.1/a",
+        "http://127.0.0.1\t.evil.example/a",
+    ],
+)
+def test_a_place_whose_server_is_not_certain_is_refused(location):
+    assert "whose server is not certain" in fault_of_place(location, RUN, STORE)
+
+
+def test_an_account_for_every_server_counts_as_a_credential(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine other.example login a password b\n")
+    netrc.chmod(0o600)
+    assert trust.server_fault("https://mlflow.example") == "", "an account for one server goes to that one"
+    netrc.write_text("default login a password b\n")
+    assert "the default account of ~/.netrc would be sent to it" in trust.server_fault("https://mlflow.example")
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path):
+    import torch
+
+    from ferhpo.errors import SweepError
+    from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, read
+
+    content = {"format": FORMAT, **dict.fromkeys(BEST_KEYS, 0), "confusion": torch.zeros(1).expand(60_000, 60_000)}
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.raises(SweepError, match="it has a tensor that is larger than the file"):
+        read(tmp_path / "best.ckpt")
+
+
+def test_deeply_nested_lines_are_damaged_lines(tmp_path):
+    from ferhpo.tracking.spool import Spool
+    from ferhpo.tracking.upload.rejected import read_rejected
+
+    deep = "[" * 200_000 + "\n"
+    (tmp_path / "rejected.jsonl").write_text(deep + '{"reason": "x"}\n')
+    assert read_rejected(tmp_path) == [{"reason": "x"}]
+    spool = Spool(tmp_path)
+    with (tmp_path / "spool.jsonl").open("a") as file:
+        file.write(deep)
+    with pytest.raises(TrackingError, match="is damaged; delete this line"):
+        spool.read(0, 10)
+    spool.close()
+
+
+def test_an_image_size_of_a_model_is_bounded():
+    from ferhpo.tracking.models import _example
+
+    with pytest.raises(ValueError, match=r"preprocess\.image_size in model\.json is 60000; it must be from 1 to "):
+        _example({"image_size": 60_000, "channels": 1})

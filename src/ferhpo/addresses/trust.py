@@ -7,6 +7,7 @@ in the environment. What a sweep file or the folder of a sweep says gives no tru
 Note: trust holds for the process, like that in own code.
 """
 
+import netrc
 import os
 import re
 from pathlib import Path
@@ -23,7 +24,7 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
     "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )  # fmt: skip
-CREDENTIALS_FILE = "~/.mlflow/credentials"
+CREDENTIALS_FILE, NETRC = "~/.mlflow/credentials", "~/.netrc"
 _named: set[tuple[str, str]] = set()
 
 
@@ -56,9 +57,21 @@ def server_fault(uri: str) -> str:
         return _fault(STORE, uri, rule)
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     found += [CREDENTIALS_FILE] if Path(CREDENTIALS_FILE).expanduser().exists() else []
+    found += [f"the default account of {NETRC}"] if _has_default_account() else []
     if not found or address.hostname in LOOPBACK:
         return ""
     return _fault(STORE, uri, f"{', '.join(found)} would be sent to it, and a file cannot decide that")
+
+
+def _has_default_account() -> bool:
+    """Return whether ~/.netrc has an account for every server; MLflow's client would send it."""
+    for path in (os.environ.get("NETRC"), NETRC, "~/_netrc"):
+        try:
+            if path and "default" in netrc.netrc(str(Path(path).expanduser())).hosts:
+                return True
+        except (OSError, RuntimeError, netrc.NetrcParseError):
+            continue
+    return False
 
 
 def sqlite_fault(uri: str) -> str:

@@ -29,7 +29,11 @@ def refuse_foreign(folder: Path) -> None:
 
 def refuse_links(folder: Path) -> None:
     """Raise SweepError for a link that leads out of a sweep's folder: writing into the folder would follow it."""
-    for place, names, files in os.walk(folder):
+
+    def refuse(error: OSError) -> None:
+        raise SweepError(f"{error.filename} cannot be listed ({error.strerror}); make it readable, or remove it")
+
+    for place, names, files in os.walk(folder, onerror=refuse):
         for name in (*names, *files):
             path = Path(place, name)
             if path.is_symlink() and not path.resolve().is_relative_to(folder):

@@ -31,7 +31,7 @@ def versions() -> dict[str, str]:
 # and the repository may belong to someone else.
 _HARMLESS = re.compile(
     r"core\.(repositoryformatversion|filemode|bare|logallrefupdates|ignorecase|precomposeunicode|symlinks|autocrlf|eol)|"
-    r"(user|init|color|pull|push|gc|advice|log)\..*|remote\..*\.(url|fetch)|branch\..*|submodule\..*\.(url|active)"
+    r"(user|init|color|pull|push|gc|advice|log)\.[a-z]*|remote\..*\.(url|fetch)|branch\..*|submodule\..*\.(url|active)"
 )
 
 
@@ -42,8 +42,9 @@ def git_state() -> dict[str, str]:
     """
     try:
         commit = _git("rev-parse", "HEAD").strip()
-        settings = [line.split("\t", 1) for line in _git("config", "--show-scope", "--includes", "--list").splitlines()]
-        own = [line[1].partition("=")[0] for line in settings if line[0] in ("local", "worktree") and len(line) == 2]
+        words = _git("config", "--show-scope", "--includes", "--list", "-z").split("\0")
+        scopes = zip(words[::2], words[1::2], strict=False)  # scope, then the name and the value on lines of their own
+        own = [text.partition("\n")[0] for scope, text in scopes if scope in ("local", "worktree")]
         if not all(_HARMLESS.fullmatch(name) for name in own):
             return {"commit": commit, "dirty": "unknown"}
         status = _git("status", "--porcelain", "--ignore-submodules=all")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+NOT_SAMPLED = ("data", "tracking", "compute", "output_dir", "name", "allowed_targets")
+
+
 @dataclass(frozen=True, repr=False)
 class TrialRecord:
     """A trial as recorded in the study.
@@ -125,6 +128,11 @@ def record_of(
 ) -> TrialRecord:
     """Return the record of a trial in Optuna's study."""
     attrs = trial.user_attrs
+    if strange := [key for key in attrs.get("sample", {}) if key.split(".")[0] in NOT_SAMPLED]:
+        raise SweepError(
+            f"the sample of trial {trial.number} has {strange[0]}, which no space can vary; the study was edited, so "
+            "restore it from a copy"
+        )
     unit = FOLD if any(key.startswith(f"{FOLD}:") for key in attrs) else EPOCH
     counts = sorted(int(key.partition(":")[2]) for key in attrs if key.startswith(f"{unit}:"))
     rows = [attrs[f"{unit}:{count}"] for count in counts]

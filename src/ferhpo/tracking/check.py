@@ -191,6 +191,10 @@ def _artifact_fault(settings: TrackingSettings, location: str) -> tuple[str | No
         return (None, "") if fault is None else (f"artifacts cannot be written to {place} ({fault})", remedy)
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+    from ferhpo.tracking.upload.places import fault_of_server
+
+    if fault := fault_of_server(location, settings.store_uri):
+        return fault, ""
     repository: Any = get_artifact_repository(location, tracking_uri=settings.store_uri)
     with tempfile.TemporaryDirectory(prefix="ferhpo-check-") as folder:
         path = Path(folder) / _FILE

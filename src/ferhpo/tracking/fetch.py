@@ -18,7 +18,10 @@ from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import WEIGHTS_TAG, Version, opened_store
 from ferhpo.tracking.store import reason_of
 
+MOST_REFERENCES = 5
+
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from torch import nn
 
 
@@ -30,17 +33,35 @@ def download(settings: TrackingSettings, name: str, version: int | str, out_dir:
     with opened_store(settings, f"download {name}") as client:
         from mlflow.artifacts import download_artifacts
 
-        from ferhpo.tracking.upload.places import fault_of_server
-
         number = version if isinstance(version, int) else int(client.get_model_version_by_alias(name, version).version)
         source = client.get_model_version_download_uri(name, str(number))
-        place = source
-        if match := re.match(r"models:/(m-\w+)", source):
-            place = client.get_logged_model(match[1]).artifact_location
-        if fault := fault_of_server(place, settings.store_uri):
-            raise TrackingError(f"{name} version {number} cannot be downloaded: {fault}")
+        place = _place_of(client, source, settings.store_uri)
         out_dir.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(out_dir), tracking_uri=settings.store_uri))
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(out_dir), tracking_uri=settings.store_uri))
+
+
+def _place_of(client: "MlflowClient", source: str, store_uri: str) -> str:
+    """Return the place of artifacts that a store names, with references to runs and models followed.
+
+    Raises TrackingError for a server that must not be asked.
+    """
+    from ferhpo.tracking.upload.places import fault_of_server
+
+    for _ in range(MOST_REFERENCES):
+        match = re.match(r"(?i)(runs|models):/+([^/]+)(/.*)?$", source)
+        if match is None:
+            break
+        kind, owner, rest = match[1].lower(), match[2], match[3] or ""
+        if kind == "models" and not owner.startswith("m-"):
+            break
+        of_run = kind == "runs"
+        place = client.get_run(owner).info.artifact_uri if of_run else client.get_logged_model(owner).artifact_location
+        source = f"{place.rstrip('/')}{rest}"
+    if re.match(r"(?i)(runs|models):", source):
+        raise TrackingError(f"the store names {source}, which refers to another place; nothing is read from there")
+    if fault := fault_of_server(source, store_uri):
+        raise TrackingError(fault)
+    return source
 
 
 def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
@@ -78,11 +99,14 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
 
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
     """Return the configuration (config.yaml) of a trial's run. Raises TrackingError."""
-    from ferhpo.tracking.upload.places import fault_of_server
+    from mlflow.artifacts import download_artifacts
 
     with opened_store(settings, f"read run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
-        if fault := fault_of_server(client.get_run(run_id).info.artifact_uri, settings.store_uri):
-            raise TrackingError(f"the configuration of run {run_id} cannot be read: {fault}")
-        text = Path(client.download_artifacts(run_id, "config.yaml", folder)).read_text()
+        place = _place_of(client, client.get_run(run_id).info.artifact_uri, settings.store_uri)
+        text = Path(
+            download_artifacts(
+                artifact_uri=f"{place.rstrip('/')}/config.yaml", dst_path=folder, tracking_uri=settings.store_uri
+            )
+        ).read_text()
     config: dict[str, Any] = yaml.safe_load(text)
     return config

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ferhpo.components import own_code
 from ferhpo.components.bundle import model_source
+from ferhpo.data.io.files import MAX_SIDE
 from ferhpo.tracking.upload.places import repository
 from ferhpo.tracking.view import rounded
 
@@ -153,7 +154,10 @@ def _requirements(code: str) -> list[str]:
 
 def _example(preprocess: Mapping[str, Any]) -> pd.DataFrame:
     """Return an input for the served model: a table with one image, the base64 text of a PNG file."""
-    size = (preprocess["image_size"],) * 2
+    side = preprocess["image_size"]
+    if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
+        raise ValueError(f"preprocess.image_size in model.json is {side!r:.40}; it must be from 1 to {MAX_SIDE:,}")
+    size = (side, side)
     file = io.BytesIO()
     Image.linear_gradient("L").resize(size).convert("L" if preprocess["channels"] == 1 else "RGB").save(file, "PNG")
     return pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})

@@ -78,7 +78,7 @@ class Spool:
                     # Half of a surrogate pair, e.g. of a file name that is not UTF-8, and null characters: no store
                     # accepts them.
                     record = _encodable(record) if b"\\ud" in line or b"\\u0000" in line else record
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise TrackingError(
                         f"{self.path}: the line at byte {offset} is damaged; delete this line and run `ferhpo sync`"
                     ) from error

@@ -124,11 +124,21 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
         if missing := [key for key in keys if key not in checkpoint]:
             raise ValueError(f"it has no {missing[0]}")
+        if any(tensor.numel() * tensor.element_size() > content.getbuffer().nbytes for tensor in _tensors(checkpoint)):
+            raise ValueError("it has a tensor that is larger than the file")
     except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
         if is_out_of_memory(error):
             raise
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     return checkpoint
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield every tensor in a checkpoint."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _tensors(child)
 
 
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:

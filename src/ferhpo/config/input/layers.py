@@ -1,6 +1,5 @@
 """Layers: what a configuration is merged from, in order."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,9 @@ from ferhpo.config.input.overrides import option_fault
 from ferhpo.keys import get_path, leaves, nearest
 
 OVERRIDE = "override"
-_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:([^${}]*)")
-_OWN_RESOLVERS = ("report_unit", "num_reports", "objective_mode")  # without an argument
+MISSING = "???"  # a value that must be set elsewhere
+_ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
+_PLAIN = re.compile(r"\$\{(?:[\w.\[\]-]+|(?:report_unit|num_reports|objective_mode):)\}")
 _SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd")
 
 
@@ -92,35 +92,52 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     for layer in layers:
         if layer.is_trusted:
             continue
-        chosen = [path for path, _ in leaves(layer.content) if path == "data" or re.match(r"data\..*path$", path)]
-        if is_sent_away and chosen and _is_last(layers, layer, chosen[0]):
-            faults.append(
-                f"{chosen[0]} in {layer.shown}: what is there would be sent to {trust.shown(str(uri))}, which a file "
-                f"names too; add {chosen[0]}=... or tracking.uri=... to the command line if you trust it"
-            )
-        for path, value in leaves(layer.content):
-            for resolver, argument in _RESOLVER.findall(json.dumps(value)):
-                name = argument.split(",")[0].strip()
-                if resolver in _OWN_RESOLVERS and not name:
-                    continue
-                if resolver != "oc.env" or not name.isidentifier():
-                    rule = f"it calls the resolver {resolver}, which a file may do only in the configuration folder"
-                elif _SECRET.search(name):
-                    rule = f"the value of {name} may be a secret, and would be recorded"
-                elif is_sent_away:
-                    rule = f"the value of {name} would be sent to {trust.shown(str(uri))}, which a file names too"
-                else:
-                    continue
-                where = f"{path} in {layer.shown} has ${{{resolver}:...}}"
-                faults.append(f"{where}; {rule}; give the value on the command line")
+        for key, value in leaves(layer.content):
+            is_place = key == "data" or re.match(r"data\..*path$", key)
+            if is_sent_away and is_place and value != MISSING and _is_last(layers, layer, key):
+                faults.append(
+                    f"{key} in {layer.shown}: what is there would be sent to {trust.shown(str(uri))}, which a file "
+                    f"names too; add {key}=... or tracking.uri=... to the command line if you trust it"
+                )
+            for text in _texts(value):
+                if rule := _resolver_fault(text, str(uri) if is_sent_away else ""):
+                    faults.append(f"{key} in {layer.shown} {rule}; give the value on the command line")
     return faults
 
 
+def _resolver_fault(text: str, uri: str) -> str:
+    """Return why a text of a file may not have its references; empty if it may. uri: the server that it is sent to"""
+    for name in _ENVIRONMENT.findall(text):
+        value = f"has ${{oc.env:...}}; the value of {name}"
+        if _SECRET.search(name):
+            return f"{value} may be a secret, and would be recorded"
+        if uri:
+            return f"{value} would be sent to {trust.shown(uri)}, which a file names too"
+    # What is left after removing all that is known to be harmless could hide the name of a resolver or a variable.
+    if "${" not in _PLAIN.sub("", _ENVIRONMENT.sub("", text)):
+        return ""
+    rule = "which a file may have only in the configuration folder"
+    return f"has a reference that is neither ${{key}} nor ${{oc.env:NAME}}, {rule}"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in a value and in its lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for child in (*value.keys(), *value.values()):
+            yield from _texts(child)
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from _texts(child)
+
+
 def _is_last(layers: Sequence[Layer], layer: Layer, key: str) -> bool:
-    """Return whether no later layer sets a key, or a section that it is in."""
+    """Return whether no later layer sets a key, or a section that it is in. "???" leaves the value before it."""
     later = layers[layers.index(layer) + 1 :]
     return not any(
-        other.replaces == key or any(f"{key}.".startswith(f"{path}.") for path, _ in leaves(other.content))
+        other.replaces == key
+        or any(value != MISSING and f"{key}.".startswith(f"{path}.") for path, value in leaves(other.content))
         for other in later
     )
 

@@ -5,8 +5,10 @@ that Python imports from. MLflow itself only ever chooses <experiment>/<run id>/
 <model id>/artifacts, and no file in such a folder means anything to another program. So no other place is accepted.
 """
 
+import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -50,6 +52,8 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
 
     store_uri: the address of the store
     """
+    if fault := _form_fault(location):
+        return fault
     address = urlsplit(location)
     if address.scheme in _REFERENCES:
         return f"the store says to write to {location}, which is a reference; only places are accepted"
@@ -62,12 +66,27 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
             f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
             "nothing is written there"
         )
-    links = [part for part in (path, path.parent, *path.rglob("*")) if part.is_symlink()]
+    try:
+        links = [part for part in (path, path.parent, *_below(path)) if part.is_symlink()]
+    except OSError as error:
+        return f"{path} in the store cannot be looked through ({error.strerror or error})"
     return f"{links[0]} in the store is a link; nothing is written through links" if links else ""
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield everything below a folder. Raises OSError for what cannot be listed."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, names, files in os.walk(folder, onerror=refuse) if folder.is_dir() else ():
+        yield from (Path(place, name) for name in (*names, *files))
 
 
 def fault_of_server(location: str, store_uri: str) -> str:
     """Return why artifacts must not be sent to, or asked from, the server of a location; empty if they may be."""
+    if fault := _form_fault(location):
+        return fault
     address = urlsplit(location)
     if address.scheme not in _SENT or (address.scheme == "mlflow-artifacts" and not address.netloc):
         return ""
@@ -75,3 +94,15 @@ def fault_of_server(location: str, store_uri: str) -> str:
         return ""
     fault = server_fault(f"http://{address.netloc}")
     return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
+
+
+def _form_fault(location: str) -> str:
+    """Return why a location is refused by its form: libraries would read its server differently."""
+    scheme, colon, rest = location.partition(":")
+    if not colon or scheme.lower() not in _SENT:
+        return ""
+    server = re.match(r"//([^/?#]*)", rest)
+    is_uncertain = re.search(r"[\\\x00-\x20]", location) or (server is not None and "@" in server[1])
+    if is_uncertain or (scheme.lower() != "mlflow-artifacts" and (server is None or not server[1])):
+        return f"the store names {location!r}, whose server is not certain; nothing is sent there"
+    return ""

@@ -83,7 +83,7 @@ def read_rejected(folder: Path) -> list[Entry]:
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
             entries.append(entry)
