@@ -66,7 +66,9 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.parametrize(("broken", "fault"), BROKEN)
+@pytest.mark.parametrize(
+    ("broken", "fault"), [*BROKEN[:2], *(pytest.param(*case, marks=pytest.mark.full) for case in BROKEN[2:])]
+)
 def test_a_broken_reader_is_one_message_of_every_verb(mine, broken, fault, capsys):
     mine("my_reader.py", READER.format(broken=broken))
     mine("data/mine.yaml", "_target_: my_reader.read\n")
@@ -79,6 +81,7 @@ def test_a_broken_reader_is_one_message_of_every_verb(mine, broken, fault, capsy
         assert "Traceback" not in said, (verb, said)
 
 
+@pytest.mark.full
 def test_a_sweep_says_too_what_a_reader_raised(mine, capsys):
     mine("my_reader.py", READER.format(broken="{}['oops']"))
     mine("data/mine.yaml", "_target_: my_reader.read\n")
@@ -292,6 +295,7 @@ def test_list_shows_the_named_components(written, capsys):
 NAN = "import numpy as np\n\ndef mean(found):\n    return {}\n"
 
 
+@pytest.mark.full
 def test_an_objective_that_is_not_a_number_is_the_reason_of_the_trial(written):
     value = "np.mean([]) if len(found.labels) != 14 else 0.5"  # not in check
     mine = written / "my_metric.py"
@@ -307,6 +311,7 @@ def test_an_objective_that_is_not_a_number_is_the_reason_of_the_trial(written):
     assert trial.reason.startswith("data.fold=0: metrics.mean returned inf at epoch 1")
 
 
+@pytest.mark.full
 def test_another_metric_that_is_not_a_number_is_one_warning(written, caplog, capfd):
     (written / "my_metric.py").write_text(NAN.format("np.mean([]) if len(found.labels) != 14 else 0.5"))
     small = ["num_trials=3", "compute.num_cpus=2", "tracking.report=false", *SMALL]
@@ -320,6 +325,7 @@ def test_another_metric_that_is_not_a_number_is_one_warning(written, caplog, cap
     assert "RuntimeWarning" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.full
 def test_asha_does_not_compare_what_is_not_a_number(written, capfd):
     (written / "my_metric.py").write_text(NAN.format("np.mean([]) if len(found.labels) != 14 else 0.5"))
     small = [
@@ -388,6 +394,7 @@ def test_a_renamed_import_is_copied_into_a_model(mine, tmp_path):
 PANEL = "from ferhpo.reports.panel import Panel\n\n\ndef {}(sweep, folder):\n    return Panel('Mine', 'text of mine')\n"
 
 
+@pytest.mark.full
 def test_a_panel_is_found_by_the_name_of_its_module(written):
     ferhpo.train("demo", SMALL)
     for name in ("my_panel", "panel"):

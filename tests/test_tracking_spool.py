@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from ferhpo.addresses.trust import trust_address
 from ferhpo.errors import ConfigError, StorageError, TrackingError
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, param_text, redact
 from ferhpo.tracking.spool import Spool
@@ -227,6 +228,7 @@ def test_an_unreachable_server_is_an_error_with_its_address(tmp_path):
 
 def test_an_unreachable_database_is_an_error_within_seconds(tmp_path):
     settings = TrackingSettings(output_dir=tmp_path, uri="postgresql+psycopg2://ann:s3cret@127.0.0.1:9/ml")
+    trust_address("tracking.uri", settings.uri)
     start = time.perf_counter()
     with pytest.raises(
         TrackingError, match=r"^tracking\.uri is postgresql\+psycopg2://\*\*\*@127\.0\.0\.1:9/ml: no response"
@@ -238,6 +240,7 @@ def test_an_unreachable_database_is_an_error_within_seconds(tmp_path):
 def test_a_missing_database_driver_is_an_error(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         uri = f"postgresql+nodriver://ann:s3cret@127.0.0.1:{listening.getsockname()[1]}/ml"
+        trust_address("tracking.uri", uri)
         with pytest.raises(
             TrackingError, match=r"the driver for this database is not installed \(.*; correct"
         ) as caught:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-LIGHT = ["augment", "batches", "schedules", "averaging", "checkpoint", "device", "settings"]
+LIGHT = ["augment", "batches", "schedules", "averaging", "checkpoint", "hardware.device", "settings"]
 
 
 @pytest.mark.parametrize(
