@@ -226,7 +226,8 @@ def test_places_that_mlflow_chooses(location, owner):
 
 @pytest.mark.parametrize(("location", "owner"), REFUSED)
 def test_places_that_mlflow_would_not_choose(location, owner):
-    assert location in fault_of_place(location, owner, STORE)
+    fault = fault_of_place(location, owner, STORE)
+    assert location in fault or repr(location) in fault
 
 
 @pytest.mark.parametrize("place", ["ferhpo.d", "../elsewhere", "file:{}/ferhpo.d"])
@@ -607,7 +608,9 @@ def test_a_study_samples_nothing_that_says_where(tmp_path, key):
         load_sweep(sweep.folder).trials()
 
 
-@pytest.mark.parametrize("source", ["runs:/{}/model", "RUNS:/{}/model", "runs://{}/model"])
+@pytest.mark.parametrize(
+    "source", ["runs:/{}/model", "RUNS:/{}/model", "runs://{}/model", " runs:/{}/model", "r\tuns:/{}/model"]
+)
 def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, empty_store, source):
     from ferhpo.tracking import fetch
 
@@ -621,7 +624,7 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         database.execute("UPDATE runs SET artifact_uri = ?", ("http://evil.example/a",))
         database.commit()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it|whose meaning is not certain"):
         fetch.download(settings, "faces", 1, tmp_path / "out")
 
 
@@ -634,10 +637,16 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         "HTTP:///evil.example/a",
         "mlflow-artifacts://evil.example\\@127.0.0.1/a",
         "http://127.0.0.1\t.evil.example/a",
+        f" runs:/{RUN}/model",
+        f"\x01runs:/{RUN}/model",
+        f"r\tuns:/{RUN}/model",
+        f"FILE:/srv/{RUN}/artifacts",
+        f"/srv/%61rts/{RUN}/artifacts",
+        f"file://evil.example/srv/{RUN}/artifacts",
     ],
 )
 def test_a_place_whose_server_is_not_certain_is_refused(location):
-    assert "whose server is not certain" in fault_of_place(location, RUN, STORE)
+    assert "whose meaning is not certain" in fault_of_place(location, RUN, STORE)
 
 
 def test_an_account_for_every_server_counts_as_a_credential(tmp_path, monkeypatch):
@@ -682,3 +691,48 @@ def test_an_image_size_of_a_model_is_bounded():
 
     with pytest.raises(ValueError, match=r"preprocess\.image_size in model\.json is 60000; it must be from 1 to "):
         _example({"image_size": 60_000, "channels": 1})
+
+
+@pytest.mark.parametrize("location", ["mlruns/arts/{}/artifacts", "mlruns/%61rts/{}/artifacts", "{}/artifacts"])
+def test_a_relative_or_encoded_place_is_refused(location):
+    """MLflow decodes it, and a link beside the sweep could lead anywhere."""
+    assert fault_of_place(location.format(RUN), RUN, STORE) != ""
+
+
+@pytest.mark.parametrize("section", [{"main": {}}, {"path": "???"}, {}])
+def test_an_empty_section_hides_no_path_of_another_file(tmp_path, monkeypatch, section):
+    monkeypatch.chdir(tmp_path)
+    first = {"defaults": ["vulpe2021", "_self_"], "data": {"path": "p"}, "tracking": {"uri": "https://mlflow.example"}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(first))
+    (tmp_path / "evil.yaml").write_text(yaml.safe_dump({"defaults": ["base", "_self_"], "data": section}))
+    assert any("data.path in " in fault and "would be sent to" in fault for fault in faults_of(tmp_path / "evil.yaml"))
+
+
+@pytest.mark.parametrize("location", ["runs:/" + RUN, "models:/m-" + RUN, "models:/faces/1"])
+def test_an_experiment_whose_location_is_a_reference_is_refused(location):
+    from ferhpo.tracking.upload.places import fault_of_server
+
+    assert "refers to another place" in fault_of_server(location, STORE)
+
+
+def test_a_cache_with_links_is_no_cache(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "x.arrays").write_text("")
+    (tmp_path / "cache" / "seen").symlink_to("../out")
+    section = {"cache_dir": str(tmp_path / "cache")}
+    cache.drop_new_caches(section)
+    assert section == {"cache_dir": None}
+
+
+def test_the_sweep_of_a_version_is_a_name(tmp_path):
+    from datetime import UTC, datetime
+
+    from ferhpo.evaluation.load import _local_trial
+    from ferhpo.tracking.registry import Version
+
+    made_sweep(tmp_path / "elsewhere", ["COMPLETE"])
+    (tmp_path / "mlruns").mkdir()
+    tags = {"ferhpo.sweep": "../elsewhere/made", "ferhpo.trial": "0"}
+    version = Version("m", 1, (), None, None, datetime.now(UTC), tags, "")
+    assert _local_trial(version, TrackingSettings(tmp_path / "mlruns"), tmp_path / "mlruns") == (None, None)

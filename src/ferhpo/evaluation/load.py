@@ -216,7 +216,7 @@ def _local_trial(
 ) -> tuple[Sweep, int] | tuple[None, None]:
     """Return the sweep and trial that a version was made from, if their folder is here."""
     name, number = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
-    if name is None or not number.isdigit() or not (output_dir / name / META).exists():
+    if name is None or Path(name).name != name or not number.isdigit() or not (output_dir / name / META).exists():
         return None, None
     sweep = load_sweep(name, output_dir)
     if run_of(sweep.folder, tracking, int(number)) != version.run_id:

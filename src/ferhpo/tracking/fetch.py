@@ -45,21 +45,18 @@ def _place_of(client: "MlflowClient", source: str, store_uri: str) -> str:
 
     Raises TrackingError for a server that must not be asked.
     """
-    from ferhpo.tracking.upload.places import fault_of_server
+    from ferhpo.tracking.upload.places import fault_of_form, fault_of_server
 
     for _ in range(MOST_REFERENCES):
-        match = re.match(r"(?i)(runs|models):/+([^/]+)(/.*)?$", source)
-        if match is None:
+        if fault := fault_of_form(source):
+            raise TrackingError(fault)
+        match = re.match(r"(runs|models):/+([^/]+)(/.*)?$", source)
+        if match is None or (match[1] == "models" and not match[2].startswith("m-")):
             break
-        kind, owner, rest = match[1].lower(), match[2], match[3] or ""
-        if kind == "models" and not owner.startswith("m-"):
-            break
-        of_run = kind == "runs"
+        of_run, owner = match[1] == "runs", match[2]
         place = client.get_run(owner).info.artifact_uri if of_run else client.get_logged_model(owner).artifact_location
-        source = f"{place.rstrip('/')}{rest}"
-    if re.match(r"(?i)(runs|models):", source):
-        raise TrackingError(f"the store names {source}, which refers to another place; nothing is read from there")
-    if fault := fault_of_server(source, store_uri):
+        source = f"{place.rstrip('/')}{match[3] or ''}"
+    if fault := fault_of_server(source, store_uri):  # also if it is still a reference
         raise TrackingError(fault)
     return source
 

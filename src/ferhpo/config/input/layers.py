@@ -15,7 +15,7 @@ OVERRIDE = "override"
 MISSING = "???"  # a value that must be set elsewhere
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
 _PLAIN = re.compile(r"\$\{(?:[\w.\[\]-]+|(?:report_unit|num_reports|objective_mode):)\}")
-_SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd")
+_SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd|dsn|_pat$|_ur[il]$|proxy")
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,20 @@ def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
 def trust_addresses(layers: Sequence[Layer], config: Mapping[str, Any]) -> None:
     """Trust each address of the configuration (see addresses/trust.py) whose last layer is one that the user wrote."""
     for key in trust.VARIABLES:
-        setting = [
-            layer.is_trusted
-            for layer in layers
-            if layer.replaces == key or any(f"{key}.".startswith(f"{path}.") for path, _ in leaves(layer.content))
-        ]
+        setting = [layer.is_trusted for layer in layers if _sets(layer, key)]
         if setting and setting[-1]:
             trust.trust_address(key, get_path(config, key))
 
 
+def _sets(layer: Layer, key: str) -> bool:
+    """Return whether a layer sets a key, or a section that it is in. "???" and {} leave the value before them."""
+    return layer.replaces == key or any(
+        value not in (MISSING, {}) and f"{key}.".startswith(f"{path}.") for path, value in leaves(layer.content)
+    )
+
+
 def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
-    """Return the faults of what files that may be anyone's take from the environment, by a resolver of OmegaConf.
+    """Return the faults of references to the environment in files that anyone may have written.
 
     A value would be recorded, and sent to the store. Other resolvers than ${oc.env:NAME} could hide such a name.
     Nor may such files choose both a server and the data whose names, classes and network it receives.
@@ -89,12 +92,13 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     is_sent_away = is_sent_away and urlsplit(str(uri)).hostname not in trust.LOOPBACK
     is_sent_away = is_sent_away and not trust.is_trusted(trust.STORE, str(uri))
     faults = []
-    for layer in layers:
+    for number, layer in enumerate(layers):
         if layer.is_trusted:
             continue
         for key, value in leaves(layer.content):
             is_place = key == "data" or re.match(r"data\..*path$", key)
-            if is_sent_away and is_place and value != MISSING and _is_last(layers, layer, key):
+            is_last = not any(_sets(other, key) for other in layers[number + 1 :])
+            if is_sent_away and is_place and value not in (MISSING, {}) and is_last:
                 faults.append(
                     f"{key} in {layer.shown}: what is there would be sent to {trust.shown(str(uri))}, which a file "
                     f"names too; add {key}=... or tracking.uri=... to the command line if you trust it"
@@ -130,16 +134,6 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for child in value:
             yield from _texts(child)
-
-
-def _is_last(layers: Sequence[Layer], layer: Layer, key: str) -> bool:
-    """Return whether no later layer sets a key, or a section that it is in. "???" leaves the value before it."""
-    later = layers[layers.index(layer) + 1 :]
-    return not any(
-        other.replaces == key
-        or any(value != MISSING and f"{key}.".startswith(f"{path}.") for path, value in leaves(other.content))
-        for other in later
-    )
 
 
 def option_faults(group: str, node: Mapping[str, Any], group_options: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -63,7 +63,9 @@ def drop_new_caches(section: Any) -> None:
 
 def _is_cache(cache_dir: object) -> bool:
     try:
-        return any(cache_folder(str(cache_dir)).glob("*.arrays"))
+        folder = cache_folder(str(cache_dir))
+        is_link = folder.is_symlink() or (folder / "seen").is_symlink()
+        return not is_link and any(folder.glob("*.arrays"))
     except (OSError, RuntimeError, ConfigError):
         return False
 

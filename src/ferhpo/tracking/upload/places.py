@@ -35,7 +35,11 @@ def repository(client: "MlflowClient", location: str, owner: str) -> Any:
     """
     if fault := fault_of_place(location, owner, client.tracking_uri):
         raise PlaceError(fault)
-    return get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    found = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+    folder = getattr(found, "artifact_dir", None)  # of a place on this machine
+    if folder is not None and Path(folder) != _local(location):
+        raise PlaceError(f"the store says to write to {location}, which MLflow takes for {folder}; nothing is written")
+    return found
 
 
 def log_text(place: Any, name: str, text: str) -> None:
@@ -52,16 +56,13 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
 
     store_uri: the address of the store
     """
-    if fault := _form_fault(location):
+    if fault := fault_of_form(location):
         return fault
-    address = urlsplit(location)
-    if address.scheme in _REFERENCES:
-        return f"the store says to write to {location}, which is a reference; only places are accepted"
-    if address.scheme not in ("", "file"):
+    if urlsplit(location).scheme not in ("", "file"):
         return fault_of_server(location, store_uri)
-    path = Path(unquote(address.path) if address.scheme else location)
-    is_id = re.fullmatch(r"(m-)?[0-9a-f]{32}", owner) and address.hostname in (None, "localhost")
-    if not is_id or path.parts[-2:] != (owner, "artifacts") or ".." in PurePosixPath(unquote(location)).parts:
+    path = _local(location)
+    is_id = re.fullmatch(r"(m-)?[0-9a-f]{32}", owner)
+    if not is_id or not path.is_absolute() or path.parts[-2:] != (owner, "artifacts") or ".." in path.parts:
         return (
             f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
             "nothing is written there"
@@ -71,6 +72,12 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
     except OSError as error:
         return f"{path} in the store cannot be looked through ({error.strerror or error})"
     return f"{links[0]} in the store is a link; nothing is written through links" if links else ""
+
+
+def _local(location: str) -> Path:
+    """Return the path of a location on this machine, whose form has no fault."""
+    address = urlsplit(location)
+    return Path(unquote(address.path)) if address.scheme else Path(location)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -85,9 +92,11 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def fault_of_server(location: str, store_uri: str) -> str:
     """Return why artifacts must not be sent to, or asked from, the server of a location; empty if they may be."""
-    if fault := _form_fault(location):
+    if fault := fault_of_form(location):
         return fault
     address = urlsplit(location)
+    if address.scheme in _REFERENCES:
+        return f"the store names {location}, which refers to another place; only places are accepted"
     if address.scheme not in _SENT or (address.scheme == "mlflow-artifacts" and not address.netloc):
         return ""
     if address.netloc == urlsplit(store_uri).netloc:
@@ -96,13 +105,21 @@ def fault_of_server(location: str, store_uri: str) -> str:
     return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
 
 
-def _form_fault(location: str) -> str:
-    """Return why a location is refused by its form: libraries would read its server differently."""
+def fault_of_form(location: str) -> str:
+    """Return why a location is refused by its form: libraries would read its scheme, server or path differently."""
     scheme, colon, rest = location.partition(":")
-    if not colon or scheme.lower() not in _SENT:
-        return ""
-    server = re.match(r"//([^/?#]*)", rest)
-    is_uncertain = re.search(r"[\\\x00-\x20]", location) or (server is not None and "@" in server[1])
-    if is_uncertain or (scheme.lower() != "mlflow-artifacts" and (server is None or not server[1])):
-        return f"the store names {location!r}, whose server is not certain; nothing is sent there"
-    return ""
+    has_scheme = bool(colon) and "/" not in scheme
+    is_odd = re.search(r"[\x00-\x1f\x7f]", location) or location != location.strip()
+    if has_scheme:
+        server = re.match(r"//([^/?#]*)", rest)
+        is_odd = is_odd or re.search(r"[\s\\]", location) or scheme != scheme.lower() or not re.match(r"[a-z]", scheme)
+        is_odd = is_odd or (scheme == "file" and (server or ["", ""])[1] not in ("", "localhost"))
+        is_odd = is_odd or (scheme in _SENT and server is not None and "@" in server[1])
+        is_odd = is_odd or (scheme in ("http", "https") and (server is None or not server[1]))
+    else:
+        is_odd = is_odd or "%" in location  # MLflow would decode it
+    return (
+        f"the store names {location!r}, whose meaning is not certain; nothing is sent or written there"
+        if is_odd
+        else ""
+    )
