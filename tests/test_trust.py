@@ -624,7 +624,7 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         database.execute("UPDATE runs SET artifact_uri = ?", ("http://evil.example/a",))
         database.commit()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it|whose meaning is not certain"):
+    with pytest.raises(TrackingError, match=r"MLFLOW_TRACKING_TOKEN would be sent to it|whose meaning is not certain"):
         fetch.download(settings, "faces", 1, tmp_path / "out")
 
 
