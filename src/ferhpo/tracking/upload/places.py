@@ -108,18 +108,14 @@ def fault_of_server(location: str, store_uri: str) -> str:
 def fault_of_form(location: str) -> str:
     """Return why a location is refused by its form: libraries would read its scheme, server or path differently."""
     scheme, colon, rest = location.partition(":")
-    has_scheme = bool(colon) and "/" not in scheme
-    is_odd = re.search(r"[\x00-\x1f\x7f]", location) or location != location.strip()
-    if has_scheme:
-        server = re.match(r"//([^/?#]*)", rest)
-        is_odd = is_odd or re.search(r"[\s\\]", location) or scheme != scheme.lower() or not re.match(r"[a-z]", scheme)
-        is_odd = is_odd or (scheme == "file" and (server or ["", ""])[1] not in ("", "localhost"))
-        is_odd = is_odd or (scheme in _SENT and server is not None and "@" in server[1])
-        is_odd = is_odd or (scheme in ("http", "https") and (server is None or not server[1]))
+    is_odd = bool(re.search(r"[\x00-\x1f\x7f]", location)) or location != location.strip()
+    if colon and "/" not in scheme:
+        server = (re.match(r"//([^/?#]*)", rest) or ["", ""])[1]
+        is_odd |= not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) or bool(re.search(r"[\s\\]", location))
+        is_odd |= scheme == "file" and server not in ("", "localhost")
+        is_odd |= scheme in _SENT and "@" in server
+        is_odd |= scheme in ("http", "https") and not server
     else:
-        is_odd = is_odd or "%" in location  # MLflow would decode it
-    return (
-        f"the store names {location!r}, whose meaning is not certain; nothing is sent or written there"
-        if is_odd
-        else ""
-    )
+        is_odd |= unquote(location) != location  # MLflow would decode it
+    fault = f"the store names {location!r}, whose meaning is not certain; nothing is sent or written there"
+    return fault if is_odd else ""
