@@ -58,7 +58,11 @@ def existing(composed, tmp_path):
     return create_sweep(replace(composed, config={**composed.config, "output_dir": str(tmp_path / "mlruns")}))
 
 
-STEPS = ("checking the MLflow store: ", "reading the data set")  # what a command says before it refuses
+STEPS = (
+    "checking the MLflow store: ",
+    "reading the data set",
+    "training in float32: ",
+)  # what a command says before it refuses
 
 
 @pytest.fixture

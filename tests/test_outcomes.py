@@ -173,9 +173,7 @@ def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_it_once(tmp_pa
     assert main(["sweep", *arguments]) == 3
     message = capsys.readouterr().err
     assert message.count("a mistake in user code") == 1
-    assert message.startswith(
-        "the first 2 trials all failed: KeyError: 'a mistake in user code'; fix the cause, then resume with"
-    )
+    assert message.startswith("the first 2 trials all failed: KeyError: 'a mistake in user code' (faulty.py, line ")
     sweep = ferhpo.load_sweep("faulty", tmp_path / "mlruns")
     num_trials = len(sweep.trials())
     assert 2 <= num_trials <= 4

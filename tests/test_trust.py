@@ -736,3 +736,9 @@ def test_the_sweep_of_a_version_is_a_name(tmp_path):
     tags = {"ferhpo.sweep": "../elsewhere/made", "ferhpo.trial": "0"}
     version = Version("m", 1, (), None, None, datetime.now(UTC), tags, "")
     assert _local_trial(version, TrackingSettings(tmp_path / "mlruns"), tmp_path / "mlruns") == (None, None)
+
+
+def test_a_cluster_of_this_machine_is_one_of_the_users():
+    assert [trust.cluster_fault(text) for text in ("auto", "127.0.0.1:6379", "ray://localhost:10001")] == [""] * 3
+    for text in ("127.0.0.1.evil.example:1", "evil.example:6379@127.0.0.1:1", "ray://127.0.0.1:1@evil.example:1"):
+        assert "in a file; a Ray cluster can run code" in trust.cluster_fault(text)

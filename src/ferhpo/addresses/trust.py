@@ -40,8 +40,10 @@ def is_trusted(key: str, value: str) -> bool:
 
 
 def cluster_fault(address: str | None) -> str:
-    """Return why a Ray cluster must not be joined; empty if it may be. "auto" is the cluster of this machine."""
+    """Return why a Ray cluster must not be joined; empty if it may be, e.g. "auto" or one at 127.0.0.1."""
     if address is None or address in ALWAYS or is_trusted(CLUSTER, str(address)):
+        return ""
+    if re.fullmatch(r"(ray://)?(localhost|127\.0\.0\.1):\d+", str(address)):
         return ""
     rule = "a Ray cluster can run code in every process that joins it, so a file cannot choose one"
     return _fault(CLUSTER, str(address), rule)

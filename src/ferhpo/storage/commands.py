@@ -20,7 +20,7 @@ def resume_command(kind: str, folder: Path, address: object = None) -> str:
     verb = kind if kind in ("train", "confirm") else "sweep"
     text = f"ferhpo {verb} --resume {shlex.quote(folder.name)}"
     text += place(folder.parent, "--output-dir " if verb == "confirm" else "output_dir=")
-    if isinstance(address, str) and trust.cluster_fault(address) == "" and address not in trust.ALWAYS:
+    if isinstance(address, str) and trust.is_trusted(trust.CLUSTER, address):
         text += f" {trust.CLUSTER}={shlex.quote(address)}"
     return text + "".join(f" --allow {module}" for module in own_code.allowed())
 
