@@ -542,6 +542,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_expands(tmp_path):
     import torch
 
     from ferhpo.errors import SweepError
+    from ferhpo.models.backbone import _read_weights
     from ferhpo.training.checkpoint import read
 
     torch.save({"x": torch.zeros(1_000_000)}, tmp_path / "plain.ckpt")
@@ -554,6 +555,9 @@ def test_a_compressed_checkpoint_is_refused_before_it_expands(tmp_path):
     assert (tmp_path / "bomb.ckpt").stat().st_size < 100_000
     with pytest.raises(SweepError, match="it is compressed, which torch does not write"):
         read(tmp_path / "bomb.ckpt")
+    (tmp_path / "bomb.ckpt").rename(tmp_path / "bomb.pth")
+    with pytest.raises(ValueError, match=r"weights is .*bomb\.pth, which is damaged \(its content is compressed"):
+        _read_weights("resnet18", str(tmp_path / "bomb.pth"))
 
 
 @pytest.mark.full

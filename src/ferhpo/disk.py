@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,11 @@ def check_temporary() -> None:
             f"the temporary folder {place} cannot be written ({error.strerror}); free space there, or set {variable} "
             "to a writable folder"
         ) from None
+
+
+def has_compressed(archive: zipfile.ZipFile) -> bool:
+    """Return whether a member of a zip is compressed, so that it might expand to any size; torch compresses none."""
+    return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
 
 
 def disk_refused(folder: Path, error: OSError) -> StorageError:

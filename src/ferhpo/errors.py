@@ -95,9 +95,11 @@ class Diverged(TrialError):  # noqa: N818 - the name of a trial state
     """The loss is not finite."""
 
 
-def printable(text: str) -> str:
-    """Return a text with each character that is not printable escaped, e.g. a line break as \\n."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with each character that is not printable escaped, e.g. a line break as \\n; `keep` stays."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
 def first_line(text: object) -> str:

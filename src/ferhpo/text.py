@@ -1,19 +1,10 @@
 """Format numbers, durations, sizes and lists for display."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
-
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, e.g. ESC as \\x1b; line breaks and tabs stay."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def csv_cell(value: object) -> object:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from ferhpo.disk import has_compressed
 from ferhpo.errors import Infeasible
 from ferhpo.models.layers import check_choice, check_dropout, check_int
 
@@ -135,7 +136,10 @@ def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
         if weights.endswith(".safetensors"):
             loaded = load_file(weights)
         else:
-            _refuse_compressed(weights)
+            if zipfile.is_zipfile(weights):
+                with zipfile.ZipFile(weights) as archive:
+                    if has_compressed(archive):
+                        raise ValueError("its content is compressed, which torch does not write")
             loaded = torch.load(weights, map_location="cpu", weights_only=True)
             loaded = loaded.get("state_dict", loaded)
         damaged = not all(isinstance(tensor, Tensor) for tensor in loaded.values())
@@ -166,11 +170,3 @@ def _load_weights(network: nn.Module, state: Mapping[str, Tensor], first_conv: s
         reason = f"{missing[0]} is missing" if missing else f"{wrong[0]} does not fit"
         raise ValueError(f"weights is {source}, which belongs to another network: {reason}")
     network.load_state_dict(given, strict=False)
-
-
-def _refuse_compressed(weights: str) -> None:
-    """Raise ValueError for a file of weights that might expand to any size; torch writes them uncompressed."""
-    if zipfile.is_zipfile(weights):
-        with zipfile.ZipFile(weights) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                raise ValueError(f"weights is {weights}, whose content is compressed; save it again with torch.save")

@@ -74,9 +74,7 @@ def _draw_trial(job: dict[str, Any]) -> None:
     from ferhpo.reports.trial import confusion, curves
 
     folder = Path(job["folder"])
-    trial = TrialRecord(
-        job["number"], TrialState.COMPLETE, {}, 0, epochs=job["epochs"], best_epoch=job["best_epoch"]
-    )  # fmt: skip
+    trial = TrialRecord(job["number"], TrialState.COMPLETE, {}, 0, epochs=job["epochs"], best_epoch=job["best_epoch"])
     folder.mkdir(parents=True, exist_ok=True)
     if job["kept"] is not None:
         matrix = np.asarray(job["kept"]["confusion"])

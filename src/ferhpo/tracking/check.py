@@ -160,20 +160,20 @@ def _calls(client: "MlflowClient", experiment_id: str, model_name: str | None) -
     return calls
 
 
-def _ask(call: Callable[[], Any]) -> Any:
+def _ask(call: Callable[[], Any]) -> None:
     """Call an API with an id that does not exist; raises unless the server has the API and lets this account use it."""
     from mlflow.exceptions import MlflowException, RestException
 
     for attempt in range(1, _NUM_ATTEMPTS + 1):
         try:
-            return call()
+            call()
+            return
         except MlflowException as error:
             is_response = isinstance(error, RestException) or _is_missing(error)
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") and not _is_missing(error):
-                return None
+                return
             if is_response or attempt == _NUM_ATTEMPTS:  # a response that was lost on the way is requested again
                 raise
-    return None
 
 
 def _is_missing(error: Exception) -> bool:

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from ferhpo.data.io.files import UNPACKING_ERRORS
+from ferhpo.disk import has_compressed
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
@@ -113,7 +114,7 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     try:
         # torch does not verify the checksums that it wrote, so flipped bits would become weights.
         with zipfile.ZipFile(content) as archive:
-            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            if has_compressed(archive):
                 raise ValueError("it is compressed, which torch does not write; it might expand to any size")
             broken = archive.testzip()
         if broken is not None:

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ferhpo.errors import printable
 from ferhpo.states import TrialState
-from ferhpo.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ferhpo.tracking import TrackingSettings
 
+LAYOUT = "\n\t"  # characters that are not printable, and are printed
 WIDE = 120  # columns, if the output is not a terminal and COLUMNS is not set
 DEFAULT_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 STATE_STYLES = {
@@ -57,7 +58,7 @@ def make_console(stderr: bool = False) -> "Console":
 
         def _render_buffer(self, buffer: Iterable[Segment]) -> str:
             return super()._render_buffer(
-                part if part.control else Segment(printable(part.text), part.style) for part in buffer
+                part if part.control else Segment(printable(part.text, LAYOUT), part.style) for part in buffer
             )
 
     console = Printable(file=stream, highlight=False, width=width, soft_wrap=False)
@@ -79,7 +80,7 @@ def typed(text: str) -> str:
 
     A command is `ferhpo` followed by a verb.
     """
-    text, name = printable(text), program()
+    text, name = printable(text, LAYOUT), program()
     return text if name == "ferhpo" else _COMMAND.sub(lambda match: f"{name} {match[1]}", text)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from ferhpo.addresses.trust import server_fault
+from ferhpo.tracking.moved import local_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +38,7 @@ def repository(client: "MlflowClient", location: str, owner: str) -> Any:
         raise PlaceError(fault)
     found = get_artifact_repository(location, tracking_uri=client.tracking_uri)
     folder = getattr(found, "artifact_dir", None)  # of a place on this machine
-    if folder is not None and Path(folder) != _local(location):
+    if folder is not None and Path(folder) != local_path(location):
         raise PlaceError(f"the store says to write to {location}, which MLflow takes for {folder}; nothing is written")
     return found
 
@@ -60,9 +61,14 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
         return fault
     if urlsplit(location).scheme not in ("", "file"):
         return fault_of_server(location, store_uri)
-    path = _local(location)
-    is_id = re.fullmatch(r"(m-)?[0-9a-f]{32}", owner)
-    if not is_id or not path.is_absolute() or path.parts[-2:] != (owner, "artifacts") or ".." in path.parts:
+    path, is_id = local_path(location), re.fullmatch(r"(m-)?[0-9a-f]{32}", owner)
+    if (
+        path is None
+        or not is_id
+        or not path.is_absolute()
+        or path.parts[-2:] != (owner, "artifacts")
+        or ".." in path.parts
+    ):
         return (
             f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
             "nothing is written there"
@@ -72,12 +78,6 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
     except OSError as error:
         return f"{path} in the store cannot be looked through ({error.strerror or error})"
     return f"{links[0]} in the store is a link; nothing is written through links" if links else ""
-
-
-def _local(location: str) -> Path:
-    """Return the path of a location on this machine, whose form has no fault."""
-    address = urlsplit(location)
-    return Path(unquote(address.path)) if address.scheme else Path(location)
 
 
 def _below(folder: Path) -> Iterator[Path]:
