@@ -10,10 +10,14 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from ferhpo.errors import GpuCrowded
+
 FAULTS = (
     "none",
     "cuda",
     "cuda_validation",
+    "crowded",
+    "crowded_once",
     "host",
     "diverges",
     "error",
@@ -45,10 +49,12 @@ class Faulty(nn.Module):
         super().__init__()
         assert fault in FAULTS
         self.fault, self.marks, self.seconds = fault, marks, seconds
+        self.has_trained = False
         self.output = nn.Linear(in_channels * image_size**2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        if len(images) > 1:  # a single image counts multiply-accumulates
+        self.has_trained = self.has_trained or self.training
+        if len(images) > 1 or self.has_trained:  # before, a single image counts multiply-accumulates
             time.sleep(self.seconds)
             with (Path(self.marks) / self.fault).open("a") as file:
                 file.write("train\n" if self.training else "val\n")
@@ -65,6 +71,16 @@ class Faulty(nn.Module):
         raise torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79 GiB."
         )
+
+    def _crowded(self, images: Tensor) -> None:
+        """Raise the error of a trial whose share of the memory others hold."""
+        raise GpuCrowded(
+            "other processes hold the GPU memory of this trial: CUDA out of memory. Process 123 has 70 GiB"
+        )
+
+    def _crowded_once(self, images: Tensor) -> None:
+        if (Path(self.marks) / self.fault).read_text().count("\n") == 1:
+            self._crowded(images)
 
     def _cuda_validation(self, images: Tensor) -> None:
         if not self.training:

@@ -62,6 +62,11 @@ EXPECTED = {  # state, and the start of the reason
     "none": ("COMPLETE", ""),
     "cuda": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
     "cuda_validation": ("INFEASIBLE", "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."),
+    "crowded": (
+        "FAILED",
+        "worker lost 2 times: other processes hold the GPU memory of this trial: CUDA out of memory.",
+    ),
+    "crowded_once": ("COMPLETE", ""),
     "host": ("INFEASIBLE", "out of memory: "),
     "diverges": ("DIVERGED", "train_loss is nan at epoch 1"),
     "error": ("FAILED", "KeyError: 'a mistake in user code'"),
@@ -134,7 +139,8 @@ def test_the_sweep_ends_with_a_sentence_for_each_reason_and_status_3(ended):
 
 def test_out_of_memory_is_found_before_an_epoch_and_not_tried_again(ended):
     called = {fault: (ended[0] / "marks" / fault).read_text().split() for fault in ("cuda", "cuda_validation", "host")}
-    assert called == {"cuda": ["train"], "cuda_validation": ["train", "val"], "host": ["train"]}
+    halved = ["val"] * 10  # 512 images, 256, ..., 1
+    assert called == {"cuda": ["train"], "cuda_validation": ["train", *halved], "host": ["train"]}
 
 
 def test_a_hanging_trial_says_where_it_stood(hanging):
@@ -151,8 +157,8 @@ def test_samplers_learn_of_what_cannot_be(ended, hanging):
     """Infeasible and diverged samples violate a constraint; failures of the machine or the code do not count."""
     constraints = constraints_by_fault(ended[0])
     assert {constraints[fault] for fault in ("cuda", "host", "diverges")} == {1.0}
-    assert {constraints[fault] for fault in ("none", "killed_once")} == {0.0}
-    assert {constraints[fault] for fault in ("error", "killed")} == {None}
+    assert {constraints[fault] for fault in ("none", "killed_once", "crowded_once")} == {0.0}
+    assert {constraints[fault] for fault in ("error", "killed", "crowded")} == {None}
     assert constraints_by_fault(hanging[0]) == {"hang": None, "stopped": None}
 
 

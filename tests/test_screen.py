@@ -291,7 +291,7 @@ def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path,
         ({}, 0, 0, ""),
         ({"num_gpus": 0}, 2, 0, ""),
         ({"num_gpus": 2}, 2, 2, ""),
-        ({"num_gpus": 2}, 0, 0, "compute.num_gpus is 2, but torch finds 0 GPUs on this machine; trials without"),
+        ({"num_gpus": 2}, 0, 0, "compute.num_gpus is 2, but torch finds 0 GPUs on this machine; trials that"),
         ({"num_gpus": 2}, 0, 1, "compute.num_gpus is 2, but torch finds 1 GPU on"),
         ({"gpus_per_trial": 0.5}, 0, 0, "compute.gpus_per_trial is 0.5, but torch finds 0 GPUs"),
         ({"address": "h:1", "gpus_per_trial": 1}, 0, 0, ""),
@@ -299,24 +299,38 @@ def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path,
     ],
 )
 def test_gpus_that_are_not_there_are_said_before_a_sweep(monkeypatch, tmp_path, settings, present, found, words):
-    from ferhpo.config.settings import ComputeSettings, gpu_warnings
+    from ferhpo.config.settings import ComputeSettings, gpu_faults
 
     for number in range(present):
         (tmp_path / str(number)).mkdir()
     monkeypatch.setattr("ferhpo.config.settings._GPU_FOLDER", tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: found)
-    warnings = gpu_warnings(ComputeSettings(**settings))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warnings = gpu_faults(ComputeSettings(**settings))
     assert len(warnings) == bool(words)
     assert not words or warnings[0].startswith(words)
 
 
-@pytest.mark.parametrize(("given", "missing"), [("", False), ("-1", False), ("0", True), ("0,1", True)])
-def test_a_trial_says_that_its_gpu_is_missing(monkeypatch, given, missing):
-    from ferhpo.trial.run import _missing_gpu
+@pytest.mark.parametrize(("visible", "num_faults"), [("", 0), ("-1", 0), ("3", 0), ("0,1", 1)])
+def test_hidden_gpus_are_not_missing(monkeypatch, tmp_path, visible, num_faults):
+    """A batch system gives a job one of eight GPUs."""
+    from ferhpo.config.settings import ComputeSettings, gpu_faults
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    text = f"GPU {given} was assigned, but torch finds no GPU there; the trial trains on the CPU"
-    assert _missing_gpu() == ({"gpu_missing": text} if missing else {})
+    for number in range(8):
+        (tmp_path / str(number)).mkdir()
+    monkeypatch.setattr("ferhpo.config.settings._GPU_FOLDER", tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1 if visible in ("3", "0,1") else 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert len(gpu_faults(ComputeSettings())) == num_faults
+
+
+def test_a_sweep_does_not_start_without_its_gpus(capsys, monkeypatch, tmp_path):
+    from ferhpo import cli
+
+    monkeypatch.delenv("FERHPO_PRETEND_GPU", raising=False)
+    assert cli.main(["sweep", "demo", "compute.num_gpus=64", f"output_dir={tmp_path}"]) == 2
+    assert capsys.readouterr().err.startswith("compute: compute.num_gpus is 64, but torch finds ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_check_says_it(capsys):

@@ -17,9 +17,11 @@ def ray_with_two_logical_gpus(warm):
     """One Ray for this file: two CPUs and two logical GPUs, without hardware."""
     from ferhpo.driver import ray_cluster
 
-    ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
-    yield
-    ray_cluster.stop_ray()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERHPO_PRETEND_GPU", "1")  # trials with a GPU train on the CPU
+        ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=2))
+        yield
+        ray_cluster.stop_ray()
 
 
 CPU = "compute.gpus_per_trial=0"

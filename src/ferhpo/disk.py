@@ -1,8 +1,10 @@
 """Write files atomically, check that a disk is writable, and lock files."""
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import tempfile
 import time
 import zipfile
@@ -14,6 +16,7 @@ from typing import Any
 from ferhpo.errors import StorageError
 
 START_BYTES = 1_000_000  # sweep.json, the journal, and the tables of an empty MLflow store
+_LARGE_BYTES, _MOST_EXPANSION = 100_000_000, 100  # of a file with holes
 _HOLD_SECONDS = 1.0  # a process that only checks whether a folder is locked releases the lock at once
 
 
@@ -52,6 +55,34 @@ def check_temporary() -> None:
             f"the temporary folder {place} cannot be written ({error.strerror}); free space there, or set {variable} "
             "to a writable folder"
         ) from None
+
+
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a file that may come from elsewhere.
+
+    Raises OSError if it is larger than `most_bytes`, or is no regular file; a pipe would be waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        content = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
+    if content is None or len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {most_bytes / 1e6:,.0f} MB", str(path))
+    return content
+
+
+def fault_of_file(path: Path) -> str:
+    """Return what keeps a file from being read in bounded time and memory, or "": a device, or a file of holes only."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        return ""
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_size > _LARGE_BYTES and status.st_size > _MOST_EXPANSION * 512 * max(status.st_blocks, 1):
+        return f"it says that it has {status.st_size / 1e9:,.1f} GB, of which nearly all are empty"
+    return ""
 
 
 def has_compressed(archive: zipfile.ZipFile) -> bool:

@@ -11,12 +11,27 @@ FerhpoError
 ├── FailuresError    the first trials of a sweep all failed for the same reason           exit 3
 └── TrialError       a trial that ends without a result
     ├── Infeasible   out of memory, or a network that cannot be built; never retried
-    └── Diverged     the loss is not finite
+    ├── Diverged     the loss is not finite
+    └── GpuCrowded   other processes hold the GPU memory that belongs to the trial; retried
 """
 
 from collections.abc import Sequence
 
-_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+# These have other reasons too, so they mean a lack of memory only if there is a lack of memory.
+_PERHAPS_OUT_OF_MEMORY_TEXTS = (
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "nable to find an engine to execute this computation",
+)
+_LITTLE_GPU_BYTES = 2e9
 
 
 class FerhpoError(Exception):
@@ -91,6 +106,10 @@ class Infeasible(TrialError):  # noqa: N818 - the name of a trial state
     """Out of memory, or a network that cannot be built. The same sample would end in the same way again."""
 
 
+class GpuCrowded(TrialError):  # noqa: N818 - not the trial's error
+    """Other processes hold the GPU memory that belongs to the trial. It is retried, and the sampler learns nothing."""
+
+
 class Diverged(TrialError):  # noqa: N818 - the name of a trial state
     """The loss is not finite."""
 
@@ -112,4 +131,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception means that a device or the host ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS)
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    if any(part in text for part in _OUT_OF_MEMORY_TEXTS):
+        return True
+    return any(part in text for part in _PERHAPS_OUT_OF_MEMORY_TEXTS) and _has_little_gpu_memory()
+
+
+def _has_little_gpu_memory() -> bool:
+    import torch
+
+    try:
+        return bool(torch.cuda.mem_get_info()[0] < _LITTLE_GPU_BYTES)
+    except (RuntimeError, AssertionError):  # no GPU, or one that an error has made unusable
+        return False
+
+
+def is_unusable_gpu(error: BaseException) -> bool:
+    """Return whether a GPU can no longer be used by this process: every later call of CUDA fails too."""
+    is_cuda = type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error)
+    return isinstance(error, RuntimeError) and is_cuda and not is_out_of_memory(error)

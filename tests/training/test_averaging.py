@@ -25,8 +25,8 @@ def test_ema_follows_at_once_and_settles_to_its_decay() -> None:
     for step in range(1, 200):
         for tensor in net.state_dict().values():
             tensor.fill_(step)
-        average.after_step(net)
-        average.after_epoch(net, 1)
+        average.after_step()
+        average.after_epoch(1)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert all(abs(value - expected) < 1e-3 for value in values(average))
@@ -40,8 +40,8 @@ def test_swa_is_the_mean_of_the_epochs_from_its_start() -> None:
     for epoch in range(1, 7):
         for tensor in net.state_dict().values():
             tensor.fill_(10.0**epoch)
-        average.after_step(net)
-        average.after_epoch(net, epoch)
+        average.after_step()
+        average.after_epoch(epoch)
         (mean,) = values(average)
         means.append(mean)
     assert means == [10.0, 100.0, 1000.0, 5500.0, 37000.0, 277750.0]
@@ -52,11 +52,11 @@ def test_state_goes_on_and_the_network_stays_untouched() -> None:
     average = WeightAverage(net, "ema", ema_decay=0.5, swa_epoch=1)
     for tensor in net.state_dict().values():
         tensor.fill_(3)
-    average.after_step(net)
-    copy = WeightAverage(network(0.0), "ema", ema_decay=0.5, swa_epoch=1)
+    average.after_step()
+    copy = WeightAverage(net, "ema", ema_decay=0.5, swa_epoch=1)
     copy.load_state_dict(average.state_dict())
     for one in (average, copy):
-        one.after_step(net)
+        one.after_step()
     assert values(average) == values(copy)
     assert net[0].weight.item() == 3  # type: ignore[index, union-attr]
     assert not any(p.requires_grad for p in average.network.parameters())

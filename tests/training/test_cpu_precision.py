@@ -95,14 +95,14 @@ def test_a_training_asks(machine):
 def test_a_sweep_keeps_the_precision_that_it_began_with(machine, tmp_path):
     """Also on another machine: its trials must be comparable."""
     made = made_sweep(tmp_path, [])
-    assert fixed_cpu(made, 2).precision == "bf16"
+    assert fixed_cpu(made, 2).cpu_precision == "bf16"
     machine.found = SLOWER
-    assert fixed_cpu(load_sweep("made", tmp_path), 4).precision == "bf16"
+    assert fixed_cpu(load_sweep("made", tmp_path), 4).cpu_precision == "bf16"
 
 
 def test_a_sweep_with_a_chosen_precision_or_gpus_measures_nothing(machine, tmp_path):
-    assert fixed_cpu(made_sweep(tmp_path / "a", []), 2, has_gpu=True).precision is None
-    assert fixed_cpu(made_sweep(tmp_path / "b", [], overrides=["trainer.precision=32"]), 2).precision is None
+    assert fixed_cpu(made_sweep(tmp_path / "a", []), 2, has_gpu=True).cpu_precision is None
+    assert fixed_cpu(made_sweep(tmp_path / "b", [], overrides=["trainer.precision=32"]), 2).cpu_precision is None
     assert machine.num_measured == 0
 
 
@@ -110,7 +110,7 @@ def test_a_sweep_with_a_chosen_precision_or_gpus_measures_nothing(machine, tmp_p
 def test_a_sweep_of_an_earlier_version_goes_by_amx_as_it_did(machine, monkeypatch, tmp_path, has_amx, precision):
     made = made_sweep(tmp_path, ["COMPLETE"])
     monkeypatch.setattr(module, "has_amx", lambda: has_amx)
-    assert fixed_cpu(made, 2).precision == precision
+    assert fixed_cpu(made, 2).cpu_precision == precision
     assert machine.num_measured == 0
 
 

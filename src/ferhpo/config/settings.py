@@ -53,6 +53,11 @@ class ComputeSettings:
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether trials get a GPU if there is one."""
+        return self.gpus_per_trial != 0 and self.num_gpus != 0
+
 
 def job_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many CPU cores this process may use: by its affinity, and by the quota of its control group.
@@ -76,14 +81,23 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def gpu_warnings(compute: ComputeSettings) -> list[str]:
-    """Return warnings about GPUs of this machine that were asked for, or exist, and that torch cannot use."""
+def _num_present() -> int:
+    """Return the number of GPUs that the driver knows and that CUDA_VISIBLE_DEVICES does not hide."""
+    present = len(list(_GPU_FOLDER.glob("*")))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return present
+    return min(present, len([name for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]))
+
+
+def gpu_faults(compute: ComputeSettings) -> list[str]:
+    """Return what is wrong with GPUs of this machine that were asked for, or exist, and that torch cannot use."""
     import torch
 
     if compute.address is not None:  # the GPUs of a cluster are not known here
         return []
     found = torch.cuda.device_count()
-    present = len(list(_GPU_FOLDER.glob("*")))
+    present = _num_present()
     why = ""
     if present > found:
         built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
@@ -91,7 +105,7 @@ def gpu_warnings(compute: ComputeSettings) -> list[str]:
     if compute.num_gpus is not None and compute.num_gpus > found:
         return [
             f"compute.num_gpus is {compute.num_gpus:g}, but torch finds {plural(found, 'GPU')} on this machine{why}; "
-            f"trials without a GPU train on the CPU; set compute.num_gpus={found}"
+            f"trials that get one of the others fail; set compute.num_gpus={found}"
         ]
     if compute.num_gpus is None and (compute.gpus_per_trial or 0) > found:
         return [
@@ -99,5 +113,8 @@ def gpu_warnings(compute: ComputeSettings) -> list[str]:
             f"machine{why}; the sweep can only start where there are enough; set compute.gpus_per_trial={found}"
         ]
     if why and compute.num_gpus != 0:
-        return [f"torch finds {plural(found, 'GPU')} on this machine{why}; trials train on the CPU"]
+        return [
+            f"torch finds {plural(found, 'GPU')} on this machine{why}; trials that get one of the others fail; fix the "
+            f"driver or install a build of torch for it, or set compute.num_gpus={found}"
+        ]
     return []

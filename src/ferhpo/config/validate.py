@@ -26,7 +26,7 @@ from ferhpo.config.input.draws import convert_draws
 from ferhpo.config.input.overrides import not_set
 from ferhpo.config.input.types import convert_section
 from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
-from ferhpo.config.settings import ComputeSettings, gpu_warnings
+from ferhpo.config.settings import ComputeSettings, gpu_faults
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import Overrides, nearest, set_path
@@ -63,7 +63,7 @@ def check_composed(composed: Composed, for_sweep: bool = True) -> list[str]:
     faults, warnings = find_faults(composed, for_sweep)
     if faults:
         raise ConfigError(composed.name, faults)
-    return [*warnings, *gpu_warnings(ComputeSettings(**composed.config["compute"]))]
+    return [*warnings, *gpu_faults(ComputeSettings(**composed.config["compute"]))]
 
 
 def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], list[str]]:

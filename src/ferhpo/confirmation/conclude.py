@@ -156,7 +156,7 @@ def _evaluate_on_test(
         if entry.get("confirmation_id") == confirmation.id:
             return log[:count]
     from ferhpo.evaluation.load import load_trial
-    from ferhpo.scoring.device_data import default_device
+    from ferhpo.scoring.device_data import device_for
     from ferhpo.scoring.predict import evaluate
     from ferhpo.scoring.scores import score_variants
     from ferhpo.scoring.ten_crop import evaluate_ten_crop
@@ -164,7 +164,7 @@ def _evaluate_on_test(
     one_view, ten_crop = [], []
     for trial in retrained:
         network, preprocess, _ = load_trial(confirmation, trial)
-        network.to(default_device())
+        network.to(device_for(confirmation.config))
         one_view.append(score_variants(evaluate(network, data, "test", preprocess), data))
         if data.features is None:  # features describe the whole image: a crop has none
             ten_crop.append(score_variants(evaluate_ten_crop(network, data, "test", preprocess), data))

@@ -72,7 +72,6 @@ class Ledger:
         self._heard: dict[int, float] = {}  # number -> time of its last sign of life
         self._not_finite: set[str] = set()  # metrics that were warned about
         self._facts: dict[int, dict[str, Any]] = {}
-        self._warned_of_gpu = False
         self._began: dict[int, float] = {}
         self._seconds_before: dict[int, float] = {}  # in attempts that were interrupted
         self._waiting: deque[int] = deque()
@@ -116,9 +115,6 @@ class Ledger:
         self._facts[number] = {**known, **facts}
         if facts.get("restarted") not in (None, known.get("restarted")):
             log.warning("trial %d: %s", number, facts["restarted"])
-        if "gpu_missing" in facts and not self._warned_of_gpu:
-            self._warned_of_gpu = True
-            log.warning("trial %d: %s", number, facts["gpu_missing"])
         self.runs.log_facts(number, facts)
 
     def report(

@@ -5,15 +5,15 @@ from ferhpo.driver.ledger import CONTINUE, Ledger
 from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import FerhpoError
 from ferhpo.states import TrialState
-from ferhpo.training.settings import Cpu
+from ferhpo.training.settings import Hardware
 from ferhpo.trial.cross_validation import runner_of
 from ferhpo.trial.run import failure
 
 
-def run(ledger: Ledger, data: FaceData, cpu: Cpu) -> bool:
+def run(ledger: Ledger, data: FaceData, hardware: Hardware) -> bool:
     """Run every trial of a sweep. Returns False if the user interrupted it.
 
-    cpu: how each trial uses the CPU; the threads of this process are as before afterwards
+    hardware: what each trial may use; the threads of this process are as before afterwards
     Raises FerhpoError if the disk or a checkpoint cannot be used; what is recorded by then is kept.
     """
     import torch
@@ -21,7 +21,7 @@ def run(ledger: Ledger, data: FaceData, cpu: Cpu) -> bool:
     before = torch.get_num_threads()
     try:
         while (trial := ledger.next_trial()) is not None:
-            _run_trial(ledger, trial.number, data, cpu)
+            _run_trial(ledger, trial.number, data, hardware)
     except KeyboardInterrupt:
         return False
     finally:
@@ -29,7 +29,7 @@ def run(ledger: Ledger, data: FaceData, cpu: Cpu) -> bool:
     return True
 
 
-def _run_trial(ledger: Ledger, number: int, data: FaceData, cpu: Cpu) -> None:
+def _run_trial(ledger: Ledger, number: int, data: FaceData, hardware: Hardware) -> None:
     ledger.start(number)
     trial = ledger.study.trial(number)
 
@@ -47,7 +47,7 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData, cpu: Cpu) -> None:
                 trial.seed,
                 report,
                 on_start=lambda facts: ledger.report_facts(number, facts),
-                cpu=cpu,
+                hardware=hardware,
             )
         ledger.ended(number, outcome.state, outcome.reason)
     except FerhpoError:

@@ -51,6 +51,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Crowded:
+    """Other processes hold the GPU memory that belongs to the trial, so the driver retries it."""
+
+    facts: Facts
+    reason: str
+
+
+@dataclass(frozen=True)
 class DiskRefused:
     """The disk refused the trial's checkpoints. This is not the trial's fault, so the driver ends the sweep."""
 
@@ -58,5 +66,5 @@ class DiskRefused:
     reason: str
 
 
-Message = Epoch | Fold | Alive | Ended | DiskRefused
+Message = Epoch | Fold | Alive | Ended | Crowded | DiskRefused
 KEY = "message"  # under which a result of Ray Tune holds the message

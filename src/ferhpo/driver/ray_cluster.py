@@ -18,6 +18,7 @@ from ferhpo.addresses.trust import cluster_fault
 from ferhpo.config import ComputeSettings
 from ferhpo.config.settings import job_cpus
 from ferhpo.errors import ConfigError, FerhpoError, first_line
+from ferhpo.training.settings import PRETEND_GPU
 
 # Ray reads these at import, so they are set before it.
 _ENVIRONMENT = {
@@ -34,6 +35,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_prestart_worker_first_driver": "0",  # Tune's trials never use processes that Ray starts in advance
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # for deterministic sums; cuBLAS reads it at its first call
 }
 os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
 
@@ -164,7 +166,7 @@ def head_address() -> str:
 
 def worker_environment() -> dict[str, str]:
     """Return the environment variables that worker processes need, on other nodes too."""
-    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR"]
+    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR", PRETEND_GPU]
     return {name: os.environ[name] for name in names if name in os.environ}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ferhpo.driver import ray_cluster  # noqa: F401
 from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
-from ferhpo.driver.messages import KEY, Alive, DiskRefused, Ended, Epoch, Fold, Message
+from ferhpo.driver.messages import KEY, Alive, Crowded, DiskRefused, Ended, Epoch, Fold, Message
 from ferhpo.driver.watchdog import trace_of
 from ferhpo.errors import StorageError
 from ferhpo.seeds import derive_seed
@@ -158,6 +158,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self._ends: dict[int, tuple[TrialState, str]] = {}  # reported by a worker, or determined by the driver
+        self._crowded: dict[int, str] = {}  # why a worker gives a trial back
         self.fault: Exception | None = None  # raised by ferhpo in a callback
         self._running: dict[int, Trial] = {}
 
@@ -188,6 +189,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
         message: Message = result[KEY]
         if isinstance(message, DiskRefused):
             raise StorageError(f"trial {number}: {message.reason}; fix the cause, then resume")
+        if isinstance(message, Crowded):
+            self._crowded[number] = message.reason
         if isinstance(message, Ended):
             self._ends[number] = message.state, message.reason
 
@@ -212,6 +215,8 @@ class LedgerCallback(_Unsaved, tune.Callback):
             self.ledger.ended(number, *self._ends.pop(number))
         elif self.ledger.is_stopping:  # a cluster may send SIGTERM to the workers too
             self.ledger.left(number)
+        elif number in self._crowded:
+            self.ledger.lost(number, self._crowded.pop(number))
         else:
             self.ledger.lost(number, *why_lost(trial))
 

@@ -27,7 +27,7 @@ from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySea
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
 from ferhpo.errors import ClusterError, StorageError
-from ferhpo.training.settings import Cpu
+from ferhpo.training.settings import Hardware
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
@@ -43,12 +43,12 @@ def run(
     compute: ComputeSettings,
     objective: Objective,
     slots: Slots,
-    cpu: Cpu,
+    hardware: Hardware,
     on_lost: Callable[[ClusterError], None],
 ) -> bool:
     """Run the sweep to its end in the Ray that `start_ray` started. Returns False if the user interrupted it.
 
-    cpu: how each trial uses the CPU
+    hardware: what each trial may use
     on_lost: called before the process ends because it waits for a lost cluster in a call that cannot be ended
     Raises StorageError if a disk cannot be used, ClusterError if the cluster is lost; what is recorded by then is kept,
     and the sweep can be resumed.
@@ -66,7 +66,9 @@ def run(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     count_every_loss()
     trainable = tune.with_resources(
-        tune.with_parameters(worker_trial, data=data, cpu=cpu, timeout_seconds=compute.trial_timeout, code=used()),
+        tune.with_parameters(
+            worker_trial, data=data, hardware=hardware, timeout_seconds=compute.trial_timeout, code=used()
+        ),
         {"CPU": slots.cpus, "GPU": slots.gpus},
     )
     tuner = tune.Tuner(

@@ -11,11 +11,11 @@ from ferhpo.components.own_code import OwnCode, install
 from ferhpo.config.folds import EPOCH, report_unit
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver import ray_cluster  # noqa: F401
-from ferhpo.driver.messages import KEY, Alive, DiskRefused, Ended, Epoch, Fold, Message
+from ferhpo.driver.messages import KEY, Alive, Crowded, DiskRefused, Ended, Epoch, Fold, Message
 from ferhpo.driver.watchdog import Watch
-from ferhpo.errors import StorageError
+from ferhpo.errors import GpuCrowded, StorageError
 from ferhpo.states import TrialState
-from ferhpo.training.settings import Cpu
+from ferhpo.training.settings import Hardware
 
 # isort: split
 # After ray_cluster, which sets what Ray reads at import
@@ -23,7 +23,7 @@ from ray import tune
 
 
 def worker_trial(
-    config: dict[str, Any], data: FaceData, cpu: Cpu, timeout_seconds: float | None, code: OwnCode
+    config: dict[str, Any], data: FaceData, hardware: Hardware, timeout_seconds: float | None, code: OwnCode
 ) -> None:
     """Run one trial; Ray calls this again in the same process for the next one."""
     facts: dict[str, Any] = {}
@@ -52,12 +52,15 @@ def worker_trial(
             config["seed"],
             report,
             on_start=facts.update,
-            cpu=cpu,
+            hardware=hardware,
             **fold_options,
         )
     except StorageError as error:
         # Not the trial's fault: the driver ends the sweep, and the trial can be resumed.
         send(DiskRefused(facts, str(error)))
+        raise
+    except GpuCrowded as error:
+        send(Crowded(facts, str(error)))
         raise
     except Exception as error:
         # The trial's boundary: report it, then let the exception end this worker, whose state is unknown now.

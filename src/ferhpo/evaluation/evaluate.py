@@ -24,7 +24,7 @@ from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError, TrackingError
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.keys import Overrides, override_texts
-from ferhpo.scoring.device_data import default_device
+from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
 from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.predict import evaluate as predict
@@ -125,7 +125,7 @@ def _load(trained: TrainedModel, section: Mapping[str, Any]) -> FaceData:
 def _score(
     trained: TrainedModel, data: FaceData, training: FaceData | None, split: str, ten_crop: bool, warnings: list[str]
 ) -> ModelScores:
-    network, preprocess = trained.network.to(default_device()), trained.preprocess
+    network, preprocess = trained.network.to(device_for(trained.config)), trained.preprocess
     in_training = None if training is None else in_training_mask(data, training)
     try:
         metrics = {**CHOSEN, **metrics_of(trained.config)}

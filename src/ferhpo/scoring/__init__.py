@@ -7,5 +7,6 @@ scores.py       scores of all images and of deduplicated ones
 ten_crop.py     predictions averaged over ten crops
 preprocess.py   pixels to network input
 device_data.py  the data set on the device
+exact.py        float32 without TF32
 collapse.py     networks that nearly always predict the same class
 """

@@ -1,8 +1,10 @@
 """A data set on the device, and its batches for evaluation."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,3 +80,21 @@ def eval_batches(
 def default_device() -> torch.device:
     """Return the first GPU that is visible to this process, or the CPU."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def device_for(config: Mapping[str, Any]) -> torch.device:
+    """Return the device to score a network on: that of its trials, as far as it is here."""
+    compute = config.get("compute") or {}
+    if 0 in (compute.get("gpus_per_trial"), compute.get("num_gpus")):
+        return torch.device("cpu")
+    return default_device()
+
+
+def release_gpu_memory() -> None:
+    """Give memory that no tensor uses back to the GPU, if this process uses one.
+
+    After an error that makes the GPU unusable, every call of CUDA raises the same error; that of the trial counts.
+    """
+    with suppress(RuntimeError):
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()

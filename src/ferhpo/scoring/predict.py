@@ -5,7 +5,10 @@ model. The loss is plain cross-entropy, without label smoothing and class weight
 can be compared.
 """
 
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +21,12 @@ from torchmetrics.functional.classification import (
 )
 
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
-from ferhpo.scoring.device_data import DeviceData, eval_batches, indices_of, to_device
+from ferhpo.errors import is_out_of_memory
+from ferhpo.scoring.device_data import DeviceData, eval_batches, indices_of, release_gpu_memory, to_device
+from ferhpo.scoring.exact import exact_float32
 from ferhpo.scoring.preprocess import Preprocess
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,25 +60,20 @@ def evaluate(
     """Score a network on the split "train", "val" or "test", without augmentation.
 
     The network keeps its mode, training or evaluation. Accuracy and F1 compare predictions with labels; the loss uses
-    the soft targets if the data has them. Raises ValueError if the split has no images.
+    the soft targets if the data has them. If memory runs out, batches are halved.
+    Raises ValueError if the split has no images.
     """
     indices = indices_of(data, SPLIT_NAMES.index(split))
     device = device or next(network.parameters(), torch.empty(0)).device  # an estimator has no parameters
     on_device = on_device or to_device(data, device, network)
     was_training = network.training
     network.eval()
-    logits, labels, loss = [], [], torch.zeros((), dtype=torch.float64)
     try:
-        with torch.inference_mode():
-            for inputs, batch_labels, soft in eval_batches(on_device, indices, preprocess, batch_size):
-                output = network(*inputs).float()
-                targets = batch_labels if soft is None else soft
-                loss = loss.to(device) + F.cross_entropy(output, targets, reduction="sum").double()
-                logits.append(output)
-                labels.append(batch_labels)
+        all_logits, all_labels, loss = with_smaller_batches(
+            lambda size: logits_of(network, on_device, indices, preprocess, size), batch_size
+        )
     finally:
         network.train(was_training)
-    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     predicted = all_logits.argmax(1)
     confusion = confusion_of(predicted, all_labels, data.num_classes)
     return Evaluation(
@@ -83,6 +85,38 @@ def evaluate(
         labels=all_labels.cpu().numpy(),
         indices=indices,
     )
+
+
+def logits_of(
+    network: nn.Module, on_device: DeviceData, indices: NDArray[np.intp], preprocess: Preprocess, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits float32 [N, classes], labels int64 [N] and the sum of the losses."""
+    logits, labels = [], []
+    loss = torch.zeros((), dtype=torch.float64, device=on_device.labels.device)
+    with torch.inference_mode(), exact_float32():
+        for inputs, batch_labels, soft in eval_batches(on_device, indices, preprocess, batch_size):
+            output = network(*inputs).float()
+            targets = batch_labels if soft is None else soft
+            loss = loss + F.cross_entropy(output, targets, reduction="sum").double()
+            logits.append(output)
+            labels.append(batch_labels)
+    return torch.cat(logits), torch.cat(labels), loss
+
+
+def with_smaller_batches(run: Callable[[int], T], batch_size: int) -> T:
+    """Return run(batch_size), with half the batch size as often as memory runs out.
+
+    Batches of evaluation are larger than those of training, and only a matter of speed.
+    """
+    while True:
+        try:
+            return run(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if batch_size == 1 or not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold tensors
+        batch_size //= 2
+        release_gpu_memory()
 
 
 def confusion_of(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:

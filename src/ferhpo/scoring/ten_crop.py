@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.scoring.device_data import indices_of, to_device
+from ferhpo.scoring.exact import exact_float32
 from ferhpo.scoring.predict import Evaluation, confusion_of
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.scoring.scores import score
@@ -70,7 +71,7 @@ def evaluate_ten_crop(
     network.eval()
     means = []
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_float32():
             for start in range(0, len(positions), batch_size):
                 images = on_device.images[positions[start : start + batch_size]]
                 predictions = [

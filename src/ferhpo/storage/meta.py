@@ -11,7 +11,7 @@ from typing import Any
 
 from ferhpo.config import Composed
 from ferhpo.config.composed import config_shape
-from ferhpo.disk import write_json
+from ferhpo.disk import fault_of_file, write_json
 from ferhpo.errors import SweepError
 from ferhpo.storage.commands import resume_command
 
@@ -28,7 +28,10 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def refuse_links(folder: Path) -> None:
-    """Raise SweepError for a link that leads out of a sweep's folder: writing into the folder would follow it."""
+    """Raise SweepError for a link that leads out of a sweep's folder, and for a file that is none.
+
+    Writing into the folder would follow the link; reading a pipe never ends, nor does reading an endless hole.
+    """
 
     def refuse(error: OSError) -> None:
         raise SweepError(f"{error.filename} cannot be listed ({error.strerror}); make it readable, or remove it")
@@ -41,6 +44,12 @@ def refuse_links(folder: Path) -> None:
                     f"{path} is a link to {path.resolve()}, outside the sweep's folder, so that a verb would write "
                     "there; replace it by what it leads to, or remove it"
                 )
+            try:
+                fault = fault_of_file(path)
+            except OSError:  # removed by another process, or a link that leads nowhere
+                continue
+            if fault:
+                raise SweepError(f"{path} cannot be read ({fault}); restore it from a copy, or remove it")
 
 
 def has_meta(folder: Path) -> bool:

@@ -5,6 +5,7 @@ images and the noise of the augmentation depend on (seed, epoch) alone, so an ex
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.augment import Augment
 
 ORDER, NOISE, NETWORK = 0, 1, 2  # streams of random numbers of an epoch
+# Images are augmented for several batches at once: on a GPU, each operation costs the time of its launch, however few
+# images there are; on a CPU, the images should stay in its cache.
+_GPU_IMAGE_BYTES, _CPU_IMAGE_BYTES = 40_000_000, 1_000_000
+
+Batch = tuple[tuple[Tensor, ...], Tensor]  # the inputs of a network, and the targets
 
 
 def epoch_rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -37,8 +43,22 @@ def class_weights(data: FaceData) -> NDArray[np.float32]:
     return weights
 
 
+class Steps:
+    """What Lightning iterates over in an epoch: all batches as one iterator, or one by one."""
+
+    def __init__(self, batches: "TrainBatches", *, one_by_one: bool) -> None:
+        self._batches = batches
+        self._one_by_one = one_by_one
+
+    def __len__(self) -> int:
+        return len(self._batches) if self._one_by_one else 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._batches) if self._one_by_one else iter([iter(self._batches)])
+
+
 class TrainBatches:
-    """The training batches of the current `epoch`; Lightning iterates over them once per epoch.
+    """The training batches of the current `epoch`, once per iteration.
 
     Yields the inputs of a network and the targets. Inputs are (images float32 [n, C, size, size],), and features [n, F]
     of the images before augmentation if the network takes them. Targets are labels int64 [n], or float32 [n, classes]
@@ -81,21 +101,33 @@ class TrainBatches:
         """The number of images in an epoch."""
         return len(self) * self._batch_size
 
-    def __iter__(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         data, device = self._on_device, self._on_device.images.device
         order = torch.from_numpy(self._order()).to(device)
         noise_rng = epoch_rng(self._seed, self.epoch, NOISE)
         epoch_noise = self._augment.noise(len(order), self._image_size, noise_rng).to(device)
-        for start in range(0, self.num_images, self._batch_size):
-            chosen, noise = (values[start : start + self._batch_size] for values in (order, epoch_noise))
+        several = self._batch_size * self._num_batches_at_once()
+        for start in range(0, self.num_images, several):
+            chosen, noise = (values[start : min(start + several, self.num_images)] for values in (order, epoch_noise))
             images = self._preprocess.normalized(self._augment(data.images[chosen], noise))
             features = data.features_of(chosen)
             targets = data.labels[chosen] if data.targets is None else data.targets[chosen]
-            if self._augment.mixup:
-                soft = targets if data.targets is not None else F.one_hot(targets, data.num_classes).float()
-                images, targets, *mixed = (self._augment.mix(values, noise) for values in (images, soft, *features))
-                features = tuple(mixed)
-            yield (images.contiguous(memory_format=self._memory_format), *features), targets
+            if self._augment.mixup and data.targets is None:
+                targets = F.one_hot(targets, data.num_classes).float()
+            parts = [torch.split(values, self._batch_size) for values in (images, targets, noise, *features)]
+            for batch_images, batch_targets, batch_noise, *batch_features in zip(*parts, strict=True):
+                batch = batch_images, batch_targets, *batch_features
+                if self._augment.mixup:
+                    batch = tuple(self._augment.mix(values, batch_noise) for values in batch)
+                yield (batch[0].contiguous(memory_format=self._memory_format), *batch[2:]), batch[1]
+
+    def _num_batches_at_once(self) -> int:
+        if type(self._augment) is not Augment:  # one of the user's own may combine the images of a batch
+            return 1
+        size = self._augment.output_size(self._image_size)
+        batch_bytes = 4 * self._batch_size * self._on_device.images.shape[1] * size * size
+        limit = _GPU_IMAGE_BYTES if self._on_device.images.is_cuda else _CPU_IMAGE_BYTES
+        return max(limit // batch_bytes, 1)
 
     def _order(self) -> NDArray[np.intp]:
         rng = epoch_rng(self._seed, self.epoch, ORDER)

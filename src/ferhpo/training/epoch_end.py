@@ -112,7 +112,7 @@ class EpochEnd(pl.Callback):
         train_seconds = time.perf_counter() - self.start_seconds
         _check_finite("train_loss", metrics["train_loss"], epoch, module.lr)
         if module.average is not None:
-            module.average.after_epoch(module.network, epoch)
+            module.average.after_epoch(epoch)
         network = module.network if module.average is None else module.average.network
         scores = evaluate(
             network,
@@ -129,7 +129,7 @@ class EpochEnd(pl.Callback):
             "lr": module.lr,
             "epoch_seconds": time.perf_counter() - self.start_seconds,
             "images_per_second": module.batches.num_images / train_seconds,
-            "device_memory_mb": _device_memory_bytes(module.device) / MEGABYTE,
+            **_memory_mb(module.device),
         }
         objective = self.progress.objective
         module.schedule.after_epoch(objective.score(metrics[objective.metric]))
@@ -175,8 +175,17 @@ def _check_finite(name: str, loss: float, epoch: int, lr: float) -> None:
         raise Diverged(f"{name} is {loss} at epoch {epoch} (lr {lr:.3g})")
 
 
-def _device_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory of this process's tensors on a GPU, or the current memory of the process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return int(psutil.Process().memory_info().rss)
+def _memory_mb(device: torch.device) -> dict[str, float]:
+    """Return the current memory of the process on a CPU, or on a GPU the peak memory of its tensors.
+
+    There, device_reserved_mb is the peak of what torch took from the card for them, and device_used_mb what all
+    processes hold on it now, CUDA itself included.
+    """
+    if device.type != "cuda":
+        return {"device_memory_mb": psutil.Process().memory_info().rss / MEGABYTE}
+    free, total = torch.cuda.mem_get_info(device)
+    return {
+        "device_memory_mb": torch.cuda.max_memory_allocated(device) / MEGABYTE,
+        "device_reserved_mb": torch.cuda.max_memory_reserved(device) / MEGABYTE,
+        "device_used_mb": (total - free) / MEGABYTE,
+    }

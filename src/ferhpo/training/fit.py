@@ -6,14 +6,9 @@ the weights, the states of optimizer and schedule, and the history.
 """
 
 import atexit
-import contextlib
 import gc
-import logging
-import signal
-import threading
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,17 +22,18 @@ from torch.optim import Optimizer
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import SweepError
-from ferhpo.scoring.device_data import default_device, to_device
+from ferhpo.scoring.device_data import default_device, release_gpu_memory, to_device
 from ferhpo.scoring.metrics import Metric, with_present_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.preprocess import preprocess_of
 from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
-from ferhpo.training.batches import TrainBatches, class_weights
+from ferhpo.training.batches import Steps, TrainBatches, class_weights
 from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.hardware.device import memory_format_of, precision_of, torch_switches
-from ferhpo.training.module import Classifier, parameter_groups
+from ferhpo.training.lightning import OwnSigterm, first_error, quiet
+from ferhpo.training.module import Classifier, parameter_groups, watches_batches
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings, make_loss
 
@@ -87,8 +83,8 @@ def fit(
 ) -> FitResult:
     """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
 
-    The network is trained in place; afterwards it is on the device, with the weights of the last epoch. Seed torch
-    before the network is built: `seed` decides only the random numbers of the training.
+    The network is trained in place; afterwards it has the weights of the last epoch. Seed torch before the network is
+    built: `seed` decides only the random numbers of the training.
     optimizer: called with parameter groups
     lr_schedule: called as schedules.py describes
     own_callbacks: called before ferhpo's own at the end of an epoch; their state_dict is in last.ckpt
@@ -109,7 +105,7 @@ def fit(
     patience = settings.early_stopping_patience
     if len(progress.history) < settings.max_epochs and not progress.out_of_patience(patience):
         try:
-            with torch_switches(settings, device), _quiet_lightning():
+            with torch_switches(settings, device), quiet():
                 _train(
                     network,
                     data,
@@ -132,9 +128,11 @@ def fit(
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
+            if settings.compile:
+                # torch keeps compiled code per line of source, not per network, and compiles eight networks at most.
+                torch._dynamo.reset()
             gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            release_gpu_memory()
     return FitResult(
         history=progress.history,
         best_epoch=progress.best_epoch,
@@ -162,7 +160,7 @@ def _train(
     more_metrics: Mapping[str, Metric],
     device: torch.device,
 ) -> None:
-    memory_format = memory_format_of(settings, device)
+    memory_format = memory_format_of(settings, device, network)
     network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
     on_device = to_device(data, device, network)
     preprocess = preprocess_of(data, augment.output_size(data.image_size), settings.normalise)
@@ -194,6 +192,7 @@ def _train(
         average,
         batches,
         loss=make_loss(loss, settings, weights).to(device),
+        clip_norm=settings.gradient_clip_norm,
         num_classes=data.num_classes,
         seed=seed,
         first_epoch=len(progress.history) + 1,
@@ -218,8 +217,7 @@ def _train(
         devices=[device.index or 0] if device.type == "cuda" else 1,
         precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
         max_epochs=settings.max_epochs - len(progress.history),
-        gradient_clip_val=settings.gradient_clip_norm,
-        callbacks=[_OwnSigterm(), *own_callbacks.values(), epoch_end],
+        callbacks=[OwnSigterm(), *own_callbacks.values(), epoch_end],
         plugins=[LightningEnvironment()],  # Lightning must not requeue Slurm jobs
         default_root_dir=folder,
         barebones=True,  # no logger, progress bar, checkpoints or summary; epoch_end replaces them
@@ -231,8 +229,8 @@ def _train(
                 own_callbacks[name].load_state_dict(state)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with _interruptible():
-        trainer.fit(module, batches)
+    with first_error(trainer):
+        trainer.fit(module, Steps(batches, one_by_one=any(map(watches_batches, own_callbacks.values()))))
 
 
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:
@@ -248,46 +246,3 @@ def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, fold
         raise SweepError(f"{folder / LAST} has the state of another optimizer: {error}") from None
     module.schedule.load_state_dict(last["schedule"])
     trainer.precision_plugin.load_state_dict(last["precision"])
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's messages about its setup, but not its warnings about training."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")  # Lightning's own code
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-class _OwnSigterm(pl.Callback):
-    """Keep the handler of SIGTERM; Lightning's would end training at the next batch and lose the epoch."""
-
-    def __init__(self) -> None:
-        self.handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.handler)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C; Lightning raises SystemExit instead and then ignores SIGINT permanently."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, handler)

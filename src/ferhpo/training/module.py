@@ -1,10 +1,12 @@
-"""The LightningModule: the order of a training step. Validation is in epoch_end.py.
+"""The LightningModule: the training steps of an epoch. Validation is in epoch_end.py.
 
-Note: losses and predictions stay on the device until the epoch ends, because each read would make a GPU wait.
+Note: Lightning's own loop costs about half a millisecond per step, as much as the step of a small network. So Lightning
+is given all steps of an epoch as one batch, and they run in `training_step`. Losses and predictions stay on the device
+until the epoch ends, because each read would make a GPU wait.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
-from ferhpo.scoring.device_data import DeviceData, eval_batches, indices_of
-from ferhpo.scoring.predict import accuracy, confusion_of
+from ferhpo.scoring.device_data import DeviceData, indices_of
+from ferhpo.scoring.predict import accuracy, confusion_of, logits_of, with_smaller_batches
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.averaging import WeightAverage
-from ferhpo.training.batches import NETWORK, TrainBatches, epoch_rng
+from ferhpo.training.batches import NETWORK, Batch, TrainBatches, epoch_rng
 from ferhpo.training.schedules import Schedule
 
 
@@ -56,12 +58,25 @@ def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: 
     return groups
 
 
+_OPTIMIZER_STATES = 3  # of Adam: two moments, and a temporary copy
+_STEP_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+_BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end", *_STEP_HOOKS)
+
+
+def watches_batches(callback: pl.Callback) -> bool:
+    """Return whether a callback has a hook that Lightning calls at each step."""
+    return any(getattr(type(callback), name) is not getattr(pl.Callback, name) for name in _BATCH_HOOKS)
+
+
 class Classifier(pl.LightningModule):
     """A network in training.
 
     loss: called with logits float32 [N, C], and labels int64 [N] or soft targets float32 [N, C]; returns a scalar
+    clip_norm: the maximum norm of all gradients together; None for no clipping
     first_epoch: the first epoch of this fit, counted from 1; Lightning's own count restarts after a resume
     """
+
+    automatic_optimization = False
 
     def __init__(
         self,
@@ -72,6 +87,7 @@ class Classifier(pl.LightningModule):
         batches: TrainBatches,
         *,
         loss: nn.Module,
+        clip_norm: float | None,
         num_classes: int,
         seed: int,
         first_epoch: int,
@@ -88,13 +104,15 @@ class Classifier(pl.LightningModule):
         self.lr = 0.0
         self._forward: Callable[..., Tensor] = torch.compile(network) if compile else network
         self._loss = loss
+        self._clip_norm = clip_norm
+        self._clipped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._num_classes = num_classes
         self._seed = seed
         self._frozen_epochs = frozen_epochs
         self._body = list(body_parameters(network).values()) if frozen_epochs else []
         self._losses: list[Tensor] = []
-        self._predicted: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._targets: list[Tensor] = []
 
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer
@@ -109,7 +127,7 @@ class Classifier(pl.LightningModule):
             self._freeze_body(self.epoch <= self._frozen_epochs)
         # Dropout uses torch's global random state; it is seeded for each epoch and so needs no checkpoint.
         torch.manual_seed(int(epoch_rng(self._seed, self.epoch, NETWORK).integers(2**63)))
-        self._losses, self._predicted, self._labels = [], [], []
+        self._losses, self._logits, self._targets = [], [], []
 
     def _freeze_body(self, frozen: bool) -> None:
         """Train only the output layer while `frozen`; the statistics of batch norm do not change either."""
@@ -119,15 +137,55 @@ class Classifier(pl.LightningModule):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train(not frozen)
 
-    def training_step(self, batch: tuple[tuple[Tensor, ...], Tensor], batch_idx: int) -> Tensor:
-        inputs, targets = batch
-        logits = self(*inputs)
-        loss = self.loss(logits, targets)
-        self.lr = self.optimizer.param_groups[0]["lr"]
-        self._losses.append(loss.detach())
-        self._predicted.append(logits.detach().argmax(1))
-        self._labels.append(targets if targets.ndim == 1 else targets.argmax(1))
-        return loss
+    def training_step(self, batch: Batch | Iterator[Batch], batch_idx: int) -> None:
+        """Run the steps of an epoch, or the one of a batch if callbacks watch each step."""
+        if isinstance(batch, tuple):
+            self._steps([batch], [callback for callback in self._callbacks() if watches_batches(callback)])
+        else:
+            self._steps(batch, [])
+
+    def _callbacks(self) -> list[pl.Callback]:
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return callbacks
+
+    def _steps(self, batches: Iterable[Batch], watching: Sequence[pl.Callback]) -> None:
+        precision = self.trainer.precision_plugin
+        scaler = getattr(precision, "scaler", None)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+
+        def call(hook: str, *values: Any) -> None:
+            for callback in watching:
+                getattr(callback, hook)(self.trainer, self, *values)
+
+        # Lightning's context of mixed precision is for the forward pass only.
+        with torch.autocast(self.device.type, enabled=False):
+            for inputs, targets in batches:
+                with precision.forward_context():
+                    logits = self._forward(*inputs)
+                    loss = self.loss(logits, targets)
+                call("on_before_zero_grad", self.optimizer)
+                self.optimizer.zero_grad()
+                call("on_before_backward", loss)
+                (loss if scaler is None else scaler.scale(loss)).backward()
+                call("on_after_backward")
+                if scaler is not None:
+                    scaler.unscale_(self.optimizer)
+                call("on_before_optimizer_step", self.optimizer)
+                if self._clip_norm is not None:
+                    nn.utils.clip_grad_norm_(self._clipped, self._clip_norm)
+                if scaler is None:
+                    self.optimizer.step()
+                else:
+                    scaler.step(self.optimizer)
+                    scaler.update()
+                self.lr = self.optimizer.param_groups[0]["lr"]
+                self._losses.append(loss.detach())
+                self._logits.append(logits.detach())
+                self._targets.append(targets)
+                progress.completed += 1  # Lightning's global_step
+                if self.average is not None:
+                    self.average.after_step()
+                self.schedule.after_step()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._forward(*inputs)
@@ -136,17 +194,13 @@ class Classifier(pl.LightningModule):
         loss: Tensor = self._loss(logits.float(), targets)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.average is not None:
-            self.average.after_step(self.network)
-        self.schedule.after_step()
-
     def train_metrics(self) -> dict[str, float]:
         """Return train_loss and train_acc of the epoch, on the augmented images.
 
         With soft targets or mixup, a prediction is correct if it is the class with the largest target.
         """
-        predicted, labels = torch.cat(self._predicted), torch.cat(self._labels)
+        predicted, targets = torch.cat(self._logits).argmax(1), torch.cat(self._targets)
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
         return {
             "train_loss": float(torch.stack(self._losses).double().mean()),
             "train_acc": accuracy(confusion_of(predicted, labels, self._num_classes)),
@@ -162,7 +216,7 @@ def probe(
     eval_batch_size: int,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """Run a training batch forward and backward, and a validation batch while the gradients exist.
+    """Run a training batch forward and backward, and a validation batch while gradients and states exist.
 
     If there is too little memory, training fails now instead of after an epoch. Note: validation uses larger batches
     than training, so the first training step alone would not fail. The probe has no effect on training: it takes no
@@ -172,17 +226,18 @@ def probe(
     Raises the errors of the device, e.g. torch.OutOfMemoryError.
     """
     network = module.network
+    # The states of an optimizer, and its temporary copy, are created at the first step.
+    states = [torch.empty_like(p) for p in network.parameters() if p.requires_grad for _ in range(_OPTIMIZER_STATES)]
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     inputs, targets = next(iter(module.batches))
     with autocast():
         loss = module.loss(module(*inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
     network.eval()
-    with torch.inference_mode():
-        indices = indices_of(data, SPLIT_NAMES.index("val"))[:eval_batch_size]
-        for val_inputs, _, _ in eval_batches(on_device, indices, preprocess, eval_batch_size):
-            network(*val_inputs)
+    indices = indices_of(data, SPLIT_NAMES.index("val"))
+    with_smaller_batches(lambda size: logits_of(network, on_device, indices[:size], preprocess, size), eval_batch_size)
     network.train()
+    del states
     network.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, buffer in network.named_buffers():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+PRETEND_GPU = "FERHPO_PRETEND_GPU"  # "1": trials that get a GPU train on the CPU; for tests without GPUs
 CHOICES: dict[str, tuple[object, ...]] = {
     "precision": ("auto", "32", "bf16", "16"),
     "channels_last": ("auto", True, False),
@@ -27,14 +28,16 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """How the trials of a sweep use a CPU.
+class Hardware:
+    """What a trial may use.
 
-    precision: of `precision: auto` on a CPU; None if it is measured where the trial runs
+    cpu_precision: of `precision: auto` on a CPU; None if it is measured where the trial runs
+    num_gpus: GPUs, or the share of one, that were assigned to the trial; None: one if there is one
     """
 
     num_threads: int
-    precision: str | None = None
+    cpu_precision: str | None = None
+    num_gpus: float | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ferhpo.trial.load_data import fold_data
 from ferhpo.trial.run import Outcome, run_trial
 
 if TYPE_CHECKING:
-    from ferhpo.training.settings import Cpu
+    from ferhpo.training.settings import Hardware
 
 FOLD_RESULT = "fold.json"  # {"facts": ..., "epochs": the metrics of each epoch}
 FoldReport = Callable[[int, dict[str, float], list[dict[str, float]]], None]
@@ -37,7 +37,7 @@ def cross_validate(
     seed: int,
     report: FoldReport,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
-    cpu: "Cpu | None" = None,
+    hardware: "Hardware | None" = None,
     on_epoch: Callable[[int], None] = lambda count: None,
 ) -> Outcome:
     """Train a network on each fold; resume where an earlier call was interrupted.
@@ -59,7 +59,7 @@ def cross_validate(
         if result is None:
             with _naming(fold):
                 count = partial(lambda before, epochs: on_epoch(before + epochs), num_before)
-                result, outcome = _train_fold(config, data, fold, own_folder, seed, on_start, cpu, count)
+                result, outcome = _train_fold(config, data, fold, own_folder, seed, on_start, hardware, count)
             if outcome.state != TrialState.COMPLETE:
                 return Outcome(outcome.state, f"data.fold={fold}: {outcome.reason}")
         else:
@@ -85,7 +85,7 @@ def _train_fold(
     folder: Path,
     seed: int,
     on_start: Callable[[dict[str, Any]], None],
-    cpu: "Cpu | None",
+    hardware: "Hardware | None",
     on_epoch: Callable[[int], None],
 ) -> tuple[dict[str, Any], Outcome]:
     facts: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def _train_fold(
         derive_seed(seed, fold, "fold"),
         report,
         start,
-        cpu,
+        hardware,
     )
     result = {"facts": facts, "epochs": epochs}
     if outcome.state == TrialState.COMPLETE:

@@ -20,7 +20,7 @@ from ferhpo.components.kinds import has_estimator
 from ferhpo.config import Objective
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import given_features
-from ferhpo.errors import Diverged, Infeasible, StorageError, first_line, is_out_of_memory
+from ferhpo.errors import Diverged, GpuCrowded, Infeasible, StorageError, first_line, is_out_of_memory, is_unusable_gpu
 from ferhpo.scoring.metrics import Metric, chosen
 from ferhpo.states import TrialState
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from ferhpo.training.fit import FitResult
-    from ferhpo.training.settings import Cpu
+    from ferhpo.training.settings import Hardware
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -74,27 +74,23 @@ def metrics_of(config: Mapping[str, Any]) -> dict[str, Metric]:
     return more | {name: as_function(section, "metrics") for name, section in own.items()}
 
 
-def facts(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, Any]:
+def facts(
+    config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData, device: "torch.device"
+) -> dict[str, Any]:
     """Return what is known of a trial before its first report: parameters, multiply-accumulates per image, device."""
     import torch
 
-    cuda = torch.cuda.is_available() and not has_estimator(config)
+    from ferhpo.training.hardware.cuda import gpu_facts
+
+    is_gpu = device.type == "cuda"
     return {
         **_cost(config, network, data),
-        "device": torch.cuda.get_device_name() if cuda else f"cpu ({torch.get_num_threads()} threads)",
+        "device": torch.cuda.get_device_name(device) if is_gpu else f"cpu ({torch.get_num_threads()} threads)",
+        **(gpu_facts(device) if is_gpu else {}),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "node": platform.node(),
         "pid": os.getpid(),
-        **({} if cuda or has_estimator(config) else _missing_gpu()),
     }
-
-
-def _missing_gpu() -> dict[str, str]:
-    """Return a fact that says so if this process was given GPUs that torch does not find."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if given in ("", "-1", "NoDevFiles"):
-        return {}
-    return {"gpu_missing": f"GPU {given} was assigned, but torch finds no GPU there; the trial trains on the CPU"}
 
 
 def _cost(config: Mapping[str, Any], network: "torch.nn.Module", data: FaceData) -> dict[str, int]:
@@ -116,30 +112,35 @@ def run_trial(
     seed: int,
     report: Report,
     on_start: Callable[[dict[str, Any]], None] = lambda facts: None,
-    cpu: "Cpu | None" = None,
+    hardware: "Hardware | None" = None,
 ) -> Outcome:
     """Train one network and keep its last and best checkpoint in `folder`; resume from `folder/last.ckpt` if it exists.
 
     A damaged checkpoint is moved aside and the trial restarts from the beginning; the facts then say so ("restarted").
 
     report: called with (epoch from 1, metrics) as the last step of every epoch; may raise SystemExit to stop
-    cpu: how a CPU is used; by default as torch is set, in the precision that is measured to be faster
+    hardware: what the trial may use; by default a GPU if there is one, and the CPU as torch is set
     on_start: called with the trial's `facts` before its first epoch; for an estimator, after its fit
-    Raises StorageError if the disk or a checkpoint cannot be used.
+    Raises StorageError if the disk or a checkpoint cannot be used, GpuCrowded if other processes hold the GPU's memory,
+    FerhpoError if torch cannot use the GPU that was assigned.
     """
     import torch
 
-    from ferhpo.scoring.device_data import default_device
     from ferhpo.training.checkpoint import set_aside_damaged
     from ferhpo.training.fit import fit
+    from ferhpo.training.hardware.cuda import claim, device_of
     from ferhpo.training.hardware.device import precision_of
+    from ferhpo.training.settings import Hardware
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{folder} cannot be created: {error.strerror or error}") from error
-    if cpu is not None:
-        torch.set_num_threads(cpu.num_threads)
+    hardware = hardware or Hardware(torch.get_num_threads())
+    torch.set_num_threads(hardware.num_threads)
+    is_estimator = has_estimator(config)
+    device = torch.device("cpu") if is_estimator else device_of(hardware.num_gpus)
+    share = claim(device, hardware.num_gpus or 1.0) if device.type == "cuda" else None
     objective = Objective(**config["objective"])
     callbacks = config.get("callbacks") or {}
     own_callbacks = {name: instantiate(section, "callbacks") for name, section in callbacks.items()}
@@ -149,7 +150,7 @@ def run_trial(
     try:
         torch.manual_seed(seed)
         network = build_network(config, data.channels, data.num_classes, data.image_size)
-        if has_estimator(config):
+        if is_estimator:
             from ferhpo.training.estimator import fit_estimator
 
             fitted = fit_estimator(
@@ -162,15 +163,14 @@ def run_trial(
                 seed=seed,
                 report=report,
                 more_metrics=metrics,
-                on_fitted=lambda: on_start({**facts(config, network, data), **restarted}),
+                on_fitted=lambda: on_start({**facts(config, network, data, device), **restarted}),
             )
             return Outcome(TrialState.COMPLETE, result=fitted)
         settings = instantiate(config["trainer"], "trainer")
-        device = default_device()
-        if cpu is not None and cpu.precision is not None and settings.precision == "auto" and device.type == "cpu":
-            settings = replace(settings, precision=cpu.precision)
+        if hardware.cpu_precision is not None and settings.precision == "auto" and device.type == "cpu":
+            settings = replace(settings, precision=hardware.cpu_precision)
         precision = {"precision": precision_of(settings, device)}
-        on_start({**facts(config, network, data), **precision, **restarted})
+        on_start({**facts(config, network, data, device), **precision, **restarted})
         result = fit(
             network,
             data,
@@ -195,8 +195,11 @@ def run_trial(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        crowded = share is not None and share.others_took(error)
         # The traceback's frames hold the tensors: let them go before anyone asks for memory again.
         traceback.clear_frames(error.__traceback__)
+        if crowded:
+            raise GpuCrowded(f"other processes hold the GPU memory of this trial: {first_line(error)}") from None
         return Outcome(TrialState.INFEASIBLE, f"out of memory: {first_line(error)}")
     finally:
         release_memory()
@@ -207,7 +210,15 @@ def failure(error: Exception) -> str:
     """Return the reason of a FAILED trial: the fold, the exception and its traceback."""
     notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))  # the fold, if any
     text = "".join(traceback.format_exception(error))
-    return f"{notes}{own_code.reason(error)}\n{text}"
+    return f"{notes}{own_code.reason(error)}{_remedy(error)}\n{text}"
+
+
+def _remedy(error: Exception) -> str:
+    if is_unusable_gpu(error):
+        return "; set CUDA_LAUNCH_BLOCKING=1 to see where it happens"
+    if "does not have a deterministic implementation" in str(error):
+        return "; set trainer.deterministic=false"
+    return ""
 
 
 def release_memory() -> None:
@@ -215,11 +226,10 @@ def release_memory() -> None:
     import ctypes
     import gc
 
-    import torch
+    from ferhpo.scoring.device_data import release_gpu_memory
 
     gc.collect()
     # Each trial runs in a new thread, whose freed blocks glibc keeps: a worker grew by 150 MB per trial on FER2013.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_gpu_memory()

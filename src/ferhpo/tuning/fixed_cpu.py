@@ -10,24 +10,24 @@ import re
 from ferhpo.components.kinds import has_estimator
 from ferhpo.storage.sweep import Sweep, save_config
 from ferhpo.text import STEPS
-from ferhpo.training.settings import Cpu
+from ferhpo.training.settings import Hardware
 
 log = logging.getLogger("ferhpo.sweep")
 steps = logging.getLogger(STEPS)
 
 
-def fixed_cpu(sweep: Sweep, num_threads: int, *, has_gpu: bool = False) -> Cpu:
-    """Return how the trials use a CPU: as recorded, or for a new sweep as is best here, which is then recorded.
+def fixed_cpu(sweep: Sweep, num_threads: int, num_gpus: float | None = None, *, has_gpu: bool = False) -> Hardware:
+    """Return what trials may use; of the CPU, what is recorded, or for a new sweep what is best here.
 
-    num_threads: what each trial would have here; has_gpu: whether trials run on GPUs, so that their precision follows
-    from the GPU
+    num_threads, num_gpus: what each trial has here; num_gpus as in Hardware
+    has_gpu: whether trials run on GPUs, so that their precision follows from the GPU
     """
     before = dict(sweep.meta)
     threads = _threads(sweep, num_threads)
     precision = None if has_gpu or has_estimator(sweep.config) else _precision(sweep, threads)
     if sweep.meta != before:
         save_config(sweep)
-    return Cpu(threads, precision)
+    return Hardware(threads, precision, num_gpus)
 
 
 def _threads(sweep: Sweep, usual: int) -> int:

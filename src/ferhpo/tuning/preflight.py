@@ -6,6 +6,7 @@ Ray cluster are checked afterwards, when they are loaded and joined, but still b
 
 import copy
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ferhpo.config.change import set_values
 from ferhpo.config.compose import compose
 from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
+from ferhpo.config.settings import ComputeSettings, gpu_faults
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
@@ -29,6 +31,7 @@ from ferhpo.storage.provenance import overrides_of
 from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, load_sweep, note_environment
 from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
+from ferhpo.training.settings import PRETEND_GPU
 
 PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 
@@ -96,7 +99,16 @@ def prepare(
         if existing is None:
             raise
         raise ConfigError(existing.name, [_with_copy(fault, existing.folder) for fault in error.faults]) from None
+    if kind == "sweep":
+        _refuse_missing_gpus(composed)
     return replace(prepare_composed(composed, existing, warnings), overrides=hide_all(overrides))
+
+
+def _refuse_missing_gpus(composed: Composed) -> None:
+    """Raise ConfigError if this machine lacks GPUs that trials would get: on a CPU they would take far too long."""
+    faults = gpu_faults(ComputeSettings(**composed.config["compute"]))
+    if faults and os.environ.get(PRETEND_GPU) != "1":
+        raise ConfigError("compute", faults)
 
 
 def _with_copy(fault: str, folder: Path) -> str:

@@ -105,7 +105,7 @@ def _run_trials(
                 compute,
                 sweep.objective,
                 slots,
-                cpu=fixed_cpu(sweep, slots.num_threads, has_gpu=slots.gpus > 0),
+                hardware=fixed_cpu(sweep, slots.num_threads, slots.gpus, has_gpu=slots.gpus > 0),
                 on_lost=lambda error: end_early(sweep, ledger.tracker, ledger, error),
             )
         except KeyboardInterrupt:

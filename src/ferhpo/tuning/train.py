@@ -33,15 +33,19 @@ def train(
     """
     import torch
 
+    from ferhpo.scoring.device_data import default_device
+
     prepared = prepare(name, overrides, "train", resume=resume, new=new, config_dir=config_dir)
     config = prepared.composed.config
     logging.getLogger(STEPS).info("reading the data set")
     data = load_data(prepared.composed)
     sweep = prepared.open("train", data)
     study = SweepStudy(sweep.folder, Space((), config), SAMPLER, int(config["seed"]), sweep.objective)
+    uses_gpu = sweep.run_config.compute.uses_gpu
+    num_gpus, has_gpu = (None, default_device().type == "cuda") if uses_gpu else (0.0, False)
     with recording(sweep, study, sweep.tracking, data, 1, listener) as (ledger, drawing, keeper):
         finished = ledger.is_finished or local.run(
-            ledger, data, fixed_cpu(sweep, torch.get_num_threads(), has_gpu=torch.cuda.is_available())
+            ledger, data, fixed_cpu(sweep, torch.get_num_threads(), num_gpus, has_gpu=has_gpu)
         )
         if not finished:
             ledger.interrupt()

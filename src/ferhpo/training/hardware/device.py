@@ -6,11 +6,16 @@ Note: the switches are restored after each training, because many trials share a
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import nn
 
+from ferhpo.scoring.exact import exact_float32
 from ferhpo.training.hardware.cpu_precision import cpu_precision
 from ferhpo.training.settings import TrainerSettings
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic sums; cuBLAS reads it at its first call
 
 
 def precision_of(settings: TrainerSettings, device: torch.device) -> str:
@@ -28,28 +33,43 @@ def precision_of(settings: TrainerSettings, device: torch.device) -> str:
     return cpu_precision(settings.num_threads)[0]
 
 
-def memory_format_of(settings: TrainerSettings, device: torch.device) -> torch.memory_format:
-    """Return the memory format. "auto" is channels last, with which a CPU is a quarter to a third faster."""
-    channels_last = settings.channels_last is True or settings.channels_last == "auto"
+def memory_format_of(settings: TrainerSettings, device: torch.device, network: nn.Module) -> torch.memory_format:
+    """Return the memory format.
+
+    "auto" is channels last, with which a CPU is a quarter to a third faster and a GPU needs no transpositions. Group
+    normalization on a GPU works on contiguous tensors only, so such a network stays contiguous there.
+    """
+    auto = device.type != "cuda" or not any(isinstance(module, nn.GroupNorm) for module in network.modules())
+    channels_last = auto if settings.channels_last == "auto" else settings.channels_last
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 @contextlib.contextmanager
 def torch_switches(settings: TrainerSettings, device: torch.device) -> Iterator[None]:
-    """Set threads and determinism for one training, and restore them afterwards."""
+    """Set threads, determinism and exact float32 for one training, and restore them afterwards.
+
+    Note: `warn_only` would leave the backward pass of attention nondeterministic, without an error. With deterministic
+    algorithms, torch also fills all new memory, to expose reads of memory that nobody wrote. That is hundreds of
+    launches per step, so it is switched off.
+    """
     threads = torch.get_num_threads()
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
-    cudnn.deterministic, cudnn.benchmark = settings.deterministic, not settings.deterministic
+    # cuDNN's choice by timing costs seconds per trial, because every trial has other shapes.
+    cudnn.deterministic, cudnn.benchmark = settings.deterministic, False
+    debugging: Any = torch.utils.deterministic
+    fills = debugging.fill_uninitialized_memory
     if settings.deterministic and device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(True)
+        debugging.fill_uninitialized_memory = False
     try:
-        yield
+        with exact_float32():
+            yield
     finally:
         torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark = before
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        debugging.fill_uninitialized_memory = fills
