@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ferhpo.errors import printable
+
 STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
 
 
@@ -16,6 +18,16 @@ def csv_cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+_MARKDOWN = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{mark: f"\\{mark}" for mark in "\\`[]|"}},
+)
+
+
+def markdown(text: object) -> str:
+    """Return a text for Markdown, in which no part of it becomes a link, an image, HTML, code or a table's cell."""
+    return printable(str(text)).translate(_MARKDOWN)
 
 
 def number(value: object) -> str:

@@ -20,7 +20,7 @@ from ferhpo.cli.results import (
     trial_dict,
     unshipped_text,
 )
-from ferhpo.cli.screen.console import make_console, typed
+from ferhpo.cli.screen.console import make_console, say, typed
 from ferhpo.errors import StillRunning
 from ferhpo.text import plural
 
@@ -130,8 +130,8 @@ def check(args: argparse.Namespace) -> None:
         print(json.dumps({"faults": [], "warnings": warnings}))
         return
     for warning in warnings:
-        print(f"warning: {typed(warning)}")
-    print(f"{args.name}: no faults found")
+        say(f"warning: {warning}")
+    say(f"{args.name}: no faults found")
 
 
 def show(args: argparse.Namespace) -> None:
@@ -230,13 +230,13 @@ def promote(args: argparse.Namespace) -> None:
         print(json.dumps(asdict(promotion)))
         return
     before = "" if promotion.previous is None else f" (previously version {promotion.previous})"
-    print(f"{promotion.name}@{promotion.alias} is now version {promotion.version}{before}. Load it in Python with:")
-    print(f"  mlflow.set_tracking_uri('{store_of(args.name, args.output_dir)}')")
-    print(f"  mlflow.pyfunc.load_model('models:/{promotion.name}@{promotion.alias}')")
+    say(f"{promotion.name}@{promotion.alias} is now version {promotion.version}{before}. Load it in Python with:")
+    say(f"  mlflow.set_tracking_uri({store_of(args.name, args.output_dir)!r})")
+    say(f"  mlflow.pyfunc.load_model({f'models:/{promotion.name}@{promotion.alias}'!r})")
 
 
 def report(args: argparse.Namespace) -> None:
-    print(ferhpo.report(args.name, args.trial, args.out, args.output_dir, args.panel))
+    say(str(ferhpo.report(args.name, args.trial, args.out, args.output_dir, args.panel)))
 
 
 def sync(args: argparse.Namespace) -> None:
@@ -256,14 +256,14 @@ def sync(args: argparse.Namespace) -> None:
         num_records, registered = ship_and_register(args.name, args.output_dir, uri)
     except StillRunning:  # not an error, so that a script can call sync for every sweep
         left, _ = listing.unshipped(load_sweep(args.name, args.output_dir))
-        print(f"sweep {args.name} is running and uploads its records itself; {plural(left, 'record')} pending")
+        say(f"sweep {args.name} is running and uploads its records itself; {plural(left, 'record')} pending")
         return
-    print(f"{plural(num_records, 'record')} uploaded to MLflow")
+    say(f"{plural(num_records, 'record')} uploaded to MLflow")
     sweep = load_sweep(args.name, args.output_dir)
     if rejected := rejected_text(sweep.folder, sweep.command("sync")):
-        print(typed(rejected))
+        say(rejected)
     if registered:
-        print(registered_text(registered, sweep))
+        say(registered_text(registered, sweep))
 
 
 def data(args: argparse.Namespace) -> None:

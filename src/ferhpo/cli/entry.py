@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ferhpo.addresses.secrets import hide_command_line, redact
 from ferhpo.cli.parser import make_parser
-from ferhpo.cli.screen.console import typed
+from ferhpo.cli.screen.console import say
 from ferhpo.components import own_code
 from ferhpo.config.input.hydra import flag_answer
 from ferhpo.errors import FerhpoError
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     args, left = parser.parse_known_args(argv)
     if answer := flag_answer([text for text in given if text in left or text.partition("=")[0] in left]):
-        print(f"ferhpo: {answer}", file=sys.stderr)
+        say(f"ferhpo: {answer}", error=True)
         return 2
     # argparse ends a verb's overrides at its first option: `confirm demo --top 2 optim.lr=0.1` leaves one.
     if any(text.startswith("-") for text in left) or (left and not hasattr(args, "overrides")):
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FerhpoError as error:
         if getattr(args, "json", False):
             print(json.dumps({"error": str(error), "faults": getattr(error, "faults", [])}))
-        print(typed(str(error)), file=sys.stderr)
+        say(str(error), error=True)
         return error.exit_status
     except KeyboardInterrupt as error:
-        print(typed(". ".join(["Stopped", *getattr(error, "__notes__", ())])), file=sys.stderr)
+        say(". ".join(["Stopped", *getattr(error, "__notes__", ())]), error=True)
         return 130
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has exited
         sys.stderr.close()
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = f"own code raised {own_code.reason(error)}; correct the file"
         if getattr(args, "json", False):
             print(json.dumps({"error": text, "faults": []}))
-        print(typed(". ".join([f"{args.verb}: {text}", *getattr(error, "__notes__", ())])), file=sys.stderr)
+        say(". ".join([f"{args.verb}: {text}", *getattr(error, "__notes__", ())]), error=True)
         return FerhpoError.exit_status
 
 

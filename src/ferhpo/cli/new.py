@@ -4,9 +4,11 @@ import argparse
 import importlib.util
 import keyword
 import re
+import shlex
 from importlib.resources import files
 from pathlib import Path
 
+from ferhpo.cli.screen.console import say
 from ferhpo.components.own_code import FOLDER, user_folder
 from ferhpo.config.files import SYNONYMS, own_files
 from ferhpo.disk import disk_refused
@@ -53,9 +55,9 @@ def new(args: argparse.Namespace) -> None:
     kind = kind_of(args.kind)
     folder = user_folder(args.config_dir) or Path(FOLDER)
     for path in write(kind, args.name, folder):
-        print(f"wrote {path}")
-    option = "" if folder == Path(FOLDER) else f" --config-dir {folder}"
-    print(f"next: ferhpo check demo{option} {KINDS[kind][2].format(name=args.name)}")
+        say(f"wrote {path}")
+    option = "" if folder == Path(FOLDER) else f" --config-dir {shlex.quote(str(folder))}"
+    say(f"next: ferhpo check demo{option} {KINDS[kind][2].format(name=args.name)}")
 
 
 def kind_of(word: str) -> str:

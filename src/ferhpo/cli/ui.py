@@ -13,7 +13,7 @@ from typing import IO, NoReturn
 
 import psutil
 
-from ferhpo.cli.screen.console import link, make_console
+from ferhpo.cli.screen.console import link, make_console, say
 from ferhpo.cli.screen.grid import KeyValues
 from ferhpo.errors import FerhpoError, SweepError
 
@@ -41,7 +41,7 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet["PYTHONSAFEPATH"] = "1"
     address = f"http://{host}:{port}"
-    print(f"MLflow UI: {address}  (press Ctrl-C to stop)", flush=True)
+    say(f"MLflow UI: {address}  (press Ctrl-C to stop)")
     _print_links(Path(output_dir), "http://127.0.0.1:" + str(port) if host == "0.0.0.0" else address)
     # MLflow's web server imports from the current folder, so it gets an empty one.
     empty = tempfile.TemporaryDirectory(prefix="ferhpo-ui-")
@@ -79,7 +79,7 @@ def _print_links(folder: Path, server: str) -> None:
     if newest:
         make_console().print(KeyValues([(f"  {name}", link(view)) for _, name, view in newest]))
         # MLflow 3.17 opens every other page under GenAI, whatever the kind of the experiment, until the user switches.
-        print("On other pages, choose Model training at the top left.", flush=True)
+        say("On other pages, choose Model training at the top left.")
 
 
 def _pass_on(output: IO[bytes]) -> None:

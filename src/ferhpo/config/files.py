@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ferhpo.components import own_code
 from ferhpo.components.own_code import FOLDER
+from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError
 from ferhpo.keys import closest, nearest
 from ferhpo.scoring.metrics import CHOSEN
 
+MOST_BYTES = 200_000  # of a configuration file
 _PACKAGE = Path(__file__).resolve().parents[1]  # the folder ferhpo
 GROUPS = (
     "data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler", "compute",
@@ -67,9 +69,11 @@ def _is_foreign(root: Path) -> bool:
     Its config.yaml would replace that of ferhpo. --config-dir names a folder that is used in any case.
     """
     try:
-        text = (root / "config.yaml").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        text = read_file(root / "config.yaml", MOST_BYTES).decode("utf-8", errors="replace")
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
     return not all(re.search(rf"^\s*-?\s*{group}\s*:", text, re.MULTILINE) for group in GROUPS)
 
 
@@ -147,10 +151,14 @@ def descriptions(group: str, config_dir: Path | None = None) -> dict[str, str]:
 
 def headline(path: Path) -> str:
     """Return the first descriptive comment of a configuration file: its line in `ferhpo list`."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
-        text = line.removeprefix("#").strip()
-        if line.startswith("#") and text and not text.startswith("@package"):
-            return text
+    try:
+        text = read_file(path, MOST_BYTES).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    for line in text.splitlines():
+        comment = line.removeprefix("#").strip()
+        if line.startswith("#") and comment and not comment.startswith("@package"):
+            return comment
         if line.strip() and not line.startswith("#"):
             break
     return ""

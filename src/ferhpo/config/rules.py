@@ -12,6 +12,8 @@ from ferhpo.config.folds import num_folds, report_unit
 from ferhpo.scoring.metrics import chosen, direction
 from ferhpo.space import Space
 
+MOST_TRIALS = 10**9
+MOST_GRID_POINTS = 1_000_000  # Optuna lists them all
 MOST_NAME_BYTES = 200  # a folder name has at most 255, and a confirmation adds to it
 
 
@@ -20,6 +22,8 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     num_trials, seed = config.get("num_trials"), config.get("seed")
     if for_sweep and num_trials is not None and (not _is_whole(num_trials) or num_trials < 1):
         yield f"num_trials is {num_trials}; it must be a whole number of 1 or more"
+    elif for_sweep and num_trials is not None and num_trials > MOST_TRIALS:
+        yield f"num_trials is {num_trials!s:.40}; it must be at most {MOST_TRIALS:,}; use null for no limit"
     keep = config.get("keep_checkpoints", "all")
     if keep != "all" and (not _is_whole(keep) or keep < 1):
         yield f"keep_checkpoints is {keep}; it must be a whole number of 1 or more, or all"
@@ -114,6 +118,8 @@ def sweep_rules(config: Mapping[str, Any], space: Space) -> tuple[list[str], lis
         for draw in space.draws:
             if draw.num_points is None:
                 faults.append(f"space.{draw.path} is continuous; a grid requires discrete draws; add a step or choices")
+    if grid and size > MOST_GRID_POINTS:
+        faults.append(f"space has {size:,} points; a grid may have at most {MOST_GRID_POINTS:,}; use another sampler")
     if config.get("num_trials") is None and not grid:
         faults.append("num_trials is null; only sampler=grid ends without a limit; set num_trials")
     if ignores_conditions(sampler) and space.is_conditional:

@@ -24,6 +24,7 @@ from ferhpo.states import RunState, TrialState
 from ferhpo.storage import evaluation_log
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import markdown
 from ferhpo.tracking import Tracker, TrackingSettings, add_to_run, registry, run_of
 from ferhpo.tuning.finish import SHIP_SECONDS
 
@@ -58,7 +59,7 @@ def conclude(
             f"**{confirmation.name}** was interrupted. Resume with: {confirmation.resume_command}",
         )
     else:
-        note = f"**{confirmation.name}** ended."
+        note = f"**{markdown(confirmation.name)}** ended."
         with optional("the result is not complete in MLflow", warnings):
             tracker.log_text(None, json.dumps(found.to_json(), indent=1), RESULT)
             tracker.log_text(None, candidates_csv(found), "candidates.csv")

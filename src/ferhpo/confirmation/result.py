@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.confirmation.statistics import Candidate, Mean, MeanScores, MeanVariants
+from ferhpo.errors import SweepError, first_line
 from ferhpo.storage.evaluation_log import with_variants
 from ferhpo.storage.sweep import Sweep
 from ferhpo.tuning.result import SweepResult
@@ -125,9 +126,19 @@ class Confirmation(SweepResult):
 
 
 def read_result(folder: Path) -> ConfirmationFound | None:
-    """Read confirm.json of a confirmation's folder; None before it is written."""
+    """Read confirm.json of a confirmation's folder; None before it is written. Raises SweepError if it is damaged."""
     path = folder / RESULT
-    return ConfirmationFound.from_json(json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return ConfirmationFound.from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise SweepError(
+            f"{path} is damaged ({reason}); restore it from a copy, or confirm again with name=..."
+        ) from None
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

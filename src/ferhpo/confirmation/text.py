@@ -5,6 +5,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ferhpo.text import markdown
+
 if TYPE_CHECKING:
     from ferhpo.confirmation.result import ConfirmationFound
     from ferhpo.confirmation.statistics import Mean
@@ -102,12 +104,13 @@ def confirmation_note(found: "ConfirmationFound") -> str:
     """Return the result in Markdown, the note of the MLflow run."""
     level = f"{100 * found.level:.0f} % interval"
     place = f"#/experiments/{found.experiment_id}/runs/{found.sweep_run}" if found.sweep_run else ""
-    sweep = f"[{found.sweep}]({place})" if place else found.sweep
+    name = markdown(found.sweep)
+    sweep = f"[{name}]({place})" if place else name
     lines = [
-        f"**{found.confirmation}** confirms sweep **{sweep}**: its best {len(found.candidates)} on "
+        f"**{markdown(found.confirmation)}** confirms sweep **{sweep}**: its best {len(found.candidates)} on "
         f"{len(found.seeds)} fresh seeds.",
         "",
-        *(f"- {sentence}" for sentence in sentences(found)),
+        *(f"- {markdown(sentence)}" for sentence in sentences(found)),
         "",
         f"| rank | trial | in the sweep | {found.objective} | {level} | seeds | val_acc (dedup) |",
         "|---|---|---|---|---|---|---|",
@@ -118,7 +121,7 @@ def confirmation_note(found: "ConfirmationFound") -> str:
         lines.append(f"| {' | '.join(map(str, cells))} |")
     rows = list(test_rows(found))
     if rows:
-        lines += ["", f"Test images ({found.split_name}), evaluated once:", ""]
+        lines += ["", f"Test images ({markdown(found.split_name)}), evaluated once:", ""]
         lines += ["| images | n | acc | macro F1 | loss |", "|---|---|---|---|---|"]
         lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from ferhpo.driver.ray_cluster import Slots, head_address
 from ferhpo.driver.ray_hooks import LedgerCallback, RecordingScheduler, StudySearcher, count_every_loss
 from ferhpo.driver.ray_worker import worker_trial
 from ferhpo.driver.signals import StopNotice
-from ferhpo.errors import ClusterError, StorageError
+from ferhpo.errors import ClusterError, StorageError, printable
 from ferhpo.training.settings import Hardware
 
 # isort: split
@@ -95,7 +95,7 @@ def run(
         error = _lost(ledger, watch, compute)
         with suppress(Exception):
             on_lost(error)
-        print(error, file=sys.stderr, flush=True)
+        print(printable(str(error), "\n"), file=sys.stderr, flush=True)
         os._exit(error.exit_status)
 
     watch = HeadWatch(head_address(), end_now)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ferhpo.models.attention import make_attention
 from ferhpo.models.layers import (
+    MAX_LAYERS,
     check_dropout,
     check_int,
     check_multiplier,
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
         if stem_kernel_size % 2 == 0:
             raise ValueError(f"stem_kernel_size is {stem_kernel_size}; it must be odd")
         check_int("stem_stride", stem_stride)
-        check_int("num_stages", num_stages)
+        check_int("num_stages", num_stages, at_most=MAX_LAYERS)
         check_int("width", width)
         check_multiplier(width_multiplier)
         check_dropout("dropout", dropout)
@@ -72,8 +73,11 @@ class ResNet(nn.Module):
         if stem_pool:
             self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, depth in enumerate(depths):
+        for depth in depths:
             check_int("blocks_per_stage", depth)
+        if sum(depths) > MAX_LAYERS:
+            raise ValueError(f"blocks_per_stage adds up to {sum(depths):,}; it must be at most {MAX_LAYERS:,}")
+        for i, depth in enumerate(depths):
             stage_channels = scaled(width * 2**i, width_multiplier)
             blocks = []
             for j in range(depth):

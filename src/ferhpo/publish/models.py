@@ -1,6 +1,7 @@
 """Export trained networks and register the best one."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from ferhpo.storage.checkpoints import best_checkpoint
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import markdown
 from ferhpo.tracking import Tracker, TrackingSettings, registry
 
 
@@ -77,11 +79,11 @@ def register(
         "ferhpo.trial": str(best.number),
         "ferhpo.split": sweep.meta["data"]["split_name"],
     }
-    description = f"Trial {best.number} of sweep {sweep.name}: {sweep.objective.metric} {best.value:.4f}"
+    description = f"Trial {best.number} of sweep {markdown(sweep.name)}: {sweep.objective.metric} {best.value:.4f}"
     if best.folds:
         tags["ferhpo.fold"] = str(KEPT_FOLD)
         description += f", the mean of {len(best.folds)} folds; this is the network of data.fold={KEPT_FOLD}"
-    description += f". {changes}" if (changes := changes_text(sweep.meta)) else ""
+    description += f". {changes}" if (changes := markdown(changes_text(sweep.meta))) else ""
     weights, about = exported_facts(sweep, best, sweep.name, name)
     return name, registry.register(settings, model_id, name, {**tags, **weights}, description, about)
 
@@ -105,8 +107,9 @@ def describe(exported: Mapping[str, Any], sweep_name: str, name: str) -> str:
     exported: the content of model.json
     """
     size, channels = exported["preprocess"]["image_size"], exported["preprocess"]["channels"]
-    classes = ", ".join(exported["class_names"])
-    return f"""Recognizes facial emotions; selected by the ferhpo sweep {sweep_name}.
+    classes = markdown(", ".join(exported["class_names"]))
+    promote = f"ferhpo promote {shlex.quote(sweep_name)}".replace("`", "")
+    return f"""Recognizes facial emotions; selected by the ferhpo sweep {markdown(sweep_name)}.
 
 **Input:** face images, gray or color, of any size, cropped as the training images were. The model resizes them to
 {size}x{size} pixels, {"gray" if channels == 1 else "color"}. An array `uint8 [N, height, width]` or
@@ -115,15 +118,15 @@ their base64 text.
 
 **Output:** a table with a row for each image and a column with the probability of each class: {classes}.
 
-**Call** (needs MLflow and torch, not ferhpo; `ferhpo promote {sweep_name}` sets the alias):
+**Call** (needs MLflow and torch, not ferhpo; `{promote}` sets the alias):
 
 ```python
 import mlflow
-model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model = mlflow.pyfunc.load_model({f"models:/{name}@champion"!r})
 model.predict([open("face.png", "rb").read()])
 ```
 
-or, after `mlflow models serve -m models:/{name}@champion`:
+or, after `mlflow models serve -m {shlex.quote(f"models:/{name}@champion")}`:
 
 ```bash
 curl localhost:5000/invocations -H "Content-Type: application/json" \\

@@ -13,6 +13,7 @@ from ferhpo.space.draw import Draw
 from ferhpo.storage.provenance import CODE, overrides_of
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.text import markdown
 from ferhpo.tracking import Tracker, TrackingSettings, view_url
 from ferhpo.tracking.upload.shipped import Shipped
 from ferhpo.tracking.view import run_url
@@ -57,7 +58,7 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
     tags: dict[str, str] = {}
     with optional("tags of the sweep are missing in MLflow"):
         tags = {**run_tags(sweep, data), **environment_tags(sweep, tracker, None), "ferhpo.node": sweep.meta["node"]}
-    tracker.open_sweep(sweep.name, params, tags, f"**{sweep.name}** is running.")
+    tracker.open_sweep(sweep.name, params, tags, f"**{markdown(sweep.name)}** is running.")
     with optional("the sweep's data set is not in MLflow"):
         log_data(tracker, None, config, data)
     with optional("the sweep's configuration is not in MLflow"):

@@ -125,7 +125,7 @@ def model_name_fault(name: object) -> str:
         return "it must be a text that is not empty"
     if len(name) > MAX_MODEL_NAME:
         return f"it has {len(name)} characters; it must have at most {MAX_MODEL_NAME}"
-    if re.search(r"[/:'\"\\\x00-\x1f]", name) or name in (".", "..") or name != name.strip():
+    if re.search(r"[/:'\"\\\x00-\x1f]", name) or name in (".", "..") or name != name.strip() or not name.isprintable():
         return "it must have no / : ' \" \\ and no control characters, and no space at its ends"
     return ""
 

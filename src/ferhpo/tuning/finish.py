@@ -18,7 +18,7 @@ from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import has_checkpoint
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.text import STEPS
+from ferhpo.text import STEPS, markdown
 from ferhpo.tracking import Tracker, TrackingSettings, rejected_text
 from ferhpo.tracking.view import rounded
 from ferhpo.tuning.result import SweepResult
@@ -63,7 +63,7 @@ def finish(
     if best is not None and best.value is not None:
         metrics = {f"best_{sweep.objective.metric}": rounded(best.value), "best_trial": float(best.number)}
         tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
-    note = f"**{sweep.name}** ended."
+    note = f"**{markdown(sweep.name)}** ended."
     with optional("the run's note in MLflow is short", warnings):
         note = sweep_note(sweep, board, counts)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)

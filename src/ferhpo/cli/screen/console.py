@@ -84,6 +84,11 @@ def typed(text: str) -> str:
     return text if name == "ferhpo" else _COMMAND.sub(lambda match: f"{name} {match[1]}", text)
 
 
+def say(text: str, *, error: bool = False) -> None:
+    """Print a message: its commands as they can be typed, and characters that are not printable escaped."""
+    print(typed(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def link(address: str) -> "Text":
     """Return an address as a hyperlink (OSC 8) on terminals, as plain text elsewhere."""
     from rich.text import Text
@@ -106,7 +111,7 @@ def view_text(view: str, settings: "TrackingSettings") -> "Text":
         return link(address)
     command = typed(f"ferhpo ui{place(settings.output_dir, '--output-dir ')}")
     if settings.sqlite_path != settings.output_dir / "mlflow.db":
-        command = f"mlflow server --backend-store-uri {settings.shown_uri}"
+        command = f"mlflow server --backend-store-uri {shlex.quote(settings.shown_uri)}"
     return Text.assemble(link(address), f" (first run: {command})")
 
 

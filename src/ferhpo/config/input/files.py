@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.files import GROUPS, NAMED, SYNONYMS
+from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS
 from ferhpo.config.input.overrides import option_fault
+from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
 
-MOST_BYTES = 200_000
 MOST_NODES = 100_000  # values of a file, with every alias written out
 MOST_LEVELS = 50
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
@@ -29,7 +29,7 @@ def load_yaml(file: Path) -> Any:
             raise ConfigError(str(file), ["it is not a regular file; give the file itself"])
         if file.stat().st_size > MOST_BYTES:
             raise ConfigError(str(file), [f"it is larger than {MOST_BYTES:,} bytes, the limit of a configuration file"])
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_file(file, MOST_BYTES).decode("utf-8-sig")
         try:
             return _parsed(file, text, is_fast=True)
         except (yaml.YAMLError, ValueError, RecursionError):  # PyYAML's own loader says better what is wrong
@@ -87,6 +87,8 @@ def size_fault(text: str, loader: Any) -> str | None:
                 return f"line {_line(event)} has the alias *{anchor}, which contains itself or does not exist"
             name, size = None, sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
+            if event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
+                return f"line {_line(event)} has a number of {len(event.value)} digits"
             name, size = anchor, 1
         else:
             continue
@@ -99,6 +101,11 @@ def size_fault(text: str, loader: Any) -> str | None:
         if total > MOST_NODES:
             return f"line {_line(event)}: with its aliases (*name) written out, it has more than {MOST_NODES:,} values"
     return None
+
+
+_LONG_NUMBER = re.compile(
+    r"[-+]?(0[box][0-9a-fA-F_]{40,}|[0-9][0-9_:]{40,})"
+)  # Python counts with numbers of any length
 
 
 def _line(event: Any) -> int:

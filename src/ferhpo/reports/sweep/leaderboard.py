@@ -18,7 +18,7 @@ from ferhpo.storage.listing import is_running
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.text import csv_cell, number, plural, sampled_columns
+from ferhpo.text import csv_cell, markdown, number, plural, sampled_columns
 
 LOCAL_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 
@@ -63,16 +63,16 @@ def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialSt
 def sweep_note(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> str:
     """Return the result of a sweep in Markdown, the note of its MLflow run."""
     first, *rest = findings(sweep, board, counts)
-    lines = [f"**{sweep.name}**: {first}", *rest]
+    lines = [f"**{markdown(sweep.name)}**: {markdown(first)}", *map(markdown, rest)]
     best = board[0] if board and board[0].state == TrialState.COMPLETE else None
-    lines += [f"Warning: {warning}." for warning in collapse_warnings(board, best)]
+    lines += [f"Warning: {markdown(warning)}." for warning in collapse_warnings(board, best)]
     if best is not None:
         lines += ["", "| hyperparameter | best |", "|---|---|"]
-        lines += [f"| {path} | {value} |" for path, value in best.sample.items()]
+        lines += [f"| {markdown(path)} | {markdown(value)} |" for path, value in best.sample.items()]
     failed = [trial for trial in board if trial.state.is_failure]
     if failed:
         lines += ["", "Without a result:"]
-        lines += [f"- trial {t.number} {t.state.lower()}: {first_line(t.reason)}" for t in failed[:10]]
+        lines += [f"- trial {t.number} {t.state.lower()}: {markdown(first_line(t.reason))}" for t in failed[:10]]
     return "\n".join(lines)
 
 

@@ -1,0 +1,191 @@
+"""Files and texts from outside: messages, commands to copy and notes in MLflow stay harmless; reading is bounded."""
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+
+from ferhpo import cli
+from ferhpo.cli.screen.console import say, view_text
+from ferhpo.config import files
+from ferhpo.config.input.files import load_yaml
+from ferhpo.disk import read_file
+from ferhpo.errors import ConfigError, SweepError
+from ferhpo.storage.sweep import load_sweep
+from ferhpo.text import markdown
+from ferhpo.tracking import TrackingSettings
+from tests.reports.made_sweeps import made_sweep
+
+SOURCE = Path(cli.__file__).parents[1]
+
+
+def prints(path):
+    """The calls of print in a file, without those of JSON, which escapes everything."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            text = ast.unparse(node.args[0])
+            if not text.startswith(("json.dumps(", "typed(", "printable(")):
+                yield f"{path.name}:{node.lineno} {text}"
+
+
+def test_what_is_printed_goes_through_one_function():
+    """Or is JSON. Names of folders, models and classes would otherwise reach the terminal as they are."""
+    known = {"job['number']"}  # to the parent process
+    found = [text for path in SOURCE.rglob("*.py") if "starters" not in path.parts for text in prints(path)]
+    assert [text for text in found if text.split(" ", 1)[1] not in known] == []
+
+
+def test_a_message_shows_what_is_not_printable(capsys):
+    say("a\x9b31mRED\u202e\x7f\x1b[2J and `ferhpo ui`\nnext line")
+    shown = capsys.readouterr().out
+    assert shown == "a\\x9b31mRED\\u202e\\x7f\\x1b[2J and `ferhpo ui`\nnext line\n"
+
+
+def test_a_command_to_copy_is_quoted(tmp_path, monkeypatch):
+    path = tmp_path / "o" / "$(touch HERE);x" / "mlflow.db"
+    settings = TrackingSettings(output_dir=tmp_path / "o", uri=f"sqlite:///{path}")
+    monkeypatch.setattr("ferhpo.cli.screen.console.running_ui", lambda settings: None)
+    text = view_text("{server}/#/experiments/1", settings).plain
+    assert f"mlflow server --backend-store-uri 'sqlite:///{path}'" in text
+
+
+def test_python_to_copy_is_quoted(monkeypatch, capsys):
+    from ferhpo.tracking.registry import Promotion
+
+    address = "sqlite:////x'); import os; os.system('id'); ('/mlflow.db"
+    monkeypatch.setattr("ferhpo.promote", lambda *_: Promotion("ferhpo-demo", "champion", 1, None))
+    monkeypatch.setattr("ferhpo.publish.promote.store_of", lambda *_: address)
+    assert cli.main(["promote", "demo"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "set_tracking_uri" in line]
+    call = ast.parse(line.strip()).body
+    assert len(call) == 1
+    assert ast.literal_eval(call[0].value.args[0]) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("![x](http://a/b.png)", "!\\[x\\](http://a/b.png)"),
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("a|b `c` \\ d & e", "a\\|b \\`c\\` \\\\ d &amp; e"),
+        ("one\n# two", "one\\\\n# two"),
+        ("model.dense_units", "model.dense_units"),
+    ],
+)
+def test_markdown(text, shown):
+    assert markdown(text) == shown
+
+
+def test_descriptions_of_models_are_markdown_of_ferhpo_only():
+    from ferhpo.publish.models import describe
+
+    exported = {"preprocess": {"image_size": 48, "channels": 1}, "class_names": ["<b>", "![x](y)"]}
+    text = describe(exported, "a`b; rm -r x", "a name")
+    assert "<b>" not in text
+    assert "![x]" not in text
+    assert "`ferhpo promote 'ab; rm -r x'` sets the alias" in text
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return made_sweep(tmp_path, [])
+
+
+@pytest.mark.parametrize("name", ["spool.jsonl", "spool.shipped.json", "confirm.json", "study.jsonl", "trials/x"])
+@pytest.mark.timeout(30)
+def test_a_pipe_in_a_sweeps_folder_is_refused(sweep, name):
+    path = sweep.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(SweepError, match=r"cannot be read \(it is not a regular file\); restore it from a copy"):
+        load_sweep(sweep.folder)
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "study.jsonl", "best.ckpt"])
+@pytest.mark.timeout(30)
+def test_an_endless_hole_in_a_sweeps_folder_is_refused(sweep, name):
+    with (sweep.folder / name).open("ab") as file:
+        file.truncate(40_000_000_000)
+    with pytest.raises(SweepError, match=r"it says that it has 40\.0 GB, of which nearly all are empty"):
+        load_sweep(sweep.folder)
+
+
+def test_a_damaged_confirmation_is_named(sweep):
+    from ferhpo.confirmation.result import read_result
+
+    path = sweep.folder / "confirm.json"
+    for content in ("{}", "[]", "{", "null", '{"sweep": 1}', "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(SweepError, match=r"confirm\.json is damaged \("):
+            read_result(sweep.folder)
+
+
+def test_reading_is_bounded(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    assert read_file(path, 100) == b"x" * 100
+    with pytest.raises(OSError, match="it is larger than 0 MB"):
+        read_file(path, 99)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is not a regular file"):
+            read_file(special, 100)
+
+
+@pytest.mark.timeout(60)
+def test_pipes_and_holes_of_the_current_folder_are_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("conf", "sweeps"):
+        Path(folder).mkdir()
+    os.mkfifo("conf/config.yaml")
+    with Path("sweeps/big.yaml").open("wb") as file:
+        file.truncate(3_000_000_000)
+    names = files.descriptions("sweeps")
+    assert names["big"] == ""
+    assert names["demo"]
+    os.mkfifo("sweeps/config.yaml")
+    assert "big" not in files.descriptions("sweeps")
+    with pytest.raises(ConfigError):
+        load_yaml(Path("sweeps/big.yaml"))
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "9" * 5000, "1:" * 2000 + "1"])
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path, number):
+    file = tmp_path / "s.yaml"
+    file.write_text(f"num_trials: {number}\n")
+    with pytest.raises(ConfigError, match=r"line 1 has a number of \d+ digits"):
+        load_yaml(file)
+    file.write_text(f"digest: {'deadbeef' * 8}\n")
+    assert load_yaml(file)["digest"] == "deadbeef" * 8
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["model.num_blocks=300000", "model.pool=none"], "model.num_blocks is 300000; it must be at most 1,000"),
+        (
+            ["model=resnet", "model.blocks_per_stage=1000"],
+            "blocks_per_stage adds up to 4,000; it must be at most 1,0",
+        ),
+        (["model=vit", "model.num_blocks=5000"], "num_blocks is 5000; it must be at most 1,000"),
+        (["num_trials=99999999999999"], "num_trials is 99999999999999; it must be at most 1,000,000,000; use null"),
+        (
+            [
+                "sampler=grid",
+                "num_trials=null",
+                "~space.optim",
+                "+space.model.dense_units={low: 1, high: 1e9, step: 1}",
+            ],
+            "a grid may have at most 1,000,000; use another sampler",
+        ),
+    ],
+)
+@pytest.mark.timeout(120)
+def test_what_would_take_for_ever_is_a_fault(overrides, fault):
+    import ferhpo
+
+    with pytest.raises(ConfigError) as caught:
+        ferhpo.check("demo", overrides)
+    assert fault in str(caught.value)
