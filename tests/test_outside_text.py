@@ -170,7 +170,7 @@ def test_a_number_of_thousands_of_digits_is_refused(tmp_path, number):
             "blocks_per_stage adds up to 4,000; it must be at most 1,0",
         ),
         (["model=vit", "model.num_blocks=5000"], "num_blocks is 5000; it must be at most 1,000"),
-        (["num_trials=99999999999999"], "num_trials is 99999999999999; it must be at most 1,000,000,000; use null"),
+        (["num_trials=99999999999999"], "num_trials is 99999999999999; it must be at most 1,000,000,000"),
         (
             [
                 "sampler=grid",

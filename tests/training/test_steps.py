@@ -50,7 +50,7 @@ def test_equals_a_loop_by_hand(run_fit: RunFit, tmp_path: Path, clip: float | No
     data, network = make_data(), make_network(dense_dropout=0.2)
     run_fit(network=network, trainer={"gradient_clip_norm": clip})
     by_hand = make_network(dense_dropout=0.2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.05, momentum=0.9, fused=True)
     batches = batches_of(data, Augment())
     for epoch in (1, 2):
         batches.epoch = epoch
@@ -254,3 +254,39 @@ def test_the_loss_scale_of_precision_16_skips_a_step_that_overflows() -> None:
     assert total.completed == 151
     assert any(not torch.equal(tensor, before[name]) for name, tensor in network.named_parameters())
     assert all(torch.isfinite(tensor).all() for tensor in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "is_fused"),
+    [
+        (torch.optim.SGD, True),
+        (torch.optim.Adam, True),
+        (torch.optim.AdamW, True),
+        (torch.optim.Adagrad, True),
+        (torch.optim.RMSprop, False),  # torch has none
+        (partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=1e-3), True),
+        (partial(torch.optim.SGD, momentum=0.9, dampening=0.1), False),
+        (partial(torch.optim.SGD, fused=False), False),
+        (partial(torch.optim.Adam, foreach=True), False),
+    ],
+)
+def test_optimizers_update_all_parameters_at_once(run_fit: RunFit, make: Any, is_fused: bool, tmp_path: Path) -> None:
+    made = []
+
+    def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        made.append(make(groups, lr=0.01))
+        return made[0]  # type: ignore[no-any-return]
+
+    run_fit(optimizer=optimizer, trainer={"max_epochs": 1})
+    assert all(bool(group.get("fused")) == is_fused for group in made[0].param_groups)
+    by_hand = make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain = make(by_hand.parameters(), lr=0.01)
+    batches = batches_of(make_data(), Augment())
+    torch.manual_seed(int(epoch_rng(3, 1, NETWORK).integers(2**63)))
+    by_hand.train()
+    for inputs, targets in batches:
+        plain.zero_grad()
+        F.cross_entropy(by_hand(*inputs), targets).backward()
+        plain.step()
+    for name, tensor in weights(tmp_path).items():
+        torch.testing.assert_close(tensor, by_hand.state_dict()[name], atol=1e-5, rtol=1e-4)

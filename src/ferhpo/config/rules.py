@@ -23,7 +23,7 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
     if for_sweep and num_trials is not None and (not _is_whole(num_trials) or num_trials < 1):
         yield f"num_trials is {num_trials}; it must be a whole number of 1 or more"
     elif for_sweep and num_trials is not None and num_trials > MOST_TRIALS:
-        yield f"num_trials is {num_trials!s:.40}; it must be at most {MOST_TRIALS:,}; use null for no limit"
+        yield f"num_trials is {num_trials!s:.40}; it must be at most {MOST_TRIALS:,}"
     keep = config.get("keep_checkpoints", "all")
     if keep != "all" and (not _is_whole(keep) or keep < 1):
         yield f"keep_checkpoints is {keep}; it must be a whole number of 1 or more, or all"

@@ -33,7 +33,7 @@ from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.hardware.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.lightning import OwnSigterm, first_error, quiet
-from ferhpo.training.module import Classifier, parameter_groups, watches_batches
+from ferhpo.training.module import Classifier, fuse, parameter_groups, watches_batches
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings, make_loss
 
@@ -177,6 +177,7 @@ def _train(
     torch_optimizer = optimizer(
         parameter_groups(network, settings.decay_norm_and_bias, body_apart=settings.body_lr_factor != 1)
     )
+    fuse(torch_optimizer)
     for group in torch_optimizer.param_groups:
         group["lr"] *= settings.body_lr_factor if group.get("is_body") else 1
     schedule = lr_schedule(torch_optimizer, num_epochs=settings.max_epochs, steps_per_epoch=len(batches))

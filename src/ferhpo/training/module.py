@@ -58,6 +58,24 @@ def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: 
     return groups
 
 
+def fuse(optimizer: Optimizer) -> None:
+    """Let an optimizer of torch update all parameters in one operation, unless its settings say how.
+
+    Otherwise it takes several operations for each parameter; on a CPU too, one is several times faster.
+    """
+    for group in optimizer.param_groups:
+        if "fused" not in group or group["fused"] is not None or group.get("foreach") or group.get("differentiable"):
+            continue
+        if group.get("momentum"):
+            if group["dampening"]:
+                continue
+            # SGD refuses parameters with and without a momentum in one operation, e.g. when some were frozen before.
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        group["fused"] = True
+        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined] # as torch sets it for fused=True
+
+
 _OPTIMIZER_STATES = 3  # of Adam: two moments, and a temporary copy
 _STEP_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end", *_STEP_HOOKS)
