@@ -44,7 +44,7 @@ def weights(folder):
     return [
         {name: tensor.numpy().tobytes() for name, tensor in torch.load(path, weights_only=True)["network"].items()}
         for fold in range(FOLDS)
-        for path in (fold_folder(folder, fold) / "last.ckpt", fold_folder(folder, fold) / "best.ckpt")
+        for path in [fold_folder(folder, fold) / "best.ckpt"]
     ]
 
 

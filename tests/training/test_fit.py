@@ -1,5 +1,6 @@
 """fit: its reports and checkpoints, how it ends, and that nothing stays in memory."""
 
+import contextlib
 import gc
 import logging
 import math
@@ -122,9 +123,36 @@ def test_averaged_weights_are_kept_and_the_network_ends_with_its_own(run_fit: Ru
     network = make_network()
     run_fit(network=network, trainer={"weight_averaging": "ema", "max_epochs": 1})
     kept = torch.load(tmp_path / "best.ckpt", weights_only=True)["network"]
-    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert not torch.equal(kept["classifier.output.weight"], network.state_dict()["classifier.output.weight"])
-    assert torch.equal(last["network"]["classifier.output.weight"], network.state_dict()["classifier.output.weight"])
+
+
+def test_the_last_checkpoint_of_a_training_that_is_over_is_its_history(run_fit: RunFit, tmp_path: Path) -> None:
+    """Nobody continues from it, so weights and states of the optimizer are not written."""
+
+    def keys(**changes: Any) -> set[str]:
+        with contextlib.suppress(StopError):
+            run_fit(**changes)
+        return set(torch.load(tmp_path / "last.ckpt", weights_only=True))
+
+    history = {"format", "history", "best_epoch", "confusion"}
+    state = {"network", "average", "optimizer", "schedule", "precision", "callbacks"}
+    assert keys(report=stop) == history | state
+    result = run_fit()
+    assert keys() == history
+    again = run_fit()
+    assert again.history == result.history
+    with pytest.raises(SweepError, match=r"last\.ckpt is of a training that has ended after 2 epochs"):
+        run_fit(trainer={"max_epochs": 3})
+    (tmp_path / "last.ckpt").unlink()
+    assert keys(trainer={"max_epochs": 50, "early_stopping_patience": 2}) == history
+
+
+class StopError(Exception):
+    pass
+
+
+def stop(epoch: int, metrics: dict[str, float]) -> None:
+    raise StopError
 
 
 @pytest.mark.full
@@ -353,7 +381,8 @@ def test_damaged_checkpoint_is_named(run_fit: RunFit, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_checkpoint_of_another_network_or_optimizer_is_named(run_fit: RunFit) -> None:
-    run_fit(trainer={"max_epochs": 1})
+    with pytest.raises(StopError):
+        run_fit(report=stop)
     with pytest.raises(SweepError, match=r"last\.ckpt has the weights of another network: size mismatch"):
         run_fit(network=make_network(dense_units=16))
     with pytest.raises(SweepError, match=r"last\.ckpt was written with another trainer\.weight_averaging"):

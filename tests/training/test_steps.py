@@ -20,7 +20,6 @@ from ferhpo.training import batches as batches_module
 from ferhpo.training.augment import Augment
 from ferhpo.training.averaging import WeightAverage
 from ferhpo.training.batches import NETWORK, TrainBatches, epoch_rng
-from ferhpo.training.checkpoint import load_last
 
 RunFit = Callable[..., Any]
 STRONG = Augment(flip=0.5, shift=0.1, rotation=10.0, brightness=0.2, contrast=0.2, erasing=0.3, mixup=0.2)
@@ -39,14 +38,8 @@ def batches_of(data: FaceData, augment: Augment, batch_size: int = 20) -> TrainB
     )
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    last = load_last(folder)
-    assert last is not None
-    return dict(last["network"])
-
-
 @pytest.mark.parametrize("clip", [None, 0.5])
-def test_equals_a_loop_by_hand(run_fit: RunFit, tmp_path: Path, clip: float | None) -> None:
+def test_equals_a_loop_by_hand(run_fit: RunFit, clip: float | None) -> None:
     data, network = make_data(), make_network(dense_dropout=0.2)
     run_fit(network=network, trainer={"gradient_clip_norm": clip})
     by_hand = make_network(dense_dropout=0.2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,7 +55,7 @@ def test_equals_a_loop_by_hand(run_fit: RunFit, tmp_path: Path, clip: float | No
             if clip is not None:
                 nn.utils.clip_grad_norm_(by_hand.parameters(), clip)
             optimizer.step()
-    found, expected = weights(tmp_path), by_hand.state_dict()
+    found, expected = network.state_dict(), by_hand.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -98,18 +91,19 @@ class Watcher(pl.Callback):
 def test_a_callback_that_watches_each_step_is_called_at_each_and_changes_nothing(
     run_fit: RunFit, tmp_path: Path
 ) -> None:
-    run_fit(trainer={"weight_averaging": "ema"})
-    unwatched = weights(tmp_path)
+    unwatched, watched = make_network(), make_network()
+    run_fit(network=unwatched, trainer={"weight_averaging": "ema"})
     other = tmp_path / "watched"
     other.mkdir()
     watcher = Watcher()
-    run_fit(trainer={"weight_averaging": "ema"}, folder=other, own_callbacks={"watcher": watcher})
+    run_fit(network=watched, trainer={"weight_averaging": "ema"}, folder=other, own_callbacks={"watcher": watcher})
     num_steps = 2 * 5
     names = [name for name, _ in watcher.calls]
     assert names == ["start", "zero_grad", "backward", "after_backward", "step", "end"] * num_steps
     assert [count for name, count in watcher.calls if name == "step"] == list(range(num_steps))
     assert [count for name, count in watcher.calls if name == "end"] == list(range(1, num_steps + 1))
-    assert all(torch.equal(tensor, unwatched[name]) for name, tensor in weights(other).items())
+    expected = unwatched.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in watched.state_dict().items())
 
 
 def test_a_callback_that_watches_epochs_leaves_the_steps_in_one_batch(run_fit: RunFit) -> None:
@@ -270,14 +264,15 @@ def test_the_loss_scale_of_precision_16_skips_a_step_that_overflows() -> None:
         (partial(torch.optim.Adam, foreach=True), False),
     ],
 )
-def test_optimizers_update_all_parameters_at_once(run_fit: RunFit, make: Any, is_fused: bool, tmp_path: Path) -> None:
+def test_optimizers_update_all_parameters_at_once(run_fit: RunFit, make: Any, is_fused: bool) -> None:
     made = []
 
     def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         made.append(make(groups, lr=0.01))
         return made[0]  # type: ignore[no-any-return]
 
-    run_fit(optimizer=optimizer, trainer={"max_epochs": 1})
+    network = make_network()
+    run_fit(network=network, optimizer=optimizer, trainer={"max_epochs": 1})
     assert all(bool(group.get("fused")) == is_fused for group in made[0].param_groups)
     by_hand = make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = make(by_hand.parameters(), lr=0.01)
@@ -288,5 +283,5 @@ def test_optimizers_update_all_parameters_at_once(run_fit: RunFit, make: Any, is
         plain.zero_grad()
         F.cross_entropy(by_hand(*inputs), targets).backward()
         plain.step()
-    for name, tensor in weights(tmp_path).items():
+    for name, tensor in network.state_dict().items():
         torch.testing.assert_close(tensor, by_hand.state_dict()[name], atol=1e-5, rtol=1e-4)

@@ -1,8 +1,8 @@
 """The cost of a network: parameters, multiply-accumulates (MACs) and memory for training.
 
 Note: networks are measured as copies on torch's meta device, which computes shapes only, so that even the largest
-network of a space takes no memory. Only convolutions, linear layers and attention count as MACs; the rest is small in
-comparison.
+network of a space takes no memory. A small network is measured itself, which takes less time. Only convolutions,
+linear layers and attention count as MACs; the rest is small in comparison.
 """
 
 import copy
@@ -16,6 +16,7 @@ from ferhpo.models.attention import DotProductAttention
 from ferhpo.models.layers import num_image_features
 
 FLOAT_BYTES = 4
+_SMALL_MACS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[L
     A layer is a module without submodules. The network itself does not change.
     """
     rows: list[LayerRow] = []
-    measured = copy.deepcopy(network).to("meta").eval()
+    # Without enlargement inside, each weight is used at most once per pixel.
+    is_small = count_parameters(network) * input_shape[1] * input_shape[2] < _SMALL_MACS
+    measured = network if is_small else copy.deepcopy(network).to("meta")
     names = {module: name for name, module in measured.named_modules()}
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -61,11 +64,18 @@ def layer_table(network: nn.Module, input_shape: tuple[int, int, int]) -> list[L
             LayerRow(names[module], type(module).__name__, tuple(output.shape[1:]), parameters, _macs(module, output))
         )
 
-    for module in measured.modules():
-        if not list(module.children()):
-            module.register_forward_hook(record)
-    with torch.no_grad():
-        measured(*_inputs(network, 1, input_shape))
+    layers = [module for module in names if not list(module.children())]
+    handles = [module.register_forward_hook(record) for module in layers]
+    modes = {module: module.training for module in names}
+    device = next((p.device for p in measured.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            measured.eval()(*_inputs(network, 1, input_shape, device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
     return rows
 
 
@@ -93,18 +103,22 @@ def training_memory_bytes(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = measured(*_inputs(network, 2, input_shape))  # batch norm needs at least two images
+        output = measured(
+            *_inputs(network, 2, input_shape, torch.device("meta"))
+        )  # batch norm needs at least two images
     assert output.requires_grad
     sizes = [storage.nbytes() // 2 for key, storage in kept.items() if key not in own]
     weights = count_parameters(network) * FLOAT_BYTES * (2 + optimizer_states)
     return weights + (sum(sizes) + 2 * max(sizes)) * batch_size
 
 
-def _inputs(network: nn.Module, num_images: int, input_shape: tuple[int, int, int]) -> list[Tensor]:
-    """Return inputs for a network on the meta device: images and, if it takes them, features."""
+def _inputs(
+    network: nn.Module, num_images: int, input_shape: tuple[int, int, int], device: torch.device
+) -> list[Tensor]:
+    """Return inputs for a network: images of zeros and, if it takes them, features."""
     num_features = num_image_features(network)
     shapes = [(num_images, *input_shape), *([(num_images, num_features)] if num_features else [])]
-    return [torch.empty(shape, device="meta") for shape in shapes]
+    return [torch.zeros(shape, device=device) for shape in shapes]
 
 
 def _macs(module: nn.Module, output: Tensor) -> int:

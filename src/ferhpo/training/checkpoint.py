@@ -1,6 +1,6 @@
 """The checkpoints of a training.
 
-last.ckpt        the state from which a training resumes exactly
+last.ckpt        the state from which a training resumes exactly; after the last epoch, its history only
 best.ckpt        the network at its best epoch
 epoch_0005.ckpt  the network at an epoch of trainer.keep_epochs, in the format of best.ckpt
 

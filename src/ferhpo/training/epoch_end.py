@@ -72,6 +72,7 @@ class EpochEnd(pl.Callback):
         folder: Path,
         report: Report,
         *,
+        max_epochs: int,
         eval_batch_size: int,
         patience: int | None,
         keep_epochs: Sequence[int] = (),
@@ -84,6 +85,7 @@ class EpochEnd(pl.Callback):
         self.progress = progress
         self.folder = folder
         self.report = report
+        self.max_epochs = max_epochs
         self.eval_batch_size = eval_batch_size
         self.patience = patience
         self.keep_epochs = keep_epochs
@@ -145,22 +147,28 @@ class EpochEnd(pl.Callback):
                 "class_names": list(self.data.class_names),
                 "preprocess": asdict(self.preprocess),
             }
+        trainer.should_stop = self.progress.out_of_patience(self.patience)
+        is_over = trainer.should_stop or epoch == self.max_epochs
         save_checkpoints(
             self.folder,
-            self._last(trainer, module),
+            {**self._progress(), **({} if is_over else self._state(trainer, module))},
             best=current if improved else None,
             kept=current if epoch in self.keep_epochs else None,
         )
-        if self.progress.out_of_patience(self.patience):
-            trainer.should_stop = True
         self.report(epoch, dict(metrics))
 
-    def _last(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+    def _progress(self) -> dict[str, Any]:
+        """Return the part of last.ckpt that says how far the training is; after the last epoch, it is all of it."""
         return {
             "format": FORMAT,
             "history": self.progress.history,
             "best_epoch": self.progress.best_epoch,
             "confusion": self.progress.confusion,
+        }
+
+    def _state(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+        """Return the part of last.ckpt from which the next epoch continues."""
+        return {
             "network": module.network.state_dict(),
             "average": None if module.average is None else module.average.state_dict(),
             "optimizer": module.optimizer.state_dict(),

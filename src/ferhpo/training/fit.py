@@ -207,6 +207,7 @@ def _train(
         progress,
         folder,
         report,
+        max_epochs=settings.max_epochs,
         eval_batch_size=settings.eval_batch_size,
         patience=settings.early_stopping_patience,
         keep_epochs=settings.keep_epochs,
@@ -236,6 +237,11 @@ def _train(
 
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:
     """Restore the states of last.ckpt. Raises SweepError if they belong to another network, optimizer or schedule."""
+    if "network" not in last:
+        raise SweepError(
+            f"{folder / LAST} is of a training that has ended after {len(last['history'])} epochs; "
+            "its trainer.max_epochs cannot change"
+        )
     load_weights(module.network, last["network"], folder / LAST)
     if (module.average is None) != (last["average"] is None):
         raise SweepError(f"{folder / LAST} was written with another trainer.weight_averaging")
