@@ -134,7 +134,7 @@ def test_the_last_checkpoint_of_a_training_that_is_over_is_its_history(run_fit: 
             run_fit(**changes)
         return set(torch.load(tmp_path / "last.ckpt", weights_only=True))
 
-    history = {"format", "history", "best_epoch", "confusion"}
+    history = {"format", "history", "best_epoch", "confusion", "class_names"}
     state = {"network", "average", "optimizer", "schedule", "precision", "callbacks"}
     assert keys(report=stop) == history | state
     result = run_fit()

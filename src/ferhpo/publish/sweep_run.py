@@ -62,9 +62,9 @@ def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
     with optional("the sweep's data set is not in MLflow"):
         log_data(tracker, None, config, data)
     with optional("the sweep's configuration is not in MLflow"):
-        tracker.log_text(None, yaml.safe_dump(config, sort_keys=False), "config.yaml")
+        tracker.log_text(None, _as_yaml(config), "config.yaml")
         if config["space"]:
-            tracker.log_text(None, yaml.safe_dump(config["space"], sort_keys=False), "space.yaml")
+            tracker.log_text(None, _as_yaml(config["space"]), "space.yaml")
     with optional("the sweep's own code is not in MLflow"):
         if sweep.meta.get("code"):
             tracker.log_artifact(None, sweep.folder / CODE, CODE)
@@ -131,9 +131,15 @@ def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceDat
     with optional("tags of trials are missing in MLflow"):
         tracker.set_tags(trial.number, {**run_tags(sweep, data), **environment_tags(sweep, tracker, trial.number)})
     with optional("configurations of trials are not in MLflow"):
-        tracker.log_text(trial.number, yaml.safe_dump(trial.config, sort_keys=False), "config.yaml")
+        tracker.log_text(trial.number, _as_yaml(trial.config), "config.yaml")
     with optional("data sets of trials are not in MLflow"):
         log_data(tracker, trial.number, trial.config, data)
+
+
+def _as_yaml(values: Any) -> str:
+    """Return a configuration as YAML. PyYAML's dumper in C, if it has it, is ten times as fast."""
+    text: str = yaml.dump(values, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+    return text
 
 
 def log_data(tracker: Tracker, number: int | None, config: Mapping[str, Any], data: FaceData) -> None:

@@ -49,16 +49,27 @@ def kept_confusion(folder: Path, num_folds: int = 0) -> dict[str, Any] | None:
     Returns None if a checkpoint is missing or cannot be read.
     """
     folders = [fold_folder(folder, fold) for fold in range(num_folds)] or [folder]
-    checkpoints = [path / BEST for path in folders]
-    import torch
-
-    from ferhpo.training.checkpoint import read
-
     try:
-        if not all(path.exists() for path in checkpoints):
-            return None
-        kept = [read(path) for path in checkpoints]
+        kept = [_confusion_of(path) for path in folders if (path / BEST).exists()]
     except (SweepError, StorageError, OSError):
         return None  # a damaged checkpoint is reported when its network is needed
-    confusion = torch.stack([part["confusion"] for part in kept]).sum(dim=0).tolist()
-    return {"class_names": kept[0]["class_names"], "confusion": confusion}
+    if len(kept) < len(folders):
+        return None
+    confusion = [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*(k[1] for k in kept), strict=True)]
+    return {"class_names": kept[0][0], "confusion": confusion}
+
+
+def _confusion_of(folder: Path) -> tuple[list[str], list[list[int]]]:
+    """Return class names and confusion matrix of a training's best epoch.
+
+    The last checkpoint of a training that is over has both, and no weights.
+    """
+    from ferhpo.training.checkpoint import LAST_KEYS, read
+
+    best, last = folder / BEST, folder / LAST
+    if last.exists() and last.stat().st_size < best.stat().st_size:
+        found = read(last, LAST_KEYS)
+        if "class_names" in found:
+            return found["class_names"], found["confusion"]
+    found = read(best)
+    return found["class_names"], found["confusion"].tolist()

@@ -164,6 +164,7 @@ class EpochEnd(pl.Callback):
             "history": self.progress.history,
             "best_epoch": self.progress.best_epoch,
             "confusion": self.progress.confusion,
+            "class_names": list(self.data.class_names),
         }
 
     def _state(self, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
