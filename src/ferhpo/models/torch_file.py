@@ -49,7 +49,9 @@ def read_torch(content: bytes) -> Any:
         file = io.BytesIO(content[:MOST_PICKLE_BYTES])
         for _ in range(4):  # a magic number, the version, the sizes of numbers, the content
             _OldTorchReader(file, len(content), MOST_PICKLE_BYTES).load()
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        old = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        _measure(old, {}, 0)
+        return old
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
         if has_compressed(archive):
@@ -99,9 +101,7 @@ class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as mu
         known = {
             "collections.OrderedDict": self.ordered,
             "torch._utils._rebuild_tensor_v2": self.tensor,
-            "torch._utils._rebuild_tensor": lambda data, at, size, stride: self.tensor(
-                data, at, size, stride, False, None
-            ),  # before torch 0.4
+            "torch._utils._rebuild_tensor": self.tensor,  # before torch 0.4
             "torch._utils._rebuild_tensor_v3": self.tensor_of_type,
             "torch._utils._rebuild_parameter": lambda data, requires_grad, hooks: nn.Parameter(data, requires_grad),
             "torch.storage.UntypedStorage": torch.uint8,
@@ -121,7 +121,14 @@ class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as mu
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is neither a tensor nor a plain value")
 
     def tensor(
-        self, storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+        self,
+        storage: Any,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        requires_grad: Any = False,
+        hooks: Any = None,
+        metadata: Any = None,
     ) -> Tensor:
         values = storage.values
         if not all(type(number) is int and 0 <= number < 2**62 for number in (offset, *size, *stride)):
@@ -205,6 +212,11 @@ class _ZipReader(_TorchReader):
 class _OldTorchReader(_TorchReader):
     """Read the pickles of an old file without its numbers, which follow them."""
 
+    def __init__(self, file: io.BytesIO, num_bytes: int, most_copied: int) -> None:
+        super().__init__(file, num_bytes, most_copied)
+        self.stored: set[Any] = set()
+        self.num_stored = 0  # bytes
+
     def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, numel, view = pid
         if (
@@ -215,6 +227,10 @@ class _OldTorchReader(_TorchReader):
             raise ValueError(f"the storage {key} is larger than the file")
         if view is not None:
             raise ValueError(f"the storage {key} is a part of another one")
+        self.num_stored += 0 if key in self.stored else numel * dtype.itemsize
+        self.stored.add(key)
+        if self.num_stored > self.most_bytes:
+            raise ValueError("its storages are larger than the file")
         return _Storage(torch.empty(numel, dtype=dtype, device="meta"))
 
 
