@@ -20,11 +20,15 @@ from ferhpo.models.backbone import Backbone, _read_weights
 from ferhpo.models.torch_file import TORCH_FILE_ERRORS, read_torch
 from ferhpo.training import checkpoint
 
+PREPROCESS = {
+    "channels": 1, "image_size": 48, "input_size": 48, "normalise": "dataset", "mean": (0.5,), "std": (0.2,)
+}  # fmt: skip
+
 
 def best(**more: Any) -> dict[str, Any]:
     network = nn.Linear(2, 3)
     content = {"epoch": 1, "metrics": {"val_acc": 0.5}, "network": network.state_dict(), "confusion": torch.eye(3)}
-    return {"format": 1, **content, "class_names": ["a", "b", "c"], "preprocess": {}, **more}
+    return {"format": 1, **content, "class_names": ["a", "b", "c"], "preprocess": PREPROCESS, **more}
 
 
 def saved(content: Any) -> bytes:

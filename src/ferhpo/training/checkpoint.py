@@ -23,13 +23,14 @@ from torch import nn
 from ferhpo.disk import fault_of_file
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
 from ferhpo.models.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.scoring.preprocess import Preprocess
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
 FORMAT = 1
 LAST_KEYS = ("history", "best_epoch", "confusion")
 BEST_KEYS = ("epoch", "metrics", "network", "confusion", "class_names", "preprocess")
-_KINDS = {
-    "history": list, "best_epoch": int, "epoch": int, "metrics": dict, "class_names": list, "preprocess": dict
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "history": list, "best_epoch": int, "epoch": int, "metrics": dict, "class_names": (list, tuple), "preprocess": dict
 }  # fmt: skip
 
 
@@ -118,6 +119,8 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
         if fault := _fault(checkpoint, keys):
             raise ValueError(fault)
+        if "preprocess" in keys:
+            Preprocess.from_dict(checkpoint["preprocess"])
     except (*TORCH_FILE_ERRORS, OSError, MemoryError) as error:
         if is_out_of_memory(error):
             raise
