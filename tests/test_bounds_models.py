@@ -1,23 +1,36 @@
 """Checkpoints, models and stores of a stranger take bounded time and memory, and name no file of the user."""
 
 import io
+import json
 import os
 import pickle
+import shutil
+import sqlite3
 import struct
+import sys
 import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ferhpo.errors import SweepError
+from ferhpo.addresses import trust
+from ferhpo.errors import SweepError, TrackingError
+from ferhpo.inference.export import export_model
 from ferhpo.models.backbone import Backbone, _read_weights
-from ferhpo.models.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.models.cnn import CNN
+from ferhpo.models.estimators import DecisionTree, Estimator, LinearDiscriminants, LinearSVM
+from ferhpo.models.files.fitting import build_fitting
+from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.tracking import TrackingSettings, fetch, registry
+from ferhpo.tracking.store import connect, open_experiment
 from ferhpo.training import checkpoint
 
 PREPROCESS = {
@@ -213,3 +226,306 @@ def test_a_file_of_weights_makes_nothing_large(tmp_path: Path, form: Callable[[A
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(ValueError, match="it is not a regular file"):
         _read_weights("resnet18", str(tmp_path / "pipe.pth"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A default store with one version of a registered model, whose artifacts are in it."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    client = connect(settings := TrackingSettings(output_dir=folder))
+    client.create_registered_model("faces")
+    run = client.create_run(open_experiment(client, settings)).info
+    client.create_model_version("faces", f"{run.artifact_uri}/model", run_id=run.run_id)
+    artifacts = Path(run.artifact_uri)
+    export = export_model(checkpoint_of_cnn(), CNN_CONFIG, folder / "export", "d")
+    (artifacts / "model" / "artifacts" / "best").mkdir(parents=True)
+    for file in ("model.json", "model.py", "network.safetensors"):
+        shutil.copy(export / file, artifacts / "model" / "artifacts" / "best")
+    (artifacts / "model" / "large.bin").write_bytes(b"never read")
+    (artifacts / "model" / "MLmodel").write_text(MLMODEL)
+    (artifacts / "config.yaml").write_text("data: {}\nmodel: {}\nseed: 1\n")
+    return folder
+
+
+MLMODEL = "flavors: {python_function: {artifacts: {model: {path: artifacts/best}}, loader_module: x}}\n"
+CNN_CONFIG = {"_target_": "ferhpo.models.cnn.CNN", "num_blocks": 1, "stem_channels": 4, "block_channels": 4}
+
+
+def checkpoint_of_cnn() -> dict[str, Any]:
+    torch.manual_seed(1)
+    network = CNN(num_blocks=1, stem_channels=4, block_channels=4, in_channels=1, num_classes=3, image_size=48)
+    return best(network=network.state_dict())
+
+
+@pytest.fixture
+def copied(store: Path, tmp_path: Path) -> Any:
+    """A copy of the store: its settings, its version and the folder of the version's artifacts."""
+    shutil.copytree(store, tmp_path / "out")
+    settings = TrackingSettings(output_dir=tmp_path / "out")
+    connect(settings)  # follows the move
+    (folder,) = (tmp_path / "out" / "artifacts").glob("*/artifacts")
+    return settings, registry.versions(settings, "faces")[0], folder
+
+
+def change(settings: TrackingSettings, query: str, *values: str) -> None:
+    with closing(sqlite3.connect(settings.output_dir / "mlflow.db")) as database:
+        database.execute(query, values)
+        database.commit()
+
+
+def test_a_model_is_read_file_by_file(copied: Any, tmp_path: Path) -> None:
+    settings, version, _ = copied
+    network, described = fetch.load(settings, version)
+    assert described["class_names"] == ["a", "b", "c"]
+    assert torch.equal(
+        network.state_dict()["features.stem.conv.weight"], checkpoint_of_cnn()["network"]["features.stem.conv.weight"]
+    )
+    files = {path.name for path in fetch.download(settings, "faces", 1, tmp_path / "got").rglob("*") if path.is_file()}
+    assert files == {"MLmodel", "model.json", "model.py", "network.safetensors"}
+    assert fetch.run_config(settings, version.run_id) == {"data": {}, "model": {}, "seed": 1}
+
+
+@pytest.mark.parametrize("kind", ["home", "id", "link", "below", "parent"])
+def test_a_store_names_no_folder_of_the_user(copied: Any, tmp_path: Path, kind: str) -> None:
+    settings, version, folder = copied
+    secret = tmp_path / "home" / (f"{version.run_id}/artifacts" if kind in ("id", "link") else "docs")
+    shutil.copytree(folder / "model", secret / "model")
+    (secret / "config.yaml").write_text("data: {}\nmodel: {}\nsecret: 1\n")
+    place = secret
+    if kind == "link":
+        shutil.rmtree(folder)
+        folder.symlink_to(secret)
+        place = folder
+    elif kind == "below":
+        shutil.rmtree(folder / "model")
+        (folder / "model").symlink_to(secret / "model")
+        (folder / "config.yaml").unlink()
+        (folder / "config.yaml").symlink_to(secret / "config.yaml")
+        place = folder
+    elif kind == "parent":
+        place = folder / ".." / ".." / ".." / "home" / "docs"
+    change(settings, "UPDATE model_versions SET source = ?, storage_location = NULL", f"{place}/model")
+    change(settings, "UPDATE runs SET artifact_uri = ?", str(place))
+    rule = "nothing is read" if kind in ("home", "id", "parent") else "is a link; nothing is read through links"
+    with pytest.raises(TrackingError, match=rule):
+        fetch.download(settings, "faces", 1, tmp_path / "got")
+    with pytest.raises(TrackingError, match=rule):
+        fetch.run_config(settings, version.run_id)
+    assert not list((tmp_path / "got").rglob("*"))
+
+
+def test_a_store_that_the_user_named_keeps_its_artifacts_anywhere(copied: Any, tmp_path: Path) -> None:
+    _, version, folder = copied
+    shutil.copytree(folder, elsewhere := tmp_path / "elsewhere" / version.run_id / "artifacts")
+    uri = f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}"
+    settings = TrackingSettings(output_dir=tmp_path / "out", uri=uri)
+    change(settings, "UPDATE runs SET artifact_uri = ?", str(elsewhere))
+    with pytest.raises(TrackingError, match=r"not in a folder of this store .* add tracking\.uri=sqlite:"):
+        fetch.run_config(settings, version.run_id)
+    trust.trust_address("tracking.uri", uri)
+    try:
+        assert fetch.run_config(settings, version.run_id)["seed"] == 1
+    finally:
+        trust.forget()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model/MLmodel", "model/artifacts/best/model.json"])
+@pytest.mark.parametrize("kind", ["pipe", "sparse", "large"])
+def test_files_of_a_store_are_read_with_a_limit(copied: Any, name: str, kind: str) -> None:
+    settings, version, folder = copied
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        with (folder / name).open("wb") as file:
+            file.truncate(40_000_000_000 if kind == "sparse" else 12_000_000)
+    rule = "regular file" if kind == "pipe" else "larger than|nearly all are empty"
+    with pytest.raises(TrackingError, match=rule):
+        fetch.run_config(settings, version.run_id) if name == "config.yaml" else fetch.load(settings, version)
+
+
+BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+TEXTS = ["", "{", "[1]", "null", "1", '"x"', "{}", "[" * 100_000, "9" * 10_000, "a: " + "9" * 10_000, BOMB, "\0", "é"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", ["config.yaml", "model/MLmodel", "model/artifacts/best/model.json"])
+def test_other_content_of_a_store_is_refused_with_a_message(copied: Any, name: str, text: str) -> None:
+    settings, version, folder = copied
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(TrackingError) as caught:
+        fetch.run_config(settings, version.run_id) if name == "config.yaml" else fetch.load(settings, version)
+    assert name.rpartition("/")[2] in str(caught.value)
+
+
+VALUES = [None, [], {}, "x", -1, 10**30, 10**5000, 1.5, True, [[]], {"a": None}, "../..", [None]]
+
+
+def test_no_value_in_model_json_raises_anything_but_a_fault(copied: Any) -> None:
+    settings, version, folder = copied
+    file = folder / "model" / "artifacts" / "best" / "model.json"
+    right = json.loads(file.read_text())
+    places = [(key,) for key in right] + [(key, inner) for key in ("network", "preprocess") for inner in right[key]]
+    sys.set_int_max_str_digits(10_000)
+    for place in places:
+        for value in [*VALUES, "missing"]:
+            content = json.loads(json.dumps(right))
+            inner = content if len(place) == 1 else content[place[0]]
+            if value == "missing":
+                del inner[place[-1]]
+            else:
+                inner[place[-1]] = value
+            file.write_text(json.dumps(content))
+            try:
+                fetch.load(settings, version)
+            except TrackingError as error:
+                assert "faces version 1" in str(error)  # noqa: PT017 - some values are right
+    sys.set_int_max_str_digits(4300)
+
+
+def test_a_network_larger_than_its_weights_is_not_built(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, version, folder = copied
+    file = folder / "model" / "artifacts" / "best" / "model.json"
+    content = json.loads(file.read_text())
+    content["network"]["arguments"] |= {"num_dense": 1, "dense_units": 10**9}
+    file.write_text(json.dumps(content))
+    with pytest.raises(TrackingError, match=r"cannot be loaded: classifier\..* has the shape .*; the network has"):
+        fetch.load(settings, version)
+
+
+def test_own_networks_that_need_numbers_are_built_without_a_comparison() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, int(torch.ones(3).sum().item()))
+
+    shapes = {"layer.weight": (3, 2), "layer.bias": (3,)}
+    assert build_fitting(Own, shapes, is_own=True).layer.weight.device.type == "cpu"
+    with pytest.raises(RuntimeError):
+        build_fitting(Own, shapes, is_own=False)
+    with pytest.raises(RuntimeError, match=r"weight has the shape \[4, 2\]; the network has \[3, 2\]"):
+        build_fitting(lambda: nn.Linear(2, 3), {"weight": (4, 2), "bias": (3,)}, is_own=True)
+
+
+def skops_of(estimator: Estimator) -> bytes:
+    return estimator.get_extra_state().numpy().tobytes()  # type: ignore[no-any-return]
+
+
+def fitted(kind: type[Estimator], num_classes: int = 3) -> Estimator:
+    estimator = kind(in_channels=1, num_classes=num_classes, image_size=6)  # type: ignore[call-arg]
+    random = np.random.default_rng(0)
+    estimator.fit(random.random((60, 36)).astype(np.float32), random.integers(0, num_classes, 60), seed=1)
+    return estimator
+
+
+def rewritten(data: bytes, edit: Callable[[dict[str, Any], dict[str, bytes]], None]) -> bytes:
+    """The skops file after `edit(schema, files)`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    schema = json.loads(files.pop("schema.json"))
+    edit(schema, files)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**files, "schema.json": json.dumps(schema).encode()}.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def load_into(kind: type[Estimator], data: bytes) -> Estimator:
+    estimator = kind(in_channels=1, num_classes=3, image_size=6)  # type: ignore[call-arg]
+    estimator.set_extra_state(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    return estimator
+
+
+def saved_array(values: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+KINDS = (DecisionTree, LinearSVM, LinearDiscriminants)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fitted_estimator_loads(kind: type[Estimator], num_classes: int) -> None:
+    estimator = fitted(kind, num_classes)
+    images = torch.rand(5, 1, 6, 6)
+    found = load_into(kind, skops_of(estimator))(images)
+    assert torch.equal(found[:, :num_classes], estimator(images))
+
+
+TREE_EDITS: list[tuple[str, int, float]] = [
+    ("left_child", 0, 0),
+    ("right_child", 0, 0),
+    ("left_child", 0, 2**40),
+    ("right_child", 0, -7),
+    ("feature", 0, 36),
+    ("feature", 0, -3),
+    ("threshold", 0, float("nan")),
+]
+
+
+@pytest.mark.parametrize(("field", "row", "value"), TREE_EDITS)
+def test_a_tree_whose_nodes_lead_nowhere_is_refused(field: str, row: int, value: float) -> None:
+    def edit(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        name = schema["content"]["content"]["tree_"]["content"]["content"]["nodes"]["file"]
+        nodes = np.load(io.BytesIO(files[name]))
+        nodes[field][row] = value
+        files[name] = saved_array(nodes)
+
+    with pytest.raises(RuntimeError, match="its tree is damaged"):
+        load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
+
+
+@pytest.mark.parametrize("part", ["features", "outputs", "node_count", "classes", "values", "id", "file"])
+def test_a_tree_whose_sizes_differ_is_refused(part: str) -> None:
+    def edit(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        tree = schema["content"]["content"]["tree_"]
+        features, classes, outputs = tree["__reduce__"]["args"]["content"]
+        state = tree["content"]["content"]
+        if part == "id":  # skops would take the first object with this id for the tree's nodes
+            state["nodes"]["__id__"] = schema["content"]["content"]["classes_"]["__id__"]
+        elif part == "file":
+            state["values"]["file"] = state["nodes"]["file"]
+        elif part in ("classes", "values"):
+            file = (classes if part == "classes" else state["values"])["file"]
+            files[file] = saved_array(np.full((1,), 10**6) if part == "classes" else np.zeros((2, 1, 3)))
+        else:
+            changed = {"features": features, "outputs": outputs, "node_count": state["node_count"]}[part]
+            changed |= {"content": "1000000", "__id__": 7}
+
+    with pytest.raises(RuntimeError, match=r"its tree is damaged|the same id|the same file"):
+        load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_of_an_estimator_that_no_fit_finds_are_refused(kind: type[Estimator]) -> None:
+    data = skops_of(fitted(kind))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+    images = torch.rand(2, 1, 6, 6)
+    for name in names:
+        for values in (np.full(3, np.nan), np.zeros((1, 1)), np.full(3, 99), np.array(["a", "b", "c"]), np.zeros(())):
+
+            def edit(schema: dict[str, Any], files: dict[str, bytes], name: str = name, values: Any = values) -> None:
+                files[name] = saved_array(values)
+
+            try:
+                found = load_into(kind, rewritten(data, edit))
+            except RuntimeError:
+                continue
+            assert found(images).isfinite().all(), "an array that predictions do not need"
+
+
+def test_a_skops_file_is_not_larger_than_its_limit_and_has_no_other_types() -> None:
+    def huge(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        files["more.npy"] = bytes(310_000_000)
+
+    def other(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        schema["content"]["content"]["criterion"] |= {"__module__": "builtins", "__class__": "bytearray"}
+
+    for edit, rule in ((huge, "is larger than 300 MB"), (other, "it contains builtins.bytearray")):
+        with pytest.raises(RuntimeError, match=rule):
+            load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))

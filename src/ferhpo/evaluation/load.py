@@ -20,7 +20,7 @@ from ferhpo.data.io.cache import drop_new_caches
 from ferhpo.errors import SweepError, TrackingError, first_line, is_out_of_memory
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
-from ferhpo.models.fitting import build_fitting
+from ferhpo.models.files.fitting import build_fitting
 from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.states import shown_state

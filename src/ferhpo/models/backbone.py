@@ -18,8 +18,8 @@ from torchvision.models import get_model, get_model_weights
 
 from ferhpo.disk import fault_of_file
 from ferhpo.errors import Infeasible
+from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
 from ferhpo.models.layers import check_choice, check_dropout, check_int
-from ferhpo.models.torch_file import TORCH_FILE_ERRORS, read_torch
 
 ARCHITECTURES = (
     "resnet18", "resnet34", "resnet50", "vgg13_bn", "vgg16_bn", "vgg19_bn",

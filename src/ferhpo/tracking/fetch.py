@@ -12,7 +12,7 @@ from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
 from ferhpo.components.description import read_description
 from ferhpo.errors import ConfigError, TrackingError
-from ferhpo.models.fitting import build_fitting
+from ferhpo.models.files.fitting import build_fitting
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import WEIGHTS_TAG, Version, opened_store

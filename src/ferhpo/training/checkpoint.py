@@ -4,7 +4,8 @@ last.ckpt        the state from which a training resumes exactly
 best.ckpt        the network at its best epoch
 epoch_0005.ckpt  the network at an epoch of trainer.keep_epochs, in the format of best.ckpt
 
-All contain only tensors and plain values (see models/torch_file.py); torch.load(weights_only=True) reads them too.
+All contain only tensors and plain values (see models/files/torch_file.py);
+torch.load(weights_only=True) reads them too.
 
 Note: last.ckpt and best.ckpt match after a kill at any moment. A new best network is written to next_best.ckpt and
 renamed after last.ckpt, which names the best epoch. The network of an epoch is written before the last.ckpt of that
@@ -22,7 +23,7 @@ from torch import nn
 
 from ferhpo.disk import fault_of_file
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
-from ferhpo.models.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
 from ferhpo.scoring.preprocess import Preprocess
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
