@@ -22,6 +22,8 @@ import torch
 from torch import nn
 
 from ferhpo.addresses import trust
+from ferhpo.addresses.sqlite import opened_sqlite
+from ferhpo.cli.ui import ui
 from ferhpo.errors import SweepError, TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.models.backbone import Backbone, _read_weights
@@ -29,9 +31,14 @@ from ferhpo.models.cnn import CNN
 from ferhpo.models.estimators import DecisionTree, Estimator, LinearDiscriminants, LinearSVM
 from ferhpo.models.files.fitting import build_fitting
 from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
-from ferhpo.tracking import TrackingSettings, fetch, registry
+from ferhpo.parse import ParseError, parse_json, parse_yaml
+from ferhpo.storage.evaluation_log import read_all
+from ferhpo.storage.sweep import load_sweep
+from ferhpo.tracking import TrackingSettings, check_store, fetch, registry, run_of, trust_fault
 from ferhpo.tracking.store import connect, open_experiment
+from ferhpo.tracking.upload.rejected import read_rejected
 from ferhpo.training import checkpoint
+from tests.reports.made_sweeps import made_sweep
 
 PREPROCESS = {
     "channels": 1, "image_size": 48, "input_size": 48, "normalise": "dataset", "mean": (0.5,), "std": (0.2,)
@@ -529,3 +536,82 @@ def test_a_skops_file_is_not_larger_than_its_limit_and_has_no_other_types() -> N
     for edit, rule in ((huge, "is larger than 300 MB"), (other, "it contains builtins.bytearray")):
         with pytest.raises(RuntimeError, match=rule):
             load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
+
+
+ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x"
+OBJECTS = {
+    "view": f"CREATE VIEW experiment_tags AS {ENDLESS} AS experiment_id, 'k' AS key, 'v' AS value FROM r",
+    "trigger": "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
+    "virtual": "CREATE VIRTUAL TABLE v USING rtree(id, low, high)",
+    "computed": "ALTER TABLE params ADD COLUMN b AS (hex(zeroblob(1000000000)))",
+    "index": "CREATE INDEX i ON params (hex(value))",
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_a_store_with_more_than_tables_is_not_opened(copied: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, version, _ = copied
+    assert trust_fault(settings) == ""
+    if kind == "view":
+        change(settings, "DROP TABLE experiment_tags")
+    change(settings, OBJECTS[kind])
+    for call in (connect, lambda settings: fetch.load(settings, version), lambda s: registry.versions(s, "faces")):
+        with pytest.raises(TrackingError, match=r"mlflow\.db; it has the .*, which MLflow does not make"):
+            call(settings)
+    with pytest.raises(TrackingError, match="which MLflow does not make"):
+        check_store(settings)
+    with pytest.raises(SweepError, match="which MLflow does not make"):
+        ui(str(settings.output_dir))
+    if kind != "index":
+        return
+    uri = f"sqlite:///{settings.sqlite_path}"
+    trust.trust_address("tracking.uri", uri)
+    try:
+        assert trust_fault(TrackingSettings(output_dir=settings.output_dir, uri=uri)) == "", "the user named it"
+    finally:
+        trust.forget()
+
+
+def test_statements_of_a_database_end_in_time(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute(f"CREATE VIEW v AS {ENDLESS} FROM r")
+    with (
+        opened_sqlite(tmp_path / "a.db", wait_seconds=1, most_seconds=0.2) as database,
+        pytest.raises(sqlite3.OperationalError, match="interrupted"),
+    ):
+        database.execute("SELECT count(*) FROM v").fetchone()
+
+
+def test_numbers_of_thousands_of_digits_are_faults(tmp_path: Path) -> None:
+    long = "9" * 5000
+    with pytest.raises(ParseError, match="it has a number of 5,000 digits; at most 100 are read"):
+        parse_json(f'{{"a": [{long}]}}')
+    assert parse_json(f"[{2**128}, -1.5e300]") == [2**128, -1.5e300]
+    with pytest.raises(ParseError, match="nested too deeply"):
+        parse_json("[" * 100_000)
+    for text in (f"a: {long}", f"a: 0x{'f' * 5000}", f"a: -{long}"):
+        with pytest.raises(ParseError, match="line 1 has a number of more than 100 digits"):
+            parse_yaml(text)
+    assert parse_yaml(f"a: 'x'\nb: '{long}'") == {"a": "x", "b": long}
+
+
+def test_files_of_a_sweep_with_such_numbers_are_refused_with_a_message(tmp_path: Path) -> None:
+    long = "9" * 5000
+    sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
+    file = sweep.folder / "sweep.json"
+    right = file.read_text()
+    file.write_text(right.replace("{", f'{{"more": {long},', 1))
+    with pytest.raises(SweepError, match=r"sweep\.json is damaged \(it has a number of 5,000 digits"):
+        load_sweep(sweep.folder)
+    file.write_text(right)
+    (sweep.folder / "test_readings.jsonl").write_text(f'{{"scores": {long}}}\n')
+    with pytest.raises(SweepError, match="line 1 is not a test evaluation"):
+        read_all(sweep.folder)
+    (sweep.folder / "rejected.jsonl").write_text(f'{{"run": {long}}}\n')
+    assert read_rejected(sweep.folder) == []
+    (sweep.folder / "spool.shipped.json").write_text(f'{{"offset": {long}}}')
+    assert run_of(sweep.folder, TrackingSettings(tmp_path / "runs"), 0) is None
+    journal = sweep.folder / "study.jsonl"
+    journal.write_text(journal.read_text() + f'{{"op_code": {long}}}\n')
+    with pytest.raises(SweepError, match=r"study\.jsonl"):
+        load_sweep(sweep.folder).trials()
