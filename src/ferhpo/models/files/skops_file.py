@@ -40,7 +40,7 @@ def check_skops(data: bytes, num_inputs: int, num_classes: int) -> None:
         nodes = list(_skops_nodes(json.loads(archive.read("schema.json"))))
         found = {f"{node.get('__module__')}.{node.get('__class__')}" for node in nodes}
         if foreign := sorted(found.difference(FITTED_TYPES)):
-            raise ValueError(f"it contains {', '.join(foreign)[:200]}, which it must not")
+            raise ValueError(f"Untrusted types found: {', '.join(foreign)[:200]}")
         known: dict[Any, Any] = {}
         files: dict[Any, Any] = {}
         for node in nodes:
