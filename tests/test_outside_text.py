@@ -155,7 +155,7 @@ def test_pipes_and_holes_of_the_current_folder_are_passed_over(tmp_path, monkeyp
 def test_a_number_of_thousands_of_digits_is_refused(tmp_path, number):
     file = tmp_path / "s.yaml"
     file.write_text(f"num_trials: {number}\n")
-    with pytest.raises(ConfigError, match=r"line 1 has a number of \d+ digits"):
+    with pytest.raises(ConfigError, match=r"line 1 has a number of more than 100 digits"):
         load_yaml(file)
     file.write_text(f"digest: {'deadbeef' * 8}\n")
     assert load_yaml(file)["digest"] == "deadbeef" * 8

@@ -556,7 +556,7 @@ def test_a_compressed_checkpoint_is_refused_before_it_expands(tmp_path):
     with pytest.raises(SweepError, match="it is compressed, which torch does not write"):
         read(tmp_path / "bomb.ckpt")
     (tmp_path / "bomb.ckpt").rename(tmp_path / "bomb.pth")
-    with pytest.raises(ValueError, match=r"weights is .*bomb\.pth, which is damaged \(its content is compressed"):
+    with pytest.raises(ValueError, match=r"weights is .*bomb\.pth, which is damaged \(it is compressed"):
         _read_weights("resnet18", str(tmp_path / "bomb.pth"))
 
 

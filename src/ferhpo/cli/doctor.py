@@ -3,13 +3,13 @@
 import os
 import shutil
 import sqlite3
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ferhpo.addresses.sqlite import opened_sqlite
 from ferhpo.config.settings import job_cpus
 from ferhpo.disk import existing_part
 from ferhpo.errors import FerhpoError
@@ -51,7 +51,7 @@ def _store_state(path: Path) -> str:
     try:
         if not path.exists():
             return "does not exist yet; the first sweep creates it"
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=1.0)) as connection:
+        with opened_sqlite(path, wait_seconds=1.0, most_seconds=5.0) as connection:
             num_runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
     except (OSError, sqlite3.Error) as error:
         return f"the database cannot be read ({error}); make it readable for this user, or restore it from a copy"

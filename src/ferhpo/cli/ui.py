@@ -27,12 +27,14 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
 
     Raises SweepError if there is no store, or if the server exits.
     """
-    from ferhpo.tracking import TrackingSettings
+    from ferhpo.tracking import TrackingSettings, trust_fault
     from ferhpo.tracking.moved import follow_move
 
     settings = TrackingSettings(output_dir=Path(output_dir))
     if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
         raise SweepError(f"there is no MLflow store at {settings.shown_uri}; run a sweep first, or set --output-dir")
+    if fault := trust_fault(settings):
+        raise SweepError(fault)
     follow_move(settings)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]

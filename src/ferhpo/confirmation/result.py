@@ -8,6 +8,7 @@ from typing import Any
 
 from ferhpo.confirmation.statistics import Candidate, Mean, MeanScores, MeanVariants
 from ferhpo.errors import SweepError, first_line
+from ferhpo.parse import parse_json
 from ferhpo.storage.evaluation_log import with_variants
 from ferhpo.storage.sweep import Sweep
 from ferhpo.tuning.result import SweepResult
@@ -131,7 +132,7 @@ def read_result(folder: Path) -> ConfirmationFound | None:
     if not path.exists():
         return None
     try:
-        return ConfirmationFound.from_json(json.loads(path.read_text()))
+        return ConfirmationFound.from_json(parse_json(path.read_text()))
     except OSError as error:
         raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:

@@ -5,21 +5,22 @@ folder is used only if its MLflow run is the one that made the model.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import hog_of
 from ferhpo.data.io.cache import drop_new_caches
-from ferhpo.errors import SweepError
+from ferhpo.errors import SweepError, TrackingError, first_line, is_out_of_memory
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
+from ferhpo.models.files.fitting import build_fitting
 from ferhpo.scoring.predict import Evaluation, evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.states import shown_state
@@ -30,7 +31,7 @@ from ferhpo.storage.meta import META, has_meta
 from ferhpo.storage.sweep import Sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.tracking import TrackingSettings, run_of
-from ferhpo.training.checkpoint import load_network, load_weights, read
+from ferhpo.training.checkpoint import load_weights, read
 from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import build_network
 
@@ -156,9 +157,32 @@ def load_trial(
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     class_names = tuple(checkpoint["class_names"])
     config = trial.config
-    network = build_network(config, preprocess.channels, len(class_names), preprocess.image_size)
-    load_weights(network, checkpoint["network"], path)
+    network = _with_weights(
+        lambda: build_network(config, preprocess.channels, len(class_names), preprocess.image_size),
+        config,
+        checkpoint["network"],
+        path,
+    )
     return network.eval(), preprocess, class_names
+
+
+def _with_weights(
+    make: Callable[[], nn.Module], config: Mapping[str, Any], weights: dict[str, Any], path: Path
+) -> nn.Module:
+    """Return the network that `make` builds, with the weights of the checkpoint at `path`.
+
+    Raises SweepError if they belong to another network; it is not built then.
+    """
+    shapes = {key: value.shape for key, value in weights.items() if isinstance(value, Tensor)}
+    is_own = not str(config["model"].get("_target_")).startswith("ferhpo.")
+    try:
+        network = build_fitting(make, shapes, is_own)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise SweepError(f"{path} has the weights of another network: {first_line(error)}") from None
+    load_weights(network, weights, path)
+    return network
 
 
 def _sweep_and_number(name: str, output_dir: str | Path) -> tuple[Sweep, int | None]:
@@ -187,6 +211,10 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
     tracking = TrackingSettings.from_config(section, Path(output_dir))
     version = registry.find(tracking, match["name"], match["alias"] or match["version"])
     network, described = fetch.load(tracking, version)
+    try:
+        preprocess = Preprocess.from_dict(described["preprocess"])
+    except ValueError as error:
+        raise TrackingError(f"{name} cannot be loaded: {error}") from None
     sweep, number = _local_trial(version, tracking, Path(output_dir))
     if sweep is not None and number is not None:
         config: Mapping[str, Any] = _trial(sweep, number).config
@@ -200,7 +228,7 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
         f"{version.tags.get('ferhpo.sweep', '?')}",
         label=f"models:/{version.name}/{version.number}",
         network=network.eval(),
-        preprocess=Preprocess.from_dict(described["preprocess"]),
+        preprocess=preprocess,
         class_names=tuple(described["class_names"]),
         config=config,
         tracking=tracking,
@@ -253,8 +281,13 @@ def load_subject(sweep: Sweep, trial: TrialRecord | int | None = None, data: Fac
     data = load_data(sweep.composed) if data is None else data
     if num_folds(sweep.config) is not None:
         data = fold_data(data, sweep.config["data"], KEPT_FOLD)
-    network = build_network(trial.config, data.channels, data.num_classes, data.image_size)
-    checkpoint = load_network(best_checkpoint(sweep, trial), network)
+    checkpoint = read(path := best_checkpoint(sweep, trial))
+    network = _with_weights(
+        lambda: build_network(trial.config, data.channels, data.num_classes, data.image_size),
+        trial.config,
+        checkpoint["network"],
+        path,
+    )
     preprocess = Preprocess.from_dict(checkpoint["preprocess"])
     network.eval()
     return Subject(sweep, trial, network, data, preprocess, evaluate(network, data, "val", preprocess))

@@ -7,19 +7,18 @@ Note: trained weights must match the whole network except for its classifier and
 """
 
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from ferhpo.disk import has_compressed
+from ferhpo.disk import fault_of_file
 from ferhpo.errors import Infeasible
+from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
 from ferhpo.models.layers import check_choice, check_dropout, check_int
 
 ARCHITECTURES = (
@@ -29,8 +28,6 @@ ARCHITECTURES = (
 STEMS = ("small", "original")
 FIRST_CONV = {"resnet": "conv1", "vgg": "features.0", "efficientnet": "features.0.0"}
 CLASSIFIERS = ("fc.", "classifier.")
-# Raised by torch, besides OSError and RuntimeError, for a file that is truncated or does not contain weights.
-UNREADABLE = (EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 SMALLEST_VGG = 32  # side in pixels; VGG halves it five times
 
 
@@ -133,21 +130,19 @@ def _read_weights(arch: str, weights: str) -> Mapping[str, Tensor]:
             ) from None
         return state
     try:
+        if fault := fault_of_file(Path(weights)):
+            raise OSError(fault)
         if weights.endswith(".safetensors"):
             loaded = load_file(weights)
         else:
-            if zipfile.is_zipfile(weights):
-                with zipfile.ZipFile(weights) as archive:
-                    if has_compressed(archive):
-                        raise ValueError("its content is compressed, which torch does not write")
-            loaded = torch.load(weights, map_location="cpu", weights_only=True)
+            loaded = read_torch(Path(weights).read_bytes())
             loaded = loaded.get("state_dict", loaded)
         damaged = not all(isinstance(tensor, Tensor) for tensor in loaded.values())
-    except (SafetensorError, OSError, RuntimeError, *UNREADABLE) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"weights is {weights}, which is damaged ({reason}); download it again") from None
     except pickle.UnpicklingError:
         damaged = True
+    except (SafetensorError, OSError, *TORCH_FILE_ERRORS) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"weights is {weights}, which is damaged ({reason}); download it again") from None
     if damaged:
         raise ValueError(
             f"weights is {weights}, which has objects other than tensors, or is damaged; save only its state_dict"

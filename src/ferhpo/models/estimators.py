@@ -18,8 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree._tree import Tree
 from torch import Tensor, nn
 
+from ferhpo.models.files.skops_file import are_numbers, check_skops
 from ferhpo.models.layers import check_choice, check_int
 
 FEATURES = ("pixels", "hog")
@@ -64,6 +66,10 @@ class Estimator(nn.Module, ABC):
     def cost(self) -> dict[str, int]:
         """Return num_parameters of the fitted estimator, and macs per image if it computes products."""
 
+    @abstractmethod
+    def is_right(self, fitted: Any) -> bool:
+        """Return whether the numbers of a loaded estimator are those of a fit. Its type is right."""
+
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the probabilities [N, number of classes in training] for inputs [N, num_inputs]."""
         probabilities: NDArray[np.float64] = self.fitted.predict_proba(inputs)
@@ -96,13 +102,21 @@ class Estimator(nn.Module, ABC):
         """Load the result of get_extra_state. Raises RuntimeError, as torch does, if it does not fit."""
         wanted = type(self.make(0)).__name__
         try:
-            fitted = skops.io.loads(state.cpu().numpy().tobytes(), trusted=TRUSTED)
-        except (zipfile.BadZipFile, TypeError, ValueError, KeyError) as error:
+            data = state.cpu().numpy().tobytes()
+            check_skops(data, self.num_inputs, self.num_classes)
+            fitted = skops.io.loads(data, trusted=TRUSTED)
+        except Exception as error:  # a file can be damaged in any way
             raise RuntimeError(f"it is not the skops file of a {wanted}: {error}") from None
         if type(fitted).__name__ != wanted:
             raise RuntimeError(f"it is the skops file of a {type(fitted).__name__}, not of a {wanted}")
         if fitted.n_features_in_ != self.num_inputs:
             raise RuntimeError(f"it takes {fitted.n_features_in_} inputs per image; it must take {self.num_inputs}")
+        try:
+            is_right = self.is_right(fitted) and _are_classes(fitted.classes_, self.num_classes)
+        except (AttributeError, TypeError, ValueError, IndexError):
+            is_right = False
+        if not is_right:
+            raise RuntimeError(f"the numbers of this {wanted} are damaged; restore the file from a copy")
         self.fitted = fitted
 
 
@@ -135,6 +149,14 @@ class DecisionTree(Estimator):
     def fit(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> None:
         # A tree sorts the images by one input at a time, which is faster if the values of an input are contiguous.
         super().fit(np.asfortranarray(inputs), labels, seed)
+
+    def is_right(self, fitted: Any) -> bool:
+        tree = fitted.tree_  # its nodes were checked before it was built
+        return (
+            type(tree) is Tree
+            and fitted.n_outputs_ == 1
+            and fitted.n_classes_ == len(fitted.classes_) == tree.n_classes[0]
+        )
 
     def cost(self) -> dict[str, int]:
         return {"num_parameters": int(self.fitted.tree_.node_count)}
@@ -175,6 +197,16 @@ class LinearSVM(Estimator):
             distances = np.stack([-distances, distances], 1)
         return torch.from_numpy(distances).softmax(1).numpy()
 
+    def is_right(self, fitted: Any) -> bool:
+        (_, scaler), (_, machine) = fitted.steps
+        return (
+            type(scaler) is StandardScaler
+            and type(machine) is LinearSVC
+            and all(are_numbers(values, (self.num_inputs,)) for values in (scaler.mean_, scaler.scale_))
+            and bool(scaler.scale_.all())
+            and _is_linear(machine, self.num_inputs)
+        )
+
     def cost(self) -> dict[str, int]:
         return _linear_cost(self.fitted[-1])
 
@@ -206,6 +238,9 @@ class LinearDiscriminants(Estimator):
         super().fit(inputs, labels, seed)
         del self.fitted.covariance_  # [num_inputs, num_inputs], and not needed for predictions
 
+    def is_right(self, fitted: Any) -> bool:
+        return _is_linear(fitted, self.num_inputs)
+
     def cost(self) -> dict[str, int]:
         return _linear_cost(self.fitted)
 
@@ -213,3 +248,14 @@ class LinearDiscriminants(Estimator):
 def _linear_cost(fitted: Any) -> dict[str, int]:
     """Return the number of weights and intercepts, and one MAC per weight."""
     return {"num_parameters": int(fitted.coef_.size + fitted.intercept_.size), "macs": int(fitted.coef_.size)}
+
+
+def _is_linear(fitted: Any, num_inputs: int) -> bool:
+    rows = 1 if len(fitted.classes_) == 2 else len(fitted.classes_)
+    return are_numbers(fitted.coef_, (rows, num_inputs)) and are_numbers(fitted.intercept_, (rows,))
+
+
+def _are_classes(classes: Any, num_classes: int) -> bool:
+    """Return whether these are some of the numbers of the classes, in order."""
+    is_array = isinstance(classes, np.ndarray) and classes.dtype.kind == "i" and classes.ndim == 1 and len(classes) > 0
+    return bool(is_array and classes[0] >= 0 and classes[-1] < num_classes and (np.diff(classes) > 0).all())

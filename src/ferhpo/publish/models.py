@@ -1,12 +1,12 @@
 """Export trained networks and register the best one."""
 
-import json
 import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ferhpo.components.description import read_description
 from ferhpo.config.folds import KEPT_FOLD
 from ferhpo.errors import first_line
 from ferhpo.storage.checkpoints import best_checkpoint
@@ -44,7 +44,7 @@ def _own_exports(config: Mapping[str, Any], model_dir: Path) -> list[str]:
     from ferhpo.components.build import as_function, instantiate
     from ferhpo.models.exported import load_exported
 
-    described = json.loads((model_dir / "model.json").read_text())
+    described = read_description(model_dir / "model.json")
     arguments, preprocess = described["network"]["arguments"], described["preprocess"]
     network = instantiate({"_target_": described["network"]["target"], **arguments}, "model")
     load_exported(network, model_dir, described)
@@ -94,7 +94,7 @@ def exported_facts(sweep: Sweep, trial: TrialRecord, sweep_name: str, name: str)
     sweep_name: the sweep that the model is named after. Both are empty if the exported files were removed.
     """
     try:
-        exported = json.loads((sweep.kept_folder(trial.number) / "model" / "model.json").read_text())
+        exported = read_description(sweep.kept_folder(trial.number) / "model" / "model.json")
     except (OSError, ValueError):
         return {}, ""
     digest = exported.get("weights_sha256")  # None in the files of an earlier version

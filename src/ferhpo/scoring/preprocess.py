@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ferhpo.data.dataset import TRAIN, FaceData
 
+LARGEST_SIDE = 10_000  # pixels
 SMALLEST_STD = 1 / 255  # one gray level; avoids a division by zero for a blank image
 
 
@@ -25,6 +26,7 @@ class Preprocess:
     input_size: side of the network input in pixels, which is the center of the image
     normalise: "dataset" (by mean and std), "image" (by the mean and deviation of each image) or "none"
     mean, std: one per channel, of pixels in 0..1
+    Raises ValueError for other values.
     """
 
     channels: int
@@ -33,6 +35,19 @@ class Preprocess:
     normalise: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        sides = (self.image_size, self.input_size)
+        numbers = (*self.mean, *self.std)
+        lengths = {len(self.mean), len(self.std)}
+        if (
+            self.channels not in (1, 3)
+            or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides)
+            or self.normalise not in ("dataset", "image", "none")
+            or not all(isinstance(number, int | float) and abs(number) < 1e30 for number in numbers)
+            or (self.normalise == "dataset" and (lengths != {self.channels} or min(self.std) <= 0))
+        ):
+            raise ValueError(f"the preprocessing is damaged: {self!r:.200}; restore the file from a copy")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 [N, C, input_size, input_size] from uint8 [N, C, image_size, image_size]."""
@@ -54,8 +69,11 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """Build the settings from the result of `dataclasses.asdict`, which checkpoints contain."""
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        """Build the settings from the result of `dataclasses.asdict`, which checkpoints contain. Raises ValueError."""
+        try:
+            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the preprocessing is damaged ({error!r:.100}); restore the file from a copy") from None
 
 
 def preprocess_of(data: FaceData, input_size: int, normalise: str) -> Preprocess:

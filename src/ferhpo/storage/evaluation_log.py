@@ -14,6 +14,7 @@ from typing import Any
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.parse import parse_json
 from ferhpo.storage.meta import META
 from ferhpo.storage.sweep import Sweep, load_sweep
 
@@ -39,7 +40,7 @@ def read_all(folder: Path) -> list[TestEvaluation]:
     log = []
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], start=1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             log.append({**entry, "scores": with_variants(entry["scores"])} if "scores" in entry else entry)
         except (ValueError, TypeError, AttributeError):
             raise SweepError(f"{path}: line {number} is not a test evaluation; delete that line") from None

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.parse import parse_json
 
 LOCK = "driver.lock"
 
@@ -60,7 +61,7 @@ class FolderLock:
 def as_object(text: str | bytes) -> dict[str, Any]:
     """Return the object in a JSON text; empty if it is not valid JSON or not an object."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

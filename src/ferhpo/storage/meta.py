@@ -1,6 +1,5 @@
 """sweep.json: where it is, whether its content is that of a sweep, and which names are taken."""
 
-import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from ferhpo.config import Composed
 from ferhpo.config.composed import config_shape
 from ferhpo.disk import fault_of_file, write_json
 from ferhpo.errors import SweepError
+from ferhpo.parse import parse_json
 from ferhpo.storage.commands import resume_command
 
 META = "sweep.json"
@@ -107,7 +107,7 @@ def exists_error(folder: Path) -> SweepError:
     """Return the error for a name that is already taken, with the commands to resume it or start another."""
     name = folder.name
     try:
-        kind = json.loads((folder / META).read_text())["kind"]
+        kind = parse_json((folder / META).read_text())["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         kind = "sweep"
     return SweepError(

@@ -10,7 +10,6 @@
 """
 
 import copy
-import json
 import logging
 import time
 import uuid
@@ -28,6 +27,7 @@ from ferhpo.data.io.cache import drop_new_caches
 from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
+from ferhpo.parse import parse_json
 from ferhpo.space import Space
 from ferhpo.storage.commands import command, resume_command
 from ferhpo.storage.frames import curves_frame, leaderboard_frame, sentence, sweep_html
@@ -206,7 +206,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
     refuse_links(folder)
     path = folder / META
     try:
-        meta = json.loads(path.read_text())
+        meta = parse_json(path.read_text())
         fault = fault_of(meta)
         if not fault:
             meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}

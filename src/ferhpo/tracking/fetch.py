@@ -1,51 +1,97 @@
-"""Read models and configurations from a store: numbers and JSON only, no code is run.
+"""Read models and configurations from a store: numbers, JSON and YAML only, no code is run.
 
 Note: the places of artifacts come from the store, which may be someone else's (see upload/places.py).
 """
 
-import json
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
+from ferhpo.components.description import read_description
 from ferhpo.errors import ConfigError, TrackingError
+from ferhpo.models.files.fitting import build_fitting
+from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import WEIGHTS_TAG, Version, opened_store
 from ferhpo.tracking.store import reason_of
 
 MOST_REFERENCES = 5
+MOST_YAML_BYTES = 200_000
+# The files of a ferhpo model as an MLflow model, and of the export inside it, with the most bytes that are read.
+PACKAGE_FILES = {
+    "MLmodel": MOST_YAML_BYTES, "model.py": 5_000_000, "requirements.txt": 100_000, "conda.yaml": 100_000,
+    "python_env.yaml": 100_000,
+}  # fmt: skip
+EXPORT_FILES = {
+    "model.json": 10_000_000, "model.py": 5_000_000, "network.safetensors": 4_000_000_000,
+    "estimator.skops": 1_000_000_000,
+}  # fmt: skip
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from torch import nn
 
+    from ferhpo.tracking.upload.places import Artifacts
+
 
 def download(settings: TrackingSettings, name: str, version: int | str, out_dir: Path) -> Path:
     """Download a version, given by number or alias, and return its folder for mlflow.pyfunc.load_model.
 
-    Raises TrackingError.
+    Only the files of a ferhpo model are read. Raises TrackingError.
     """
     with opened_store(settings, f"download {name}") as client:
-        from mlflow.artifacts import download_artifacts
-
         number = version if isinstance(version, int) else int(client.get_model_version_by_alias(name, version).version)
-        source = client.get_model_version_download_uri(name, str(number))
-        place = _place_of(client, source, settings.store_uri)
+        found = _artifacts(client, client.get_model_version_download_uri(name, str(number)), settings)
         out_dir.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(artifact_uri=place, dst_path=str(out_dir), tracking_uri=settings.store_uri))
+        for file, most_bytes in PACKAGE_FILES.items():
+            found.fetch(file, most_bytes, out_dir)
+        inner = _inner_folder(out_dir / "MLmodel", f"{name} version {number}")
+        for file, most_bytes in EXPORT_FILES.items():
+            found.fetch(f"{inner}/{file}", most_bytes, out_dir)
+    return out_dir
 
 
-def _place_of(client: "MlflowClient", source: str, store_uri: str) -> str:
-    """Return the place of artifacts that a store names, with references to runs and models followed.
+def _text(path: Path) -> str:
+    """Return the content of a downloaded file. Raises ParseError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ParseError(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
 
-    Raises TrackingError for a server that must not be asked.
+
+def _inner_folder(path: Path, shown: str) -> str:
+    """Return the folder of the exported model in the MLflow model, as its MLmodel says. Raises TrackingError."""
+    if not path.exists():
+        raise TrackingError(f"{shown} is not a ferhpo model: it has no MLmodel; choose another version")
+    try:
+        found: Any = parse_yaml(_text(path))
+        for key in ("flavors", "python_function", "artifacts", "model", "path"):
+            found = found[key]
+    except ParseError as error:
+        raise TrackingError(f"{shown} is not a ferhpo model: its MLmodel: {error}; choose another version") from None
+    except (KeyError, TypeError, IndexError):
+        found = None
+    if (
+        not isinstance(found, str)
+        or not re.fullmatch(r"artifacts/[^/\x00-\x1f]{1,255}", found)
+        or found.endswith("/..")
+    ):
+        raise TrackingError(
+            f"{shown} is not a ferhpo model: its MLmodel names no folder artifacts/NAME with a model.json; "
+            "choose another version"
+        )
+    return found
+
+
+def _artifacts(client: "MlflowClient", source: str, settings: TrackingSettings) -> "Artifacts":
+    """Return the artifacts at a place that a store names, with references to runs and models followed.
+
+    Raises TrackingError for a place that must not be read.
     """
-    from ferhpo.tracking.upload.places import fault_of_form, fault_of_server
+    from ferhpo.tracking.upload.places import Artifacts, PlaceError, fault_of_form
 
     for _ in range(MOST_REFERENCES):
         if fault := fault_of_form(source):
@@ -56,54 +102,69 @@ def _place_of(client: "MlflowClient", source: str, store_uri: str) -> str:
         of_run, owner = match[1] == "runs", match[2]
         place = client.get_run(owner).info.artifact_uri if of_run else client.get_logged_model(owner).artifact_location
         source = f"{place.rstrip('/')}{match[3] or ''}"
-    if fault := fault_of_server(source, store_uri):  # also if it is still a reference
-        raise TrackingError(fault)
-    return source
+    try:
+        return Artifacts(client, settings, source)  # refuses what is still a reference
+    except PlaceError as error:
+        raise TrackingError(str(error)) from None
 
 
 def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
     """Return the network of a version and the content of its model.json. Raises TrackingError.
 
     Only its numbers are read: the network is built from ferhpo, or from the user's own code, and the code in the
-    registry is not run.
+    registry is not run. It is built after its shapes were compared with those in the file of weights.
     """
     from safetensors import SafetensorError
 
-    from ferhpo.models.exported import load_exported
-
+    shown = f"{version.name} version {version.number}"
     with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
         path = download(settings, version.name, version.number, Path(folder))
         description = next(iter(sorted(path.rglob("model.json"))), None)
         if description is None:
-            raise TrackingError(f"{version.name} version {version.number} is not a ferhpo model: it has no model.json")
-        described = json.loads(description.read_text())
-        expected, found = version.tags.get(WEIGHTS_TAG), described.get("weights_sha256")
-        if expected not in (None, found):
-            raise TrackingError(
-                f"{version.name} version {version.number} was registered with weights of the sha256 {expected}; its "
-                f"model.json says {found}, so its files were changed; use another version, or train the model again"
-            )
+            raise TrackingError(f"{shown} is not a ferhpo model: it has no model.json; choose another version")
         try:
-            section = {"_target_": target_of(described["network"]), **described["network"]["arguments"]}
-            return load_exported(instantiate(section, "model"), description.parent, described), described
+            described = read_description(description)
+            expected, found = version.tags.get(WEIGHTS_TAG), described.get("weights_sha256")
+            if expected not in (None, found):
+                raise TrackingError(
+                    f"{shown} was registered with weights of the sha256 {expected}; its model.json says {found}, so "
+                    "its files were changed; use another version, or train the model again"
+                )
+            return _built(described, description.parent), described
         except ConfigError as error:
-            name = f"{version.name} version {version.number}"
-            raise TrackingError(f"{name} cannot be loaded: {' '.join(error.faults)}") from None
-        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            name = f"{version.name} version {version.number}"
-            raise TrackingError(f"{name} cannot be loaded: {reason_of(error)}") from None
+            raise TrackingError(f"{shown} cannot be loaded: {' '.join(error.faults)}") from None
+        except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError) as error:
+            raise TrackingError(
+                f"{shown} cannot be loaded: {reason_of(error).replace(f'{description.parent}/', '')}"
+            ) from None
+
+
+def _built(described: dict[str, Any], folder: Path) -> "nn.Module":
+    """Return the network that model.json describes, with the weights beside it."""
+    from safetensors import safe_open
+
+    from ferhpo.models.exported import WEIGHTS, load_exported
+
+    target = target_of(described["network"])
+    section = {**described["network"]["arguments"], "_target_": target}
+    shapes = {}
+    if (folder / WEIGHTS).exists():
+        with safe_open(str(folder / WEIGHTS), "pt") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 - it is no dict
+    is_own = not target.startswith("ferhpo.")
+    return load_exported(build_fitting(lambda: instantiate(section, "model"), shapes, is_own), folder, described)
 
 
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
     """Return the configuration (config.yaml) of a trial's run. Raises TrackingError."""
-    from mlflow.artifacts import download_artifacts
-
     with opened_store(settings, f"read run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
-        place = _place_of(client, client.get_run(run_id).info.artifact_uri, settings.store_uri)
-        text = Path(
-            download_artifacts(
-                artifact_uri=f"{place.rstrip('/')}/config.yaml", dst_path=folder, tracking_uri=settings.store_uri
-            )
-        ).read_text()
-    config: dict[str, Any] = yaml.safe_load(text)
+        found = _artifacts(client, client.get_run(run_id).info.artifact_uri, settings)
+        if not found.fetch("config.yaml", MOST_YAML_BYTES, Path(folder)):
+            raise TrackingError(f"run {run_id} has no config.yaml; it is written at the start of a trial")
+        try:
+            config: Any = parse_yaml(_text(Path(folder) / "config.yaml"))
+        except ParseError as error:
+            raise TrackingError(f"config.yaml of run {run_id}: {error}; the file was changed") from None
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("data", "model")):
+        raise TrackingError(f"config.yaml of run {run_id} is not the configuration of a trial; the file was changed")
     return config

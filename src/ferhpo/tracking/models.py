@@ -3,7 +3,6 @@
 import ast
 import base64
 import io
-import json
 import logging
 import re
 import shutil
@@ -25,6 +24,7 @@ from PIL import Image
 
 from ferhpo.components import own_code
 from ferhpo.components.bundle import model_source
+from ferhpo.components.description import read_description
 from ferhpo.data.io.files import MAX_SIDE
 from ferhpo.tracking.upload.places import repository
 from ferhpo.tracking.view import rounded
@@ -56,7 +56,7 @@ def log_model(
     existing = client.search_logged_models([experiment_id], f"tags.`ferhpo.model` = '{mark}'", max_results=1)
     model = existing[0] if existing else None
     if model is None:
-        description = json.loads((model_dir / "model.json").read_text())
+        description = read_description(model_dir / "model.json")
         model = client.create_logged_model(
             experiment_id,
             re.sub(r"[^\w -]", "_", name),  # MLflow refuses some other characters
@@ -73,7 +73,7 @@ def log_model(
         client.finalize_logged_model(model.model_id, "READY")
     run = client.get_run(run_id)
     if time_ms is not None:
-        scores = json.loads((model_dir / "model.json").read_text()).get("scores") or {}
+        scores = read_description(model_dir / "model.json").get("scores") or {}
         try:
             _log_scores(client, run, model.model_id, scores, time_ms)
         except MlflowException as error:  # a store that cannot keep them must not lack the model
@@ -103,7 +103,7 @@ def package(model_dir: Path, out_dir: Path) -> None:
     MLflow runs the code of the model. It is generated here, because the folder may come from anyone.
     Raises ValueError if the network is not accepted, or its code does not load.
     """
-    description = json.loads((model_dir / "model.json").read_text())
+    description = read_description(model_dir / "model.json")
     # Without a schema of the input: with one, MLflow would refuse lists, files and sizes that the model takes.
     outputs = Schema([ColSpec(DataType.float, name) for name in description["class_names"]])
     code = model_source(description)

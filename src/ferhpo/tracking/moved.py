@@ -7,10 +7,11 @@ folder, so paths below its former artifact folder are replaced when ferhpo opens
 import logging
 import sqlite3
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ferhpo.addresses.sqlite import opened_sqlite
 from ferhpo.tracking.settings import TrackingSettings
 
 log = logging.getLogger("ferhpo.tracking")
@@ -37,7 +38,7 @@ def follow_move(settings: TrackingSettings) -> None:
     if path is None or root is None or not path.is_file():
         return
     try:
-        with closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as database:
+        with opened_sqlite(path, _WAIT_SECONDS, read_only=False) as database:
             former = [
                 place
                 for place in _former_roots(database, settings.experiment)
@@ -63,7 +64,7 @@ def location_of(settings: TrackingSettings) -> tuple[str, str] | None:
         return None
     query = "SELECT artifact_location, lifecycle_stage FROM experiments WHERE name = ?"
     # A database without tables is one that MLflow has not written to yet.
-    with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=_WAIT_SECONDS)) as database:
+    with suppress(sqlite3.Error), opened_sqlite(path, _WAIT_SECONDS, read_only=False) as database:
         row = database.execute(query, (settings.experiment,)).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))
     return None

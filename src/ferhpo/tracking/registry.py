@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.errors import TrackingError
+from ferhpo.parse import ParseError, parse_json
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.store import connect, file_lock, outages, reason_of, user_name
 
@@ -96,9 +97,18 @@ def register(
             model_id=model_id,
         )
         # MLflow's UI finds the versions of a logged model by this tag.
-        links = [*json.loads(model.tags.get(_VERSIONS_TAG, "[]")), {"name": name, "version": created.version}]
+        links = [*_links(model.tags), {"name": name, "version": created.version}]
         client.set_logged_model_tags(model_id, {_VERSIONS_TAG: json.dumps(links)})
         return int(created.version)
+
+
+def _links(tags: Mapping[str, str]) -> list[Any]:
+    """Return the versions that a logged model's tag names; none if the tag was changed to something else."""
+    try:
+        found = parse_json(tags.get(_VERSIONS_TAG, "[]"))
+    except ParseError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def versions(settings: TrackingSettings, name: str) -> list[Version]:

@@ -17,6 +17,7 @@ from typing import Any
 from ferhpo.clock import Clock
 from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
+from ferhpo.parse import parse_json
 
 Record = dict[str, Any]
 SPOOL, LOCK = "spool.jsonl", "spool.lock"
@@ -74,7 +75,7 @@ class Spool:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                     # Half of a surrogate pair, e.g. of a file name that is not UTF-8, and null characters: no store
                     # accepts them.
                     record = _encodable(record) if b"\\ud" in line or b"\\u0000" in line else record
@@ -168,7 +169,7 @@ def _last_record(fd: int, path: Path) -> tuple[int, int]:
         return 0, 0
     last_line = tail[:keep].rstrip(b"\n").rsplit(b"\n", 1)[-1]
     try:
-        return size - len(tail) + keep, int(json.loads(last_line)["seq"])
+        return size - len(tail) + keep, int(parse_json(last_line)["seq"])
     except (ValueError, KeyError, TypeError) as error:
         raise TrackingError(f"{path}: the last line is not a record of ferhpo; delete this line") from error
 

@@ -12,13 +12,14 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ferhpo.addresses.secrets import redact_error
-from ferhpo.addresses.trust import server_fault, sqlite_fault
+from ferhpo.addresses.sqlite import content_fault, opened_sqlite
+from ferhpo.addresses.trust import STORE, is_trusted, server_fault, sqlite_fault
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
 from ferhpo.tracking.settings import TrackingSettings
@@ -35,21 +36,26 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def trust_fault(settings: TrackingSettings) -> str:
     """Return why a store that a file names must not be used (see addresses/trust.py); empty if it may be.
 
-    A SQLite file may be if it is in the output folder, or is a database of MLflow already.
+    A SQLite file may be if it is in the output folder, or is a database of MLflow already, and has tables only.
     """
     path = settings.sqlite_path
-    if settings.off or settings.uri is None:
+    if settings.off or (settings.uri is not None and is_trusted(STORE, settings.uri)):
         return ""
     if path is None:
-        return server_fault(settings.uri)
+        return server_fault(str(settings.uri))
+    if fault := content_fault(path):
+        return (
+            f"tracking.uri is {settings.shown_uri}; {fault}, which MLflow does not make and which could run forever; "
+            f"if you trust the file, add tracking.uri={settings.shown_uri} to the command line"
+        )
     if path.resolve().is_relative_to(settings.output_dir.resolve()) or _is_of_mlflow(path):
         return ""
-    return sqlite_fault(settings.uri)
+    return sqlite_fault(str(settings.uri))
 
 
 def _is_of_mlflow(path: Path) -> bool:
     query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('experiments', 'alembic_version')"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+    with suppress(sqlite3.Error), opened_sqlite(path.resolve(), wait_seconds=5) as database:
         return bool(database.execute(query).fetchone()[0] == 2)
     return False
 

@@ -4,7 +4,8 @@ last.ckpt        the state from which a training resumes exactly; after the last
 best.ckpt        the network at its best epoch
 epoch_0005.ckpt  the network at an epoch of trainer.keep_epochs, in the format of best.ckpt
 
-All contain only tensors and plain values, so that torch.load(weights_only=True) reads them.
+All contain only tensors and plain values (see models/files/torch_file.py);
+torch.load(weights_only=True) reads them too.
 
 Note: last.ckpt and best.ckpt match after a kill at any moment. A new best network is written to next_best.ckpt and
 renamed after last.ckpt, which names the best epoch. The network of an epoch is written before the last.ckpt of that
@@ -12,8 +13,6 @@ epoch; a resume then writes the same network again.
 """
 
 import io
-import pickle
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,14 +21,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ferhpo.data.io.files import UNPACKING_ERRORS
-from ferhpo.disk import has_compressed
+from ferhpo.disk import fault_of_file
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
+from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.scoring.preprocess import Preprocess
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
 FORMAT = 1
 LAST_KEYS = ("history", "best_epoch", "confusion")
 BEST_KEYS = ("epoch", "metrics", "network", "confusion", "class_names", "preprocess")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "history": list, "best_epoch": int, "epoch": int, "metrics": dict, "class_names": (list, tuple), "preprocess": dict
+}  # fmt: skip
 
 
 class DamagedError(SweepError):
@@ -104,42 +107,40 @@ def read(path: Path, keys: Sequence[str] = BEST_KEYS) -> dict[str, Any]:
     `keys`, StorageError if the disk fails.
     """
     try:
-        if path.is_fifo():
-            raise OSError("it is a pipe")
-        content = io.BytesIO(path.read_bytes())
+        if fault := fault_of_file(path):
+            raise OSError(fault)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise SweepError(f"{path} does not exist; it is written at the end of a trial's first epoch") from None
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        # torch does not verify the checksums that it wrote, so flipped bits would become weights.
-        with zipfile.ZipFile(content) as archive:
-            if has_compressed(archive):
-                raise ValueError("it is compressed, which torch does not write; it might expand to any size")
-            broken = archive.testzip()
-        if broken is not None:
-            raise ValueError(f"{broken} is not what was written")
-        content.seek(0)
-        checkpoint: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = read_torch(content)
         if checkpoint["format"] != FORMAT:
             raise SweepError(f"{path} has format {checkpoint['format']}; this version of ferhpo reads format {FORMAT}")
-        if missing := [key for key in keys if key not in checkpoint]:
-            raise ValueError(f"it has no {missing[0]}")
-        if any(tensor.numel() * tensor.element_size() > content.getbuffer().nbytes for tensor in _tensors(checkpoint)):
-            raise ValueError("it has a tensor that is larger than the file")
-    except (*UNPACKING_ERRORS, KeyError, TypeError, AttributeError, IndexError, pickle.UnpicklingError) as error:
+        if fault := _fault(checkpoint, keys):
+            raise ValueError(fault)
+        if "preprocess" in keys:
+            Preprocess.from_dict(checkpoint["preprocess"])
+    except (*TORCH_FILE_ERRORS, OSError, MemoryError) as error:
         if is_out_of_memory(error):
             raise
         raise DamagedError(f"{path} is damaged ({first_line(error)})") from None
     return checkpoint
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield every tensor in a checkpoint."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        yield from _tensors(child)
+def _fault(checkpoint: dict[str, Any], keys: Sequence[str]) -> str:
+    """Return what a checkpoint lacks, or has in another form than ferhpo writes it; empty if nothing."""
+    if missing := [key for key in keys if key not in checkpoint]:
+        return f"it has no {missing[0]}"
+    for key, kind in _KINDS.items():
+        if key in keys and not isinstance(checkpoint[key], kind):
+            return f"its {key} is a {type(checkpoint[key]).__name__}"
+    weights = checkpoint.get("network", {})
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        return "its network is not a state_dict"
+    names = checkpoint.get("class_names", [])
+    return "" if all(isinstance(name, str) for name in names) else "its class_names are not texts"
 
 
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
@@ -157,8 +158,8 @@ def load_weights(network: nn.Module, weights: dict[str, Any], path: Path) -> Non
     """Load weights into a network. Raises SweepError if they belong to another one."""
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except TORCH_FILE_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise SweepError(f"{path} has the weights of another network: {reason}") from None
 
 

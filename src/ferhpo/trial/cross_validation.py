@@ -4,7 +4,6 @@ A fold that has ended writes fold.json next to its checkpoints and is not traine
 resumes from its last.ckpt. Note: a pruned trial ends by SystemExit, which `report` raises between two folds.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ferhpo.config.folds import EPOCH, fold_folder, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import write_json
 from ferhpo.errors import StorageError
+from ferhpo.parse import parse_json
 from ferhpo.scoring.metrics import with_present_names
 from ferhpo.seeds import derive_seed
 from ferhpo.states import TrialState
@@ -123,7 +123,7 @@ def _read_result(folder: Path) -> dict[str, Any] | None:
     A file that a power loss damaged counts as none: the fold runs again from last.ckpt, which writes the same result.
     """
     try:
-        result: dict[str, Any] = json.loads((folder / FOLD_RESULT).read_text())
+        result: dict[str, Any] = parse_json((folder / FOLD_RESULT).read_text())
         result["epochs"] = [with_present_names(row) for row in result["epochs"]]
     except (FileNotFoundError, ValueError):
         return None

@@ -14,26 +14,19 @@ from ferhpo.config.input.overrides import option_fault
 from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
+from ferhpo.parse import MOST_LEVELS, ParseError, parse_yaml
 
-MOST_NODES = 100_000  # values of a file, with every alias written out
-MOST_LEVELS = 50
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
 
 
 def load_yaml(file: Path) -> Any:
     """Return the content of a YAML file. Raises ConfigError if it is not valid, or too large with aliases expanded."""
-    import yaml
-
     try:
         if not file.is_file():
             raise ConfigError(str(file), ["it is not a regular file; give the file itself"])
         if file.stat().st_size > MOST_BYTES:
             raise ConfigError(str(file), [f"it is larger than {MOST_BYTES:,} bytes, the limit of a configuration file"])
-        text = read_file(file, MOST_BYTES).decode("utf-8-sig")
-        try:
-            return _parsed(file, text, is_fast=True)
-        except (yaml.YAMLError, ValueError, RecursionError):  # PyYAML's own loader says better what is wrong
-            return _parsed(file, text, is_fast=False)
+        return parse_yaml(read_file(file, MOST_BYTES).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -42,74 +35,8 @@ def load_yaml(file: Path) -> Any:
         raise ConfigError(
             str(file), [f"it cannot be read ({error.strerror}); check the file and its permissions"]
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(str(file), [yaml_fault(error)]) from None
-
-
-def _parsed(file: Path, text: str, *, is_fast: bool) -> Any:
-    """Parse a YAML text; is_fast: with the loader in C, if PyYAML has it, which is ten times faster"""
-    import yaml
-
-    fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if fault := size_fault(text, fast if is_fast else yaml.SafeLoader):
-        raise ConfigError(str(file), [fault])
-    return yaml.load(text, Loader=fast if is_fast else yaml.SafeLoader)
-
-
-def yaml_fault(error: Exception) -> str:
-    """Return why a YAML file cannot be read, with the line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return f"it is not valid YAML: {where}{problem or ' '.join(str(error).split())}"
-
-
-def size_fault(text: str, loader: Any) -> str | None:
-    """Return why a YAML text is too large with its aliases expanded, or too deep; None if it is neither.
-
-    loader: a class of PyYAML, which parses the text
-    """
-    import yaml
-
-    sizes: dict[str, int] = {}  # of each finished anchor
-    open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
-    total = 0
-    for event in yaml.parse(text, Loader=loader):
-        anchor = getattr(event, "anchor", None)
-        if isinstance(event, yaml.CollectionEndEvent):
-            name, size = open_nodes.pop()
-        elif isinstance(event, yaml.CollectionStartEvent):
-            if len(open_nodes) == MOST_LEVELS:
-                return f"line {_line(event)} is nested more than {MOST_LEVELS} levels deep"
-            open_nodes.append((anchor, 1))
-            continue
-        elif isinstance(event, yaml.AliasEvent):
-            if anchor not in sizes:
-                return f"line {_line(event)} has the alias *{anchor}, which contains itself or does not exist"
-            name, size = None, sizes[anchor]
-        elif isinstance(event, yaml.ScalarEvent):
-            if event.implicit[0] and _LONG_NUMBER.fullmatch(event.value):
-                return f"line {_line(event)} has a number of {len(event.value)} digits"
-            name, size = anchor, 1
-        else:
-            continue
-        if name is not None:
-            sizes[name] = size
-        if open_nodes:
-            open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
-            size = open_nodes[-1][1]
-        total = max(total, size)
-        if total > MOST_NODES:
-            return f"line {_line(event)}: with its aliases (*name) written out, it has more than {MOST_NODES:,} values"
-    return None
-
-
-_LONG_NUMBER = re.compile(
-    r"[-+]?(0[box][0-9a-fA-F_]{40,}|[0-9][0-9_:]{40,})"
-)  # Python counts with numbers of any length
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
+    except ParseError as error:
+        raise ConfigError(str(file), [str(error)]) from None
 
 
 def reference_faults(config: Mapping[str, Any]) -> Iterator[str]:

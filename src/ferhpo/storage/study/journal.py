@@ -4,7 +4,6 @@ Note: the journal has no lock of its own. The driver's lock on the folder (lock.
 because they use complete lines only.
 """
 
-import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from optuna.storages.journal._storage import JournalStorageReplayResult
 
 from ferhpo.clock import Clock
 from ferhpo.errors import StorageError, SweepError
+from ferhpo.parse import parse_json
 from ferhpo.storage.lock import as_object
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -120,7 +120,7 @@ def _first_broken_line(path: Path) -> int | None:
     read = JournalStorageReplayResult("")
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            read.apply_logs([json.loads(line)])
+            read.apply_logs([parse_json(line)])
         except _DAMAGE:
             return number
     return None

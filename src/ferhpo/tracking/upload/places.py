@@ -1,8 +1,9 @@
-"""Where artifacts are written. MLflow's client writes them itself, to whatever place the store names.
+"""Where artifacts are written and read. MLflow's client takes whatever place the store names.
 
 A store may be someone else's (in a copied folder, or a server), and could name any folder of this machine, such as one
 that Python imports from. MLflow itself only ever chooses <experiment>/<run id>/artifacts and <experiment>/models/
 <model id>/artifacts, and no file in such a folder means anything to another program. So no other place is accepted.
+What is read are single files with a limit, never a folder.
 """
 
 import os
@@ -15,8 +16,11 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from ferhpo.addresses.trust import server_fault
+from ferhpo.addresses.trust import STORE, is_trusted, server_fault
+from ferhpo.disk import fault_of_file, read_file
+from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import local_path
+from ferhpo.tracking.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,10 +56,80 @@ def log_text(place: Any, name: str, text: str) -> None:
         place.log_artifact(str(file), None if str(path.parent) == "." else str(path.parent))
 
 
-def fault_of_place(location: str, owner: str, store_uri: str) -> str:
-    """Return why nothing may be written to a location that a store names; empty if it may be.
+class Artifacts:
+    """The files of a run or model, to be read. Raises PlaceError for a place that MLflow itself would not choose.
+
+    location: the folder that the store names; in a SQLite store that the user did not name, it must be in a folder of
+        that store, because its file may be a stranger's
+    """
+
+    def __init__(self, client: "MlflowClient", settings: TrackingSettings, location: str) -> None:
+        self.location = location
+        self.path: Path | None = None
+        self.remote: Any = None
+        is_local = urlsplit(location).scheme in ("", "file")
+        match = re.fullmatch(r"(.*/((?:m-)?[0-9a-f]{32})/artifacts)(/.*)?", location.rstrip("/")) if is_local else None
+        place, owner = (match[1], match[2]) if match else (location, "")
+        if fault := fault_of_place(place, owner, settings.store_uri, "read"):
+            raise PlaceError(fault)
+        if not is_local:
+            self.remote = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+            return
+        path = local_path(location)
+        assert path is not None, "fault_of_place accepts no other"
+        roots = _roots(settings)
+        if ".." in path.parts or (roots and not any(path.resolve().is_relative_to(root.resolve()) for root in roots)):
+            raise PlaceError(
+                f"the store says to read from {location}, which is not in a folder of this store "
+                f"({' or '.join(map(str, roots))}); nothing is read; if you trust the store, add "
+                f"tracking.uri={settings.shown_uri} to the command line"
+            )
+        self.path = path
+
+    def fetch(self, name: str, most_bytes: int, folder: Path) -> bool:
+        """Copy the file `name`, a path with slashes, into a folder; return whether it exists.
+
+        Raises TrackingError if it is larger than `most_bytes`, or is not a file.
+        """
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.remote is not None:
+            parent = str(PurePosixPath(name).parent)
+            listed = {found.path: found for found in self.remote.list_artifacts(None if parent == "." else parent)}
+            if (found := listed.get(name)) is None or found.is_dir:
+                return False
+            if (found.file_size or 0) <= most_bytes:
+                self.remote.download_artifacts(name, str(folder))
+            if (found.file_size or target.stat().st_size) > most_bytes:
+                raise TrackingError(
+                    f"{name} in {self.location} is larger than {most_bytes / 1e6:,.0f} MB; nothing is read"
+                )
+            return True
+        assert self.path is not None
+        source = self.path / name
+        try:
+            if not source.exists():
+                return False
+            if fault := fault_of_file(source):
+                raise OSError(fault)
+            target.write_bytes(read_file(source, most_bytes))
+        except OSError as error:
+            raise TrackingError(f"{source} cannot be read: {error.strerror or error}") from None
+        return True
+
+
+def _roots(settings: TrackingSettings) -> list[Path]:
+    """Return the folders that a SQLite store may name: ferhpo's, and MLflow's default. Empty for any folder."""
+    if settings.sqlite_path is None or (settings.uri is not None and is_trusted(STORE, settings.uri)):
+        return []
+    return [settings.sqlite_path.parent / "artifacts", settings.sqlite_path.parent / "mlruns"]
+
+
+def fault_of_place(location: str, owner: str, store_uri: str, done: str = "written") -> str:
+    """Return why nothing may be written to a location that a store names, or read from it; empty if it may be.
 
     store_uri: the address of the store
+    done: "written" or "read", for the message
     """
     if fault := fault_of_form(location):
         return fault
@@ -70,14 +144,14 @@ def fault_of_place(location: str, owner: str, store_uri: str) -> str:
         or ".." in path.parts
     ):
         return (
-            f"the store says to write to {location}, which is not a folder that MLflow makes (.../{owner}/artifacts); "
-            "nothing is written there"
+            f"the store names {location}, which is not a folder that MLflow makes "
+            f"(.../{owner or 'ID'}/artifacts); nothing is {done} there"
         )
     try:
         links = [part for part in (path, path.parent, *_below(path)) if part.is_symlink()]
     except OSError as error:
         return f"{path} in the store cannot be looked through ({error.strerror or error})"
-    return f"{links[0]} in the store is a link; nothing is written through links" if links else ""
+    return f"{links[0]} in the store is a link; nothing is {done} through links" if links else ""
 
 
 def _below(folder: Path) -> Iterator[Path]:

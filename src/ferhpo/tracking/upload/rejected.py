@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.addresses.secrets import redact
+from ferhpo.parse import parse_json
 from ferhpo.text import plural
 
 log = logging.getLogger("ferhpo.tracking")
@@ -82,7 +83,7 @@ def read_rejected(folder: Path) -> list[Entry]:
     entries = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):

@@ -3,11 +3,12 @@
 import json
 import os
 import sqlite3
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ferhpo.addresses.sqlite import opened_sqlite
+from ferhpo.parse import parse_json
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import last_seq
 
@@ -48,7 +49,7 @@ class Shipped:
         """
         path = folder / SHIPPED
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
         except (OSError, ValueError, RecursionError):
             content = {}
         if not _is_position(content) or content["experiment"] != experiment:
@@ -101,7 +102,7 @@ def _has_run(store: str, run_id: object) -> bool:
     if not store.startswith(_SQLITE) or not isinstance(run_id, str) or not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)) as database:
+        with opened_sqlite(path, _WAIT_SECONDS) as database:
             return database.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is not None
     except sqlite3.Error:
         return False

@@ -1,0 +1,1 @@
+"""Files of trained networks and estimators, read in bounded memory."""

@@ -1,0 +1,112 @@
+"""Parse YAML and JSON that may come from anyone, in bounded time and memory.
+
+A text of a few hundred bytes can describe gigabytes, by aliases that double at each line, so YAML is measured before it
+is built. Integers of thousands of digits are refused, since Python neither prints them nor makes them floats.
+"""
+
+import json
+import re
+from typing import Any
+
+MOST_NODES = 100_000  # values of a YAML text, with every alias written out
+MOST_LEVELS = 50
+MOST_DIGITS = 100  # of an integer; the state of a random generator has about 40
+_NUMBER = re.compile(r"[-+]?[0-9][0-9a-zA-Z_:]*")
+
+
+class ParseError(ValueError):
+    """A text that is not valid, or too large with its aliases written out."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ParseError."""
+    try:
+        return json.loads(text, parse_int=_integer)
+    except ParseError:
+        raise
+    except RecursionError:
+        raise ParseError("it is nested too deeply") from None
+    except ValueError as error:
+        raise ParseError(str(error)) from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ParseError(f"it has a number of {len(digits):,} digits; at most {MOST_DIGITS} are read")
+    return int(digits)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text. Raises ParseError."""
+    import yaml
+
+    try:
+        try:
+            return _parsed(text, is_fast=True)
+        except (yaml.YAMLError, ValueError, RecursionError):  # PyYAML's own loader says better what is wrong
+            return _parsed(text, is_fast=False)
+    except ParseError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParseError(_yaml_fault(error)) from None
+
+
+def _parsed(text: str, *, is_fast: bool) -> Any:
+    """Parse a YAML text; is_fast: with the loader in C, if PyYAML has it, which is ten times faster"""
+    import yaml
+
+    fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if fault := _size_fault(text, fast if is_fast else yaml.SafeLoader):
+        raise ParseError(fault)
+    return yaml.load(text, Loader=fast if is_fast else yaml.SafeLoader)
+
+
+def _yaml_fault(error: Exception) -> str:
+    """Return why a YAML file cannot be read, with the line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    return f"it is not valid YAML: {where}{problem or ' '.join(str(error).split())}"
+
+
+def _size_fault(text: str, loader: Any) -> str | None:
+    """Return why a YAML text is too large with its aliases expanded, or too deep; None if it is neither.
+
+    loader: a class of PyYAML, which parses the text
+    """
+    import yaml
+
+    sizes: dict[str, int] = {}  # of each finished anchor
+    open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
+    total = 0
+    for event in yaml.parse(text, Loader=loader):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.CollectionEndEvent):
+            name, size = open_nodes.pop()
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(open_nodes) == MOST_LEVELS:
+                return f"line {_line(event)} is nested more than {MOST_LEVELS} levels deep"
+            open_nodes.append((anchor, 1))
+            continue
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes:
+                return f"line {_line(event)} has the alias *{anchor}, which contains itself or does not exist"
+            name, size = None, sizes[anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            name, size = anchor, 1
+            if event.implicit[0] and len(event.value) > MOST_DIGITS and _NUMBER.fullmatch(event.value):
+                return f"line {_line(event)} has a number of more than {MOST_DIGITS} digits"
+        else:
+            continue
+        if name is not None:
+            sizes[name] = size
+        if open_nodes:
+            open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
+            size = open_nodes[-1][1]
+        total = max(total, size)
+        if total > MOST_NODES:
+            return f"line {_line(event)}: with its aliases (*name) written out, it has more than {MOST_NODES:,} values"
+    return None
+
+
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
