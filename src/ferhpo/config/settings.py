@@ -60,11 +60,14 @@ class ComputeSettings:
 
 
 def job_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many CPU cores this process may use: by its affinity, and by the quota of its control group.
+    """Return how many CPU cores this process may use: by its affinity, the quota of its control group, and Slurm.
 
     A batch system or a container grants a job fewer cores than the machine has.
     """
     cores = len(os.sched_getaffinity(0))
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if granted.isdigit() and int(granted) > 0:
+        cores = min(cores, int(granted))
     for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             words = (cgroup / quota_file).read_text().split()
