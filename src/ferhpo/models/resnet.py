@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ferhpo.models.attention import make_attention
 from ferhpo.models.layers import (
+    MAX_LAYERS,
     check_dropout,
     check_int,
     check_multiplier,
@@ -19,6 +20,8 @@ from ferhpo.models.layers import (
     one_each,
     scaled,
 )
+
+MAX_STAGES = 20  # each has half the pixels of the stage before, and twice the channels
 
 
 class ResNet(nn.Module):
@@ -56,11 +59,14 @@ class ResNet(nn.Module):
         if stem_kernel_size % 2 == 0:
             raise ValueError(f"stem_kernel_size is {stem_kernel_size}; it must be odd")
         check_int("stem_stride", stem_stride)
-        check_int("num_stages", num_stages)
+        check_int("num_stages", num_stages, 1, MAX_STAGES)
         check_int("width", width)
         check_multiplier(width_multiplier)
         check_dropout("dropout", dropout)
         depths = one_each("blocks_per_stage", blocks_per_stage, num_stages, "num_stages")
+        for depth in depths:
+            check_int("blocks_per_stage", depth, 1, MAX_LAYERS)
+        check_int("the sum of blocks_per_stage", sum(depths), 1, MAX_LAYERS)
         if stem_channels is None:
             stem_channels = width
         check_int("stem_channels", stem_channels)
@@ -73,7 +79,6 @@ class ResNet(nn.Module):
             self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         stages: OrderedDict[str, nn.Module] = OrderedDict()
         for i, depth in enumerate(depths):
-            check_int("blocks_per_stage", depth)
             stage_channels = scaled(width * 2**i, width_multiplier)
             blocks = []
             for j in range(depth):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ferhpo.errors import Infeasible
 from ferhpo.models.attention import DotProductAttention
-from ferhpo.models.layers import check_dropout, check_int, check_multiplier, scaled
+from ferhpo.models.layers import MAX_LAYERS, check_dropout, check_int, check_multiplier, scaled
 
 
 class ViT(nn.Module):
@@ -40,7 +40,7 @@ class ViT(nn.Module):
         counts = {"in_channels": in_channels, "num_classes": num_classes, "image_size": image_size}
         counts |= {"patch_size": patch_size, "num_blocks": num_blocks, "num_heads": num_heads}
         for key, value in (counts | {"head_width": head_width, "mlp_ratio": mlp_ratio}).items():
-            check_int(key, value)
+            check_int(key, value, at_most=MAX_LAYERS if key == "num_blocks" else 10**9)
         check_dropout("dropout", dropout)
         check_multiplier(width_multiplier)
         if patch_size > image_size:
