@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_faces import EMOTIONS, draw_files, png, zip_folder
 
 from ferhpo.data import fer2013, image_folder, synthetic
-from ferhpo.data.io import fer2013_csv, files
+from ferhpo.data.io import faults, fer2013_csv, tree
 from ferhpo.data.labels import emotions
 from ferhpo.errors import ConfigError, DataError
 
@@ -364,7 +364,7 @@ def test_what_may_not_be_read_is_named(nobodys_folder: Path, own_cache: Path) ->
 
 
 def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
-    """Dead links, links to themselves, pipes, and names that are not text."""
+    """Dead links, links to themselves, and names that are not text; a pipe is named."""
     root = nobodys_folder / "faces"
     for name in ("glad", "sad"):
         draw_files(root, [f"{name}/{index}.png" for index in range(8)])
@@ -372,6 +372,8 @@ def test_a_folder_full_of_oddities(nobodys_folder: Path) -> None:
     (root / "sad" / "nowhere.png").symlink_to("/nonexistent")
     (root / "sad" / "itself.png").symlink_to("itself.png")
     os.mkfifo(root / "sad" / "pipe.png")
+    assert message(image_folder.load, root) == of_path(root, "sad/pipe.png is a pipe, a socket or a device; remove it")
+    (root / "sad" / "pipe.png").unlink()
     assert image_folder.load(root).digest == before
     (root / "sad" / os.fsdecode(b"\xff\n.png")).write_bytes(png(GREY))
     assert len(image_folder.load(root).images) == 17
@@ -424,7 +426,7 @@ def test_links_in_circles(tmp_path: Path) -> None:
 
 def test_more_files_than_a_data_set_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that do not form a circle, but lead to the same files in many ways."""
-    monkeypatch.setattr(files, "MAX_NAMES", 1000)
+    monkeypatch.setattr(tree, "MAX_NAMES", 1000)
     for level in range(6):
         (tmp_path / f"level{level}").mkdir()
         for link in range(20):
@@ -456,10 +458,11 @@ def test_image_that_says_it_is_huge(side: int, folders: Path) -> None:
 
 
 def test_more_images_than_fit_in_memory(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = type("Memory", (), {"total": 100_000})
-    monkeypatch.setattr(files.psutil, "virtual_memory", lambda: memory)
+    memory = type("Memory", (), {"available": 100_000})
+    monkeypatch.setattr(faults.psutil, "virtual_memory", lambda: memory)
     assert message(image_folder.load, folders, image_size=64) == of_path(
-        folders, "35 images of 64x64 do not fit in memory; set a smaller data.image_size"
+        folders,
+        "35 images of 64x64 need 143 KB of memory, of which 100 KB are free; set a smaller data.image_size",
     )
 
 

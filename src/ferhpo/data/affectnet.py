@@ -65,7 +65,7 @@ def load(
 
 def class_of(text: str) -> str | None:
     """Return the emotion of a name or number of AffectNet, "none" for one that means no emotion, None if unknown."""
-    if text.strip().isdecimal():
+    if text.strip().isdecimal() and len(text) < 5:
         number = int(text)
         return _NUMBERED[number] if number < 8 else "none" if number < 11 else None
     return "none" if text.strip().lower().replace("-", " ") in _NO_EMOTION else emotion_of(text)

@@ -16,7 +16,8 @@ from ferhpo.data.io import ckplus_original
 from ferhpo.data.io.cache import Entry, read_cached
 from ferhpo.data.io.emotion_folders import find_emotion_folders
 from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of
-from ferhpo.data.io.files import Tree, decode_images, open_tree
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.tree import Tree, open_tree
 from ferhpo.data.labels.emotions import EMOTIONS
 from ferhpo.data.labels.label_map import LabelMap
 from ferhpo.data.labels.selection import key_faults, select

@@ -14,8 +14,9 @@ from ferhpo.data.dataset import TEST, TRAIN, UNUSED, VAL, FaceData, face_data
 from ferhpo.data.io import fer2013_csv
 from ferhpo.data.io.cache import Entry, read_cached, readable
 from ferhpo.data.io.class_folders import find_class_folders
-from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of
-from ferhpo.data.io.files import MAX_SIDE, UNPACKING_ERRORS, Tree, decode_images, open_tree, resize_images
+from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of, parsed
+from ferhpo.data.io.files import MAX_SIDE, decode_images, resize_images
+from ferhpo.data.io.tree import Tree, open_regular, open_tree
 from ferhpo.data.labels.emotions import CLASS_NAMES, emotion_of
 from ferhpo.data.labels.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
 from ferhpo.data.labels.ferplus import targets_from_votes
@@ -59,7 +60,7 @@ def load(
     csv_inside = _find_csv(source) if source.is_dir() else None
     needs_usage = None if options.split == "random" else f"data.split={options.split}"
     if not (csv_inside or source).is_dir() and not zipfile.is_zipfile(csv_inside or source):
-        with readable(where), (csv_inside or source).open("rb") as file:
+        with readable(where), open_regular(csv_inside or source) as file:
             fer2013_csv.check_start(where, file)
 
     def read() -> Entry:
@@ -126,15 +127,12 @@ def _read(where: str, source: Path, label_offset: int, needs_usage: str | None, 
     if source.is_dir() or source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         with open_tree(where, source) as tree:
             if csv_name := _csv_in(tree):
-                try:
-                    with tree.open_file(csv_name) as file:
-                        return _read_csv(where, file, "zip of a CSV", label_offset, needs_usage, image_size)
-                except UNPACKING_ERRORS as error:
-                    rule = f"{csv_name} cannot be unpacked ({error})"
-                    raise DataError(where, [f"{rule}; download the zip again"]) from error
+                unpacking = parsed(where, f"{csv_name} cannot be unpacked", "download the zip again")
+                with unpacking, tree.open_file(csv_name) as file:
+                    return _read_csv(where, file, "zip of a CSV", label_offset, needs_usage, image_size)
             form = "folders" if source.is_dir() else "zip of folders"
             return _read_folders(where, tree, form, image_size)
-    with source.open("rb") as file:
+    with open_regular(source) as file:
         return _read_csv(where, file, "competition CSV", label_offset, needs_usage, image_size)
 
 
@@ -151,7 +149,7 @@ def _read_csv(
     rows = fer2013_csv.read_rows(where, file, label_offset, needs_usage)
     arrays: dict[str, NDArray[Any]] = {"images": rows.images, "labels": rows.labels}
     if image_size is not None and image_size != fer2013_csv.SIDE:
-        arrays["images"] = resize_images(rows.images, image_size)
+        arrays["images"] = resize_images(where, rows.images, image_size)
     if rows.published is not None:
         arrays["published"] = rows.published
     return Entry(arrays, {"form": form, "numbered": rows.numbered})
@@ -208,7 +206,7 @@ def _read_votes(
     else:
         found = existing_path("data.ferplus_path", ferplus_path)
     votes_where = f"data.ferplus_path is {found}"
-    with found.open("rb") as file:
+    with parsed(votes_where, "it cannot be read", "download it again"), open_regular(found) as file:
         _, votes = fer2013_csv.read_votes(votes_where, file)
     if len(votes) != num_rows:
         rule = f"it has {len(votes):,} rows; it must have the {num_rows:,} rows of {source.name}, in the same order"

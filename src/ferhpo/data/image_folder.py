@@ -13,7 +13,8 @@ from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.data.io.cache import Entry, read_cached
 from ferhpo.data.io.class_folders import find_class_folders
 from ferhpo.data.io.faults import Faults, existing_path
-from ferhpo.data.io.files import decode_images, open_tree
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.tree import open_tree
 from ferhpo.data.labels.label_map import LabelMap
 from ferhpo.data.labels.selection import key_faults, select, split_of_folders
 from ferhpo.data.splits import SplitKeys, SplitOptions, lists_split_keys

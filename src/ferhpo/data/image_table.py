@@ -27,8 +27,10 @@ from ferhpo.data.io.columns import (
     unknown_split,
 )
 from ferhpo.data.io.faults import Faults, existing_path, raise_faults
-from ferhpo.data.io.files import Tree, decode_images
-from ferhpo.data.io.table import Table, image_bytes, read_table
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.parquet import image_bytes
+from ferhpo.data.io.table import Table, read_table
+from ferhpo.data.io.tree import Tree, open_regular
 from ferhpo.data.labels.class_names import name_fault, normal
 from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
 from ferhpo.data.labels.label_map import LabelMap
@@ -145,7 +147,7 @@ class _Rows:
         images, paths = self._bytes(), iter(self.paths)
 
         def open_next(_: str) -> IO[bytes]:  # decode_images opens each image once, in their order
-            found = next(images, None) if self.has_bytes else next(paths).open("rb")
+            found = next(images, None) if self.has_bytes else open_regular(next(paths))
             if found is None:
                 raise OSError("the column ends before its last row")
             return found
@@ -157,7 +159,8 @@ class _Rows:
         return Entry(arrays, {"form": f"table, {form}", "names": names, "classes": classes})
 
     def _bytes(self) -> Iterator[IO[bytes]]:
-        for row, value in zip(self.row_names, image_bytes(self.where, self.table, self.columns.image), strict=True):
+        contents = image_bytes(self.where, self.table.files, self.columns.image)
+        for row, value in zip(self.row_names, contents, strict=True):
             if not value:
                 self.faults.add(
                     "none", f"{row} has no bytes of an image; remove the row, or store the image in it", row

@@ -173,7 +173,7 @@ def _convert(images: NDArray[np.uint8], main: FaceData) -> NDArray[np.uint8]:
     if images.ndim == 4 and main.channels == 1:
         images = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
     if images.shape[1] != main.image_size:
-        images = resize_images(images, main.image_size)
+        images = resize_images("data=merged", images, main.image_size)
     if images.ndim == 3 and main.channels == 3:
         images = np.repeat(images[..., None], 3, axis=3)
     return images

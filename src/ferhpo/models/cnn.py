@@ -71,7 +71,7 @@ class CNN(nn.Module):
         check_int("num_classes", num_classes)
         check_int("image_size", image_size)
         check_int("stem_channels", stem_channels, at_least=0)
-        check_int("num_blocks", num_blocks, at_least=0, at_most=MAX_LAYERS)
+        check_int("num_blocks", num_blocks, 0, MAX_LAYERS)
         check_int("stride", stride)
         check_choice("padding", padding, PADDINGS)
         check_choice("pool", pool, tuple(POOLS))
@@ -79,7 +79,7 @@ class CNN(nn.Module):
         check_int("num_features", num_features, at_least=0 if hog is None else 1)
         if num_dense is None:
             num_dense = 1 if isinstance(dense_units, int) else len(dense_units)
-        check_int("num_dense", num_dense, at_least=0, at_most=MAX_LAYERS)
+        check_int("num_dense", num_dense, 0, MAX_LAYERS)
         widths = one_each("block_channels", block_channels, num_blocks, "num_blocks")
         kernels = one_each("kernel_size", kernel_size, num_blocks, "num_blocks")
         dropouts = one_each("conv_dropout", conv_dropout, num_blocks, "num_blocks")

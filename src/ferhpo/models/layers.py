@@ -19,16 +19,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "silu": nn.SiLU,
 }
+MAX_LAYERS = 1000  # blocks or dense layers of a network; a million of them would take hours to build
 NORMS = ("batch", "layer", "none")
-
-
-MAX_LAYERS = 1000  # a network of more would take minutes to build
 
 
 def check_int(key: str, value: object, at_least: int = 1, at_most: int = 10**9) -> None:
     """Raise ValueError unless value is an integer from `at_least` to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{key} is {value!r}; it must be an integer of at least {at_least}")
+        raise ValueError(f"{key} is {value!r:.60}; it must be an integer of at least {at_least}")
     if value > at_most:
         raise ValueError(f"{key} is {value!r:.40}; it must be at most {at_most:,}")
 

@@ -21,6 +21,8 @@ from ferhpo.models.layers import (
     scaled,
 )
 
+MAX_STAGES = 20  # each has half the pixels of the stage before, and twice the channels
+
 
 class ResNet(nn.Module):
     """Classify images with stages of residual blocks. Forward: float [N, C, H, W] to logits [N, num_classes].
@@ -57,11 +59,15 @@ class ResNet(nn.Module):
         if stem_kernel_size % 2 == 0:
             raise ValueError(f"stem_kernel_size is {stem_kernel_size}; it must be odd")
         check_int("stem_stride", stem_stride)
-        check_int("num_stages", num_stages, at_most=MAX_LAYERS)
+        check_int("num_stages", num_stages, 1, MAX_STAGES)
         check_int("width", width)
         check_multiplier(width_multiplier)
         check_dropout("dropout", dropout)
         depths = one_each("blocks_per_stage", blocks_per_stage, num_stages, "num_stages")
+        for depth in depths:
+            check_int("blocks_per_stage", depth, 1, MAX_LAYERS)
+        if sum(depths) > MAX_LAYERS:
+            raise ValueError(f"blocks_per_stage adds up to {sum(depths):,}; it must be at most {MAX_LAYERS:,}")
         if stem_channels is None:
             stem_channels = width
         check_int("stem_channels", stem_channels)
@@ -73,10 +79,6 @@ class ResNet(nn.Module):
         if stem_pool:
             self.stem.append(nn.MaxPool2d(3, stride=2, padding=1))
         stages: OrderedDict[str, nn.Module] = OrderedDict()
-        for depth in depths:
-            check_int("blocks_per_stage", depth)
-        if sum(depths) > MAX_LAYERS:
-            raise ValueError(f"blocks_per_stage adds up to {sum(depths):,}; it must be at most {MAX_LAYERS:,}")
         for i, depth in enumerate(depths):
             stage_channels = scaled(width * 2**i, width_multiplier)
             blocks = []

@@ -23,12 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferhpo.data.dataset import array_digest
-from ferhpo.data.io.files import tree_names
+from ferhpo.data.io.faults import Faults, most_unpacked, raise_faults
+from ferhpo.data.io.files import fault_of_size, is_image
+from ferhpo.data.io.tree import open_regular, tree_names
+from ferhpo.disk import fault_of_file, read_file
 from ferhpo.errors import ConfigError, DataError
+from ferhpo.text import size
 
 log = logging.getLogger(__name__)
 
 FORMAT = 4  # increment it when a reader returns other arrays for the same bytes, or the format of the files changes
+_FOLDER_BYTES, _SEEN_BYTES = 4096, 100_000
 SETTLED_SECONDS = 2.0  # coarser than the time stamps of any file system in use
 
 
@@ -87,14 +92,14 @@ def read_cached(
     """
     folder = cache_folder(cache_dir)
     with readable(where):
-        before, changed_at = _state(path, files)
+        before, changed_at = _state(where, path, files)
         settled = changed_at < time.time() - SETTLED_SECONDS
         content = _content_hash(path, files, before, settled, folder)
 
     def read_unchanged() -> Entry:
         with readable(where):
             entry = read()
-            after = _state(path, files)[0]
+            after = _state(where, path, files)[0]
         if after != before:
             raise DataError(where, ["it changed while it was read; retry when no other process writes to it"])
         return entry
@@ -134,18 +139,31 @@ def _members(path: Path, files: Sequence[Path] | None) -> list[tuple[str, Path]]
     return [(name, path / name) for name in tree_names(path)[0]] if path.is_dir() else [("", path)]
 
 
-def _state(path: Path, files: Sequence[Path] | None) -> tuple[str, float]:
+def _state(where: str, path: Path, files: Sequence[Path] | None) -> tuple[str, float]:
     """Return the state of what is read, and the time of its last change in seconds since 1970.
 
     The state is a digest that changes when the file, or any file of the folder, is written, replaced, added or removed.
+    Raises DataError for files that would take a time without limit to read, before any of them is read.
     """
     digest, newest = hashlib.sha256(), 0.0
+    faults, total, stored = Faults("file"), 0, {}
     for name, file in _members(path, files):
         stat = file.stat()
+        if fault := fault_of_file(file):
+            faults.add("file", f"{name or file} cannot be read: {fault}; remove it", name or str(file))
+        elif is_image(file.name) and (fault := fault_of_size(stat.st_size)):
+            faults.add("size", f"{name or file} {fault}", name or str(file))
         digest.update(
             os.fsencode(f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}\n")
         )  # a name need not be UTF-8
         newest = max(newest, stat.st_mtime, stat.st_ctime)
+        total += stat.st_size
+        # A small file may be stored in its folder, without a block of its own.
+        stored[stat.st_dev, stat.st_ino] = max(512 * stat.st_blocks, min(stat.st_size, _FOLDER_BYTES))
+    raise_faults(where, faults)
+    if total > most_unpacked(on_disk := sum(stored.values())):
+        rule = f"its files have {size(total)} in all, of which {size(on_disk)} are on the disk"
+        raise DataError(where, [f"{rule}; remove the links to the same files, and the files that are mostly empty"])
     return digest.hexdigest(), newest
 
 
@@ -153,7 +171,7 @@ def _content_hash(path: Path, files: Sequence[Path] | None, state: str, settled:
     """Return the SHA-256 of a file, or over the names and contents of a folder; stored if the state is settled."""
     stored = folder / "seen" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
     try:
-        known = json.loads(stored.read_text())
+        known = json.loads(read_file(stored, _SEEN_BYTES))
         if known["state"] == state:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -172,7 +190,7 @@ def _content_hash(path: Path, files: Sequence[Path] | None, state: str, settled:
 
 
 def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ferhpo.data.dataset import TEST, TRAIN, VAL
 from ferhpo.data.io.faults import Faults, raise_faults
-from ferhpo.data.io.files import Tree
+from ferhpo.data.io.tree import Tree
 from ferhpo.data.labels.class_names import name_fault, normal
 from ferhpo.errors import DataError
 

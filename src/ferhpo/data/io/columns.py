@@ -3,6 +3,8 @@
 Note: labels that are emotions in any spelling get FER2013's names and order: label 3 is happy in every data set.
 """
 
+import heapq
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from ferhpo.keys import closest
 
 MAX_CLASSES = 1000
 _SAMPLE = 50  # rows in which files are searched
+_SEARCHED_COLUMNS, _SEARCHED_FOLDERS = 20, 100
 _SUFFIXES = ("", ".jpg", ".png", ".jpeg")
 _SPLITS = {**SPLIT_FOLDERS, "dev": SPLIT_FOLDERS["val"], **{name.lower(): code for name, code in USAGES.items()}}
 _LABEL_NAMES = ("label", "labels", "emotion", "expression", "class", "class_name", "target", "category")
@@ -78,19 +81,34 @@ def split_of(value: Any) -> int | None:
     return _SPLITS.get(str(value).strip().lower())
 
 
-def locate(values: Sequence[Any], root: Path) -> Location | None:
+def locate(values: Sequence[Any], root: Path, folders: Sequence[Path] | None = None) -> Location | None:
     """Return where the files are that most values name, or None if no value names a file.
 
-    They are below `root`, or else below one of its folders, and may have a suffix that the values do not have.
+    They are below `root`, or else below one of its `folders`, and may have a suffix that the values do not have.
     """
-    texts = [value for value in values[:: max(1, len(values) // _SAMPLE)] if isinstance(value, str)][:_SAMPLE]
+    texts = _sample(values)
     here = Location(root)
-    if any(is_file(here.file(text)) for text in texts):
+    if _num_files(here, texts):
         return here
-    folders = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())[:100]]
-    places = [Location(folder, suffix) for suffix in _SUFFIXES for folder in folders]
-    best = max(places, key=lambda place: sum(is_file(place.file(text)) for text in texts))
-    return best if any(is_file(best.file(text)) for text in texts) else None
+    below = folders_below(root) if folders is None else folders
+    places = [Location(folder, suffix) for suffix in _SUFFIXES for folder in (root, *below)]
+    counts = [_num_files(place, texts) for place in places]
+    return places[counts.index(max(counts))] if max(counts) else None
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Return the first folders in a folder, by name."""
+    with os.scandir(root) as entries:
+        names = (entry.name for entry in entries if entry.is_dir())
+        return [root / name for name in heapq.nsmallest(_SEARCHED_FOLDERS, names)]
+
+
+def _sample(values: Sequence[Any]) -> list[str]:
+    return [value for value in values[:: max(1, len(values) // _SAMPLE)] if isinstance(value, str)][:_SAMPLE]
+
+
+def _num_files(place: Location, texts: Sequence[str]) -> int:
+    return sum(is_file(place.file(text)) for text in texts)
 
 
 def is_file(path: Path) -> bool:
@@ -110,7 +128,11 @@ def _image(table: Table, root: Path, faults: Faults) -> str | None:
     found = list(table.image_columns)
     if not found:
         named = [name for name, values in table.columns.items() if _are_file_names(values)]
-        places = {name: place for name in named or table.columns if (place := locate(table.columns[name], root))}
+        # Names from the root are looked for in all columns, in other folders only in as many as a table of images has.
+        samples = {name: texts for name in named or table.columns if (texts := _sample(table.columns[name]))}
+        at_root = [name for name, texts in samples.items() if _num_files(Location(root), texts)]
+        candidates, folders = (at_root or [*samples][:_SEARCHED_COLUMNS]), folders_below(root)
+        places = {name: place for name in candidates if (place := locate(table.columns[name], root, folders))}
         # A number can be the name of a file without its suffix: whole names count more, and so do names from the root.
         ranks = {name: (place.suffix == "", place.folder == root) for name, place in places.items()}
         found = [name for name in places if ranks[name] == max(ranks.values())] or (named if len(named) == 1 else [])

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ferhpo.data.io.cache import Entry
 from ferhpo.data.io.class_folders import ClassFolders, find_class_folders
 from ferhpo.data.io.faults import Faults
-from ferhpo.data.io.files import Tree, decode_images, open_tree
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.tree import Tree, open_tree
 from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
 
 

@@ -1,4 +1,4 @@
-"""Faults of a data set, collected while it is read and reported together.
+"""Faults of a data set, collected while it is read and reported together, and the limits of what may be read.
 
 Note: faults are grouped by kind. The first of a kind is reported in full, the next few by number or name only, and the
 rest are counted: a file with 20,000 broken rows gives a few lines, not 20,000.
@@ -6,14 +6,20 @@ rest are counted: a file with 20,000 broken rows gives a few lines, not 20,000.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ferhpo.errors import DataError
+import psutil
+
+from ferhpo.errors import DataError, FerhpoError, first_line
 from ferhpo.keys import closest
+from ferhpo.text import size
 
 MAX_LISTED = 5
+# Content may unpack to UNPACKED_BYTES, plus EXPANSION times what it has on the disk. Photographs hardly shrink.
+UNPACKED_BYTES, EXPANSION = 2**30, 100
 
 
 class Faults:
@@ -54,6 +60,36 @@ def raise_faults(where: str, *collected: Faults) -> None:
         raise DataError(where, sentences)
 
 
+@contextmanager
+def parsed(where: str, rule: str, remedy: str) -> Iterator[None]:
+    """Turn what a parser raises into a DataError; `rule` is e.g. "it is not a readable zip".
+
+    Note: the parsers of zips, tables and images raise many more classes of exceptions than they document, so that this
+    catches all; it belongs around calls of them only.
+    """
+    try:
+        yield
+    except FerhpoError:
+        raise
+    except MemoryError:
+        raise DataError(where, [f"{rule} (it does not fit in memory); {remedy}"]) from None
+    except Exception as error:
+        raise DataError(where, [f"{rule} ({first_line(error)[:200]}); {remedy}"]) from error
+
+
+def most_unpacked(stored_bytes: int) -> int:
+    """Return how many bytes the content of files may have that have `stored_bytes` on the disk."""
+    return UNPACKED_BYTES + EXPANSION * stored_bytes
+
+
+def check_room(where: str, num_bytes: float, remedy: str, what: str = "it needs") -> None:
+    """Raise DataError if something does not fit in the memory that is free; `what` starts the sentence."""
+    free = psutil.virtual_memory().available
+    if num_bytes > free:
+        rule = f"{what} {size(num_bytes)} of memory, of which {size(free)} are free"
+        raise DataError(where, [f"{rule}; {remedy}"])
+
+
 def is_whole(value: Any, low: int = 0) -> bool:
     """Return whether a setting is an integer of at least `low`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
@@ -82,7 +118,7 @@ def existing_path(key: str, path: str | Path) -> Path:
         raise DataError(where, [f"it cannot be accessed ({error}); use another path"]) from None
     if exists:
         if not found.is_file() and not found.is_dir():
-            raise DataError(where, ["it must be a file or a folder"])
+            raise DataError(where, ["it is a pipe, a socket or a device; it must be a file or a folder"])
         if not os.access(found, os.R_OK | (os.X_OK if found.is_dir() else 0)):
             raise DataError(where, ["it is not readable (permission denied); change its permissions or copy it"])
         return found

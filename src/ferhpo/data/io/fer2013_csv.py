@@ -73,9 +73,7 @@ def read_rows(where: str, file: IO[bytes], label_offset: int, needs_usage: str |
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy warns about a text that is not a number
         for number, line in enumerate(lines, start=2):
-            if number > MAX_ROWS:
-                rule = f"it has more than {MAX_ROWS:,} rows; FER2013 has 35,887"
-                raise DataError(where, [f"{rule}; download it again"])
+            _check_number(where, number)
             row = str(number)
             fields = _fields(line.decode("latin-1"), separator)  # never fails; an odd character is a fault of its row
             if not fields:
@@ -130,6 +128,7 @@ def read_votes(where: str, file: IO[bytes]) -> tuple[list[str], NDArray[np.int64
     name_place = header.index(IMAGE_NAME) if IMAGE_NAME in header else None
     names, votes = [], []
     for number, line in enumerate(lines, start=2):
+        _check_number(where, number)
         fields = _fields(line.decode("latin-1"), separator)
         if not fields:
             continue
@@ -157,6 +156,11 @@ def _lines(where: str, file: IO[bytes], faults: Faults) -> Iterator[bytes]:
             faults.add("long", f"{rule}; remove what does not belong to it, or download the file again")
             raise_faults(where, faults)
         yield line
+
+
+def _check_number(where: str, row: int) -> None:
+    if row > MAX_ROWS:
+        raise DataError(where, [f"it has more than {MAX_ROWS:,} rows; FER2013 has 35,887; download it again"])
 
 
 def _header(where: str, line: bytes) -> str:

@@ -1,35 +1,29 @@
-"""Folders and zips as lists of files that can be opened by name, and the decoding of their images.
+"""The decoding of images that come in files.
 
-Note: nothing is extracted to disk; members of a zip are read into memory one by one. A zip with a path outside its own
-folder is still refused, because the user may unpack it with another tool.
+Note: everything has a limit, because a small file can describe an image that no memory holds.
 """
 
 import io
 import lzma
 import math
-import os
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ferhpo.data.io.faults import Faults, raise_faults
-from ferhpo.errors import DataError
+from ferhpo.data.io.faults import Faults, check_room, raise_faults
+from ferhpo.data.io.tree import Tree
+from ferhpo.errors import DataError, first_line
 
-MAX_DEPTH = 5  # folders below the root
-MAX_NAMES = 2_000_000  # files and folders below the root; AffectNet has 1,000,000
 MAX_FILE_BYTES = 64 * 2**20  # one image, compressed
 MAX_PIXELS = 40_000_000  # one image, decoded
+# All images together may have BLANK_PIXELS, plus PIXELS_PER_BYTE per byte of their files. Photographs have up to 80.
+BLANK_PIXELS, PIXELS_PER_BYTE = 2_000_000_000, 200
 # zipfile raises RuntimeError if a password is needed and NotImplementedError for an unknown compression; OSError also
 # comes from a file in a folder without read permission.
 UNPACKING_ERRORS = (
@@ -41,108 +35,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 # Takes the name of a file and the width and height of its image; returns left, top, right and bottom of the crop.
 Crop = Callable[[str, int, int], tuple[int, int, int, int]]
-_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
-
-
-@dataclass(frozen=True)
-class Tree:
-    """The files and folders in a folder or zip; names are relative, sorted, and separated by "/"."""
-
-    names: tuple[str, ...]
-    folders: tuple[str, ...]
-    open_file: Callable[[str], IO[bytes]]
-
-
-def tree_names(root: Path) -> tuple[list[str], list[str]]:
-    """Return the names of all files and all folders below a folder, without files that operating systems add.
-
-    Raises DataError for a link to a folder above itself, and for more files than a data set has.
-    """
-    names: list[str] = []
-    folders: list[str] = []
-
-    def walk(folder: str, above: tuple[tuple[int, int], ...]) -> None:
-        with _readable(root / folder), os.scandir(root / folder) as entries:
-            for entry in entries:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if _is_left_by_system(entry.name):
-                    continue
-                if _is_there(entry.is_file):  # not a dead link, nor a pipe or device that would block when opened
-                    names.append(name)
-                elif _is_there(entry.is_dir) and len(above) <= MAX_DEPTH:
-                    folders.append(name)
-                    own = _identity(root / name)
-                    if own in above:
-                        rule = f"{name} leads back to a folder that it is in, by a link; remove the link"
-                        raise DataError(f"data.path is {root}", [rule])
-                    walk(name, (*above, own))
-                if len(names) + len(folders) > MAX_NAMES:
-                    rule = f"it has more than {MAX_NAMES:,} files and folders; set a folder that has only the images"
-                    raise DataError(f"data.path is {root}", [rule])
-
-    with _readable(root):
-        top = _identity(root)
-    walk("", (top,))
-    return sorted(names), sorted(folders)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    """Return what links to a folder and the folder itself have in common."""
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
-
-
-def _is_there(test: Callable[[], bool]) -> bool:
-    """Return the result of the test, and False for a link that leads to itself."""
-    try:
-        return test()
-    except OSError:
-        return False
-
-
-@contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        rule = f"the folder cannot be read ({error.strerror}); ask for the permission"
-        raise DataError(str(folder), [rule]) from None
-
-
-@contextmanager
-def open_tree(where: str, path: Path) -> Iterator[Tree]:
-    """Open a folder or a zip. Raises DataError for a zip that is unreadable or has a path outside its own folder."""
-    if path.is_dir():
-        names, folders = tree_names(path)
-        yield Tree(tuple(names), tuple(folders), lambda name: (path / name).open("rb"))
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except UNPACKING_ERRORS as error:
-        raise DataError(where, [f"it is not a readable zip ({error}); download the file again"]) from error
-    with archive:
-        members = [info.filename for info in archive.infolist()]
-        if len(members) > MAX_NAMES:
-            raise DataError(where, [f"the zip has more than {MAX_NAMES:,} files; pack only the images"])
-        climbing = Faults("path")
-        for name in members:
-            if _climbs(name):
-                climbing.add("climbs", f"the zip has {name}, a path outside its own folder; nothing was read", name)
-        raise_faults(where, climbing)
-        kept = [name for name in members if not any(map(_is_left_by_system, PurePosixPath(name).parts))]
-        files = tuple(sorted(name for name in kept if not name.endswith("/")))
-        parents = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
-        folders_in_zip = tuple(sorted(parents | {name.rstrip("/") for name in kept if name.endswith("/")}))
-        yield Tree(files, folders_in_zip, archive.open)
-
-
-def _climbs(name: str) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    return ".." in parts or parts[0] == "" or parts[0].endswith(":")
-
-
-def _is_left_by_system(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def is_image(name: str) -> bool:
@@ -170,11 +62,12 @@ def decode_images(
     Raises DataError with every file that is not an image, is truncated or has a wrong size.
     """
     faults = Faults("file")
+    budget = _Budget(where)
     shape = () if channels == 1 else (3,)
     out: NDArray[np.uint8] | None = None
     for index, name in enumerate(names):
         try:
-            image = _decode(tree, name, channels)
+            image = _decode(tree, name, channels, budget)
         except _Unreadable as error:
             faults.add(str(error), f"{name} {error}", name)
             continue
@@ -197,38 +90,62 @@ def decode_images(
 
 
 def _zeros(where: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return zeros. Raises DataError if they would not fit in the memory of the machine."""
-    rule = f"{shape[0]:,} images of {shape[2]}x{shape[1]} do not fit in memory"
-    if math.prod(shape) > psutil.virtual_memory().total:  # numpy would only fail when the zeros are overwritten
-        raise DataError(where, [f"{rule}; set a smaller data.image_size"])
+    """Return zeros. Raises DataError if they do not fit in free memory; numpy fails only when zeros are overwritten."""
+    size = f"{shape[0]:,} images of {shape[2]}x{shape[1]} need"
+    check_room(where, math.prod(shape), "set a smaller data.image_size", size)
     try:
         return np.zeros(shape, np.uint8)
     except MemoryError:
-        raise DataError(where, [f"{rule}; set a smaller data.image_size"]) from None
+        raise DataError(where, [f"{size} more memory than is free; set a smaller data.image_size"]) from None
 
 
-def resize_images(images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+def resize_images(where: str, images: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
     """Resize images uint8 [N, H, W] or [N, H, W, 3] to squares, as decode_images does."""
-    side = (image_size, image_size)
-    return np.stack([np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BILINEAR)) for image in images])
+    out = _zeros(where, (len(images), image_size, image_size, *images.shape[3:]))
+    for index, image in enumerate(images):
+        resized = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BILINEAR)
+        out[index] = np.asarray(resized)
+    return out
+
+
+def fault_of_size(num_bytes: int) -> str:
+    """Return why a file is too large for an image, after its name; "" if it is not."""
+    if num_bytes <= MAX_FILE_BYTES:
+        return ""
+    return f"is larger than {MAX_FILE_BYTES // 2**20} MB; remove it or make it smaller"
+
+
+class _Budget:
+    """The pixels that images may still have; it grows with the bytes of their files."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.num_bytes, self.pixels = where, 0, 0
+
+    def spend(self, num_bytes: int, pixels: int) -> None:
+        """Count an image that is about to be decoded. Raises DataError if the images are far emptier than faces are."""
+        self.num_bytes += num_bytes
+        self.pixels += pixels
+        if self.pixels > BLANK_PIXELS + PIXELS_PER_BYTE * self.num_bytes:
+            rule = f"its images have at least {self.pixels:,} pixels in files of {self.num_bytes:,} bytes"
+            raise DataError(self.where, [f"{rule}; remove the images that show nothing, or make them smaller"])
 
 
 class _Unreadable(Exception):  # noqa: N818 - describes a file
     """The reason why a file cannot be decoded to an image."""
 
 
-def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
+def _decode(tree: Tree, name: str, channels: int, budget: _Budget) -> Image.Image:
     try:
         with tree.open_file(name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except PermissionError:
         raise _Unreadable("is not readable (permission denied); change its permissions or copy it") from None
-    except UNPACKING_ERRORS as error:
-        raise _Unreadable(f"cannot be unpacked ({error}); download the zip again") from error
+    except Exception as error:  # see faults.parsed
+        raise _Unreadable(f"cannot be unpacked ({first_line(error)}); download the zip again") from error
     if not data:
         raise _Unreadable("is empty; remove it or download it again")
-    if len(data) > MAX_FILE_BYTES:
-        raise _Unreadable(f"is larger than {MAX_FILE_BYTES // 2**20} MB; remove it or make it smaller")
+    if fault := fault_of_size(len(data)):
+        raise _Unreadable(fault)
     too_large = f"it must have at most {MAX_PIXELS:,} pixels; remove it or make it smaller"
     try:
         with warnings.catch_warnings():
@@ -239,16 +156,19 @@ def _decode(tree: Tree, name: str, channels: int) -> Image.Image:
                 raise _Unreadable(f"is {image.width}x{image.height}; {too_large}")
             if image.mode[0] in "IF":
                 raise _Unreadable("has pixels of more than 8 bits; convert it to 8 bits")
+            budget.spend(len(data), image.width * image.height)
             image.load()
             return _opaque(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+    except (_Unreadable, DataError):
+        raise
     except UnidentifiedImageError as error:
         raise _Unreadable("is not an image; remove it") from error
     except Image.DecompressionBombError:
         raise _Unreadable(f"is too large; {too_large}") from None
     except MemoryError:
         raise _Unreadable("does not fit in memory; remove it or make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise _Unreadable(f"cannot be decoded ({error}); remove it or download it again") from error
+    except Exception as error:  # see faults.parsed
+        raise _Unreadable(f"cannot be decoded ({first_line(error)}); remove it or download it again") from error
 
 
 def _opaque(image: Image.Image) -> Image.Image:

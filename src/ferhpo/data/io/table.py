@@ -1,27 +1,27 @@
 """Tables of images: a CSV, a Parquet file, or a folder of Parquet files such as train-00000-of-00001.parquet.
 
-Note: the columns of texts and numbers are read whole, those of image bytes in small batches. Everything has a limit,
-because a small Parquet file can describe a table that no memory holds.
+Note: texts and numbers are read as a whole, image bytes by parquet.image_bytes. Everything has a limit, because a small
+file can describe a table that no memory holds.
 """
 
 import csv
 import io
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ferhpo.data.io.class_folders import SPLIT_FOLDERS
-from ferhpo.data.io.faults import Faults, raise_faults
+from ferhpo.data.io.faults import Faults, check_room, raise_faults
+from ferhpo.data.io.parquet import CELL_BYTES, MAX_COLUMNS, MAX_ROWS, read_parquet
+from ferhpo.data.io.tree import open_regular, tree_names
+from ferhpo.disk import fault_of_file
 from ferhpo.errors import DataError
 
-MAX_ROWS = 2_000_000
-MAX_BYTES = 256 * 2**20  # of a CSV, and of one column of texts
-MAX_CHUNK_BYTES = 4 * 2**30  # of the images in one row group of a Parquet file
+MAX_BYTES = 256 * 2**20  # of a CSV
+MAX_ROW_CHARACTERS = 2**20
 SEPARATORS = (",", ";", "\t")
-_BATCH_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -51,178 +51,108 @@ class Table:
 def read_table(where: str, source: Path) -> Table:
     """Read a table without its image bytes. Raises DataError with every fault of the file."""
     if source.is_dir():
-        files = sorted(file for file in source.rglob("*.parquet") if file.is_file())
+        files = [source / name for name in tree_names(source)[0] if name.endswith(".parquet")]
         if not files:
             rule = "the folder has no Parquet file; set data.path to a CSV or a Parquet file"
             raise DataError(where, [f"{rule}, or use data=image_folder for folders of classes"])
-        return _read_parquet(where, tuple(files))
-    with source.open("rb") as file:
-        is_parquet = file.read(4) == b"PAR1"
-    return _read_parquet(where, (source,)) if is_parquet else _read_csv(where, source)
-
-
-def image_bytes(where: str, table: Table, column: str) -> Iterator[bytes | None]:
-    """Yield the bytes of the image in each row of a column, None if there are none.
-
-    A value is bytes, or has the fields `bytes` and `path` as Hugging Face writes them.
-    """
-    parquet = _pyarrow(where)
-    with _parquet_errors(where):
-        for file in table.files:
-            with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(_BATCH_ROWS, columns=[column]):
-                    for value in batch.column(0):
-                        found = value.as_py()
-                        found = found.get("bytes") if isinstance(found, dict) else found
-                        yield found if isinstance(found, bytes) else None
+    else:
+        files = [source]
+    for file in files:
+        if fault := fault_of_file(file):
+            raise DataError(where, [f"{file.name} cannot be read: {fault}; remove it, or set another path"])
+    with open_regular(files[0]) as opened:
+        is_parquet = source.is_dir() or opened.read(4) == b"PAR1"
+    return _read_parquet(where, tuple(files)) if is_parquet else _read_csv(where, source)
 
 
 def _read_csv(where: str, source: Path) -> Table:
-    if source.stat().st_size > MAX_BYTES:
+    with open_regular(source) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
         raise DataError(where, [f"it is larger than {MAX_BYTES // 2**20} MB; it must be a table of the names of files"])
-    data = source.read_bytes()
     if not data:
         raise DataError(where, ["the file is empty; download it again"])
+    check_room(where, 6 * len(data), "split it")  # as text, and as lines of text
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    header, _, _ = text.partition("\n")
+    del data
+    header = text[: MAX_ROW_CHARACTERS + 1].partition("\n")[0]
     if not header.strip():
         raise DataError(where, ["its first line is empty; it must have the names of the columns"])
     if not header.replace("\t", "").rstrip("\r").isprintable():
         raise DataError(where, ["it must be a CSV or a Parquet file; unpack or convert it"])
-    separator = max(SEPARATORS, key=lambda mark: len(next(csv.reader([header], delimiter=mark))))
+    separator = max(SEPARATORS, key=lambda mark: _num_fields(header, mark))
     faults = Faults("row")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        names = [name.strip() for name in next(reader)]
-        columns: list[list[Any]] = [[] for _ in names]
-        numbers: list[int] = []
-        for fields in reader:
-            row = str(reader.line_num)
-            if not fields:
-                continue  # an empty line
-            if len(fields) != len(names):
-                faults.add("fields", f"row {row} has {len(fields)} of {len(names)} columns", row)
-                continue
-            for values, value in zip(columns, fields, strict=True):
-                values.append(value.strip() or None)
-            numbers.append(reader.line_num)
-            if len(columns[0]) > MAX_ROWS:
-                raise DataError(where, [f"it has more than {MAX_ROWS:,} rows; split it"])
-    except csv.Error as error:
-        rule = f"line {reader.line_num} is not CSV ({error}); download the file again"
-        raise DataError(where, [rule]) from error
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    rows = _rows(where, text, separator)
+    names = [name.strip() for name in next(rows)[1]]
+    if len(names) > MAX_COLUMNS:
+        rule = f"it has {len(names):,} columns; it must have at most {MAX_COLUMNS:,}"
+        raise DataError(where, [f"{rule}; remove those that are not needed"])
+    columns: list[list[Any]] = [[] for _ in names]
+    numbers: list[int] = []
+    for number, fields in rows:
+        if not fields:
+            continue  # an empty line
+        if len(fields) != len(names):
+            faults.add("fields", f"row {number} has {len(fields)} of {len(names)} columns", str(number))
+            continue
+        for values, value in zip(columns, fields, strict=True):
+            values.append(value.strip() or None)
+        numbers.append(number)
+        if len(numbers) > MAX_ROWS:
+            raise DataError(where, [f"it has more than {MAX_ROWS:,} rows; split it"])
+        if len(numbers) % 10_000 == 0:
+            check_room(where, CELL_BYTES * 10_000 * len(names), "split it, or remove columns")
+    if (twice := next((name for name, count in Counter(names).items() if count > 1), None)) is not None:
         faults.add("twice", f"it has two columns {twice!r}; rename one")
-    if not columns[0] and not faults:
+    if not numbers and not faults:
         faults.add("none", "it has a header but no rows; download the file again")
     raise_faults(where, faults)
     return Table((source,), dict(zip(names, columns, strict=True)), numbers)
 
 
+def _num_fields(header: str, separator: str) -> int:
+    try:
+        return len(next(csv.reader([header], delimiter=separator)))
+    except csv.Error:  # a name that is longer than the limit of the csv module, as without the right separator
+        return 0
+
+
+def _rows(where: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line of each row, and its fields.
+
+    Raises DataError for what is not CSV, and for a row that no table has, e.g. one of quoted lines without an end.
+    """
+    length = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal length
+        for line in io.StringIO(text, newline=""):
+            length += len(line)
+            if length > MAX_ROW_CHARACTERS:
+                rule = f"line {reader.line_num + 1} is in a row of more than {MAX_ROW_CHARACTERS:,} characters"
+                raise DataError(where, [f"{rule}; download the file again"])
+            yield line
+
+    reader = csv.reader(lines(), delimiter=separator)
+    try:
+        for fields in reader:
+            length = 0
+            yield reader.line_num, fields
+    except csv.Error as error:
+        rule = f"line {max(reader.line_num, 1)} is not CSV ({error}); download the file again"
+        raise DataError(where, [rule]) from error
+
+
 def _read_parquet(where: str, files: tuple[Path, ...]) -> Table:
-    parquet = _pyarrow(where)
-    columns: dict[str, list[Any]] = {}
-    image_columns: tuple[str, ...] = ()
-    class_names: dict[str, tuple[str, ...]] = {}
-    splits = [SPLIT_FOLDERS.get(file.stem.split("-")[0].lower()) for file in files]
-    file_splits: list[str] = []
-    rows = 0
-    for place, file in enumerate(files):
-        with _parquet_errors(where), parquet.ParquetFile(file) as opened:
-            kinds = _kinds(opened.schema_arrow)
-            images = tuple(name for name, kind in kinds.items() if kind == "image")
-            texts = [name for name, kind in kinds.items() if kind == "text"]
-            rows += opened.metadata.num_rows
-            if rows > MAX_ROWS:
-                raise DataError(where, [f"it has more than {MAX_ROWS:,} rows; split it"])
-            _check_sizes(where, opened.metadata, images, texts)
-            if place == 0:
-                columns, image_columns = {name: [] for name in texts}, images
-                class_names = _class_names(opened.schema_arrow.metadata)
-            elif (list(columns), image_columns) != (texts, images):
-                raise DataError(where, [f"{file.name} has other columns than {files[0].name}; set one of the files"])
-            read = opened.read(columns=texts)
-            for name in texts:
-                columns[name] += [None if value != value else value for value in read.column(name).to_pylist()]  # NaN
-            file_splits += [file.stem.split("-")[0]] * opened.metadata.num_rows
-    if not rows:
+    content, num_rows = read_parquet(where, files)
+    if not content.num_rows:
         raise DataError(where, ["it has no rows; download the file again"])
-    numbers = range(1, rows + 1)
-    return Table(files, columns, numbers, image_columns, class_names, None if None in splits else file_splits)
-
-
-def _pyarrow(where: str) -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        rule = "a Parquet file needs the package pyarrow, which is not installed"
-        raise DataError(where, [f"{rule}; run: pip install pyarrow, or convert the table to CSV"]) from None
-    return parquet
-
-
-@contextmanager
-def _parquet_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (DataError, PermissionError):
-        raise
-    except MemoryError:
-        raise DataError(where, ["it does not fit in memory; split it"]) from None
-    except Exception as error:  # pyarrow raises its own classes, OSError and ValueError for a damaged file
-        rule = f"it is not a readable Parquet file ({str(error).splitlines()[0][:200] if str(error) else error!r})"
-        raise DataError(where, [f"{rule}; download it again"]) from error
-
-
-def _kinds(schema: Any) -> dict[str, str]:
-    """Return "image" for each column of bytes, "text" for each of texts or numbers; others are left out."""
-    import pyarrow
-
-    kinds = {}
-    for column in schema:
-        of = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
-        is_struct = pyarrow.types.is_struct(of) and of.get_field_index("bytes") >= 0
-        if is_struct or pyarrow.types.is_binary(of) or pyarrow.types.is_large_binary(of):
-            kinds[column.name] = "image"
-        elif any(
-            test(of)
-            for test in (
-                *(pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_integer),
-                *(pyarrow.types.is_floating, pyarrow.types.is_boolean),
-            )
-        ):
-            kinds[column.name] = "text"
-    return kinds
-
-
-def _check_sizes(where: str, metadata: Any, images: tuple[str, ...], texts: list[str]) -> None:
-    """Raise DataError if a column would not fit in memory once it is unpacked."""
-    totals: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for place in range(row_group.num_columns):
-            chunk = row_group.column(place)
-            name = chunk.path_in_schema.split(".")[0]
-            totals[name] = totals.get(name, 0) + chunk.total_uncompressed_size
-            if name in images and chunk.total_uncompressed_size > MAX_CHUNK_BYTES:
-                rule = f"{name} has more than {MAX_CHUNK_BYTES // 2**30} GB in one row group"
-                raise DataError(where, [f"{rule}; write the file with smaller row groups"])
-    for name in texts:
-        if totals.get(name, 0) > MAX_BYTES:
-            raise DataError(where, [f"the column {name} has more than {MAX_BYTES // 2**20} MB; split the file"])
-
-
-def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return the names of the classes of each ClassLabel in the metadata that Hugging Face writes."""
-    try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            name: tuple(str(label) for label in feature["names"])
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature["names"], list)
-        }
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+    first_words = [file.stem.split("-")[0] for file in files]
+    splits = [word for word, rows in zip(first_words, num_rows, strict=True) for _ in range(rows)]
+    has_splits = all(word.lower() in SPLIT_FOLDERS for word in first_words)
+    numbers = range(1, content.num_rows + 1)
+    shared = (content.columns, numbers, content.image_columns, content.class_names)
+    return Table(files, *shared, splits if has_splits else None)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ferhpo.data.io.cache import Entry
 from ferhpo.data.io.faults import Faults, raise_faults
-from ferhpo.data.io.files import Crop, Tree, decode_images, is_image, open_tree
+from ferhpo.data.io.files import Crop, decode_images, is_image
+from ferhpo.data.io.tree import Tree, open_tree
 from ferhpo.data.labels.emotions import EMOTIONS
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData, Part, face_data
 from ferhpo.data.io import fer2013_csv
 from ferhpo.data.io.cache import Entry, read_cached
-from ferhpo.data.io.faults import Faults, existing_path, one_of, raise_faults
-from ferhpo.data.io.files import UNPACKING_ERRORS, decode_images, open_tree
+from ferhpo.data.io.faults import Faults, existing_path, one_of, parsed, raise_faults
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.tree import open_tree
 from ferhpo.data.labeled_files.decode import images_by_name
 from ferhpo.data.labels.emotions import EMOTIONS
 from ferhpo.data.labels.ferplus import targets_from_votes
@@ -85,11 +86,8 @@ def _read(where: str, source: Path, channels: int, image_size: int) -> Entry:
         if len(lists) != 1:
             rule = f"it has {len(lists)} files {LIST}" if lists else f"it has no {LIST}"
             raise DataError(where, [f"{rule}; it must be beside {', '.join(FOLDERS)}"])
-        try:
-            with tree.open_file(lists[0]) as file:
-                listed, votes = fer2013_csv.read_votes(where, file)
-        except UNPACKING_ERRORS as error:
-            raise DataError(where, [f"{lists[0]} cannot be unpacked ({error}); download it again"]) from error
+        with parsed(where, f"{lists[0]} cannot be unpacked", "download it again"), tree.open_file(lists[0]) as file:
+            listed, votes = fer2013_csv.read_votes(where, file)
         if not any(listed):
             raise DataError(where, [f"{lists[0]} has no column {fer2013_csv.IMAGE_NAME}; download it again"])
         images = images_by_name(tree, Faults("file"))

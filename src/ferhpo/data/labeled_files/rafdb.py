@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ferhpo.data.dataset import TEST, TRAIN, FaceData
 from ferhpo.data.io.cache import Entry, read_cached
 from ferhpo.data.io.emotion_folders import read_emotion_folders
-from ferhpo.data.io.faults import Faults, existing_path, raise_faults
-from ferhpo.data.io.files import UNPACKING_ERRORS, Tree, decode_images, open_tree
+from ferhpo.data.io.faults import Faults, existing_path, parsed, raise_faults
+from ferhpo.data.io.files import decode_images
+from ferhpo.data.io.tree import Tree, open_tree
 from ferhpo.data.labeled_files.decode import images_by_name
 from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
 from ferhpo.data.labels.label_map import LabelMap
@@ -62,7 +63,7 @@ def load(
 def class_of(text: str) -> str | None:
     """Return the emotion of a name or number of RAF-DB, None if unknown."""
     text = text.strip()
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 5:
         return _NUMBERED[int(text) - 1] if 1 <= int(text) <= len(_NUMBERED) else None
     return emotion_of(text)
 
@@ -119,11 +120,8 @@ def _read_list(where: str, tree: Tree, list_name: str, channels: int, image_size
 
 
 def _text(where: str, tree: Tree, name: str) -> str:
-    try:
-        with tree.open_file(name) as file:
-            data = file.read(MAX_LIST_BYTES + 1)
-    except UNPACKING_ERRORS as error:
-        raise DataError(where, [f"{name} cannot be unpacked ({error}); download it again"]) from error
+    with parsed(where, f"{name} cannot be unpacked", "download it again"), tree.open_file(name) as file:
+        data = file.read(MAX_LIST_BYTES + 1)
     if len(data) > MAX_LIST_BYTES:
         raise DataError(where, [f"{name} is larger than {MAX_LIST_BYTES // 2**20} MB; download it again"])
     return data.decode("utf-8-sig", "replace")

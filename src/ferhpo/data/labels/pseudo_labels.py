@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ferhpo.data.io.faults import Faults, existing_path, raise_faults
-from ferhpo.data.io.files import UNPACKING_ERRORS, open_tree
+from ferhpo.data.io.faults import Faults, existing_path, parsed, raise_faults
+from ferhpo.data.io.tree import open_regular, open_tree
 from ferhpo.data.labels.class_names import normal
 from ferhpo.errors import DataError
 from ferhpo.keys import closest
@@ -87,7 +87,8 @@ def _read_text(where: str, clean: str | Path, source: Path) -> str:
     if is_folder:
         raise DataError(where, ["it is a folder; it must be a CSV"])
     if is_here or path.is_absolute() or str(clean).startswith("~"):
-        with existing_path("data.clean", clean).open("rb") as file:
+        path = existing_path("data.clean", clean)
+        with parsed(where, "it cannot be read", "use another path"), open_regular(path) as file:
             return _decoded(where, file)
     with open_tree(where, source) as tree:
         if str(clean) not in tree.names:
@@ -95,11 +96,8 @@ def _read_text(where: str, clean: str | Path, source: Path) -> str:
             like = closest(str(clean), csvs)
             remedy = f"did you mean {like}?" if like else "set data.clean=null to keep all images"
             raise DataError(where, [f"there is no such file, neither here nor in {source}; {remedy}"])
-        try:
-            with tree.open_file(str(clean)) as file:
-                return _decoded(where, file)
-        except UNPACKING_ERRORS as error:
-            raise DataError(where, [f"it cannot be unpacked ({error}); download the zip again"]) from error
+        with parsed(where, "it cannot be unpacked", "download the zip again"), tree.open_file(str(clean)) as file:
+            return _decoded(where, file)
 
 
 def _decoded(where: str, file: IO[bytes]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ferhpo.reports.style import short_number
 from ferhpo.space import Draw
 from ferhpo.space.draw import choice_key
 from ferhpo.storage.sweep import Sweep
@@ -146,15 +147,6 @@ def log_ticks(low: float, high: float, most: int = 5) -> list[float]:
         if len(ticks) <= most:
             return ticks or [low]
     return ticks[:: -(-len(ticks) // most)]
-
-
-def short_number(value: float) -> str:
-    """Return a number in few characters, e.g. 1e-4 for 0.0001."""
-    text = number(float(value))
-    if value and not 1e-3 <= abs(value) < 1e5:
-        mantissa, _, power = f"{value:.2e}".partition("e")
-        text = f"{float(mantissa):g}e{int(power)}"
-    return text
 
 
 def shortened(text: str, length: int) -> str:

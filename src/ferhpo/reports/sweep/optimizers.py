@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ferhpo.reports.panel import Panel, write_table
-from ferhpo.reports.style import COLORS, COLUMN_INCHES, STATE_MARKS, figure, suffix
-from ferhpo.reports.sweep.axes import Axis, short_number, shortened, tick_text, value_of, varied
+from ferhpo.reports.style import COLORS, COLUMN_INCHES, STATE_MARKS, figure, short_number, suffix
+from ferhpo.reports.sweep.axes import Axis, shortened, tick_text, value_of, varied
 from ferhpo.reports.sweep.parallel import thinned
 from ferhpo.reports.trial import confusion
 from ferhpo.states import TrialState
