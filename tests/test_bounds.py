@@ -449,7 +449,7 @@ def test_limits_of_tables_are_near_those_of_the_csv_module(module):
         (ViT, {"num_blocks": 10**6}, "num_blocks is 1000000; it must be at most 1,000"),
         (ResNet, {"num_stages": 10**6, "blocks_per_stage": 1}, "num_stages is 1000000; it must be at most 20"),
         (ResNet, {"blocks_per_stage": 10**6}, "blocks_per_stage is 1000000; it must be at most 1,000"),
-        (ResNet, {"num_stages": 2, "blocks_per_stage": 900}, "the sum of blocks_per_stage is 1800; it must be at most"),
+        (ResNet, {"num_stages": 2, "blocks_per_stage": 900}, "blocks_per_stage adds up to 1,800; it must be at most"),
     ],
 )
 def test_a_network_has_a_limited_number_of_layers(make, settings, rule):
