@@ -103,7 +103,7 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; choose from: allowed_targets, augment, callbacks, compute, data, exports, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
+        "  lr matches no key; choose from: allowed_targets, augment, budget, callbacks, compute, data, exports, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
         "objective, optim, output_dir, panels, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
     )
 
@@ -112,7 +112,7 @@ def test_all_faults_of_the_overrides_come_at_once():
     ("overrides", "message"),
     [
         (["+optim.lrr=1"], "optim.lrr matches no argument of torch.optim.Adam; did you mean lr?"),
-        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, callbacks, compute, data, "),
+        (["+extra=1"], "extra matches no key; choose from: allowed_targets, augment, budget, callbacks, compute, "),
         (["scheduler.max_t=40", "trainer.max_epochs=20"], "scheduler.max_t is 40, but trainer.max_epochs is 20; set scheduler.max_t=20"),
         (["scheduler=median", "scheduler.hard_stop=false"], "scheduler.hard_stop is false; this would pause trials, which ferhpo does not support; set it to true"),
         (["scheduler=median", "scheduler.min_time_slice=0"], "scheduler.min_time_slice is 0; this would pause trials, which ferhpo does not support; set it to .inf (inf on the command line)"),

@@ -237,7 +237,7 @@ def test_a_sweep_is_resumed_by_the_verb_that_made_it(capsys, existing, no_ray):
         (
             "optim.lr=0.1",
             "optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
-            "num_trials, keep_checkpoints, compute, tracking",
+            "num_trials, keep_checkpoints, budget, compute, tracking",
         ),
         ("num_trials=0", "num_trials is 0; it must be a whole number of 1 or more"),
         (

@@ -12,8 +12,8 @@ import pytest
 
 from ferhpo import cli, disk
 from ferhpo.cli.doctor import doctor
+from ferhpo.driver.processes.watchdog import Watch
 from ferhpo.driver.retention import Keeper
-from ferhpo.driver.watchdog import Watch
 from ferhpo.errors import StorageError
 from ferhpo.storage.lock import FolderLock
 from ferhpo.tracking.spool import Spool

@@ -141,7 +141,7 @@ def test_resume_refuses_to_change_what_makes_trials_alike(done):
         ferhpo.sweep("tiny", [f"output_dir={done[1]}", "optim.lr=1"], resume=True)
     assert str(caught.value) == (
         "--resume tiny: optim.lr cannot change in a resumed sweep, whose trials must be comparable; only these can: "
-        "num_trials, keep_checkpoints, compute, tracking"
+        "num_trials, keep_checkpoints, budget, compute, tracking"
     )
 
 

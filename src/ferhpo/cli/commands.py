@@ -99,7 +99,7 @@ def confirm(args: argparse.Namespace) -> int:
         found = None if result.found is None else result.found.to_json()
         print(json.dumps({**result_dict(result), "found": found}))
     elif result.found is None:
-        console.print(stopped_text(result.sweep), soft_wrap=True)
+        console.print(stopped_text(result.sweep, result.stop_reason), soft_wrap=True)
     else:
         console.print()
         for part in confirmation_tables(result.found):

@@ -51,7 +51,7 @@ def _add_running(verbs: Any) -> None:
         sub.add_argument(
             "--resume",
             action="store_true",
-            help="resume NAME; only num_trials, keep_checkpoints, compute and tracking can be overridden",
+            help="resume NAME; only num_trials, keep_checkpoints, budget, compute and tracking can be overridden",
         )
         sub.add_argument("--new", action="store_true", help="if NAME exists already, use the next free name (NAME-2)")
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def exit_status(result: "SweepResult") -> int:
-    """Return the exit status: 130 if the sweep was interrupted, 3 if a trial failed, otherwise 0."""
-    if not result.finished:
+    """Return the exit status: 130 if the user interrupted the sweep, 3 if a trial failed, otherwise 0."""
+    if not result.finished and not result.stop_reason:
         return 130
     return 3 if result.counts.get(TrialState.FAILED) else 0
 
@@ -25,6 +25,7 @@ def result_dict(result: "SweepResult") -> dict[str, Any]:
         "folder": str(result.sweep.folder),
         "counts": result.counts,
         "finished": result.finished,
+        "stop_reason": result.stop_reason,
         "best": None if result.best is None else trial_dict(result.best),
         "registered": result.registered,
         "unshipped": result.unshipped,
@@ -55,7 +56,7 @@ def print_result(result: "SweepResult") -> None:
     console.print()
     lines: list[str] = list(outcomes.sentences(sweep.trials()))
     if not result.finished:
-        lines.append(stopped_text(sweep))
+        lines.append(stopped_text(sweep, result.stop_reason))
     if result.registered:
         lines.append(registered_text(result.registered, sweep))
     if result.unshipped:
@@ -66,9 +67,10 @@ def print_result(result: "SweepResult") -> None:
         console.print(Text.assemble("View results: ", view_text(result.view, sweep.tracking)), soft_wrap=True)
 
 
-def stopped_text(sweep: "Sweep") -> str:
-    """Return what is printed after an interruption."""
-    return typed(f"Stopped. Resume with: {sweep.resume_command}")
+def stopped_text(sweep: "Sweep", reason: str = "") -> str:
+    """Return what is printed after an interruption, or with the reason when the budget is used up."""
+    why = f": {reason}, which is used up" if reason else ""
+    return typed(f"Stopped{why}. Resume with: {sweep.resume_command}")
 
 
 def registered_text(registered: tuple[str, int], sweep: "Sweep") -> str:

@@ -24,6 +24,7 @@ ADDED: dict[str, Any] = {
     "callbacks": {},
     "panels": {},
     "exports": {},
+    "budget": {"hours": None, "gpu_hours": None, "trials": None},
 }
 
 
@@ -76,7 +77,7 @@ class Composed:
 
 def config_shape(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the faults of a configuration's overall shape, without which nothing else can be checked."""
-    for section in (*(group for group in GROUPS if group in config or group not in ADDED), "objective"):
+    for section in (name for name in (*GROUPS, "objective", "budget") if name in config or name not in ADDED):
         if not isinstance(config.get(section), Mapping):
             shown = f"is {config[section]!r:.60}" if section in config else "is missing"
             yield f"{section} {shown}; it must be a section with keys; start the file with `defaults: [config, _self_]`"

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ferhpo.config.composed import Composed
-from ferhpo.config.settings import ComputeSettings
+from ferhpo.config.settings import BudgetSettings, ComputeSettings
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Space
 from ferhpo.tracking import TrackingSettings
@@ -25,6 +25,11 @@ class RunConfig:
     def compute(self) -> ComputeSettings:
         """Where trials run."""
         return ComputeSettings(**self._composed.config["compute"])
+
+    @cached_property
+    def budget(self) -> BudgetSettings:
+        """When a start of the sweep ends early."""
+        return BudgetSettings(**self._composed.config["budget"])
 
     @cached_property
     def tracking(self) -> TrackingSettings:

@@ -1,4 +1,4 @@
-"""The settings of the `compute` section."""
+"""The settings of the sections `compute` and `budget`."""
 
 import math
 import os
@@ -57,6 +57,27 @@ class ComputeSettings:
     def uses_gpu(self) -> bool:
         """Whether trials get a GPU if there is one."""
         return self.gpus_per_trial != 0 and self.num_gpus != 0
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """What one start of a sweep may use before it ends, to be resumed. Raises ValueError for a value out of range.
+
+    hours: since the driver began; gpu_hours: of all trials; trials: that are started; null: no limit
+    """
+
+    hours: float | None = None
+    gpu_hours: float | None = None
+    trials: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("hours", "gpu_hours"):
+            value = getattr(self, key)
+            if value is not None and not (_is_finite(value) and value > 0):
+                raise ValueError(f"{key} is {value}; it must be above 0, or null for no limit")
+        trials = self.trials
+        if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+            raise ValueError(f"trials is {trials}; it must be a whole number of 1 or more, or null for no limit")
 
 
 def job_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -26,7 +26,7 @@ from ferhpo.config.input.draws import convert_draws
 from ferhpo.config.input.overrides import not_set
 from ferhpo.config.input.types import convert_section
 from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
-from ferhpo.config.settings import ComputeSettings, gpu_faults
+from ferhpo.config.settings import BudgetSettings, ComputeSettings, gpu_faults
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import Overrides, nearest, set_path
@@ -36,8 +36,8 @@ from ferhpo.tracking import TrackingSettings, trust_fault
 from ferhpo.training.settings import TrainerSettings, make_loss
 
 TOP_KEYS = {
-    *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "objective", *NAMED, "output_dir", "allowed_targets",
-    "space",
+    *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "budget", "objective", *NAMED, "output_dir",
+    "allowed_targets", "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 NEEDS = {"lr_schedule": {"optim", "trainer"}, "loss": {"trainer"}}  # sections that a section is built from
@@ -92,12 +92,13 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
                 faults += own or contracts.named_faults(role, name, section)
             elif role != "metrics":
                 faults.append(f"{role}.{name} is {str(section).lower()}; {own_code.no_option(role, str(name))}")
-    faults += _bind_settings("compute", config["compute"], ComputeSettings)
+    for key, settings in (("compute", ComputeSettings), ("budget", BudgetSettings)):
+        faults += _bind_settings(key, config[key], settings)
     faults += convert_section("tracking", config["tracking"], TrackingSettings, ("output_dir",))
     try:
         tracking = TrackingSettings.from_config(config["tracking"], Path(config["output_dir"]))
-        found = trust_fault(tracking), cluster_fault(config["compute"].get("address"))
-        faults += [fault for fault in found if fault]
+        distrusted = trust_fault(tracking), cluster_fault(config["compute"].get("address"))
+        faults += [fault for fault in distrusted if fault]
     except ConfigError as error:
         faults += error.faults
     for section in sections:
@@ -119,9 +120,8 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
         if not space_faults and not draw_faults and not broken:
             faults += _try_bounds(space, config)
         if not space_faults and not broken & {"scheduler", "sampler"}:
-            sweep_faults, sweep_warnings = sweep_rules(config, space)
-            faults += sweep_faults
-            warnings += sweep_warnings
+            found = sweep_rules(config, space)
+            faults, warnings = [*faults, *found[0]], [*warnings, *found[1]]
     return own_code.once(faults), warnings
 
 

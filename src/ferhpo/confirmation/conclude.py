@@ -90,8 +90,8 @@ def conclude(
         unshipped,
         view,
         warnings,
-        sweep,
-        found,
+        confirmed=sweep,
+        found=found,
     )
 
 

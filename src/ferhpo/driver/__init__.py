@@ -9,6 +9,7 @@ ray_worker.py   the function that a worker runs
 messages.py     messages from a worker to the driver
 local.py        runs trials in this process, without Ray
 signals.py      Ctrl-C and SIGTERM
-watchdog.py     stack traces of trials that hang
+budget.py       the hours, GPU-hours and trials that one start may use
+processes/      what a sweep depends on: Ray's head, Ray's processes, workers that hang
 retention.py    which checkpoints stay on disk
 """

@@ -14,6 +14,7 @@ from typing import Any
 
 from ferhpo.components.kinds import has_estimator, is_grid
 from ferhpo.config.folds import EPOCH, num_reports, report_unit
+from ferhpo.driver.budget import Budget
 from ferhpo.errors import FailuresError, first_line
 from ferhpo.publish.trial_runs import TrialRuns
 from ferhpo.scoring.collapse import most_answered
@@ -56,17 +57,16 @@ class Ledger:
         self.runs = TrialRuns(sweep, tracker, on_new_trial)
         self.unit, self.num_reports = report_unit(sweep.config), num_reports(sweep.config)
         size, num_continuous = self.space.size()
-        is_grid_search = is_grid(sweep.config["sampler"])
         limits = [num_trials] if num_trials is not None else []
-        limits += [size] if is_grid_search and not num_continuous else []
+        limits += [size] if is_grid(sweep.config["sampler"]) and not num_continuous else []
         self.num_trials = min(limits) if limits else None
         self.running: dict[int, int] = {}  # number -> last epoch (or fold) reported
+        self.budget = Budget(sweep.run_config.budget)
+        self.stop_reason = ""  # why the sweep ends before its last trial; "" if the user interrupts it
         self.is_stopping = False  # no new trial starts; running ones are interrupted after their next report
         self.started_seconds = time.monotonic()
         self.num_ended_before = sum(trial.state.is_over for trial in study.trials())
-        self._losses: dict[
-            int, tuple[int, int]
-        ] = {}  # number -> (epochs, losses since then) when its worker was last lost
+        self._losses: dict[int, tuple[int, int]] = {}  # number -> (epochs, losses since) at its worker's last loss
         self._epochs_done: dict[int, int] = {}  # of cross-validated trials, over all folds
         self._first_failures: list[TrialRecord] | None = []  # None once a trial did not fail
         self._heard: dict[int, float] = {}  # number -> time of its last sign of life
@@ -90,6 +90,9 @@ class Ledger:
             return self.study.trial(self._waiting.popleft())
         if self.num_trials is not None and self.study.num_asked >= self.num_trials:
             return None
+        if not self.budget.has_trials:
+            self.stop_reason = f"budget.trials is {self.budget.settings.trials}"
+            return None
         return self.study.ask()
 
     @property
@@ -102,6 +105,7 @@ class Ledger:
         """Record that a trial was handed to a worker."""
         trial = self.study.trial(number)
         self.running[number] = len(trial.reports)
+        self.budget.began(number)
         self._began[number] = self._heard[number] = time.monotonic()
         self._seconds_before[number] = self._epoch_seconds(number)
         self.runs.open(trial)
@@ -169,12 +173,19 @@ class Ledger:
         is_whole = self.unit == EPOCH and trial.epochs and has_estimator(trial.config)
         return TrialState.COMPLETE if is_whole or self._has_all(trial) else TrialState.PRUNED
 
+    def check_budget(self) -> None:
+        """Stop the sweep if its budget is used up; running trials end after their epoch."""
+        if (reason := self.budget.spent()) and not self.is_stopping:
+            self.stop_reason, self.is_stopping = reason, True
+            log.warning("%s, which is used up: no trial starts, and running ones stop after their epoch", reason)
+
     def notice(self) -> None:
         """Start no more trials: the user or the cluster asked the sweep to stop."""
         self.is_stopping = True
 
     def left(self, number: int) -> None:
         """Record that a trial was interrupted because the sweep stops; it stays open in the study, for a resume."""
+        self.budget.ended(number)
         if self.is_over(number):
             self.stopped(number)
         else:
@@ -247,6 +258,7 @@ class Ledger:
     def _end(self, number: int, state: TrialState, reason: str = "") -> None:
         trial = self.study.finish(number, state, redact(reason), self._seconds(number), self._extra(number))
         self.running.pop(number, None)
+        self.budget.ended(number)
         if trial.state != TrialState.FAILED:
             self._first_failures = None
         elif self._first_failures is not None:
@@ -278,12 +290,11 @@ class Ledger:
         most = {} if kept is None else {"most_answered": most_answered(kept["confusion"], kept["class_names"])}
         return {**self._facts.get(number, {}), **most}
 
-    def interrupt(
-        self, state: RunState = RunState.STOPPED, reason: str = "interrupted by the user; can be resumed"
-    ) -> None:
+    def interrupt(self, state: RunState = RunState.STOPPED, reason: str = "") -> None:
         """Close the runs of unfinished trials in MLflow because the sweep ends early; in the study they stay open.
 
-        state: STOPPED (KILLED in MLflow) if the user interrupted the sweep, FAILED after an error
+        state: STOPPED (KILLED in MLflow) if the user or the budget ended the sweep, FAILED after an error
         """
+        reason = reason or f"{self.stop_reason or 'interrupted by the user'}; can be resumed"
         self.runs.interrupt(self.study.trials(), state, reason)
         self.running.clear()

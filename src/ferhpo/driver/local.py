@@ -35,7 +35,8 @@ def _run_trial(ledger: Ledger, number: int, data: FaceData, hardware: Hardware) 
 
     def report(count: int, metrics: dict[str, float], fold_epochs: list[dict[str, float]] | None = None) -> None:
         ledger.report(number, count, metrics, lambda: CONTINUE, fold_epochs)
-        if notice.is_given and count < ledger.num_reports:
+        ledger.check_budget()
+        if (notice.is_given or ledger.is_stopping) and count < ledger.num_reports:
             raise KeyboardInterrupt
 
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from ferhpo.driver import ray_cluster  # noqa: F401
 from ferhpo.driver.ledger import CONTINUE, STOP, Ledger
 from ferhpo.driver.messages import KEY, Alive, Crowded, DiskRefused, Ended, Epoch, Fold, Message
-from ferhpo.driver.watchdog import trace_of
+from ferhpo.driver.processes.watchdog import trace_of
 from ferhpo.errors import StorageError
 from ferhpo.seeds import derive_seed
 from ferhpo.states import TrialState
@@ -133,8 +133,11 @@ class StudySearcher(_Unsaved, Searcher):
         is_stopping = self.ledger.is_stopping
         trial = None if is_stopping else self.ledger.next_trial()
         if trial is None:
-            return Searcher.FINISHED if is_stopping or self.ledger.is_finished else None
+            # Tune does not ask again after FINISHED, and a running trial may need to be asked for once more.
+            is_over = not self.ledger.budget.has_trials and not self.ledger.running
+            return Searcher.FINISHED if is_stopping or is_over or self.ledger.is_finished else None
         self.ledger.running[trial.number] = len(trial.reports)
+        self.ledger.budget.gave(trial.number)  # Tune asks for the next one before this one starts
         return {
             "number": trial.number,
             "seed": trial.seed,
@@ -169,6 +172,7 @@ class LedgerCallback(_Unsaved, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.ledger.check_first_failures()
+        self.ledger.check_budget()
         for number in self.ledger.hanging():
             actor = self._running[number].temporary_state.ray_actor
             if number not in self._ends and actor is not None:

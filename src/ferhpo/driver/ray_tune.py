@@ -53,6 +53,7 @@ def run(
     Raises StorageError if a disk cannot be used, ClusterError if the cluster is lost; what is recorded by then is kept,
     and the sweep can be resumed.
     """
+    ledger.budget.num_gpus = slots.gpus
     config = ledger.sweep.config
     section = dict(config["scheduler"])
     extra: dict[str, Any] = {}

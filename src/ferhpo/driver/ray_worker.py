@@ -12,7 +12,7 @@ from ferhpo.config.folds import EPOCH, report_unit
 from ferhpo.data.dataset import FaceData
 from ferhpo.driver import ray_cluster  # noqa: F401
 from ferhpo.driver.messages import KEY, Alive, Crowded, DiskRefused, Ended, Epoch, Fold, Message
-from ferhpo.driver.watchdog import Watch
+from ferhpo.driver.processes.watchdog import Watch
 from ferhpo.errors import GpuCrowded, StorageError
 from ferhpo.states import TrialState
 from ferhpo.training.settings import Hardware

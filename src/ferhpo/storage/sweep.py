@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ferhpo.sweep")
 KIND = "confirm"  # `kind` in sweep.json of a confirmation; the others are sweep and train
 # A trial's weights depend on everything else; a resumed sweep that changed it would mix two sweeps.
-CHANGEABLE = ("num_trials", "keep_checkpoints", "compute", "tracking")
+CHANGEABLE = ("num_trials", "keep_checkpoints", "budget", "compute", "tracking")
 
 
 @dataclass(frozen=True, repr=False)

@@ -155,7 +155,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     known = [
         "num_trials",
         "keep_checkpoints",
-        *(f"{section}.{key}" for section in ("compute", "tracking") for key in config[section]),
+        *(f"{section}.{key}" for section in ("budget", "compute", "tracking") for key in config[section]),
         *(places := [path for path, _ in leaves(config["data"], "data") if path.rpartition(".")[2] in PLACES]),
     ]
     faults = []

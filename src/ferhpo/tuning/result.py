@@ -21,7 +21,8 @@ class SweepResult:
     """The result of a sweep.
 
     counts: trials by state
-    finished: False if the user interrupted it before its last trial ended
+    finished: False if it ended before its last trial
+    stop_reason: which part of the budget was used up; "" if the user interrupted the sweep
     registered: (model name, version) of the best trial, or None
     unshipped: number of records that are not in MLflow yet; `ferhpo sync` uploads them
     view: address of the sweep in MLflow's UI; {server} is to be replaced by the server's address
@@ -35,6 +36,7 @@ class SweepResult:
     unshipped: int = 0
     view: str = ""
     warnings: list[str] = field(default_factory=list)
+    stop_reason: str = ""
 
     def frame(self) -> "pd.DataFrame":
         """Return the leaderboard as a pandas frame, best first (see Sweep.frame)."""
@@ -52,7 +54,7 @@ class SweepResult:
 
     def _state(self) -> str:
         if not self.finished:
-            return f"; interrupted; resume with: {self.sweep.resume_command}"
+            return f"; {self.stop_reason or 'interrupted'}; resume with: {self.sweep.resume_command}"
         return "" if self.registered is None else f"; registered as {self.registered[0]} version {self.registered[1]}"
 
 

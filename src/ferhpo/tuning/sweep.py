@@ -5,6 +5,7 @@ Note: nothing is created on disk before all checks have passed.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def sweep(
 ) -> SweepResult:
     """Run a sweep to its end and register its best trial.
 
-    resume: resume the sweep `name`; overrides may then change num_trials, keep_checkpoints, compute and tracking
+    resume: resume the sweep `name`; overrides may then change num_trials, keep_checkpoints, budget, compute and
+        tracking
     new: if the name is taken, use the next free one (demo-2)
     listener: called in the driver with its ledger after every event
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError before any trial starts.
@@ -113,8 +115,10 @@ def _run_trials(
         if not finished:
             ledger.interrupt()
         if finisher is not None:
-            return finisher(sweep, ledger.tracker, tracking, data, finished, [*warnings, *drawing.wait()])
-        return finish(sweep, ledger.tracker, drawing, keeper, tracking, data.digest, finished, warnings)
+            result = finisher(sweep, ledger.tracker, tracking, data, finished, [*warnings, *drawing.wait()])
+        else:
+            result = finish(sweep, ledger.tracker, drawing, keeper, tracking, data.digest, finished, warnings)
+        return replace(result, stop_reason="" if finished else ledger.stop_reason)
 
 
 def _slots_text(slots: Any) -> str:

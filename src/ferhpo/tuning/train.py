@@ -1,6 +1,7 @@
 """Run a single training without Ray, recorded as a sweep of one trial (the verb `train`)."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ferhpo.driver import local
@@ -49,4 +50,7 @@ def train(
         )
         if not finished:
             ledger.interrupt()
-        return finish(sweep, ledger.tracker, drawing, keeper, sweep.tracking, data.digest, finished, prepared.warnings)
+        result = finish(
+            sweep, ledger.tracker, drawing, keeper, sweep.tracking, data.digest, finished, prepared.warnings
+        )
+        return replace(result, stop_reason="" if finished else ledger.stop_reason)

@@ -1,1 +1,6 @@
-"""Watch the processes that a sweep depends on: Ray's head while it runs, and Ray's own processes after a kill."""
+"""Watch the processes that a sweep depends on.
+
+head.py      Ray's head while the sweep runs
+reaper.py    Ray's own processes after a kill
+watchdog.py  stack traces of trials that hang
+"""
