@@ -200,13 +200,16 @@ def test_waiting_ends_after_a_minute(card: dict[str, Any]) -> None:
         (1, 60, "20.00 GiB", False),
         (1, 79, "512.00 MiB", False),
         (1, 79, "", False),
+        (0.25, 15, "", False),
+        (0.25, 2, "", True),
     ],
 )
 def test_whose_fault_a_lack_of_memory_is(
     card: dict[str, Any], share: float, peak_gb: float, wanted: str, others: bool
 ) -> None:
     owned = cuda.claim(CUDA, share)
-    card["peak"] = peak_gb * GB
+    card["peak"] = card["reserved"] = peak_gb * GB
+    card["free"] = [0.1 * GB if others or share == 1 else (1 - share) * 0.2 * GB + 45 * GB]
     text = f"CUDA out of memory. Tried to allocate {wanted}." if wanted else "CUDNN_STATUS_ALLOC_FAILED"
     assert owned.others_took(RuntimeError(text)) == others
 
@@ -231,11 +234,21 @@ def test_a_trial_whose_memory_others_hold_is_not_infeasible(
     assert run.run_trial(*arguments, hardware=Hardware(1, num_gpus=0.5)).state == "INFEASIBLE"
 
 
-def test_a_trial_without_a_gpu_hides_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_without_a_gpu_uses_none_and_its_worker_hides_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ferhpo.components.own_code import OwnCode
+    from ferhpo.driver.ray_worker import worker_trial
+
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert cuda.device_of(0) == torch.device("cpu")
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1", "this process may train on one later"
+    config = {"folder": str(tmp_path)}  # of no trial: it fails at once, after the start of the worker
+    for num_gpus, visible in ((1.0, "0,1"), (0.0, "")):
+        with pytest.raises(KeyError):
+            worker_trial(config, make_data(), Hardware(1, num_gpus=num_gpus), None, OwnCode((), {}))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_an_assigned_gpu_that_torch_cannot_use_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Note: the thread of a stopped trial remains inside its last `report` until the n
 does it receive SystemExit.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def worker_trial(
     facts: dict[str, Any] = {}
     watch = Watch(Path(config["folder"]), timeout_seconds)
     watch.start()
+    if hardware.num_gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch sees them: each process that uses one takes half a GB
     install(code)
 
     from ferhpo.trial.cross_validation import runner_of

@@ -26,13 +26,11 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 def device_of(num_gpus: float | None) -> torch.device:
     """Return the device of a trial to which `num_gpus` GPUs were assigned; None for one if this process sees any.
 
-    With 0, GPUs are hidden from this process, which must not have used one before.
     Raises FerhpoError if a GPU was assigned that torch cannot use: a CPU would take far too long.
     """
     if num_gpus is None:
         return default_device()
     if num_gpus == 0:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return torch.device("cpu")
     if os.environ.get(PRETEND_GPU) == "1":
         return torch.device("cpu")
@@ -77,16 +75,23 @@ class GpuShare:
     """The memory of a GPU that belongs to a trial.
 
     allowed_bytes: for tensors, besides the memory of CUDA itself
+    others_bytes: what other processes may hold
     """
 
     device: torch.device
     allowed_bytes: float
+    others_bytes: float
 
     def others_took(self, error: BaseException) -> bool:
-        """Return whether memory ran out although this process stayed within its share, because others took more."""
-        match = re.search(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", str(error))
-        wanted = float(match[1]) * _UNITS[match[2]] if match else 0.0
-        return torch.cuda.max_memory_reserved(self.device) + wanted < self.allowed_bytes
+        """Return whether memory ran out although this process stayed within its share, because others took more.
+
+        torch's own message says how much was wanted; those of cuDNN and cuBLAS do not.
+        """
+        if match := re.search(r"Tried to allocate ([\d.]+) (bytes|KiB|MiB|GiB)", str(error)):
+            wanted = float(match[1]) * _UNITS[match[2]]
+            return torch.cuda.max_memory_reserved(self.device) + wanted < self.allowed_bytes
+        free, total = torch.cuda.mem_get_info(self.device)
+        return total - free - torch.cuda.memory_reserved(self.device) - CONTEXT_BYTES > self.others_bytes
 
 
 def claim(device: torch.device, num_gpus: float) -> GpuShare:
@@ -101,7 +106,7 @@ def claim(device: torch.device, num_gpus: float) -> GpuShare:
     torch.cuda.set_per_process_memory_fraction(max(allowed / total, 0.0) if share < 1 else 1.0, device)
     _wait_until_free(device, _FREE_FRACTION * allowed)
     torch.cuda.reset_peak_memory_stats(device)
-    return GpuShare(device, _FREE_FRACTION * allowed)
+    return GpuShare(device, _FREE_FRACTION * allowed, total - _FREE_FRACTION * share * total)
 
 
 def _wait_until_free(device: torch.device, wanted_bytes: float) -> None:
