@@ -55,7 +55,7 @@ def _network() -> torch.nn.Module:
     return CNN(in_channels=1, num_classes=7, image_size=24, **shape)
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     pass
 
 
@@ -65,9 +65,9 @@ def _train(folder: Path, num_epochs: int) -> torch.nn.Module:
 
     def report(epoch: int, metrics: dict[str, float]) -> None:
         if epoch == num_epochs < 2:
-            raise _Stop
+            raise _StopError
 
-    with suppress(_Stop):
+    with suppress(_StopError):
         _fit(network, folder, report)
     return network
 
