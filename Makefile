@@ -14,7 +14,10 @@ unexport PYTHONDONTWRITEBYTECODE
 ROUNDS ?= 0-4
 LOG    ?=
 
-.PHONY: demo test test-full test-faults check fmt docs bench lock clean
+# Everything on a GPU (docs/gpu.md); the trainings of FER2013 too: make gpu FER2013=fer2013.csv
+FER2013 ?=
+
+.PHONY: demo test test-full test-faults gpu check fmt docs bench lock clean
 
 demo: $(STAMP)
 	$(BIN)/ferhpo sweep demo --new
@@ -27,6 +30,12 @@ test-full: $(STAMP)
 
 test-faults: $(STAMP)
 	$(BIN)/python -m pytest tests/test_random_kills.py --fault-rounds $(ROUNDS) $(if $(LOG),--fault-log $(LOG))
+
+gpu: $(STAMP)
+	status=0; \
+	$(BIN)/python -m pytest -m gpu tests/gpu || status=1; \
+	$(BIN)/python benchmarks/gpu.py --part all --out benchmarks/results/gpu $(if $(FER2013),--data "$(FER2013)") || status=1; \
+	exit $$status
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
