@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ferhpo.reports.network import activations, looking
-from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
+from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.made_sweeps import BARE_CHECKPOINT
 from tests.reports.tiny_subject import build, make_subject, train
 
 IMAGES = [40, 45, 3]
@@ -71,7 +72,7 @@ def test_kept_epochs_are_side_by_side(tmp_path: Path) -> None:
     trial.mkdir(parents=True)
     for epoch in (1, 2, 30):
         weights = build("cnn").state_dict()
-        content = {**dict.fromkeys(BEST_KEYS), "format": FORMAT, "epoch": epoch, "network": weights}
+        content = {**BARE_CHECKPOINT, "format": FORMAT, "epoch": epoch, "network": weights}
         torch.save(content, epoch_file(trial, epoch))
     panel = activations.panel(subject, tmp_path, IMAGES[:2], num_over_epochs=1)
     assert panel is not None

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ferhpo.data.dataset import TRAIN, array_digest
 from ferhpo.reports.network import activations, deepdream, filters, looking, saliency, sparsity
 from ferhpo.reports.trial import gallery
-from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
+from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.made_sweeps import BARE_CHECKPOINT
 from tests.reports.tiny_subject import FAMILIES, NUM_CLASSES, SIZE, build, make_data, make_subject
 
 IMAGES = [41, 3]  # one of validation, one of training
@@ -187,7 +188,7 @@ def test_kept_epochs_and_the_best_come_in_order(tmp_path: Path) -> None:
     assert [epoch for epoch, _ in looking.by_epoch(subject)] == [3]
     for epoch in (1, 3, 10):
         weights = {name: tensor * 0 + epoch for name, tensor in subject.network.state_dict().items()}
-        content = {**dict.fromkeys(BEST_KEYS), "format": FORMAT, "epoch": epoch, "network": weights}
+        content = {**BARE_CHECKPOINT, "format": FORMAT, "epoch": epoch, "network": weights}
         torch.save(content, epoch_file(trial, epoch))
     found = dict(looking.by_epoch(subject))
     assert list(found) == [1, 3, 10]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ferhpo.reports.network import sparsity
-from ferhpo.training.checkpoint import BEST_KEYS, FORMAT, epoch_file
+from ferhpo.training.checkpoint import FORMAT, epoch_file
+from tests.reports.made_sweeps import BARE_CHECKPOINT
 from tests.reports.tiny_subject import build, make_subject
 
 IMAGES = list(range(40, 60))
@@ -54,7 +55,7 @@ def test_epochs_that_were_kept_are_compared(tmp_path: Path) -> None:
     trial.mkdir(parents=True)
     for epoch, num_dead in ((1, 1), (5, 3)):
         weights = Known(num_dead, nn.ReLU()).state_dict()
-        content = {**dict.fromkeys(BEST_KEYS), "format": FORMAT, "epoch": epoch, "network": weights}
+        content = {**BARE_CHECKPOINT, "format": FORMAT, "epoch": epoch, "network": weights}
         torch.save(content, epoch_file(trial, epoch))
     panel = sparsity.panel(subject, tmp_path, num_images=8)
     assert panel is not None

@@ -24,8 +24,8 @@ from ferhpo.reports.sweep import (
 )
 from ferhpo.storage import evaluation_log
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.training.checkpoint import BEST_KEYS, FORMAT
-from tests.reports.made_sweeps import CONDITIONAL_SPACE, LIST_SPACE, made_sweep, score
+from ferhpo.training.checkpoint import FORMAT
+from tests.reports.made_sweeps import BARE_CHECKPOINT, CONDITIONAL_SPACE, LIST_SPACE, made_sweep, score
 
 FER2013 = "data=fer2013", "data.path=/nowhere/fer2013.csv"
 
@@ -155,7 +155,7 @@ def test_each_optimizers_best_has_its_confusion_matrix(tmp_path):
     checkpoint = sweep.trial_folder(best.number) / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
     kept = {"format": FORMAT, "class_names": ["a", "b"], "confusion": torch.tensor([[3, 1], [0, 4]])}
-    torch.save({**dict.fromkeys(BEST_KEYS), **kept}, checkpoint)
+    torch.save({**BARE_CHECKPOINT, **kept}, checkpoint)
     panel = optimizers.panel(sweep, tmp_path)
     assert [path.name for path in panel.images] == ["optimizers_optim.svg", "optimizers_confusion_adam.svg"]
     assert {row["value"]: int(row["trials"]) for row in rows(panel.tables[0])} == {k: len(v) for k, v in groups.items()}
