@@ -128,7 +128,7 @@ def slurm(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_slurm_job_ends_at_its_time_limit_and_the_next_one_resumes(slurm, tmp_path):
     options = [*TINY, "scheduler=none", "compute.gpus_per_trial=0", "compute.num_cpus=null", "tracking=none"]
     job, log = slurm("demo", *options, "num_trials=3", "trainer.max_epochs=30")
