@@ -147,7 +147,7 @@ def test_a_garbled_lock_is_still_a_lock(tmp_path, content):
         (b"[]", "it is not a JSON object"),
         (b"{}", "id is missing"),
         (b'{"id": 5}', "id is 5"),
-        (b"[" * 100_000, "recursion"),
+        (b"[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_broken_sweep_json_is_told(tmp_path, capsys, content, reason):
