@@ -1,6 +1,7 @@
 """What a trial costs beyond its training: a whole sweep of trials that train one epoch on 140 small images.
 
     python benchmarks/trivial_trials.py [--trials 120] [--report false] [--store none]
+    python benchmarks/trivial_trials.py --alone          # in this process, without Ray: one trial after the other
 
 The sweep is a real one, with Ray, two slots, random sampling, an MLflow store and checkpoints. Printed are the seconds
 until the first trial is handed to a worker, those from the second trial's end to the last one's, those after the last
@@ -12,9 +13,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import ferhpo
+from ferhpo.config.compose import compose
 from ferhpo.driver.ledger import Ledger
+from ferhpo.training.settings import Hardware
+from ferhpo.trial.load_data import load_data
+from ferhpo.trial.run import run_trial
 from ferhpo.tuning.result import SweepResult
 
 OPTIONS = [
@@ -31,17 +37,25 @@ def main() -> None:
     parser.add_argument("--report", default="true", help="tracking.report: draw figures and the HTML page")
     parser.add_argument("--store", default="null", help='tracking.uri; "none" for no store')
     parser.add_argument("--models", default="best", help="tracking.models")
+    parser.add_argument("--alone", action="store_true")
     args = parser.parse_args()
+    if args.alone:
+        alone(args.trials)
+        return
     ends: dict[int, float] = {}
     first_start: list[float] = []
+    num_seen, unfinished = 0, set[int]()
 
     def listen(ledger: Ledger) -> None:
+        nonlocal num_seen
         now = time.perf_counter()
         if ledger.running and not first_start:
             first_start.append(now)
-        for number in range(max(ends, default=-1) - 3, ledger.study.num_asked):
-            if number >= 0 and number not in ends and ledger.study.trial(number).state.is_over:
-                ends[number] = now
+        unfinished.update(range(num_seen, ledger.study.num_asked))
+        num_seen = ledger.study.num_asked
+        for number in [number for number in unfinished if ledger.study.trial(number).state.is_over]:
+            unfinished.remove(number)
+            ends[number] = now
 
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -64,6 +78,27 @@ def main() -> None:
     training = statistics.median(epochs)
     print(f"per trial and slot      {1e3 * per_trial:6.0f} ms: epoch {1e3 * training:.0f} ms, rest "
           f"{1e3 * (per_trial - training):.0f} ms")  # fmt: skip
+
+
+def alone(num_trials: int) -> None:
+    """Print the median milliseconds of a trial in this process, and of the epoch in it."""
+    composed = compose("demo", OPTIONS)
+    data = load_data(composed)
+    seconds, epochs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(num_trials + 5):
+            start = time.perf_counter()
+            run_trial(
+                composed.config,
+                data,
+                Path(folder) / str(number),
+                number,
+                lambda epoch, metrics: epochs.append(metrics["epoch_seconds"]),
+                hardware=Hardware(1, "32", 0),
+            )
+            seconds.append(time.perf_counter() - start)
+    whole, epoch = (1e3 * statistics.median(values[5:]) for values in (seconds, epochs))  # the first ones import
+    print(f"{num_trials} trials without Ray, 1 thread: {whole:.0f} ms a trial, of which the epoch {epoch:.0f} ms")
 
 
 def epoch_seconds(result: SweepResult) -> Iterator[float]:

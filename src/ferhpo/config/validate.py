@@ -198,16 +198,19 @@ def _try_build(section: str, config: Mapping[str, Any], device: str = "meta") ->
     """
     import torch
 
+    from ferhpo.models.meta import uncompiled_optimizers, without_weights
+
     values = config[section]
     try:
         if section == "model":
             channels, image_size = _image_shape(config)
             size = config["augment"].get("crop") or image_size
-            with torch.device(device):
+            with without_weights() if device == "meta" else torch.device(device):
                 given = given_features(values, image_size)
                 instantiate(values, "model", in_channels=channels, num_classes=7, image_size=size, **given)
         elif section in ("optim", "lr_schedule"):
-            optimizer = instantiate(config["optim"], "optim", [torch.nn.Parameter(torch.zeros(1))])
+            with uncompiled_optimizers():
+                optimizer = instantiate(config["optim"], "optim", [torch.nn.Parameter(torch.zeros(1))])
             if section == "lr_schedule":
                 epochs = int(config["trainer"]["max_epochs"])
                 instantiate(values, "lr_schedule", optimizer, num_epochs=epochs, steps_per_epoch=10)
@@ -275,7 +278,7 @@ def _try_bounds(space: Space, config: Mapping[str, Any]) -> Iterator[str]:
             continue
         sample = dict(_satisfy(draw, space))
         repeats = draw.repeat if isinstance(draw.repeat, int) else 8 if draw.repeat else None
-        for end, value in _ends(draw):
+        for end, value in draw.ends:
             tried = space.apply(sample)
             with suppress(Infeasible):
                 if _try_build(section, tried):
@@ -291,10 +294,3 @@ def _satisfy(draw: Draw, space: Space) -> Iterator[tuple[str, Any]]:
     for key, allowed in draw.when:
         if key in space.options or any(other.path == key for other in space.draws):
             yield key, allowed[0]
-
-
-def _ends(draw: Draw) -> list[tuple[str, Any]]:
-    """Return (key, value) of a draw's choices or bounds."""
-    if draw.choices:
-        return [("choices", choice) for choice in draw.choices]
-    return [("low", draw.low), ("high", draw.high)]

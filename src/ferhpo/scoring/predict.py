@@ -15,10 +15,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
 
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.errors import is_out_of_memory
@@ -79,7 +75,7 @@ def evaluate(
     return Evaluation(
         loss=float(loss) / len(indices),
         acc=accuracy(confusion),
-        macro_f1=float(multiclass_f1_score(predicted, all_labels, data.num_classes, "macro", validate_args=False)),
+        macro_f1=macro_f1(predicted, all_labels, data.num_classes),
         confusion=confusion,
         probabilities=all_logits.softmax(1).cpu().numpy(),
         labels=all_labels.cpu().numpy(),
@@ -121,7 +117,16 @@ def with_smaller_batches(run: Callable[[int], T], batch_size: int) -> T:
 
 def confusion_of(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return the confusion matrix, int64 [classes, classes] on the CPU, of class indices int64 [N]; rows are true."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix  # which imports for seconds
+
     return multiclass_confusion_matrix(predicted, labels, num_classes, validate_args=False).cpu()
+
+
+def macro_f1(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Return the mean F1 of the classes, of class indices int64 [N]."""
+    from torchmetrics.functional.classification import multiclass_f1_score
+
+    return float(multiclass_f1_score(predicted, labels, num_classes, "macro", validate_args=False))
 
 
 def accuracy(confusion: Tensor) -> float:

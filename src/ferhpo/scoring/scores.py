@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_f1_score
 
 from ferhpo.data.dataset import TRAIN, FaceData, array_digest
 from ferhpo.data.splits import identical_groups, overlap_mask
-from ferhpo.scoring.predict import Evaluation, confusion_of
+from ferhpo.scoring.predict import Evaluation, confusion_of, macro_f1
 
 _SMALLEST = float(np.finfo(np.float32).smallest_subnormal)  # the logarithm of a probability of 0 is not finite
 _MOST_MASKS = 16
@@ -91,10 +90,8 @@ def score(probabilities: NDArray[np.float32], data: FaceData, indices: NDArray[n
     logs = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
     shares = np.eye(data.num_classes)[labels] if data.targets is None else data.targets[indices]
     losses = -(shares * logs).sum(1)
-    f1 = multiclass_f1_score(
-        torch.from_numpy(predicted), torch.from_numpy(labels), data.num_classes, "macro", validate_args=False
-    )
-    return Scores(len(labels), float((predicted == labels).mean()), float(f1), float(losses.mean()))
+    f1 = macro_f1(torch.from_numpy(predicted), torch.from_numpy(labels), data.num_classes)
+    return Scores(len(labels), float((predicted == labels).mean()), f1, float(losses.mean()))
 
 
 def class_scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassScore]:

@@ -48,6 +48,13 @@ class Draw:
             return None
         return math.floor((self.high - self.low) / step + 1e-9) + 1
 
+    @property
+    def ends(self) -> list[tuple[str, Any]]:
+        """("low", value) and ("high", value), or ("choices", value) for each of its choices."""
+        if self.choices:
+            return [("choices", choice) for choice in self.choices]
+        return [("low", self.low), ("high", self.high)]
+
     def values(self) -> Iterator[Any]:
         """Yield every value of a discrete draw."""
         if self.choices:

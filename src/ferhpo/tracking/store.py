@@ -12,14 +12,16 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from ferhpo.addresses.secrets import redact_error
 from ferhpo.addresses.sqlite import content_fault, opened_sqlite
 from ferhpo.addresses.trust import STORE, is_trusted, server_fault, sqlite_fault
+from ferhpo.data.io.cache import cache_folder
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
 from ferhpo.tracking.settings import TrackingSettings
@@ -208,16 +210,47 @@ def file_lock(path: Path) -> Iterator[None]:
 def _make_database(path: Path) -> None:
     """Let MLflow create its tables in a temporary file, then rename it to `path`.
 
-    Creating the tables takes seconds, and MLflow cannot open a database in which a kill left only some of them.
+    Creating the tables takes seconds, so a copy for later stores is kept in the cache; and MLflow cannot open a
+    database in which a kill left only some of them.
     """
     from mlflow import MlflowClient
 
     temporary = path.with_name(f".{path.name}.new")
     for left_over in path.parent.glob(f"{temporary.name}*"):  # after a kill, with SQLite's journal
         left_over.unlink()
-    uri = f"sqlite:///{temporary}"
-    MlflowClient(uri, uri).search_experiments(max_results=1)
+    template = cache_folder(None) / f"mlflow-{version('mlflow')}.db"
+    if not _copy_empty(template, temporary):
+        uri = f"sqlite:///{temporary}"
+        MlflowClient(uri, uri).search_experiments(max_results=1)
+        with suppress(OSError):  # of a cache that cannot be written
+            _copy_empty(temporary, template)
     temporary.replace(path)
+
+
+def _copy_empty(source: Path, target: Path) -> bool:
+    """Copy a new database of MLflow without its first experiment, which names the folder of the process that made it.
+
+    Returns False without a copy if `source` is not such a database.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
+        with closing(made), closing(sqlite3.connect(temporary)) as copy:
+            made.backup(copy)
+            copy.execute("DELETE FROM experiments WHERE experiment_id = 0")
+            copy.commit()
+            (num_left,) = copy.execute("SELECT (SELECT count(*) FROM experiments) + count(*) FROM runs").fetchone()
+            (state,) = copy.execute("PRAGMA quick_check").fetchone()
+            versions = copy.execute("SELECT * FROM alembic_version").fetchall()
+        if num_left or state != "ok" or len(versions) != 1:
+            return False
+        temporary.replace(target)
+    except sqlite3.Error:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def user_name() -> str:

@@ -204,12 +204,11 @@ def _measure(
     config: Mapping[str, Any], sample: Sample, image_size: int, num_channels: int, num_classes: int
 ) -> _Network:
     """Return the cost of the network of one configuration. Raises Infeasible if it cannot be built."""
-    import torch
-
     from ferhpo.models.count import count_macs, count_parameters, training_memory_bytes
+    from ferhpo.models.meta import without_weights
     from ferhpo.trial.run import input_size
 
-    with torch.device("meta"):
+    with without_weights():
         network = build_network(config, num_channels, num_classes, image_size)
     side = input_size(config, image_size)
     shape = (num_channels, side, side)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import nn
 
+from ferhpo.models.meta import without_weights
+
 EXTRA_STATE = "_extra_state"  # of torch: what a module stores besides tensors
 
 
@@ -17,7 +19,7 @@ def build_fitting(make: Callable[[], nn.Module], shapes: Mapping[str, Sequence[i
     Raises RuntimeError, as torch does, if they do not fit, and what `make` raises.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with without_weights(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of weights that are not copied to this device
             planned = make()
             has_own_way = any(map(_loads_in_its_own_way, planned.modules()))

@@ -55,6 +55,9 @@ class RunWriter:
         self.shipped, self.rejected = shipped, rejected
         self.folder = shipped.path.parent
         self.values = Values(client, shipped.runs, rejected, self._is_deleted)
+        self._artifact_uris: dict[str, str] = {}  # by the id of the run
+        self._live: set[str] = set()  # runs that were not deleted at the beginning of this `write`
+        self._is_new_sweep = False  # then the store has no run of it that this writer did not create
 
     def write(self, records: Sequence[Record], stopped: Callable[[], bool], is_last_try: bool = False) -> bool:
         """Upload `records`, in as few calls for each run as possible.
@@ -64,6 +67,7 @@ class RunWriter:
         `store.outages()` if the store is unavailable.
         """
         self.values.clear(is_last_try)
+        self._live.clear()
         for record in records:
             if stopped():
                 return False
@@ -136,7 +140,7 @@ class RunWriter:
         """Find and reopen the run of a record, or create it."""
         run_id = self.shipped.runs.get(run)
         mark = self._mark(run)
-        if run_id is None:
+        if run_id is None and not (self._is_new_sweep and run not in self.shipped.in_doubt):
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
         if run_id is not None and not self._is_deleted(run_id):
@@ -153,14 +157,17 @@ class RunWriter:
                 self._check_experiment()
                 raise
             run_id = created.info.run_id
+            self._artifact_uris[run_id] = created.info.artifact_uri
+            self._is_new_sweep = self._is_new_sweep or (run == _PARENT and run not in self.shipped.in_doubt)
         self.shipped.runs[run] = run_id
 
     def _live_parent(self, run: str) -> str:
         """Return the id of the run above `run`. A sweep's run that was deleted is restored first."""
-        above = run.rpartition("/")[0]
-        if self._is_deleted(self.shipped.runs[above]):
+        above = self.shipped.runs[run.rpartition("/")[0]]
+        if above not in self._live and self._is_deleted(above):
             raise MlflowException("the run of its trial was deleted", error_code=RESOURCE_DOES_NOT_EXIST)
-        return self.shipped.runs[above]
+        self._live.add(above)
+        return above
 
     def _terminate(self, run: str, status: str, time_ms: int) -> None:
         if run == _PARENT:
@@ -226,7 +233,9 @@ class RunWriter:
                 self.client, self.experiment_id, run_id, path, mark, self._name(run), record["time_ms"]
             )
             return
-        place = repository(self.client, self.client.get_run(run_id).info.artifact_uri, run_id)
+        if run_id not in self._artifact_uris:
+            self._artifact_uris[run_id] = self.client.get_run(run_id).info.artifact_uri
+        place = repository(self.client, self._artifact_uris[run_id], run_id)
         if record["op"] == "text":
             log_text(place, record["file"], record["text"])
         elif path.is_dir():
