@@ -138,13 +138,15 @@ def test_json_of_show_says_where_each_value_came_from(capsys):
 
 def test_json_of_plan(capsys, monkeypatch):
     monkeypatch.setattr("ferhpo.tuning.plan.NUM_SAMPLES", 10)
-    plan = answer(capsys, "plan", "demo", "data.num_train=70", "data.num_val=14", "data.num_test=7")
+    plan = answer(capsys, "plan", "demo", "--untimed", "data.num_train=70", "data.num_val=14", "data.num_test=7")
     assert plan["num_trials"] == 8
     assert 0 < plan["parameters"]["low"] <= plan["parameters"]["median"] <= plan["parameters"]["high"]
 
 
 def test_json_of_plan_of_a_training(capsys):
-    plan = answer(capsys, "plan", "demo", "space=null", "data.num_train=70", "data.num_val=14", "data.num_test=7")
+    plan = answer(
+        capsys, "plan", "demo", "--untimed", "space=null", "data.num_train=70", "data.num_val=14", "data.num_test=7"
+    )
     assert (plan["kind"], plan["num_trials"], plan["num_samples"], plan["num_train"]) == ("training", 1, 1, 70)
     assert 0 < plan["parameters"]["low"] == plan["parameters"]["median"] == plan["parameters"]["high"]
     assert min(plan["macs"]["high"], plan["memory_bytes"]["high"], plan["disk_bytes"], plan["seconds"]) > 0

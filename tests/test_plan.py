@@ -13,7 +13,9 @@ from ferhpo.seeds import derive_seed
 from ferhpo.storage.study.sweep_study import random_sample
 from ferhpo.trial.run import build_network
 from ferhpo.tuning import plan as planning
-from ferhpo.tuning.plan import PASSES, SHARE_OF_RATE, Spread, _slots, make_plan
+from ferhpo.tuning.plan import Spread, make_plan
+from ferhpo.tuning.planning.forecast import PASSES, SHARE_OF_RATE
+from ferhpo.tuning.planning.machine import find_slots
 from tests.test_faults import small_disk
 
 NUM_TRAIN, IMAGE = 28_709, (48, 1, 7)  # pixels a side, channels, classes
@@ -134,7 +136,7 @@ def test_slots_are_those_that_the_driver_would_find(compute, num_slots, where, m
     settings = ComputeSettings(**{key: yaml.safe_load(value) for key, value in (text.split("=") for text in compute)})
     node = {"Alive": True, "Resources": {"CPU": settings.num_cpus, "GPU": settings.num_gpus}}
     monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: [node])
-    found = _slots(settings)
+    found = find_slots(settings)
     assert found[0] == num_slots == ray_cluster.find_slots(settings).num_slots
     assert found[1].startswith(where)
 
@@ -289,9 +291,9 @@ def test_plan_of_an_estimator_says_in_one_sentence_that_its_cost_is_not_known():
 def test_plan_of_a_training_from_python_reads_the_data(monkeypatch):
     monkeypatch.setattr(planning, "measure_macs_per_second", lambda seconds=0.5: 1e9)
     small = ["data.num_train=70", "data.num_val=14", "data.num_test=7"]
-    plan = ferhpo.plan("demo", ["space=null", *small])
+    plan = ferhpo.plan("demo", ["space=null", *small], timed=False)
     assert (plan.kind, plan.num_train, plan.to_dict()["model"]) == ("training", 70, "cnn")
-    folded = ferhpo.plan("demo", ["space=null", "data.folds=4", *small])
+    folded = ferhpo.plan("demo", ["space=null", "data.folds=4", *small], timed=False)
     assert abs(folded.num_train - 84 * 3 / 4) <= 2, "of train and val together, three quarters"
 
 

@@ -115,7 +115,7 @@ def confirm(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> None:
     from ferhpo.cli.tables import plan_table
 
-    plan = ferhpo.plan(args.name, args.overrides, args.config_dir)
+    plan = ferhpo.plan(args.name, args.overrides, args.config_dir, timed=not args.untimed)
     if args.json:
         print(json.dumps(plan.to_dict()))
         return

@@ -13,7 +13,8 @@ DETAILS = {
         sweep with a single trial.""",
     "plan": """Shows the size of the search space and the parameters, MACs, memory, disk space and time of its networks.
         Without a search space, it shows the cost of the one network. Add space=null to plan what `ferhpo train` would
-        do with the configuration of a sweep.""",
+        do with the configuration of a sweep. For the time, two of the networks are trained for some seconds; the sweep
+        says at its end how far that was off.""",
     "check": "Builds every component, but reads no data and trains nothing.",
     "new": """KIND is model, data, augment, loss, metric, sampler, scheduler, lr_schedule, callback, panel or export.
         Writes into ferhpo.d/ of the current folder, or into the folder of --config-dir. Both files work as they

@@ -67,6 +67,9 @@ def _add_planning(verbs: Any) -> None:
         "plan demo space=null",
     )
     add_name(sub)
+    sub.add_argument(
+        "--untimed", action="store_true", help="train no network to measure the time; estimate it from MACs alone"
+    )
     sub = add_verb(
         verbs,
         "check",

@@ -29,6 +29,7 @@ def result_dict(result: "SweepResult") -> dict[str, Any]:
         "best": None if result.best is None else trial_dict(result.best),
         "registered": result.registered,
         "unshipped": result.unshipped,
+        "forecast": result.forecast,
         "warnings": result.warnings,
     }
 
@@ -61,6 +62,8 @@ def print_result(result: "SweepResult") -> None:
         lines.append(registered_text(result.registered, sweep))
     if result.unshipped:
         lines.append(unshipped_text(result.unshipped, sweep))
+    if result.forecast:
+        lines.append(result.forecast)
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if result.view:

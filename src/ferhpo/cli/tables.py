@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def plan_table(plan: "Plan") -> KeyValues:
     """Return the table of `ferhpo plan`: of a sweep, or of a single training."""
     disk = f"{size(plan.disk_bytes)} at most for checkpoints, {size(plan.free_bytes)} free"
-    time = f"{duration(plan.seconds)} without early stopping, at {short(plan.macs_per_second)} MAC/s (estimate)"
+    basis = f"at {short(plan.macs_per_second)} MAC/s"
+    if plan.epoch_seconds is not None:
+        basis = f"{_seconds(plan.epoch_seconds.median)} an epoch, from short trainings"
+    time = f"{duration(plan.seconds)} without early stopping, {basis} (estimate)"
+    if plan.gpu_hours is not None:
+        time += f", {plan.gpu_hours:.1f} GPU-hours"
     if plan.kind == "training":
         folds = f"{plan.num_folds} folds, each with " if plan.num_folds else ""
         rows = [
@@ -65,6 +70,10 @@ def plan_table(plan: "Plan") -> KeyValues:
         ("based on", f"{plan.num_samples} samples of the space"),
     ]
     return KeyValues(rows)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)
 
 
 def _dropped(parts: Sequence[Mapping[str, Any]]) -> list[str]:

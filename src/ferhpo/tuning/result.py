@@ -26,6 +26,7 @@ class SweepResult:
     registered: (model name, version) of the best trial, or None
     unshipped: number of records that are not in MLflow yet; `ferhpo sync` uploads them
     view: address of the sweep in MLflow's UI; {server} is to be replaced by the server's address
+    forecast: how far the forecast of `ferhpo plan` was off; "" if there is none
     """
 
     sweep: Sweep
@@ -37,6 +38,7 @@ class SweepResult:
     view: str = ""
     warnings: list[str] = field(default_factory=list)
     stop_reason: str = ""
+    forecast: str = ""
 
     def frame(self) -> "pd.DataFrame":
         """Return the leaderboard as a pandas frame, best first (see Sweep.frame)."""

@@ -4,6 +4,7 @@ Note: nothing is created on disk before all checks have passed.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ferhpo.text import STEPS, plural
 from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.fixed_cpu import fixed_cpu
+from ferhpo.tuning.planning import forecast as forecasts
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
 from ferhpo.tuning.session import Listener, end_early, recording
@@ -71,6 +73,7 @@ def _run(
     finisher: Finisher | None = None,
 ) -> SweepResult:
     run_config, config = prepared.run_config, prepared.composed.config
+    start, is_new = time.monotonic(), prepared.existing is None
     with RayStart(run_config.compute) as ray_start:
         log.info("reading the data set, starting Ray")
         data = load_data(prepared.composed)
@@ -78,7 +81,11 @@ def _run(
         sweep = prepared.open(kind, data, listed)
         objective, seed = run_config.objective, int(config["seed"])
         study = SweepStudy(sweep.folder, run_config.space, config["sampler"], seed, objective, sweep.listed)
-        return _run_trials(sweep, study, data, ray_start, prepared.warnings, listener, finisher)
+        result = _run_trials(sweep, study, data, ray_start, prepared.warnings, listener, finisher)
+    forecast = forecasts.load(config) if is_new else None
+    if forecast is None or not result.finished:
+        return result
+    return replace(result, forecast=forecasts.comparison(forecast, sweep.trials(), time.monotonic() - start))
 
 
 def _run_trials(
