@@ -207,7 +207,7 @@ class Large(nn.CrossEntropyLoss):
 def test_the_loss_scale_of_precision_16_skips_a_step_that_overflows() -> None:
     """With torch's scaler on a CPU, in Lightning's place."""
     from ferhpo.training import schedules
-    from ferhpo.training.module import Classifier
+    from ferhpo.training.steps.module import Classifier
 
     data = make_data()
     network = make_network()

@@ -33,9 +33,10 @@ from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.hardware.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.lightning import OwnSigterm, first_error, quiet
-from ferhpo.training.module import Classifier, fuse, parameter_groups, watches_batches
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings, make_loss
+from ferhpo.training.steps.module import Classifier, watches_batches
+from ferhpo.training.steps.parameters import fuse, parameter_groups
 
 # Trainer and module refer to each other, so each training ends with a garbage collection. The half million objects of
 # the imports are permanent: frozen once, they no longer cost every trial most of a second.

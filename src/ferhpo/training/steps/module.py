@@ -5,9 +5,7 @@ is given all steps of an epoch as one batch, and they run in `training_step`. Lo
 until the epoch ends, because each read would make a GPU wait.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,68 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ferhpo.data.dataset import SPLIT_NAMES, FaceData
-from ferhpo.scoring.device_data import DeviceData, indices_of
-from ferhpo.scoring.predict import accuracy, confusion_of, logits_of, with_smaller_batches
-from ferhpo.scoring.preprocess import Preprocess
+from ferhpo.scoring.predict import accuracy, confusion_of
 from ferhpo.training.averaging import WeightAverage
 from ferhpo.training.batches import NETWORK, Batch, TrainBatches, epoch_rng
 from ferhpo.training.schedules import Schedule
+from ferhpo.training.steps.parameters import body_parameters
 
 
-def body_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Return all parameters except those of the layer `output`. Raises ValueError if there is no such layer."""
-    parameters = dict(network.named_parameters())
-    body = {name: parameter for name, parameter in parameters.items() if "output" not in name.split(".")}
-    if len(body) == len(parameters):
-        raise ValueError(
-            f"{type(network).__name__} has no layer named output, which frozen_epochs and body_lr_factor need"
-        )
-    return body
-
-
-def parameter_groups(network: nn.Module, decay_norm_and_bias: bool, body_apart: bool = False) -> list[dict[str, Any]]:
-    """Return the trainable parameters for an optimizer, in groups that differ in weight decay and learning rate.
-
-    Without decay_norm_and_bias, parameters of one dimension have their own group. With body_apart, the parameters of
-    the output layer come first, and all others are in groups marked "is_body".
-    Raises ValueError if body_apart is set and the network has no layer named output.
-    """
-    body = body_parameters(network) if body_apart else {}
-    groups = []
-    for is_body, decayed in itertools.product((False, True), (True, False)):
-        parameters = [
-            parameter
-            for name, parameter in network.named_parameters()
-            if parameter.requires_grad
-            and (name in body) == is_body
-            and (decay_norm_and_bias or parameter.ndim > 1) == decayed
-        ]
-        if parameters:
-            mark = {"is_body": True} if is_body else {}
-            groups.append({"params": parameters, **mark, **({} if decayed else {"weight_decay": 0.0})})
-    return groups
-
-
-def fuse(optimizer: Optimizer) -> None:
-    """Let an optimizer of torch update all parameters in one operation, unless its settings say how.
-
-    Otherwise it takes several operations for each parameter; on a CPU too, one is several times faster.
-    """
-    for group in optimizer.param_groups:
-        if "fused" not in group or group["fused"] is not None or group.get("foreach") or group.get("differentiable"):
-            continue
-        if group.get("momentum"):
-            if group["dampening"]:
-                continue
-            # SGD refuses parameters with and without a momentum in one operation, e.g. when some were frozen before.
-            for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        group["fused"] = True
-        optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined] # as torch sets it for fused=True
-
-
-_OPTIMIZER_STATES = 3  # of Adam: two moments, and a temporary copy
 _STEP_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end", *_STEP_HOOKS)
 
@@ -223,40 +166,3 @@ class Classifier(pl.LightningModule):
             "train_loss": float(torch.stack(self._losses).double().mean()),
             "train_acc": accuracy(confusion_of(predicted, labels, self._num_classes)),
         }
-
-
-def probe(
-    module: Classifier,
-    data: FaceData,
-    on_device: DeviceData,
-    preprocess: Preprocess,
-    *,
-    eval_batch_size: int,
-    autocast: Callable[[], AbstractContextManager[None]],
-) -> None:
-    """Run a training batch forward and backward, and a validation batch while gradients and states exist.
-
-    If there is too little memory, training fails now instead of after an epoch. Note: validation uses larger batches
-    than training, so the first training step alone would not fail. The probe has no effect on training: it takes no
-    step, restores the buffers (the means of batch norm), and every epoch seeds its own random numbers.
-
-    autocast: returns the context of the precision of training
-    Raises the errors of the device, e.g. torch.OutOfMemoryError.
-    """
-    network = module.network
-    # The states of an optimizer, and its temporary copy, are created at the first step.
-    states = [torch.empty_like(p) for p in network.parameters() if p.requires_grad for _ in range(_OPTIMIZER_STATES)]
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    inputs, targets = next(iter(module.batches))
-    with autocast():
-        loss = module.loss(module(*inputs), targets)
-    loss.backward()  # type: ignore[no-untyped-call]
-    network.eval()
-    indices = indices_of(data, SPLIT_NAMES.index("val"))
-    with_smaller_batches(lambda size: logits_of(network, on_device, indices[:size], preprocess, size), eval_batch_size)
-    network.train()
-    del states
-    network.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        for name, buffer in network.named_buffers():
-            buffer.copy_(buffers[name])
