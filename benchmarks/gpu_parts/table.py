@@ -20,11 +20,12 @@ from ferhpo.training.fit import fit
 from ferhpo.training.settings import TrainerSettings
 from gpu_parts.common import Rows, noise
 
-SHORT = ("default", "not_deterministic", "loop", "graphed")
+SHORT = ("default", "not_deterministic", "no_graph", "loop", "graphed")
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "fills": {},
     "not_deterministic": {"deterministic": False},
+    "no_graph": {"cuda_graph": False},
     "ema": {"weight_averaging": "ema"},
 }
 CASES = {  # name: network, batch sizes, ways

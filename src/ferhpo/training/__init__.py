@@ -6,7 +6,7 @@ batches.py     the batches of an epoch
 schedules.py   learning rate schedules
 averaging.py   averages of the weights
 hardware/      precision, memory format, torch's global switches, GPUs
-steps/         the training steps of an epoch
+steps/         the training steps of an epoch, as a CUDA graph if possible
 epoch_end.py   the end of an epoch: validation, checkpoints, report
 lightning.py   messages, handlers and errors of Lightning
 fit.py         the training of a network, from its last checkpoint if there is one

@@ -17,8 +17,9 @@ from ferhpo.scoring.predict import accuracy, confusion_of
 from ferhpo.training.averaging import WeightAverage
 from ferhpo.training.batches import NETWORK, Batch, TrainBatches, epoch_rng
 from ferhpo.training.schedules import Schedule
+from ferhpo.training.steps.graph import StepGraph
 from ferhpo.training.steps.parameters import body_parameters
-
+from ferhpo.training.steps.recorders import Recorder
 
 _STEP_HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end", *_STEP_HOOKS)
@@ -35,6 +36,7 @@ class Classifier(pl.LightningModule):
     loss: called with logits float32 [N, C], and labels int64 [N] or soft targets float32 [N, C]; returns a scalar
     clip_norm: the maximum norm of all gradients together; None for no clipping
     first_epoch: the first epoch of this fit, counted from 1; Lightning's own count restarts after a resume
+    recorder: with it, steps are recorded and replayed; tell_graph is called as StepGraph describes
     """
 
     automatic_optimization = False
@@ -54,6 +56,8 @@ class Classifier(pl.LightningModule):
         first_epoch: int,
         compile: bool,
         frozen_epochs: int,
+        recorder: Recorder | None = None,
+        tell_graph: Callable[[str], None] = lambda fact: None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -71,9 +75,8 @@ class Classifier(pl.LightningModule):
         self._seed = seed
         self._frozen_epochs = frozen_epochs
         self._body = list(body_parameters(network).values()) if frozen_epochs else []
-        self._losses: list[Tensor] = []
-        self._logits: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._record = _EpochRecord(len(batches))
+        self.graph = None if recorder is None else StepGraph(self._gradients, network, loss, recorder, tell_graph)
 
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer
@@ -88,7 +91,9 @@ class Classifier(pl.LightningModule):
             self._freeze_body(self.epoch <= self._frozen_epochs)
         # Dropout uses torch's global random state; it is seeded for each epoch and so needs no checkpoint.
         torch.manual_seed(int(epoch_rng(self._seed, self.epoch, NETWORK).integers(2**63)))
-        self._losses, self._logits, self._targets = [], [], []
+        self._record = _EpochRecord(len(self.batches))
+        if self.graph is not None:
+            self.graph.begin_epoch()
 
     def _freeze_body(self, frozen: bool) -> None:
         """Train only the output layer while `frozen`; the statistics of batch norm do not change either."""
@@ -110,43 +115,55 @@ class Classifier(pl.LightningModule):
         return callbacks
 
     def _steps(self, batches: Iterable[Batch], watching: Sequence[pl.Callback]) -> None:
-        precision = self.trainer.precision_plugin
-        scaler = getattr(precision, "scaler", None)
+        scaler = self._scaler()
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
-
-        def call(hook: str, *values: Any) -> None:
-            for callback in watching:
-                getattr(callback, hook)(self.trainer, self, *values)
-
         # Lightning's context of mixed precision is for the forward pass only.
         with torch.autocast(self.device.type, enabled=False):
             for inputs, targets in batches:
-                with precision.forward_context():
-                    logits = self._forward(*inputs)
-                    loss = self.loss(logits, targets)
-                call("on_before_zero_grad", self.optimizer)
-                self.optimizer.zero_grad()
-                call("on_before_backward", loss)
-                (loss if scaler is None else scaler.scale(loss)).backward()
-                call("on_after_backward")
-                if scaler is not None:
-                    scaler.unscale_(self.optimizer)
-                call("on_before_optimizer_step", self.optimizer)
-                if self._clip_norm is not None:
-                    nn.utils.clip_grad_norm_(self._clipped, self._clip_norm)
+                if self.graph is None:
+                    loss, logits = self._gradients(inputs, targets, watching)
+                else:
+                    loss, logits = self.graph(inputs, targets)
                 if scaler is None:
                     self.optimizer.step()
                 else:
                     scaler.step(self.optimizer)
                     scaler.update()
                 self.lr = self.optimizer.param_groups[0]["lr"]
-                self._losses.append(loss.detach())
-                self._logits.append(logits.detach())
-                self._targets.append(targets)
+                self._record.add(loss, logits, targets)
                 progress.completed += 1  # Lightning's global_step
                 if self.average is not None:
                     self.average.after_step()
                 self.schedule.after_step()
+
+    def _gradients(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, watching: Sequence[pl.Callback] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Set the gradients for a batch, clipped, without waiting for the device; return its loss and its logits."""
+
+        def call(hook: str, *values: Any) -> None:
+            for callback in watching:
+                getattr(callback, hook)(self.trainer, self, *values)
+
+        scaler = self._scaler()
+        with self.trainer.precision_plugin.forward_context():
+            logits = self._forward(*inputs)
+            loss = self.loss(logits, targets)
+        call("on_before_zero_grad", self.optimizer)
+        self.optimizer.zero_grad()
+        call("on_before_backward", loss)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        call("on_after_backward")
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        call("on_before_optimizer_step", self.optimizer)
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._clipped, self._clip_norm)
+        return loss.detach(), logits.detach()
+
+    def _scaler(self) -> Any:
+        """Return what scales the loss in precision 16, or None."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self._forward(*inputs)
@@ -160,9 +177,30 @@ class Classifier(pl.LightningModule):
 
         With soft targets or mixup, a prediction is correct if it is the class with the largest target.
         """
-        predicted, targets = torch.cat(self._logits).argmax(1), torch.cat(self._targets)
+        predicted, targets = self._record.logits.flatten(0, 1).argmax(1), torch.cat(self._record.targets)
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         return {
-            "train_loss": float(torch.stack(self._losses).double().mean()),
+            "train_loss": float(self._record.losses.double().mean()),
             "train_acc": accuracy(confusion_of(predicted, labels, self._num_classes)),
         }
+
+
+class _EpochRecord:
+    """The losses [steps], logits [steps, batch, classes] and targets of an epoch, on the device."""
+
+    losses: Tensor
+    logits: Tensor
+
+    def __init__(self, num_steps: int) -> None:
+        self.targets: list[Tensor] = []
+        self._num_steps = num_steps
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Copy the results of the next step; its targets must stay as they are."""
+        step = len(self.targets)
+        if step == 0:
+            self.losses = loss.new_empty(self._num_steps)
+            self.logits = logits.new_empty(self._num_steps, *logits.shape)
+        self.losses[step].copy_(loss)
+        self.logits[step].copy_(logits)
+        self.targets.append(targets)
