@@ -1,7 +1,7 @@
 """A training step of three networks, by the settings that cost time on a GPU, beside a hand-written loop.
 
-`default` is ferhpo's: deterministic, without torch's fill of new memory, which `fills` switches on again. `loop` and
-`graphed` are written by hand (one_trial.py), not deterministic.
+`default` is ferhpo's: deterministic, without torch's fill of new memory, which `fills` switches on again, and as a CUDA
+graph, which `no_graph` is not. `loop` and `graphed` are written by hand (one_trial.py), not deterministic.
 """
 
 import argparse

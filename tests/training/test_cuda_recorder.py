@@ -117,11 +117,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return fake
 
 
-def trained(run_fit: RunFit, folder: Path, recorded: bool, **network: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def trained(
+    run_fit: RunFit, folder: Path, recorded: bool, frozen_epochs: int = 0, **network: Any
+) -> tuple[dict[str, Any], dict[str, str]]:
     folder.mkdir()
     made = seeded(partial(make_network, **{"conv_dropout": 0.0, "dense_dropout": 0.0, **network}))
     facts: dict[str, str] = {}
-    trainer = {"cuda_graph": recorded, "gradient_clip_norm": 1.0}
+    trainer = {"cuda_graph": recorded, "gradient_clip_norm": 1.0, "frozen_epochs": frozen_epochs}
     run_fit(network=made, folder=folder, trainer=trainer, tell=facts.update)
     return made.state_dict(), facts
 
@@ -132,6 +134,13 @@ def test_the_calls_of_a_recording(fake: FakeCuda, run_fit: RunFit, tmp_path: Pat
     before = ["wait", "warm up", "wait", "synchronize"]
     assert fake.calls == [*before, "register", "record", "random state", *["replay"] * 10, "reset"]
     assert_equal(found, trained(run_fit, tmp_path / "single", recorded=False)[0])
+
+
+def test_a_graph_is_released_before_the_next_is_recorded(fake: FakeCuda, run_fit: RunFit, tmp_path: Path) -> None:
+    found, _ = trained(run_fit, tmp_path / "recorded", recorded=True, frozen_epochs=1)
+    recorded = [call for call in fake.calls if call in ("record", "reset", "replay")]
+    assert recorded == ["record", *["replay"] * 5, "reset", "record", *["replay"] * 5, "reset"]
+    assert_equal(found, trained(run_fit, tmp_path / "single", recorded=False, frozen_epochs=1)[0])
 
 
 @pytest.mark.parametrize(

@@ -265,3 +265,32 @@ def test_when_steps_are_recorded(
     settings: dict[str, Any], precision: str, device: str, is_watched: bool, reason: str
 ) -> None:
     assert why_not(TrainerSettings(**settings), precision, torch.device(device), is_watched) == reason
+
+
+class Watching(pl.Callback):
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None: ...
+
+
+def test_a_callback_within_each_step_needs_single_operations(run_fit: RunFit, recordings: list[int]) -> None:
+    told: list[dict[str, str]] = []
+    run_fit(trainer={"cuda_graph": True}, own_callbacks={"watching": Watching()}, tell=told.append)
+    assert told == [{"cuda_graph": "no: a callback watches each step"}]
+    assert recordings == []
+
+
+def test_the_facts_of_a_trial_say_whether_its_steps_are_a_graph(tmp_path: Path) -> None:
+    from ferhpo.config.compose import compose
+    from ferhpo.training.settings import Hardware
+    from ferhpo.trial.run import run_trial
+
+    facts: dict[str, Any] = {}
+    small = ["model.num_blocks=1", "model.block_channels=4", "model.dense_units=4", "trainer.max_epochs=1"]
+    for setting, known in (("true", True), ("auto", False)):
+        facts.clear()
+        config = compose("demo", ["space=null", *small, f"trainer.cuda_graph={setting}"]).config
+        outcome = run_trial(
+            config, make_data(), tmp_path / setting, 1, lambda *_: None, facts.update, Hardware(1, "32")
+        )
+        assert outcome.state == "COMPLETE", outcome.reason
+        assert ("cuda_graph" in facts) == known
+        assert "num_parameters" in facts

@@ -195,7 +195,7 @@ def _train(
     precision = precision_of(settings, device)
     is_watched = any(map(watches_batches, own_callbacks.values()))
     no_graph = why_not(settings, precision, device, is_watched)
-    if no_graph and device.type == "cuda":
+    if no_graph and (device.type == "cuda" or settings.cuda_graph is True):
         tell({"cuda_graph": f"no: {no_graph}"})
     module = Classifier(
         network,
