@@ -45,6 +45,7 @@ def why_not(settings: TrainerSettings, precision: str, device: torch.device, is_
 
 
 def recorder_for(network: nn.Module, device: torch.device) -> Recorder:
+    """Return what records the steps of a network on its device: a CUDA graph, or the stand-in on a CPU."""
     return CudaRecorder(device) if device.type == "cuda" else EagerRecorder(network, device)
 
 
