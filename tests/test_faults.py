@@ -301,7 +301,7 @@ def test_a_training_that_fails_is_failed_in_study_and_store(tiny, tmp_path, monk
     def broken(*arguments):
         raise RuntimeError("a mistake in user code")
 
-    monkeypatch.setattr("ferhpo.training.module.Classifier.training_step", broken)
+    monkeypatch.setattr("ferhpo.training.steps.module.Classifier.training_step", broken)
     result = ferhpo.train("demo", [*tiny, "name=broken"])
     (trial,) = result.sweep.trials()
     assert (result.counts, trial.state) == ({"FAILED": 1}, "FAILED")

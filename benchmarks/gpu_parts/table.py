@@ -1,7 +1,7 @@
 """A training step of three networks, by the settings that cost time on a GPU, beside a hand-written loop.
 
-`default` is ferhpo's: deterministic, without torch's fill of new memory, which `fills` switches on again. `loop` and
-`graphed` are written by hand (one_trial.py), not deterministic.
+`default` is ferhpo's: deterministic, without torch's fill of new memory, which `fills` switches on again, and as a CUDA
+graph, which `no_graph` is not. `loop` and `graphed` are written by hand (one_trial.py), not deterministic.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from ferhpo.training.fit import fit
 from ferhpo.training.settings import TrainerSettings
 from gpu_parts.common import Rows, noise
 
-SHORT = ("default", "not_deterministic", "loop", "graphed")
+SHORT = ("default", "not_deterministic", "no_graph", "loop", "graphed")
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "fills": {},
     "not_deterministic": {"deterministic": False},
+    "no_graph": {"cuda_graph": False},
     "ema": {"weight_averaging": "ema"},
 }
 CASES = {  # name: network, batch sizes, ways

@@ -10,7 +10,17 @@ import torch.nn.functional as F  # noqa: N812
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from torch import Tensor, nn
 
-FAULTS = ("none", "train_memory", "val_memory", "val_batch_memory", "crowded_once", "assert_once", "look", "spike")
+FAULTS = (
+    "none",
+    "train_memory",
+    "val_memory",
+    "val_batch_memory",
+    "crowded_once",
+    "assert_once",
+    "look",
+    "spike",
+    "wait",
+)
 
 
 class Faulty(nn.Module):
@@ -91,6 +101,10 @@ class Faulty(nn.Module):
             self.num_steps += 1
             if int(self.num_steps) == 3:
                 logits.register_hook(lambda gradient: gradient * torch.inf)
+
+    def _wait(self, logits: Tensor) -> None:
+        """Read a random number back, which waits for the GPU."""
+        F.dropout(logits, 0.5, self.training).sum().item()
 
 
 def used_mb() -> float:

@@ -1,17 +1,14 @@
 """The steps of an epoch: without waiting for the GPU (G1), with a scaled loss (G11), as CUDA graphs (G13)."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from ferhpo.training import batches as batches_module
 from ferhpo.training.batches import Batch, TrainBatches
-from ferhpo.training.settings import TrainerSettings
-from tests.gpu.trials import BATCH_SIZE, DRY_RUN, FAMILIES, IMAGE_SIZE, assert_equal, own_model, train
+from tests.gpu.trials import BATCH_SIZE, DRY_RUN, FAMILIES, IMAGE_SIZE, Trained, assert_equal, own_model, train
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = ["32"] if DRY_RUN else ["32", "bf16", "16"]
@@ -84,24 +81,46 @@ def test_an_overflow_skips_a_step_and_the_scale_survives_a_resume(tmp_path: Path
     "case",
     {
         "dropout": [*FAMILIES["cnn"]],
+        "attention": [*FAMILIES["vit"], "model.dropout=0.1"],
         "clip": [*FAMILIES["resnet"], "optim=sgd", "lr_schedule=one_cycle", "trainer.gradient_clip_norm=1.0"],
         "frozen_epochs": [*FAMILIES["resnet"], "trainer.frozen_epochs=1"],
+        "average": [*FAMILIES["resnet"], "trainer.weight_averaging=ema", "trainer.label_smoothing=0.1"],
         "mixup": [*FAMILIES["cnn"], "augment=strong", f"augment.crop={IMAGE_SIZE - 4}"],
     }.items(),
     ids=lambda case: case[0],
 )
+@pytest.mark.parametrize("precision", ["32"] if DRY_RUN else ["32", "bf16"])
 def test_a_cuda_graph_equals_single_operations_in_bits(
-    cuda: torch.device, tmp_path: Path, case: tuple[str, list[str]]
+    device: torch.device, tmp_path: Path, case: tuple[str, list[str]], precision: str
 ) -> None:
-    pytest.importorskip("ferhpo.training.graph", reason="no CUDA graphs yet")
-    names = {field.name for field in fields(TrainerSettings)} & {"cuda_graph", "cuda_graphs", "graph"}
-    if not names:
-        pytest.skip("no trainer setting selects CUDA graphs")
-    states: list[Any] = []
+    """In a dry run, the stand-in for a graph does."""
+    trials: list[Trained] = []
     for value in ("true", "false"):
-        setting = f"trainer.{min(names)}={value}"
-        trained = train(tmp_path / value, *case[1], "trainer.precision=bf16", setting)
-        assert trained.outcome is not None
-        assert trained.outcome.state == "COMPLETE", trained.outcome.reason
-        states.append(trained.states)
-    assert_equal(*states)
+        more = [f"trainer.precision={precision}", f"trainer.cuda_graph={value}"]
+        trials.append(train(tmp_path / value, *case[1], *more))
+        assert trials[-1].outcome is not None
+        assert trials[-1].outcome.state == "COMPLETE", trials[-1].outcome.reason
+    if device.type == "cuda":
+        assert [trial.facts["cuda_graph"] for trial in trials] == ["yes", "no: trainer.cuda_graph is false"]
+    assert_equal(trials[0].states, trials[1].states)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_training_resumed_with_a_cuda_graph_equals_one_without(tmp_path: Path) -> None:
+    overrides = [*FAMILIES["cnn"], "trainer.max_epochs=3", "trainer.precision=bf16"]
+    whole = train(tmp_path / "whole", *overrides, "trainer.cuda_graph=false")
+    train(tmp_path / "cut", *overrides, stop_after=1)
+    resumed = train(tmp_path / "cut", *overrides)
+    assert resumed.facts["cuda_graph"] == "yes"
+    assert_equal(resumed.states[3], whole.states[3])
+
+
+def test_a_network_that_waits_for_the_gpu_trains_without_a_graph(device: torch.device, tmp_path: Path) -> None:
+    """Also when the same network draws random numbers, and in the next trial of the process."""
+    overrides = [*own_model(fault="wait"), "trainer.precision=32"]
+    waiting = train(tmp_path / "waiting", *overrides)
+    single = train(tmp_path / "single", *overrides, "trainer.cuda_graph=false")
+    assert_equal(waiting.states, single.states)
+    if device.type == "cuda":
+        assert waiting.facts["cuda_graph"].startswith("no: CUDA error: operation not permitted"), waiting.facts
+        assert train(tmp_path / "next", *FAMILIES["cnn"]).facts["cuda_graph"] == "yes"

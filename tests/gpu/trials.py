@@ -59,10 +59,12 @@ class Trained:
     """A trial that has ended, or was stopped: then without an outcome.
 
     states: after each epoch, last.ckpt and the kept network
+    facts: what is known of it besides, e.g. whether its steps are a CUDA graph
     """
 
     outcome: Outcome | None = None
     states: dict[int, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def train(folder: Path, *overrides: str, stop_after: int | None = None, share: float = 1.0) -> Trained:
@@ -80,7 +82,7 @@ def train(folder: Path, *overrides: str, stop_after: int | None = None, share: f
 
     hardware = Hardware(1 if DRY_RUN else torch.get_num_threads(), num_gpus=share)
     try:
-        trained.outcome = run_trial(config, faces(), folder, 1, report, hardware=hardware)
+        trained.outcome = run_trial(config, faces(), folder, 1, report, trained.facts.update, hardware)
     except SystemExit:
         assert stop_after is not None
     return trained

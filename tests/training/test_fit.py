@@ -25,7 +25,7 @@ from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
-from ferhpo.training.module import parameter_groups
+from ferhpo.training.steps.parameters import parameter_groups
 
 METRICS = [
     "train_loss",

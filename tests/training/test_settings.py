@@ -42,6 +42,15 @@ def test_precision_may_be_written_as_a_number() -> None:
         ({"precision": "fp8"}, "precision is 'fp8'; it must be one of auto, 32, bf16, 16"),
         ({"channels_last": "yes"}, "channels_last is 'yes'; it must be one of auto, true, false"),
         ({"compile": 1}, "compile is 1; it must be one of true, false"),
+        ({"cuda_graph": 1}, "cuda_graph is 1; it must be one of auto, true, false"),
+        (
+            {"cuda_graph": True, "compile": True},
+            "cuda_graph is true, but compile is true; it must be auto or false then",
+        ),
+        (
+            {"cuda_graph": True, "precision": 16},
+            "cuda_graph is true, but precision is 16; it must be auto or false then",
+        ),
         ({"weight_averaging": "mean"}, "weight_averaging is 'mean'; it must be one of null, ema, swa"),
         ({"class_weights": None}, "class_weights is None; it must be one of none, balanced"),
         ({"sampling": "random"}, "sampling is 'random'; it must be one of shuffle, balanced"),

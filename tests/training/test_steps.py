@@ -207,7 +207,7 @@ class Large(nn.CrossEntropyLoss):
 def test_the_loss_scale_of_precision_16_skips_a_step_that_overflows() -> None:
     """With torch's scaler on a CPU, in Lightning's place."""
     from ferhpo.training import schedules
-    from ferhpo.training.module import Classifier
+    from ferhpo.training.steps.module import Classifier
 
     data = make_data()
     network = make_network()
@@ -240,10 +240,12 @@ def test_the_loss_scale_of_precision_16_skips_a_step_that_overflows() -> None:
     module._trainer = type("Trainer", (), {"precision_plugin": precision, "fit_loop": fit_loop, "callbacks": []})()
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     steps = list(batches)
+    module.on_train_epoch_start()
     module.training_step(iter(steps[:1]), 0)
     assert scaler.get_scale() < 2.0**127, "the gradients overflowed"
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.named_parameters())
     for _ in range(30):
+        module.on_train_epoch_start()
         module.training_step(iter(steps), 0)
     assert total.completed == 151
     assert any(not torch.equal(tensor, before[name]) for name, tensor in network.named_parameters())

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_training import make_network
 
-from ferhpo.training.module import parameter_groups
 from ferhpo.training.settings import TrainerSettings
+from ferhpo.training.steps.parameters import parameter_groups
 
 
 def moved(before, after):

@@ -25,7 +25,8 @@ from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
-from ferhpo.training.module import Classifier, probe
+from ferhpo.training.steps.module import Classifier
+from ferhpo.training.steps.probe import probe
 
 MEGABYTE = 1_000_000
 Report = Callable[[int, dict[str, float]], None]

@@ -33,9 +33,11 @@ from ferhpo.training.checkpoint import LAST, load_last, load_weights
 from ferhpo.training.epoch_end import EpochEnd, Progress, Report
 from ferhpo.training.hardware.device import memory_format_of, precision_of, torch_switches
 from ferhpo.training.lightning import OwnSigterm, first_error, quiet
-from ferhpo.training.module import Classifier, fuse, parameter_groups, watches_batches
 from ferhpo.training.schedules import Schedule
 from ferhpo.training.settings import TrainerSettings, make_loss
+from ferhpo.training.steps.graph import recorder_for, why_not
+from ferhpo.training.steps.module import Classifier, watches_batches
+from ferhpo.training.steps.parameters import fuse, parameter_groups
 
 # Trainer and module refer to each other, so each training ends with a garbage collection. The half million objects of
 # the imports are permanent: frozen once, they no longer cost every trial most of a second.
@@ -80,6 +82,7 @@ def fit(
     loss: Callable[..., nn.Module] = nn.CrossEntropyLoss,
     more_metrics: Mapping[str, Metric] = MappingProxyType({}),
     device: torch.device | None = None,
+    tell: Callable[[dict[str, str]], None] = lambda facts: None,
 ) -> FitResult:
     """Train a network on the training split, or resume from folder/last.ckpt; write last.ckpt and best.ckpt.
 
@@ -91,6 +94,7 @@ def fit(
     loss: called as settings.make_loss describes
     report: called with (epoch from 1, metrics) at the very end of each epoch, and at the start of a resume for each
         epoch in folder/last.ckpt; it may raise SystemExit to stop the training
+    tell: called with facts that are known only during the training: {"cuda_graph": "yes"}, or "no: " and the reason
     Raises Diverged for a loss that is not finite, StorageError for a full disk, SweepError for a damaged checkpoint,
     ValueError if data and settings do not fit.
     """
@@ -122,6 +126,7 @@ def fit(
                     loss,
                     more_metrics,
                     device,
+                    tell,
                 )
         except BaseException as error:
             # The error would keep Lightning's frames alive, and with them the network and its device memory.
@@ -159,6 +164,7 @@ def _train(
     loss: Callable[..., nn.Module],
     more_metrics: Mapping[str, Metric],
     device: torch.device,
+    tell: Callable[[dict[str, str]], None],
 ) -> None:
     memory_format = memory_format_of(settings, device, network)
     network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -186,6 +192,11 @@ def _train(
         swa_epoch = int(settings.swa_start * settings.max_epochs) + 1
         average = WeightAverage(network, settings.weight_averaging, ema_decay=settings.ema_decay, swa_epoch=swa_epoch)
     weights = torch.from_numpy(class_weights(data)).to(device) if settings.class_weights == "balanced" else None
+    precision = precision_of(settings, device)
+    is_watched = any(map(watches_batches, own_callbacks.values()))
+    no_graph = why_not(settings, precision, device, is_watched)
+    if no_graph and (device.type == "cuda" or settings.cuda_graph is True):
+        tell({"cuda_graph": f"no: {no_graph}"})
     module = Classifier(
         network,
         torch_optimizer,
@@ -199,6 +210,8 @@ def _train(
         first_epoch=len(progress.history) + 1,
         compile=settings.compile,
         frozen_epochs=settings.frozen_epochs,
+        recorder=None if no_graph else recorder_for(network, device),
+        tell_graph=lambda fact: tell({"cuda_graph": fact}),
     )
     epoch_end = EpochEnd(
         data,
@@ -217,7 +230,7 @@ def _train(
     trainer = pl.Trainer(
         accelerator=device.type,
         devices=[device.index or 0] if device.type == "cuda" else 1,
-        precision=LIGHTNING_PRECISION[precision_of(settings, device)],  # type: ignore[arg-type]
+        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
         max_epochs=settings.max_epochs - len(progress.history),
         callbacks=[OwnSigterm(), *own_callbacks.values(), epoch_end],
         plugins=[LightningEnvironment()],  # Lightning must not requeue Slurm jobs
@@ -231,8 +244,12 @@ def _train(
                 own_callbacks[name].load_state_dict(state)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with first_error(trainer):
-        trainer.fit(module, Steps(batches, one_by_one=any(map(watches_batches, own_callbacks.values()))))
+    try:
+        with first_error(trainer):
+            trainer.fit(module, Steps(batches, one_by_one=is_watched))
+    finally:
+        if module.graph is not None:
+            module.graph.release()
 
 
 def _restore(last: dict[str, Any], module: Classifier, trainer: pl.Trainer, folder: Path) -> None:

@@ -17,6 +17,7 @@ PRETEND_GPU = "FERHPO_PRETEND_GPU"  # "1": trials that get a GPU train on the CP
 CHOICES: dict[str, tuple[object, ...]] = {
     "precision": ("auto", "32", "bf16", "16"),
     "channels_last": ("auto", True, False),
+    "cuda_graph": ("auto", True, False),
     "weight_averaging": (None, "ema", "swa"),
     "class_weights": ("none", "balanced"),
     "sampling": ("shuffle", "balanced"),
@@ -54,6 +55,7 @@ class TrainerSettings:
     precision: str = "auto"
     channels_last: str | bool = "auto"
     compile: bool = False
+    cuda_graph: str | bool = "auto"
     gradient_clip_norm: float | None = None
     decay_norm_and_bias: bool = True
     weight_averaging: str | None = None
@@ -74,6 +76,9 @@ class TrainerSettings:
             if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
                 names = ", ".join("null" if c is None else str(c).lower() for c in choices)
                 raise ValueError(f"{key} is {value!r}; it must be one of {names}")
+        if self.cuda_graph is True and (self.compile or self.precision == "16"):
+            other = "compile is true" if self.compile else "precision is 16"
+            raise ValueError(f"cuda_graph is true, but {other}; it must be auto or false then")
         for key in ("max_epochs", "batch_size", "eval_batch_size", "early_stopping_patience", "num_threads"):
             value = getattr(self, key)
             if value is None and key in ("early_stopping_patience", "num_threads"):

@@ -187,6 +187,7 @@ def run_trial(
             loss=as_function(config["loss"], "loss"),
             more_metrics=metrics,
             device=device,
+            tell=on_start,
         )
     except Infeasible as error:
         return Outcome(TrialState.INFEASIBLE, str(error))

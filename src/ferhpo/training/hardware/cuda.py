@@ -109,6 +109,14 @@ def claim(device: torch.device, num_gpus: float) -> GpuShare:
     return GpuShare(device, _FREE_FRACTION * allowed, total - _FREE_FRACTION * share * total)
 
 
+def memory_left(device: torch.device) -> float:
+    """Return how many bytes this process may still allocate for tensors."""
+    free, total = torch.cuda.mem_get_info(device)
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)  # missing in torch 2.6
+    available = min(free + torch.cuda.memory_reserved(device), fraction(device) * total)
+    return float(available - torch.cuda.memory_allocated(device))
+
+
 def _wait_until_free(device: torch.device, wanted_bytes: float) -> None:
     start = risen_at = time.monotonic()
     most = 0.0
