@@ -34,7 +34,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     record, replay = EagerRecorder.record, EagerRecorder.replay
 
     def counted_record(self: EagerRecorder, run: Any) -> Any:
-        counts.append(0)
+        counts.append(-1)  # the first replay is compared with the step itself
         return record(self, run)
 
     def counted_replay(self: EagerRecorder) -> None:
@@ -70,6 +70,22 @@ def both(run_fit: RunFit, tmp_path: Path, make: Callable[[], nn.Module], **confi
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return make()
+
+
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_a_recording_that_gives_another_result_is_not_used(
+    run_fit: RunFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    replay = EagerRecorder.replay
+
+    def wrong(self: EagerRecorder) -> None:
+        replay(self)
+        place = self._gradients[0][1] if what == "gradient" else self._outputs[0]
+        place.mul_(2)
+
+    monkeypatch.setattr(EagerRecorder, "replay", wrong)
+    facts = both(run_fit, tmp_path, make_network)
+    assert facts == {"cuda_graph": "no: a repeated step gives another result"}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ log = logging.getLogger("ferhpo.sweep")
 
 # Sets the gradients of the network for a batch, inputs and targets; returns the loss and the logits.
 Compute = Callable[[tuple[Tensor, ...], Tensor], tuple[Tensor, Tensor]]
+_TOLERANCE = 0.01  # of the largest value of a result
 _MOST_RECORDINGS = 3  # in an epoch; each takes about as long as a hundred steps
 
 
@@ -54,7 +55,8 @@ class StepGraph:
 
     It is recorded at the first step, and again when something has changed that it depends on: the layout of the batch
     at any step; at the start of an epoch the network (e.g. which parameters are trained) and the loss. A recording has
-    no effect on the training. If it is impossible, every step is computed one operation after the other.
+    no effect on the training. If it is impossible, or if a replay gives another result than the step itself, every step
+    is computed one operation after the other.
 
     tell: called with "yes", or "no: " and the reason, whenever this changes
     Note: the same tensors hold the results and the gradients of every step; copy what is needed for longer.
@@ -124,7 +126,15 @@ class StepGraph:
                 self._recorder.warm_up(self._run)
                 if changed := before.changed_by_python():
                     raise NotRecordable(changed)
+                before.restore()
+                expected = [values.clone() for values in self._results(self._run())]
+                self._network.zero_grad(set_to_none=True)
+                before.restore()
                 self._outputs = self._recorder.record(self._run)
+                before.restore()
+                self._recorder.replay()
+                if not _agree(self._results(self._outputs), expected):
+                    raise NotRecordable("a repeated step gives another result")
             finally:
                 before.restore()
         except NotRecordable as error:
@@ -141,10 +151,21 @@ class StepGraph:
     def _run(self) -> Outputs:
         return self._compute(tuple(self._batch[:-1]), self._batch[-1])
 
+    def _results(self, outputs: Outputs) -> list[Tensor]:
+        return [*outputs, *(gradient for _, gradient in gradients_of(self._network))]
+
     def _say(self, fact: str) -> None:
         if fact != self._told:
             self._told = fact
             self._tell(fact)
+
+
+def _agree(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Return whether results are equal but for the order in which an operation adds up."""
+    return len(found) == len(expected) and all(
+        torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE * float(other.abs().max()), equal_nan=True)
+        for one, other in zip(found, expected, strict=True)
+    )
 
 
 def _layout(values: Tensor) -> object:
