@@ -1,5 +1,7 @@
 """The steps of an epoch: equal to a loop by hand, to the bit, and the same whoever watches them."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -287,3 +289,21 @@ def test_optimizers_update_all_parameters_at_once(run_fit: RunFit, make: Any, is
         plain.step()
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(tensor, by_hand.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("width", [2, 4, 7])
+def test_a_narrow_resnet_trains_on_a_cpu(tmp_path: Path, width: int) -> None:
+    """In a process of its own: channels last would corrupt its memory (torch 2.15, CPUs without AVX-512)."""
+    code = (
+        "from pathlib import Path; import sys, torch; sys.path.insert(0, sys.argv[2]);"
+        "from tiny_training import make_data; from ferhpo.models.resnet import ResNet;"
+        "from ferhpo.training.hardware.device import memory_format_of;"
+        "from ferhpo.training.settings import TrainerSettings as Settings;"
+        f"net = ResNet(in_channels=1, num_classes=3, image_size=24, width={width}, num_stages=2);"
+        "found = [memory_format_of(Settings(channels_last=x), torch.device('cpu'), net) for x in ('auto', True)];"
+        "assert found == [torch.contiguous_format] * 2; cuda = torch.device('cuda');"
+        "assert memory_format_of(Settings(), cuda, net) == torch.channels_last;"
+        "net = net.to(memory_format=found[0]); x = torch.randn(32, 1, 24, 24);"
+        "[net(x).square().mean().backward() for _ in range(5)]"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)

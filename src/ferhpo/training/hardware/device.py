@@ -37,11 +37,21 @@ def memory_format_of(settings: TrainerSettings, device: torch.device, network: n
     """Return the memory format.
 
     "auto" is channels last, with which a CPU is a quarter to a third faster and a GPU needs no transpositions. Group
-    normalization on a GPU works on contiguous tensors only, so such a network stays contiguous there.
+    normalization on a GPU works on contiguous tensors only, so such a network stays contiguous there. So does a network
+    on a CPU with a convolution for which torch 2.15 writes past the end of its memory, whatever the settings say.
     """
+    if device.type == "cpu" and any(map(_breaks_channels_last, network.modules())):
+        return torch.contiguous_format
     auto = device.type != "cuda" or not any(isinstance(module, nn.GroupNorm) for module in network.modules())
     channels_last = auto if settings.channels_last == "auto" else settings.channels_last
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _breaks_channels_last(module: nn.Module) -> bool:
+    """Return whether torch's backward pass of a module corrupts memory on a CPU without AVX-512."""
+    if not isinstance(module, nn.Conv2d) or module.kernel_size != (1, 1):
+        return False
+    return max(module.stride) > 1 and 1 < module.in_channels // module.groups < 8
 
 
 @contextlib.contextmanager
