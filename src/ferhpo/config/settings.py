@@ -4,6 +4,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ferhpo.text import plural
 
@@ -17,7 +18,8 @@ class ComputeSettings:
     address: null: this machine; auto: a running Ray cluster; otherwise the cluster's HOST:PORT
     num_cpus, num_gpus: CPU cores and GPUs of this machine that trials may use; null: all that this process may use
     cpus_per_trial: CPU cores of a slot; null: the cores divided by the number of slots
-    gpus_per_trial: GPUs of a slot, e.g. 0.5 for two trials per GPU; null: 1 if there is a GPU, else 0
+    gpus_per_trial: GPUs of a slot, e.g. 0.5 for two trials per GPU; null: 1 if there is a GPU, else 0; auto: the share
+        with which the trials of a sweep train most in all, which is measured
     max_concurrent: maximum number of trials at a time; null: as many as fit
     isolate_trials: whether each trial has its own process, which costs the time of the imports
     max_retries: how often a trial is continued from its checkpoint after its worker died, unless an epoch was completed
@@ -31,7 +33,7 @@ class ComputeSettings:
     num_cpus: int | None = None
     num_gpus: int | None = None
     cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | Literal["auto"] | None = None
     max_concurrent: int | None = None
     isolate_trials: bool = False
     max_retries: int = 2
@@ -46,12 +48,18 @@ class ComputeSettings:
                 raise ValueError(f"{key} is {value}; it must be 1 or more, or null")
         for key in ("num_gpus", "cpus_per_trial", "gpus_per_trial", "max_retries", "stop_grace_seconds"):
             value = getattr(self, key)
-            if value is not None and not (_is_finite(value) and value >= 0):
+            is_auto = key == "gpus_per_trial" and value == "auto"
+            if value is not None and not is_auto and not (_is_finite(value) and value >= 0):
                 raise ValueError(f"{key} is {value}; it must be 0 or more")
         if self.trial_timeout is not None and not (_is_finite(self.trial_timeout) and self.trial_timeout > 0):
             raise ValueError(f"trial_timeout is {self.trial_timeout}; it must be above 0 seconds, or null for no limit")
-        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+        if self.share is not None and self.share > 1 and self.share % 1:
             raise ValueError(f"gpus_per_trial is {self.gpus_per_trial}; above 1 it must be a whole number")
+
+    @property
+    def share(self) -> float | None:
+        """`gpus_per_trial` as a number; None if it is null, or auto and not measured yet."""
+        return None if self.gpus_per_trial == "auto" else self.gpus_per_trial
 
     @property
     def uses_gpu(self) -> bool:
@@ -131,9 +139,9 @@ def gpu_faults(compute: ComputeSettings) -> list[str]:
             f"compute.num_gpus is {compute.num_gpus:g}, but torch finds {plural(found, 'GPU')} on this machine{why}; "
             f"trials that get one of the others fail; set compute.num_gpus={found}"
         ]
-    if compute.num_gpus is None and (compute.gpus_per_trial or 0) > found:
+    if compute.num_gpus is None and (compute.share or 0) > found:
         return [
-            f"compute.gpus_per_trial is {compute.gpus_per_trial:g}, but torch finds {plural(found, 'GPU')} on this "
+            f"compute.gpus_per_trial is {compute.share:g}, but torch finds {plural(found, 'GPU')} on this "
             f"machine{why}; the sweep can only start where there are enough; set compute.gpus_per_trial={found}"
         ]
     if why and compute.num_gpus != 0:

@@ -17,6 +17,7 @@ from typing import Any
 from ferhpo.addresses.trust import cluster_fault
 from ferhpo.config import ComputeSettings
 from ferhpo.config.settings import job_cpus
+from ferhpo.driver.processes.mps import VARIABLES as MPS_VARIABLES
 from ferhpo.errors import ConfigError, FerhpoError, first_line
 from ferhpo.training.settings import PRETEND_GPU
 
@@ -166,7 +167,7 @@ def head_address() -> str:
 
 def worker_environment() -> dict[str, str]:
     """Return the environment variables that worker processes need, on other nodes too."""
-    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR", PRETEND_GPU]
+    names = [*_ENVIRONMENT, "PYTHONPYCACHEPREFIX", "FERHPO_CACHE_DIR", PRETEND_GPU, *MPS_VARIABLES]
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -181,7 +182,7 @@ def share_out(nodes: Sequence[Mapping[str, float]], compute: ComputeSettings) ->
     A trial runs on one node: resources that are left over on two nodes do not add up to a slot.
     """
     num_cpus, num_gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
+    gpus = compute.share if compute.share is not None else float(num_gpus >= 1)
 
     def fitting(cpus: float) -> int:
         """Return how many trials with this many CPUs run at a time."""

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from ferhpo.config import ComputeSettings
+from ferhpo.driver.processes.mps import Mps
 from ferhpo.driver.processes.reaper import Reaper, child_raylets
 from ferhpo.errors import ClusterError, FerhpoError
 
@@ -29,6 +30,7 @@ class RayStart:
         self.is_ours, self.is_joined = False, compute.address is not None
         self.error: Exception | None = None
         self.reaper: Reaper | None = None
+        self.mps = Mps(compute)
         self.done = threading.Event()
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
 
@@ -62,6 +64,7 @@ class RayStart:
                 ray_cluster.stop_ray()
         if self.reaper is not None:
             self.reaper.close()
+        self.mps.close()
 
     def wait_if_joined(self) -> None:
         """Wait if Ray is an existing cluster: if it cannot be reached, no folder must be created."""

@@ -222,7 +222,7 @@ def make_plan(
 
 
 def _gpu_hours(slot_seconds: float, compute: ComputeSettings) -> float:
-    return slot_seconds / 3600 * (1.0 if compute.gpus_per_trial is None else compute.gpus_per_trial)
+    return slot_seconds / 3600 * (1.0 if compute.share is None else compute.share)
 
 
 def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ferhpo.trial.load_data import load_data
 from ferhpo.tuning.finish import finish
 from ferhpo.tuning.fixed_cpu import fixed_cpu
 from ferhpo.tuning.planning import forecast as forecasts
+from ferhpo.tuning.planning.gpu_share import with_share
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
 from ferhpo.tuning.session import Listener, end_early, recording
@@ -105,6 +106,7 @@ def _run_trials(
             if not ray_start.done.is_set():
                 log.info("waiting for Ray to start")
             ray_start.result()
+            compute = with_share(sweep, data, compute)
             slots = ray_cluster.find_slots(compute)
             if not ledger.is_finished:
                 log.info(_slots_text(slots))

@@ -90,7 +90,7 @@ def make_forecast(
     threads, gpus, num_processes = int(config["trainer"].get("num_threads") or job_cpus()), None, 1
     if compute is not None:
         threads = max(int(compute.cpus_per_trial or (compute.num_cpus or job_cpus()) // num_slots), 1)
-        gpus = (1.0 if compute.gpus_per_trial is None else compute.gpus_per_trial) if is_gpu else 0.0
+        gpus = (1.0 if compute.share is None else compute.share) if is_gpu else 0.0
         num_processes = (int(1 / gpus + 1e-9) or 1) if gpus else num_slots  # those that share a GPU, or the cores
     guesses = [macs_per_second * SHARE_OF_RATE / (PASSES * network.macs * num_processes) for network in chosen]
     hardware = Hardware(threads, num_gpus=gpus)
@@ -98,7 +98,7 @@ def make_forecast(
     num_train, num_val = (int((data.split == part).sum()) for part in (TRAIN, VAL))
     batch_size = int(config["trainer"]["batch_size"])
     num_trained = num_train // batch_size * batch_size if num_train >= batch_size else num_train
-    epochs = [num_trained * t.per_image + num_val * t.per_val_image + t.per_epoch for t in timings]
+    epochs = [timing.epoch(num_trained, num_val) for timing in timings]
     macs = tuple(float(network.macs) for network in chosen)
     start += RAY_SECONDS if compute is not None else 0.0
     return Forecast(macs, tuple(epochs), tuple(t.per_trial for t in timings), start, num_slots)

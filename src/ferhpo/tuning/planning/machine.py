@@ -17,7 +17,7 @@ def find_slots(compute: ComputeSettings) -> tuple[int, str]:
         )
     num_gpus = compute.num_gpus if compute.num_gpus is not None else torch.cuda.device_count()
     num_cpus = compute.num_cpus or job_cpus()
-    gpus = compute.gpus_per_trial if compute.gpus_per_trial is not None else float(num_gpus >= 1)
+    gpus = compute.share if compute.share is not None else float(num_gpus >= 1)
     limits = [num_cpus] + ([compute.max_concurrent] if compute.max_concurrent else [])
     limits += [int(num_gpus / gpus + 1e-9)] if gpus else []
     limits += [int(num_cpus / compute.cpus_per_trial + 1e-9)] if compute.cpus_per_trial else []

@@ -39,6 +39,10 @@ class Timing:
     per_epoch: float
     per_trial: float
 
+    def epoch(self, num_train: float, num_val: float) -> float:
+        """Return the seconds of an epoch of so many images."""
+        return num_train * self.per_image + num_val * self.per_val_image + self.per_epoch
+
     @classmethod
     def mean(cls, timings: "Sequence[Timing]") -> "Timing":
         """Return the means of several."""
