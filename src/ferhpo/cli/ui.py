@@ -15,7 +15,7 @@ import psutil
 
 from ferhpo.cli.screen.console import link, make_console, say
 from ferhpo.cli.screen.grid import KeyValues
-from ferhpo.errors import FerhpoError, SweepError
+from ferhpo.errors import FerhpoError, SweepError, printable
 
 MOST_LINKS = 20
 # What MLflow and its server print while all is well
@@ -88,5 +88,4 @@ def _pass_on(output: IO[bytes]) -> None:
     """Print what the server says, except for what it says while all is well."""
     for line in output:
         if not _CHATTER.search(line):
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
+            print(printable(line.decode(errors="replace").rstrip("\r\n"), keep="\t"), file=sys.stderr, flush=True)
