@@ -10,7 +10,8 @@ import pytest
 
 from ferhpo.addresses import trust
 from ferhpo.addresses.sqlite import BESIDE, content_fault, files_fault, opened_sqlite
-from ferhpo.cli.ui import _pass_on
+from ferhpo.cli.ui import _pass_on, ui
+from ferhpo.errors import SweepError
 from ferhpo.tracking import TrackingSettings, store, trust_fault
 
 MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -118,6 +119,26 @@ def test_a_new_database_deletes_only_its_own_files(tmp_path):
     store.connect(TrackingSettings(output_dir=tmp_path, uri=f"sqlite:///{tmp_path}/*"))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {".ssh_config.new", ".*.newer", "*", "*.lock"}
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc", "s3://bucket/a", "http://127.0.0.2:8099/a", "mlflow-artifacts://evil.example/a"]
+)
+def test_the_ui_shows_no_artifacts_elsewhere(copied, place, monkeypatch):
+    client = store.connect(copied)
+    run = client.create_run(client.create_experiment("a", copied.artifact_root))
+    monkeypatch.setattr("ferhpo.cli.ui.subprocess.Popen", lambda *args, **more: pytest.fail("it is served"))
+    for own in (run.info.artifact_uri, "mlflow-artifacts:/1/a", place):
+        with closing(sqlite3.connect(copied.sqlite_path)) as database:
+            database.execute("UPDATE runs SET artifact_uri = ?", (own,))
+            database.commit()
+        with pytest.raises(
+            SweepError if own == place else pytest.fail.Exception, match=r"nothing is read there|served"
+        ):
+            ui(str(copied.output_dir))
+    trust.trust_address("tracking.uri", copied.shown_uri)
+    with pytest.raises(pytest.fail.Exception, match="it is served"):
+        ui(str(copied.output_dir))
 
 
 def test_what_the_server_of_the_ui_says_is_escaped(capfd):

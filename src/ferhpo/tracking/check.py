@@ -184,8 +184,8 @@ def _is_missing(error: Exception) -> bool:
 
 def _artifact_fault(settings: TrackingSettings, location: str) -> tuple[str | None, str]:
     """Write a small artifact into an experiment's location and remove it; return what is wrong, and a remedy."""
-    if fault := fault_of_owner(location, settings.store_uri):
-        raise TrackingError(fault)
+    if refusal := fault_of_owner(location, settings.store_uri):
+        raise TrackingError(refusal)
     place = local_path(location)
     if place is not None:
         is_near = urlsplit(settings.store_uri).hostname in (None, *LOOPBACK) or settings.artifact_root is not None
