@@ -243,6 +243,13 @@ def test_a_store_that_the_user_did_not_name_names_no_place_elsewhere(location, d
         assert fault_of_place(location, RUN, store, done) == "", "the user named it"
 
 
+def test_links_that_lead_nowhere_are_no_place(tmp_path):
+    (tmp_path / RUN).symlink_to(RUN)
+    assert "nothing is written there" in fault_of_place(
+        str(tmp_path / RUN / "artifacts"), RUN, f"sqlite:///{tmp_path}/m.db"
+    )
+
+
 def test_an_experiment_elsewhere_is_refused_before_a_sweep(tmp_path, empty_store):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     settings = TrackingSettings(output_dir=tmp_path)
@@ -673,6 +680,7 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         "http://evil.example\\@127.0.0.1/a",
         "http://evil.example@127.0.0.1/a",
         "http:evil.example/a",
+        "http://[evil.example/a",
         "HTTP:///evil.example/a",
         "mlflow-artifacts://evil.example\\@127.0.0.1/a",
         "http://127.0.0.1\t.evil.example/a",

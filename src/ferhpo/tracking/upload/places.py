@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -172,8 +173,9 @@ def fault_of_owner(location: str, store_uri: str, done: str = "written") -> str:
         fault = server_fault(f"http://{address.netloc}") if address.scheme in _SENT and address.netloc else ""
         return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
     folder, path = Path(store_uri.removeprefix("sqlite:///")).parent, local_path(location)
-    if store.scheme == "sqlite" and path is not None and path.resolve().is_relative_to(folder.resolve()):
-        return ""
+    with suppress(OSError, RuntimeError):  # of links that lead nowhere
+        if store.scheme == "sqlite" and path is not None and path.resolve().is_relative_to(folder.resolve()):
+            return ""
     own = "on this server" if is_server else f"in the folder of this store ({folder})"
     return (
         f"the store names {location}, which is not {own}; nothing is {done} there; if you trust the store, "
@@ -193,5 +195,9 @@ def fault_of_form(location: str) -> str:
         is_odd |= scheme in ("http", "https") and not server
     else:
         is_odd |= unquote(location) != location  # MLflow would decode it
+    try:
+        urlsplit(location)
+    except ValueError:
+        is_odd = True
     fault = f"the store names {location!r}, whose meaning is not certain; nothing is sent or written there"
     return fault if is_odd else ""
