@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from ferhpo.addresses import trust
 from ferhpo.errors import SweepError, TrackingError
 from ferhpo.storage.provenance import differences
 from ferhpo.storage.sweep import load_sweep, note_environment, save_config
@@ -118,11 +119,12 @@ def test_the_store_of_a_sweep_inside_its_folder_moves_with_it(tmp_path):
 
 
 def test_artifacts_elsewhere_stay_there(output, tmp_path):
-    """An experiment that someone else made in this store keeps its place."""
+    """An experiment that someone else made in this store keeps its place, if the user names the store."""
     settings = TrackingSettings(output_dir=output)
     elsewhere = tmp_path / "elsewhere" / "artifacts"
     elsewhere.mkdir(parents=True)
     connect(settings).create_experiment("ferhpo", str(elsewhere))
+    trust.trust_address("tracking.uri", settings.shown_uri)
     record(make_sweep(output, "s"))
     assert len(list(elsewhere.rglob("a.txt"))) == 1
     assert locations(output / "mlflow.db")[0] == str(elsewhere)

@@ -251,6 +251,9 @@ def test_artifacts_of_a_server_on_another_machine_are_refused_at_the_start(tmp_p
     """Its artifacts are a folder of that machine, which this one does not have."""
     settings = TrackingSettings(output_dir=tmp_path, uri=server.url, experiment="far")
     connect(settings).create_experiment("far", "file:///srv/no-such-folder/mlflow/far")
+    with pytest.raises(TrackingError, match=r"mlflow/far, which is not on this server; nothing is written there"):
+        check_store(settings)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     monkeypatch.setattr("ferhpo.tracking.check.LOOPBACK", ())
     with pytest.raises(
         TrackingError, match=r"written to /srv/no-such-folder/mlflow/far \(it does not exist on this mach"

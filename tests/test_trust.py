@@ -18,7 +18,7 @@ from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import TrackingSettings, check_store, sync
 from ferhpo.tracking.store import connect
-from ferhpo.tracking.upload.places import fault_of_place
+from ferhpo.tracking.upload.places import fault_of_owner, fault_of_place
 from tests.reports.made_sweeps import made_sweep
 from tests.test_tracking_set_aside import record, rejected
 
@@ -112,7 +112,7 @@ def test_what_the_environment_has_for_one_server_is_not_sent_to_another(tmp_path
     assert f"{variable} would be sent to it" in fault
     assert "secret-7" not in fault
     near = sweep_file(tmp_path / "near.yaml", tracking={"uri": "http://127.0.0.1:5000"})
-    assert faults_of(near) == [], "this machine"
+    assert f"{variable} would be sent to it" in "".join(faults_of(near)), "whoever started a server there"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example/")
     assert faults_of(file) == [], "the server that they are for"
 
@@ -200,8 +200,15 @@ ACCEPTED = [
     (f"file:///srv/artifacts/1/{RUN}/artifacts", RUN),
     (f"file://localhost/srv/a%20b/1/{RUN}/artifacts", RUN),
     (f"/srv/with space/models/{MODEL}/artifacts", MODEL),
-    (f"mlflow-artifacts:/1/{RUN}/artifacts", RUN),
-    (f"s3://bucket/1/{RUN}/artifacts", RUN),
+]
+OF_A_SERVER = [f"mlflow-artifacts:/1/{RUN}/artifacts", f"https://mlflow.example/api/{RUN}/artifacts"]
+ELSEWHERE = [
+    f"s3://bucket/1/{RUN}/artifacts",
+    f"abfss://bucket@evil.example/1/{RUN}/artifacts",
+    f"ftp://evil.example/{RUN}/artifacts",
+    f"http://127.0.0.2:8099/{RUN}/artifacts",
+    f"mlflow-artifacts://evil.example/1/{RUN}/artifacts",
+    f"/home/me/1/{RUN}/artifacts",
 ]
 REFUSED = [
     ("ferhpo.d", RUN),
@@ -222,6 +229,33 @@ REFUSED = [
 @pytest.mark.parametrize(("location", "owner"), ACCEPTED)
 def test_places_that_mlflow_chooses(location, owner):
     assert fault_of_place(location, owner, STORE) == ""
+
+
+@pytest.mark.parametrize("location", [*OF_A_SERVER, *ELSEWHERE])
+@pytest.mark.parametrize("done", ["written", "read"])
+def test_a_store_that_the_user_did_not_name_names_no_place_elsewhere(location, done):
+    """Neither a SQLite file in the output folder, nor a server that a file names."""
+    server = "https://ann:a@mlflow.example"
+    assert (fault_of_place(location, RUN, server, done) == "") == (location in OF_A_SERVER)
+    assert f"nothing is {done} there; if you trust the store, add " in fault_of_place(location, RUN, STORE, done)
+    for store in (STORE, server):
+        trust.trust_address("tracking.uri", store)
+        assert fault_of_place(location, RUN, store, done) == "", "the user named it"
+
+
+def test_links_that_lead_nowhere_are_no_place(tmp_path):
+    (tmp_path / RUN).symlink_to(RUN)
+    assert "nothing is written there" in fault_of_place(
+        str(tmp_path / RUN / "artifacts"), RUN, f"sqlite:///{tmp_path}/m.db"
+    )
+
+
+def test_an_experiment_elsewhere_is_refused_before_a_sweep(tmp_path, empty_store):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    settings = TrackingSettings(output_dir=tmp_path)
+    connect(settings).create_experiment("ferhpo", "http://127.0.0.2:8099/mlflow-artifacts/artifacts/loot")
+    with pytest.raises(TrackingError, match=r"loot, which is not in the folder of this store .* nothing is written"):
+        check_store(settings)
 
 
 @pytest.mark.parametrize(("location", "owner"), REFUSED)
@@ -326,6 +360,8 @@ def test_the_environment_is_not_sent_to_a_server_that_a_file_names(tmp_path, mon
     monkeypatch.setenv("STUDENT", "ann")
     reads = {"experiment": "of-${oc.env:STUDENT}"}
     assert faults_of(sweep_file(tmp_path / "a.yaml", tracking=reads)) == [], "into the store of this folder"
+    near = {**reads, "uri": "http://127.0.0.1:5000"}
+    assert faults_of(sweep_file(tmp_path / "near.yaml", tracking=near)), "whoever started a server there"
     both = {**reads, "uri": "https://mlflow.example"}
     (fault,) = faults_of(sweep_file(tmp_path / "b.yaml", tracking=both))
     assert "the value of STUDENT would be sent to https://mlflow.example, which a file names too" in fault
@@ -379,6 +415,7 @@ def test_the_file_with_mlflows_account_counts_as_a_credential(tmp_path, monkeypa
 def test_a_store_sends_no_token_to_another_server(monkeypatch, location):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
     for store in (STORE, "https://mlflow.example"):
+        trust.trust_address("tracking.uri", store)
         fault = fault_of_place(location, RUN, store)
         assert "MLFLOW_TRACKING_TOKEN would be sent to it" in fault
         assert "secret-7" not in fault
@@ -400,10 +437,12 @@ def test_a_model_is_not_fetched_from_another_server_with_a_token(tmp_path, monke
         database.execute("UPDATE runs SET artifact_uri = ?", (evil,))
         database.commit()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
-        fetch.download(settings, "faces", 1, tmp_path / "out")
-    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_TOKEN would be sent to it"):
-        fetch.run_config(settings, run.run_id)
+    for rule in ("is not in the folder of this store", "MLFLOW_TRACKING_TOKEN would be sent to it"):
+        with pytest.raises(TrackingError, match=rule):
+            fetch.download(settings, "faces", 1, tmp_path / "out")
+        with pytest.raises(TrackingError, match=rule):
+            fetch.run_config(settings, run.run_id)
+        trust.trust_address("tracking.uri", settings.shown_uri)
 
 
 @pytest.mark.parametrize("link", ["artifacts", "below", "run"])
@@ -420,6 +459,9 @@ def test_nothing_is_written_through_a_link_in_a_store(tmp_path, link):
     else:
         place.mkdir(parents=True)
         (place / "report").symlink_to("../../../outside")
+    fault = fault_of_place(str(place), RUN, f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}")
+    assert ("is a link; nothing is written through links" if link == "below" else "is not in the folder") in fault
+    trust.trust_address("tracking.uri", STORE)
     assert "is a link; nothing is written through links" in fault_of_place(str(place), RUN, STORE)
 
 
@@ -628,7 +670,7 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         database.execute("UPDATE runs SET artifact_uri = ?", ("http://evil.example/a",))
         database.commit()
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-7")
-    with pytest.raises(TrackingError, match=r"MLFLOW_TRACKING_TOKEN would be sent to it|whose meaning is not certain"):
+    with pytest.raises(TrackingError, match=r"is not in the folder of this store|whose meaning is not certain"):
         fetch.download(settings, "faces", 1, tmp_path / "out")
 
 
@@ -638,6 +680,7 @@ def test_references_of_a_store_lead_to_no_other_server(tmp_path, monkeypatch, em
         "http://evil.example\\@127.0.0.1/a",
         "http://evil.example@127.0.0.1/a",
         "http:evil.example/a",
+        "http://[evil.example/a",
         "HTTP:///evil.example/a",
         "mlflow-artifacts://evil.example\\@127.0.0.1/a",
         "http://127.0.0.1\t.evil.example/a",
@@ -714,9 +757,7 @@ def test_an_empty_section_hides_no_path_of_another_file(tmp_path, monkeypatch, s
 
 @pytest.mark.parametrize("location", ["runs:/" + RUN, "models:/m-" + RUN, "models:/faces/1"])
 def test_an_experiment_whose_location_is_a_reference_is_refused(location):
-    from ferhpo.tracking.upload.places import fault_of_server
-
-    assert "refers to another place" in fault_of_server(location, STORE)
+    assert "refers to another place" in fault_of_owner(location, STORE)
 
 
 def test_a_cache_with_links_is_no_cache(tmp_path):

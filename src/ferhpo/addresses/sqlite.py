@@ -1,31 +1,38 @@
-"""Open SQLite files that may come from anyone: views, triggers and expressions in them run when they are read."""
+"""Open SQLite files that may come from anyone: views, triggers and expressions in them run when they are used."""
 
+import re
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ferhpo.disk import fault_of_file
+
 MOST_SECONDS = 60.0
+BESIDE = ("-journal", "-wal", "-shm")  # what SQLite reads and writes beside a database
+_MOST_BYTES = 100_000_000  # of one value; MLflow's are smaller
 _STEPS = 10_000  # of SQLite's machine, between two looks at the clock
-# MLflow makes no views and no virtual tables. It makes triggers and computed columns, but none for these tables, the
-# ones of what ferhpo records and reads.
-_USED = (
-    "experiments", "experiment_tags", "runs", "tags", "params", "metrics", "latest_metrics", "datasets", "inputs",
-    "input_tags", "logged_models", "logged_model_tags", "logged_model_params", "logged_model_metrics",
-    "registered_models", "registered_model_tags", "registered_model_aliases", "model_versions", "model_version_tags",
-    "alembic_version", "workspaces",
-)  # fmt: skip
-_FOREIGN = f"""
-WITH used AS (SELECT * FROM sqlite_master WHERE lower(tbl_name) IN {_USED})
-SELECT type || ' ' || name FROM sqlite_master WHERE type = 'view' OR (type = 'table' AND rootpage = 0)
-UNION ALL SELECT 'trigger ' || name FROM used WHERE type NOT IN ('table', 'index')
-UNION ALL SELECT 'computed column ' || x.name FROM used, pragma_table_xinfo(used.name) AS x
-    WHERE used.type = 'table' AND x.hidden <> 0
-UNION ALL SELECT 'index ' || used.name FROM used, pragma_index_xinfo(used.name) AS x
-    WHERE used.type = 'index' AND x.cid = -2
-LIMIT 1
-"""
+# SQLite deletes the file that is named before this end of a journal. It makes such journals only for several databases.
+_NAMES_A_FILE = bytes.fromhex("d9d505f920a163d7")
+# The statements of a database that MLflow made, in any version. No expression in them is longer than these.
+_CONSTANT = r"(?:'[\w -]*'|\d+)"
+_HARMLESS = re.compile(
+    rf"CHECK \(\w+ IN \({_CONSTANT}(?:, {_CONSTANT})*\)\)|DEFAULT {_CONSTANT}"
+    r"|GENERATED ALWAYS AS \(\w+ - \w+\) STORED",
+    re.ASCII,
+)
+_EXPRESSION = re.compile(r"(?i)\b(?:CHECK|DEFAULT|AS|WHERE)\b|--|/\*", re.ASCII)
+_NAME = r'(?:\w+|"\w+")'
+_INDEX = re.compile(
+    rf"CREATE (?:UNIQUE )?INDEX {_NAME} ON {_NAME} \({_NAME}(?: DESC)?(?:, {_NAME}(?: DESC)?)*\)", re.ASCII
+)
+_TRIGGER = (
+    "CREATE TRIGGER prevent_secrets_aad_mutation BEFORE UPDATE ON secrets FOR EACH ROW "
+    "WHEN OLD.secret_id != NEW.secret_id OR OLD.secret_name != NEW.secret_name BEGIN "
+    "SELECT RAISE(ABORT, 'secret_id and secret_name are immutable (used as AAD in encryption)'); END"
+)
 
 
 @contextmanager
@@ -35,28 +42,79 @@ def opened_sqlite(
     """Yield a connection that is closed at the end, and whose statements end with sqlite3.OperationalError in time.
 
     wait_seconds: for the lock of another process; most_seconds: for all statements together
+    Raises sqlite3.OperationalError for files that SQLite must not open (see `files_fault`).
     """
+    if fault := files_fault(path):
+        raise sqlite3.OperationalError(fault)
     mode = "ro" if read_only else "rw"
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=wait_seconds)
     deadline = time.monotonic() + most_seconds
     connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
     try:
         yield connection
     finally:
         connection.close()
 
 
-def content_fault(path: Path) -> str:
-    """Return what a SQLite file has besides plain tables and indexes, which could run forever; empty if nothing.
+def files_fault(path: Path) -> str:
+    """Return why SQLite must not open a database or the files beside it, with the remedy; empty if it may.
 
-    A file that is no database, or does not exist, has nothing; whoever opens it says so.
+    It would wait for a pipe, follow a link, and delete the file that a journal names.
+    """
+    try:
+        if path.exists() and (fault := fault_of_file(path)):
+            return f"{fault}; restore it from a copy, or remove it"
+        real = path.resolve()
+        for end in BESIDE:
+            beside = real.with_name(real.name + end)
+            with suppress(FileNotFoundError):  # another process may just have ended its transaction
+                if not stat.S_ISREG(beside.lstat().st_mode):
+                    return f"{beside.name} beside it is not a regular file; remove it"
+                if end == "-journal" and _end_of(beside) == _NAMES_A_FILE:
+                    return f"{beside.name} beside it names a file that SQLite would delete; remove this journal"
+    except (OSError, RuntimeError) as error:
+        return f"it cannot be looked at ({error}); correct its folder"
+    return ""
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_NAMES_A_FILE)))
+        return file.read(len(_NAMES_A_FILE))
+
+
+def content_fault(path: Path) -> str:
+    """Return what a SQLite file has that MLflow does not make, because it could run forever; empty if nothing.
+
+    MLflow makes tables and indexes, whose only expressions are lists of constants. A file that is no database, is
+    locked, or does not exist, has nothing; whoever opens it says so.
     """
     try:
         if not path.is_file() or not path.stat().st_size:
             return ""
         # Not read-only: SQLite refuses to read a file that a kill left half written, but repairs it for MLflow.
         with opened_sqlite(path, wait_seconds=5, read_only=False, most_seconds=5) as database:
-            found = database.execute(_FOREIGN).fetchone()
-    except (OSError, sqlite3.Error) as error:
-        return "it cannot be read in time" if "interrupted" in str(error) else ""
-    return f"it has the {found[0]!s:.100}" if found else ""
+            database.text_factory = lambda content: content.decode(errors="replace")
+            # The column `type` says nothing: SQLite takes what the statement says.
+            statements = database.execute("SELECT CAST(sql AS TEXT) FROM sqlite_master WHERE sql IS NOT NULL")
+            found = next(filter(None, (_foreign_part(sql) for (sql,) in statements)), "")
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        is_said = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
+        return "" if is_said else f"it cannot be read ({error})"
+    except OSError:
+        return ""
+    return f"it has {found}, which MLflow does not make and which could run forever" if found else ""
+
+
+def _foreign_part(sql: str) -> str:
+    """Return what a statement of a schema has that none of MLflow's has; empty if nothing."""
+    text = " ".join(sql.split())
+    if _INDEX.fullmatch(text) or text == _TRIGGER:
+        return ""
+    if not text.startswith("CREATE TABLE "):
+        return repr(text[:80])
+    rest = _HARMLESS.sub(" ", text)
+    found = _EXPRESSION.search(rest)
+    return f"{rest[found.start() : found.start() + 60]!r} in {text[:50]!r}" if found else ""

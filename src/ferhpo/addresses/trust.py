@@ -11,14 +11,12 @@ import netrc
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ferhpo.addresses.secrets import redact_address
 
 STORE, CLUSTER = "tracking.uri", "compute.address"
 VARIABLES = {STORE: "MLFLOW_TRACKING_URI", CLUSTER: "RAY_ADDRESS"}
 ALWAYS = ("auto", "local")  # clusters of this machine
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What MLflow's client reads from the environment and sends to any server.
 CREDENTIALS = (
     "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AUTH",
@@ -53,14 +51,13 @@ def server_fault(uri: str) -> str:
     """Return why a server or database must not be the MLflow store; empty if it may be."""
     if is_trusted(STORE, uri):
         return ""
-    address = urlsplit(uri)
     if not uri.startswith(("http://", "https://")):
         rule = "the driver of a database can load and send files, so a file cannot choose one"
         return _fault(STORE, uri, rule)
     found = [name for name in CREDENTIALS if os.environ.get(name)]
     found += [CREDENTIALS_FILE] if Path(CREDENTIALS_FILE).expanduser().exists() else []
     found += [f"the default account of {NETRC}"] if _has_default_account() else []
-    if not found or address.hostname in LOOPBACK:
+    if not found:  # a server of this machine is no exception: any user may have started it
         return ""
     return _fault(STORE, uri, f"{', '.join(found)} would be sent to it, and a file cannot decide that")
 
@@ -91,14 +88,19 @@ def shown(address: str) -> str:
 
 def _fault(key: str, value: str, rule: str) -> str:
     given = value if shown(value) == value and "***" not in value else "..."
-    return (
-        f"{key} is {shown(value)} in a file; {rule}; if you trust it, add {key}={given} to the command line or set "
-        f"{VARIABLES[key]} to it"
-    )
+    return f"{key} is {shown(value)} in a file; {rule}; if you trust it, {naming(given, key)}"
+
+
+def naming(value: str, key: str = STORE) -> str:
+    """Return how the user names an address, for messages."""
+    return f"add {key}={value} to the command line or set {VARIABLES[key]} to it"
 
 
 def _plain(value: str) -> str:
-    return re.sub(r"^sqlite:/{3,}", "sqlite:///", redact_address(value.strip()).rstrip("/"))
+    """Return an address without secrets, and that of a SQLite file with its absolute path."""
+    text = redact_address(value.strip()).rstrip("/")
+    scheme, is_file, path = text.partition("sqlite:///")
+    return f"sqlite:{Path(path).absolute()}" if is_file and not scheme else text
 
 
 def forget() -> None:

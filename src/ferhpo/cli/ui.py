@@ -15,7 +15,7 @@ import psutil
 
 from ferhpo.cli.screen.console import link, make_console, say
 from ferhpo.cli.screen.grid import KeyValues
-from ferhpo.errors import FerhpoError, SweepError
+from ferhpo.errors import FerhpoError, SweepError, printable
 
 MOST_LINKS = 20
 # What MLflow and its server print while all is well
@@ -25,10 +25,11 @@ _CHATTER = re.compile(rb"Registry store URI not provided|\[MLflow\]|\b(INFO|DEBU
 def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) -> NoReturn:
     """Serve the MLflow UI of an output folder's store until interrupted, which raises KeyboardInterrupt.
 
-    Raises SweepError if there is no store, or if the server exits.
+    Raises SweepError if there is no store, if it names artifacts elsewhere, or if the server exits.
     """
     from ferhpo.tracking import TrackingSettings, trust_fault
-    from ferhpo.tracking.moved import follow_move
+    from ferhpo.tracking.moved import follow_move, named_places
+    from ferhpo.tracking.upload.places import fault_of_owner
 
     settings = TrackingSettings(output_dir=Path(output_dir))
     if settings.sqlite_path is None or not settings.sqlite_path.exists() or not settings.sqlite_path.stat().st_size:
@@ -36,6 +37,9 @@ def ui(output_dir: str = "mlruns", host: str = "127.0.0.1", port: int = 5000) ->
     if fault := trust_fault(settings):
         raise SweepError(fault)
     follow_move(settings)
+    # The server would read what a run names, with the accounts of the environment, for whoever opens the page.
+    if fault := next(filter(None, (fault_of_owner(p, settings.store_uri, "read") for p in named_places(settings))), ""):
+        raise SweepError(fault)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(settings.artifact_root)]  # by default in the current folder
@@ -88,5 +92,4 @@ def _pass_on(output: IO[bytes]) -> None:
     """Print what the server says, except for what it says while all is well."""
     for line in output:
         if not _CHATTER.search(line):
-            sys.stderr.buffer.write(line)
-            sys.stderr.flush()
+            print(printable(line.decode(errors="replace").rstrip("\r\n"), keep="\t"), file=sys.stderr, flush=True)

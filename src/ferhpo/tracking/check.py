@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ferhpo.addresses.secrets import NOT_KNOWN, redact_error
-from ferhpo.addresses.trust import LOOPBACK
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import follow_move, local_path, location_of
 from ferhpo.tracking.settings import TrackingSettings, model_name_fault
@@ -31,11 +30,13 @@ from ferhpo.tracking.store import (
     remedy_of,
     trust_fault,
 )
+from ferhpo.tracking.upload.places import fault_of_owner
 from ferhpo.tracking.upload.shipped import SHIPPED, run_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ALL_SECONDS = 60  # for all calls together; storage behind a server may try again for minutes
 _FILE = "ferhpo-check.txt"  # the small artifact, which is removed again
 _NUM_ATTEMPTS = 3  # of a call whose connection is lost
@@ -126,7 +127,7 @@ def _server_fault(settings: TrackingSettings, model_name: str | None, read_only:
     except (ImportError, ArgumentError) as error:
         return f"the driver for this database is not installed ({redact_error(str(error))})", ""
     except TrackingError:
-        raise  # a deleted experiment
+        raise  # a deleted experiment, or a place that the store may not name
     except outages() as error:
         reason, remedy = reason_of(error), remedy_of(error)
         is_response = isinstance(error, RestException | ValueError) or re.match(
@@ -183,6 +184,8 @@ def _is_missing(error: Exception) -> bool:
 
 def _artifact_fault(settings: TrackingSettings, location: str) -> tuple[str | None, str]:
     """Write a small artifact into an experiment's location and remove it; return what is wrong, and a remedy."""
+    if refusal := fault_of_owner(location, settings.store_uri):
+        raise TrackingError(refusal)
     place = local_path(location)
     if place is not None:
         is_near = urlsplit(settings.store_uri).hostname in (None, *LOOPBACK) or settings.artifact_root is not None
@@ -191,10 +194,6 @@ def _artifact_fault(settings: TrackingSettings, location: str) -> tuple[str | No
         return (None, "") if fault is None else (f"artifacts cannot be written to {place} ({fault})", remedy)
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    from ferhpo.tracking.upload.places import fault_of_server
-
-    if fault := fault_of_server(location, settings.store_uri):
-        return fault, ""
     repository: Any = get_artifact_repository(location, tracking_uri=settings.store_uri)
     with tempfile.TemporaryDirectory(prefix="ferhpo-check-") as folder:
         path = Path(folder) / _FILE
@@ -245,6 +244,8 @@ def _sqlite_fault(settings: TrackingSettings, path: Path, read_only: bool) -> st
     with suppress(OSError):  # a database of another version of MLflow; connecting says so
         follow_move(settings)
     found = location_of(settings)
+    if found is not None and (refusal := fault_of_owner(found[0], settings.store_uri)):
+        raise TrackingError(refusal)
     place = Path(str(settings.artifact_root)) if found is None else local_path(found[0])
     fault = None if place is None else _folder_fault(place, may_create=True)
     return None if fault is None else f"artifacts cannot be written to {place} ({fault})"

@@ -5,6 +5,7 @@ folder, so paths below its former artifact folder are replaced when ferhpo opens
 """
 
 import logging
+import re
 import sqlite3
 import sys
 from contextlib import suppress
@@ -26,6 +27,7 @@ _COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+_REFERENCE = re.compile(r"(runs|models):|mlflow-artifacts:/(?!/)")  # the last: below the folder of the store's server
 _WAIT_SECONDS = 20
 
 
@@ -68,6 +70,28 @@ def location_of(settings: TrackingSettings) -> tuple[str, str] | None:
         row = database.execute(query, (settings.experiment,)).fetchone()
         return None if row is None else (str(row[0]), str(row[1]))
     return None
+
+
+def named_places(settings: TrackingSettings) -> list[str]:
+    """Return where the runs, models and traces of a SQLite store have their artifacts, without references.
+
+    Raises OSError if the database cannot be read.
+    """
+    if settings.sqlite_path is None:
+        return []
+    queries = [f"SELECT {column} FROM {table}" for table, column in _COLUMNS if table != "experiments"]
+    places = set()
+    try:
+        with opened_sqlite(settings.sqlite_path, _WAIT_SECONDS) as database:
+            for query in [*queries, "SELECT value FROM trace_tags WHERE key = 'mlflow.artifactLocation'"]:
+                try:
+                    places |= {str(place) for (place,) in database.execute(query) if place}
+                except sqlite3.OperationalError as error:
+                    if "no such " not in str(error):  # an MLflow version without this table
+                        raise
+    except sqlite3.Error as error:
+        raise OSError(f"{settings.sqlite_path}: {error}") from None
+    return sorted(place for place in places if not _REFERENCE.match(place))
 
 
 def local_path(location: str) -> Path | None:

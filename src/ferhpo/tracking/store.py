@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from ferhpo.addresses.secrets import redact_error
-from ferhpo.addresses.sqlite import content_fault, opened_sqlite
-from ferhpo.addresses.trust import STORE, is_trusted, server_fault, sqlite_fault
+from ferhpo.addresses.sqlite import BESIDE, content_fault, files_fault, opened_sqlite
+from ferhpo.addresses.trust import STORE, is_trusted, naming, server_fault, sqlite_fault
 from ferhpo.data.io.cache import cache_folder
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
@@ -41,15 +41,16 @@ def trust_fault(settings: TrackingSettings) -> str:
     A SQLite file may be if it is in the output folder, or is a database of MLflow already, and has tables only.
     """
     path = settings.sqlite_path
-    if settings.off or (settings.uri is not None and is_trusted(STORE, settings.uri)):
+    if settings.off:
+        return ""
+    if path is not None and (fault := files_fault(path)):
+        return f"tracking.uri is {settings.shown_uri}; {fault}"
+    if is_trusted(STORE, settings.shown_uri):
         return ""
     if path is None:
         return server_fault(str(settings.uri))
     if fault := content_fault(path):
-        return (
-            f"tracking.uri is {settings.shown_uri}; {fault}, which MLflow does not make and which could run forever; "
-            f"if you trust the file, add tracking.uri={settings.shown_uri} to the command line"
-        )
+        return f"tracking.uri is {settings.shown_uri}; {fault}; if you trust the file, {naming(settings.shown_uri)}"
     if path.resolve().is_relative_to(settings.output_dir.resolve()) or _is_of_mlflow(path):
         return ""
     return sqlite_fault(str(settings.uri))
@@ -216,8 +217,9 @@ def _make_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     temporary = path.with_name(f".{path.name}.new")
-    for left_over in path.parent.glob(f"{temporary.name}*"):  # after a kill, with SQLite's journal
-        left_over.unlink()
+    # After a kill. A journal without its database belongs to nothing, and would be played into the new one.
+    for left_over in (temporary.name, *(name + end for name in (temporary.name, path.name) for end in BESIDE)):
+        path.with_name(left_over).unlink(missing_ok=True)
     template = cache_folder(None) / f"mlflow-{version('mlflow')}.db"
     if not _copy_empty(template, temporary):
         uri = f"sqlite:///{temporary}"

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from ferhpo.addresses import trust
 from ferhpo.config.files import GROUPS
@@ -89,7 +88,6 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     uri: tracking.uri
     """
     is_sent_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
-    is_sent_away = is_sent_away and urlsplit(str(uri)).hostname not in trust.LOOPBACK
     is_sent_away = is_sent_away and not trust.is_trusted(trust.STORE, str(uri))
     faults = []
     for number, layer in enumerate(layers):

@@ -3,20 +3,23 @@
 A store may be someone else's (in a copied folder, or a server), and could name any folder of this machine, such as one
 that Python imports from. MLflow itself only ever chooses <experiment>/<run id>/artifacts and <experiment>/models/
 <model id>/artifacts, and no file in such a folder means anything to another program. So no other place is accepted.
+A store that the user did not name may only name places of its own: in the folder of a SQLite file, or on the server.
 What is read are single files with a limit, never a folder.
+
+Note: functions import MLflow when they are called, because the import takes seconds.
 """
 
 import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-from ferhpo.addresses.trust import STORE, is_trusted, server_fault
+from ferhpo.addresses.secrets import redact_address
+from ferhpo.addresses.trust import STORE, is_trusted, naming, server_fault
 from ferhpo.disk import fault_of_file, read_file
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import local_path
@@ -40,6 +43,8 @@ def repository(client: "MlflowClient", location: str, owner: str) -> Any:
     """
     if fault := fault_of_place(location, owner, client.tracking_uri):
         raise PlaceError(fault)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     found = get_artifact_repository(location, tracking_uri=client.tracking_uri)
     folder = getattr(found, "artifact_dir", None)  # of a place on this machine
     if folder is not None and Path(folder) != local_path(location):
@@ -59,8 +64,7 @@ def log_text(place: Any, name: str, text: str) -> None:
 class Artifacts:
     """The files of a run or model, to be read. Raises PlaceError for a place that MLflow itself would not choose.
 
-    location: the folder that the store names; in a SQLite store that the user did not name, it must be in a folder of
-        that store, because its file may be a stranger's
+    location: the folder that the store names
     """
 
     def __init__(self, client: "MlflowClient", settings: TrackingSettings, location: str) -> None:
@@ -72,19 +76,14 @@ class Artifacts:
         place, owner = (match[1], match[2]) if match else (location, "")
         if fault := fault_of_place(place, owner, settings.store_uri, "read"):
             raise PlaceError(fault)
-        if not is_local:
-            self.remote = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+        if is_local:
+            self.path = local_path(location)
+            if self.path is None or ".." in self.path.parts:
+                raise PlaceError(f"the store names {location}, which leads out of its folder; nothing is read there")
             return
-        path = local_path(location)
-        assert path is not None, "fault_of_place accepts no other"
-        roots = _roots(settings)
-        if ".." in path.parts or (roots and not any(path.resolve().is_relative_to(root.resolve()) for root in roots)):
-            raise PlaceError(
-                f"the store says to read from {location}, which is not in a folder of this store "
-                f"({' or '.join(map(str, roots))}); nothing is read; if you trust the store, add "
-                f"tracking.uri={settings.shown_uri} to the command line"
-            )
-        self.path = path
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self.remote = get_artifact_repository(location, tracking_uri=client.tracking_uri)
 
     def fetch(self, name: str, most_bytes: int, folder: Path) -> bool:
         """Copy the file `name`, a path with slashes, into a folder; return whether it exists.
@@ -118,23 +117,16 @@ class Artifacts:
         return True
 
 
-def _roots(settings: TrackingSettings) -> list[Path]:
-    """Return the folders that a SQLite store may name: ferhpo's, and MLflow's default. Empty for any folder."""
-    if settings.sqlite_path is None or (settings.uri is not None and is_trusted(STORE, settings.uri)):
-        return []
-    return [settings.sqlite_path.parent / "artifacts", settings.sqlite_path.parent / "mlruns"]
-
-
 def fault_of_place(location: str, owner: str, store_uri: str, done: str = "written") -> str:
     """Return why nothing may be written to a location that a store names, or read from it; empty if it may be.
 
     store_uri: the address of the store
     done: "written" or "read", for the message
     """
-    if fault := fault_of_form(location):
+    if fault := fault_of_owner(location, store_uri, done):
         return fault
     if urlsplit(location).scheme not in ("", "file"):
-        return fault_of_server(location, store_uri)
+        return ""
     path, is_id = local_path(location), re.fullmatch(r"(m-)?[0-9a-f]{32}", owner)
     if (
         path is None
@@ -164,19 +156,31 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in (*names, *files))
 
 
-def fault_of_server(location: str, store_uri: str) -> str:
-    """Return why artifacts must not be sent to, or asked from, the server of a location; empty if they may be."""
+def fault_of_owner(location: str, store_uri: str, done: str = "written") -> str:
+    """Return why a location is none that this store may name, e.g. for the artifacts of an experiment; else empty.
+
+    No server but the store's own receives an account or a token of the environment.
+    """
     if fault := fault_of_form(location):
         return fault
-    address = urlsplit(location)
+    address, store = urlsplit(location), urlsplit(store_uri)
     if address.scheme in _REFERENCES:
         return f"the store names {location}, which refers to another place; only places are accepted"
-    if address.scheme not in _SENT or (address.scheme == "mlflow-artifacts" and not address.netloc):
+    is_server = store.scheme in ("http", "https")
+    if is_server and address.scheme in _SENT and address.netloc in (store.netloc.rpartition("@")[2], ""):
         return ""
-    if address.netloc == urlsplit(store_uri).netloc:
-        return ""
-    fault = server_fault(f"http://{address.netloc}")
-    return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
+    if is_trusted(STORE, store_uri):
+        fault = server_fault(f"http://{address.netloc}") if address.scheme in _SENT and address.netloc else ""
+        return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
+    folder, path = Path(store_uri.removeprefix("sqlite:///")).parent, local_path(location)
+    with suppress(OSError, RuntimeError):  # of links that lead nowhere
+        if store.scheme == "sqlite" and path is not None and path.resolve().is_relative_to(folder.resolve()):
+            return ""
+    own = "on this server" if is_server else f"in the folder of this store ({folder})"
+    return (
+        f"the store names {location}, which is not {own}; nothing is {done} there; if you trust the store, "
+        f"{naming(redact_address(store_uri))}"
+    )
 
 
 def fault_of_form(location: str) -> str:
@@ -191,5 +195,9 @@ def fault_of_form(location: str) -> str:
         is_odd |= scheme in ("http", "https") and not server
     else:
         is_odd |= unquote(location) != location  # MLflow would decode it
+    try:
+        urlsplit(location)
+    except ValueError:
+        is_odd = True
     fault = f"the store names {location!r}, whose meaning is not certain; nothing is sent or written there"
     return fault if is_odd else ""
