@@ -538,6 +538,29 @@ def test_a_skops_file_is_not_larger_than_its_limit_and_has_no_other_types() -> N
             load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
 
 
+OTHER_NAMES = [
+    ("sklearn.tree", "_tree.Tree", "TreeNode"),  # joined, this is the name of the tree
+    ("builtins", "list", "TreeNode"),
+    ("sklearn.tree._classes", "DecisionTreeClassifier", "TreeNode"),
+    ("sklearn.tree._tree", "Tree", "ObjectNode"),
+    ("sklearn.tree._tree", "Tree", "TypeNode"),
+]
+
+
+@pytest.mark.parametrize("names", OTHER_NAMES)
+def test_a_tree_under_another_name_is_refused(names: tuple[str, str, str]) -> None:
+    def edit(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        tree = schema["content"]["content"]["tree_"]
+        name = tree["content"]["content"]["nodes"]["file"]
+        nodes = np.load(io.BytesIO(files[name]))
+        nodes["left_child"][0] = nodes["right_child"][0] = 2**40
+        files[name] = saved_array(nodes)
+        tree.update(zip(("__module__", "__class__", "__loader__"), names, strict=True))
+
+    with pytest.raises(RuntimeError, match=rf"Untrusted types found: {'.'.join(names[:2])} \({names[2]}\)"):
+        load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
+
+
 ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x"
 OBJECTS = {
     "view": f"CREATE VIEW experiment_tags AS {ENDLESS} AS experiment_id, 'k' AS key, 'v' AS value FROM r",
