@@ -225,6 +225,30 @@ def test_a_parquet_file_with_very_many_columns_or_cells(tmp_path, monkeypatch):
     assert "it has two columns 'a'; rename one" in fault(image_table.load, tmp_path / "c.parquet")
 
 
+def varint(value: int) -> bytes:
+    low = bytes([value & 127 | (128 if value > 127 else 0)])
+    return low + (varint(value >> 7) if value > 127 else b"")
+
+
+def nested_parquet(levels: int) -> bytes:
+    """A Parquet file without rows, whose column has groups in groups (Thrift's compact protocol)."""
+    group = b"\x35\x02\x18\x01a\x15\x02\x00"  # repetition, name, number of children
+    schema = b"\x48\x01r\x15\x02\x00" + group * levels + b"\x15\x02\x25\x02\x18\x01x\x00"
+    footer = b"\x15\x02\x19\xfc" + varint(levels + 2) + schema + b"\x16\x00\x19\x0c\x00"
+    return b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def test_a_parquet_file_with_a_schema_nested_very_deep(tmp_path):
+    """Without a limit, pyarrow overflows the stack of the process."""
+    for levels, rule in (
+        (50_000, "more than 6,000 row groups, columns or levels"),
+        (5000, "recursion"),
+        (5, "no rows"),
+    ):
+        (tmp_path / "a.parquet").write_bytes(nested_parquet(levels))
+        assert rule in fault_in_little_memory(tmp_path / "a.parquet")
+
+
 # ---- zips
 
 
