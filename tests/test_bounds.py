@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
 
+from ferhpo.config.validate import find_faults
 from ferhpo.data import fer2013, image_folder, image_table, sfew
 from ferhpo.data.io import columns, faults, fer2013_csv, files, table, tree
 from ferhpo.data.io import parquet as parquet_files
@@ -26,6 +28,8 @@ from ferhpo.errors import DataError
 from ferhpo.models.cnn import CNN
 from ferhpo.models.resnet import ResNet
 from ferhpo.models.vit import ViT
+from ferhpo.training.settings import TrainerSettings, make_loss
+from tests.reports.made_sweeps import demo
 
 MAX_SECONDS = 20  # on a busy machine; without a limit, each of these takes minutes to years
 MEMORY = 3_000_000_000  # bytes of addresses
@@ -223,6 +227,30 @@ def test_a_parquet_file_with_very_many_columns_or_cells(tmp_path, monkeypatch):
     twice = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], ["a", "a"])
     parquet.write_table(twice, tmp_path / "c.parquet")
     assert "it has two columns 'a'; rename one" in fault(image_table.load, tmp_path / "c.parquet")
+
+
+def varint(value: int) -> bytes:
+    low = bytes([value & 127 | (128 if value > 127 else 0)])
+    return low + (varint(value >> 7) if value > 127 else b"")
+
+
+def nested_parquet(levels: int) -> bytes:
+    """A Parquet file without rows, whose column has groups in groups (Thrift's compact protocol)."""
+    group = b"\x35\x02\x18\x01a\x15\x02\x00"  # repetition, name, number of children
+    schema = b"\x48\x01r\x15\x02\x00" + group * levels + b"\x15\x02\x25\x02\x18\x01x\x00"
+    footer = b"\x15\x02\x19\xfc" + varint(levels + 2) + schema + b"\x16\x00\x19\x0c\x00"
+    return b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1"
+
+
+def test_a_parquet_file_with_a_schema_nested_very_deep(tmp_path):
+    """Without a limit, pyarrow overflows the stack of the process."""
+    for levels, rule in (
+        (50_000, "more than 6,000 row groups, columns or levels"),
+        (5000, "recursion"),
+        (5, "no rows"),
+    ):
+        (tmp_path / "a.parquet").write_bytes(nested_parquet(levels))
+        assert rule in fault_in_little_memory(tmp_path / "a.parquet")
 
 
 # ---- zips
@@ -455,3 +483,47 @@ def test_limits_of_tables_are_near_those_of_the_csv_module(module):
 def test_a_network_has_a_limited_number_of_layers(make, settings, rule):
     with soon(), pytest.raises(ValueError, match=rule):
         make(in_channels=1, num_classes=7, image_size=48, **settings)
+
+
+# ---- configurations
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "rule"),
+    [
+        (
+            "loss",
+            {
+                "_target_": "torch.nn.AdaptiveLogSoftmaxWithLoss",
+                "in_features": 10**6,
+                "n_classes": 10**6,
+                "cutoffs": [2],
+            },
+            "AdaptiveLogSoftmaxWithLoss has parameters, which ferhpo does not train",
+        ),
+        (
+            "loss",
+            {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6},
+            r"it must be a subclass of torch.nn.Module, from torch.nn.\*Loss",
+        ),
+        (
+            "loss",
+            {"_target_": "torch.nn.BatchNorm1d", "num_features": 10**12, "affine": False},
+            r"it must be a subclass of torch.nn.Module, from torch.nn.\*Loss",
+        ),
+        ("scheduler", {"reduction_factor": 1.0000001}, "reduction_factor is 1.0000001; it must be at least 1.1"),
+        ("scheduler", {"reduction_factor": float("nan")}, "reduction_factor is nan; it must be at least 1.1"),
+        ("scheduler", {"brackets": 10**9}, "brackets is 1000000000; it must be at most 100"),
+    ],
+)
+def test_what_check_builds_has_a_size(section, values, rule):
+    composed = demo(("scheduler=asha",))
+    composed.config[section] = values if "_target_" in values else {**composed.config[section], **values}
+    with soon():
+        found, _ = find_faults(composed)
+    assert re.search(rule, "\n".join(found))
+
+
+def test_a_loss_of_torch_is_built_with_its_numbers():
+    loss = make_loss(torch.nn.CrossEntropyLoss, TrainerSettings(class_weights="balanced"), torch.ones(7))
+    assert loss(torch.zeros(2, 7), torch.arange(2)).isfinite()

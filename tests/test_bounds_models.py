@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import shutil
 import sqlite3
 import struct
@@ -162,7 +163,7 @@ ENCODING = b"X\x06\x00\x00\x00latin1"
         (tensor_code(4, 0, [-4], [1]), "size is not made of numbers"),
         (tensor_code(4, 0, [2**63], [0]), "size is not made of numbers"),
         (tensor_code(10**9, 0, [4], [1]), "not the size of 1000000000 numbers"),
-        (b"(" + tensor_code(4, 0, [4000], [0]) * 50 + b"t", "larger than the file"),
+        (b"(" + tensor_code(4, 0, [10**7], [0]) * 7 + b"t", "more than 4 times as large as the file"),
         (b"\x8b\xff\xff\xff\x7f", "opcode 139"),  # LONG4, of 2 GB
         (b"\x8e" + b"\xff" * 7 + b"\x0f", "opcode 142"),  # BINBYTES8
         (b"X\xff\xff\xff\xffx", None),
@@ -185,6 +186,49 @@ def test_opcodes_of_a_checkpoint_reserve_no_memory(code: bytes, rule: str | None
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+def integer(value: int) -> bytes:
+    return pickle.LONG1 + bytes([len(data := pickle.encode_long(value))]) + data
+
+
+COLLIDING = b"".join(integer(1 + number * (2**61 - 1)) + b"N" for number in range(1, 1000))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"}(" + COLLIDING + b"u",
+        b"}" + integer(2**31) + b"Ns",
+        b"c__builtin__\nset\n](" + COLLIDING + b"e\x85R",
+        b"ccollections\nCounter\n}(" + COLLIDING + b"u\x85R",
+        b"}G" + struct.pack(">d", 2.0**61) + b"Ns",
+        b"})Ns",
+    ],
+)
+def test_keys_in_a_checkpoint_cannot_collide(code: bytes) -> None:
+    content = saved({"x": torch.ones(4)})
+    with pytest.raises(pickle.UnpicklingError, match="keys must be texts or integers below 2147483648"):
+        read_torch(edited(content, lambda _: b"\x80\x02}X\x01\x00\x00\x00x" + code + b"s."))
+    assert read_torch(saved({2**31 - 1: 0, -5: 1, "a": {1}, True: 2})) == {2**31 - 1: 0, -5: 1, "a": {1}, True: 2}
+
+
+def test_a_counter_in_a_checkpoint_is_made_of_a_dictionary() -> None:
+    code = b"ccollections\nCounter\n](" + COLLIDING + b"e\x85R"
+    with pytest.raises(TypeError, match="mapping"):
+        read_torch(edited(saved({}), lambda _: b"\x80\x02" + code + b"."))
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD([torch.zeros(1)], lr=0.1), [5, 7])
+    assert read_torch(saved(schedule.state_dict()))["milestones"] == {5: 1, 7: 1}
+
+
+def test_tensors_that_share_numbers_are_not_together_larger_than_the_file() -> None:
+    weights = torch.zeros(2**20)  # 4 MB
+    for form in (saved, old):
+        tied = read_torch(form([weights.view(2**10, 2**10) for _ in range(12)]))
+        assert len({tensor.data_ptr() for tensor in tied}) == 1, "tied weights of a small network"
+        for value in ([weights.view(-1) for _ in range(80)], [[[weights] * 10] * 10], {"a": weights[:1].expand(2**27)}):
+            with pytest.raises(ValueError, match=r"more than 4 times as large as the file|larger than the file"):
+                read_torch(form(value))
 
 
 @pytest.mark.parametrize("kind", ["compressed", "twice", "overlapping"])
@@ -233,6 +277,45 @@ def test_a_file_of_weights_makes_nothing_large(tmp_path: Path, form: Callable[[A
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(ValueError, match="it is not a regular file"):
         _read_weights("resnet18", str(tmp_path / "pipe.pth"))
+
+
+def test_a_file_of_torch_before_1_6_reads_as_torch_reads_it() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).double()
+    content = old({"n": network.state_dict(), "h": torch.rand(3).half(), "z": torch.zeros(0), "c": torch.ones(2) * 3j})
+    assert saved(read_torch(content)) == saved(torch.load(io.BytesIO(content), weights_only=True))
+
+
+def with_keys(content: bytes, keys: bytes) -> bytes:
+    """A file in torch's old form with another list of storages."""
+    file = io.BytesIO(content)
+    for _ in range(4):
+        list(pickletools.genops(file))
+    start = file.tell()
+    list(pickletools.genops(file))
+    return content[:start] + keys + content[file.tell() :]
+
+
+def test_the_list_of_storages_of_an_old_file_is_that_of_its_tensors() -> None:
+    content = old({"x": torch.ones(1000)})
+    huge = integer(4_000_000_000)
+    for keys in (
+        b"\x80\x02].",  # nothing would be filled: the tensors would have what was in the memory before
+        b"\x80\x02](X\x01\x00\x00\x00aX\x01\x00\x00\x00be.",
+        b"\x80\x02](K\x01K\x02e.",
+        b"\x80\x02](" + COLLIDING + b"e.",
+        b"\x80\x02N.",
+        b"\x80\x02c__builtin__\nbytearray\n" + huge + b"\x85R.",
+        b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.",
+        b"",
+    ):
+        tracemalloc.start()
+        with pytest.raises(TORCH_FILE_ERRORS):
+            read_torch(with_keys(content, keys))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        tracemalloc.stop()
+    for damaged in (content[:-1], content[:-4008], content[:-4008] + bytes(4008)):
+        with pytest.raises(ValueError, match=r"does not have the 1000 numbers of its tensors|larger than the file"):
+            read_torch(damaged)
 
 
 @pytest.fixture(scope="module")
@@ -538,6 +621,29 @@ def test_a_skops_file_is_not_larger_than_its_limit_and_has_no_other_types() -> N
             load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
 
 
+OTHER_NAMES = [
+    ("sklearn.tree", "_tree.Tree", "TreeNode"),  # joined, this is the name of the tree
+    ("builtins", "list", "TreeNode"),
+    ("sklearn.tree._classes", "DecisionTreeClassifier", "TreeNode"),
+    ("sklearn.tree._tree", "Tree", "ObjectNode"),
+    ("sklearn.tree._tree", "Tree", "TypeNode"),
+]
+
+
+@pytest.mark.parametrize("names", OTHER_NAMES)
+def test_a_tree_under_another_name_is_refused(names: tuple[str, str, str]) -> None:
+    def edit(schema: dict[str, Any], files: dict[str, bytes]) -> None:
+        tree = schema["content"]["content"]["tree_"]
+        name = tree["content"]["content"]["nodes"]["file"]
+        nodes = np.load(io.BytesIO(files[name]))
+        nodes["left_child"][0] = nodes["right_child"][0] = 2**40
+        files[name] = saved_array(nodes)
+        tree.update(zip(("__module__", "__class__", "__loader__"), names, strict=True))
+
+    with pytest.raises(RuntimeError, match=rf"Untrusted types found: {'.'.join(names[:2])} \({names[2]}\)"):
+        load_into(DecisionTree, rewritten(skops_of(fitted(DecisionTree)), edit))
+
+
 ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT x"
 OBJECTS = {
     "view": f"CREATE VIEW experiment_tags AS {ENDLESS} AS experiment_id, 'k' AS key, 'v' AS value FROM r",
@@ -601,6 +707,9 @@ def test_numbers_of_thousands_of_digits_are_faults(tmp_path: Path) -> None:
         with pytest.raises(ParseError, match="line 1 has a number of more than 100 digits"):
             parse_yaml(text)
     assert parse_yaml(f"a: 'x'\nb: '{long}'") == {"a": "x", "b": long}
+    colliding = "\n".join(f"{1 + number * (2**61 - 1)}: 0" for number in range(2, 2000))
+    with pytest.raises(ParseError, match="more than 1,000 numbers of more than 18 digits"):
+        parse_yaml(colliding)
 
 
 def test_files_of_a_sweep_with_such_numbers_are_refused_with_a_message(tmp_path: Path) -> None:

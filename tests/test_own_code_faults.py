@@ -158,7 +158,7 @@ def test_the_reason_of_a_trial_starts_with_the_exception_and_its_place(mine):
 @pytest.mark.parametrize(
     ("target", "role", "fault"),
     [
-        ("torch.nn.Relu", "loss", "has no attribute 'Relu'); did you mean torch.nn.ReLU?"),
+        ("torch.nn.Relu", "layer", "has no attribute 'Relu'); did you mean torch.nn.ReLU?"),
         ("my_model.Nett", "model", "has no attribute 'Nett'); did you mean my_model.Net?"),
         ("my_model.helper", "model", "_target_ is my_model.helper, a function; it must be a subclass of torch.nn.Module"),
         ("my_model.Other", "model", "_target_ is my_model.Other, a class; it must be a subclass of torch.nn.Module"),

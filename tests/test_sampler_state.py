@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import subprocess
+import tracemalloc
 
 import cmaes
 import numpy as np
@@ -167,6 +168,8 @@ def test_the_pickle_of_another_sampler_is_refused(key):
         {"_sigma": None},
         {"_sigma": [1]},
         {"_popsize": 10**9},
+        {"_n_max_resampling": 10**15},
+        {"_cma": {"class": "CMA", "values": {}}},
         {"ask": 3},
         {"_C": 3},
     ],
@@ -177,3 +180,57 @@ def test_changed_numbers_are_refused(change):
     stored["cma:state"]["values"].update(change)
     with pytest.raises(ValueError, match=r"CMA-ES|could not convert"):
         with_pickle(stored)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_dimensions_of_a_state_are_those_of_its_numbers(name):
+    """An optimizer of n dimensions has n * n numbers: 78 kB would become 7 GB."""
+    stored = without_pickle(attrs_of(OPTIMIZERS[name]()))
+    values = stored["cma:state"]["values"]
+    values = values.get("_cma", {"values": values})["values"]
+    values["_mean"] = {"dtype": "float64", "shape": [20_000], "order": "C", "values": [0] * 20_000}
+    values["_n_dim"] = 20_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="the state of CMA-ES has"):
+        with_pickle(stored)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def same_array_often(count):
+    optimizer = OPTIMIZERS["cma"]()
+    vars(optimizer).update(dict.fromkeys(map(str, range(count)), np.zeros(10_000)))
+    return pickle.dumps(optimizer)
+
+
+def nested_optimizers(levels):
+    """Each contains the next one twice."""
+    made = OPTIMIZERS["cma"]()
+    for _ in range(levels):
+        outer = OPTIMIZERS["margin"]()
+        vars(outer).update(_cma=made, margin=made)
+        made = outer
+    return pickle.dumps(made)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        same_array_often(2000),
+        nested_optimizers(40),
+        pickle.PROTO + b"\x05" + pickle.BYTEARRAY8 + (4_000_000_000).to_bytes(8, "little"),
+        pickle.PROTO
+        + b"\x05}("
+        + b"".join(pickle.dumps(1 + n * (2**61 - 1))[2:-1] + b"N" for n in range(1, 500))
+        + b"u.",
+        pickle.dumps({(1, 2): 3}),
+        pickle.dumps(frozenset([1])),
+    ],
+    ids=["shared", "nested", "bytearray", "colliding", "tuple", "frozenset"],
+)
+def test_a_small_pickle_of_an_earlier_version_makes_nothing_large(data):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="the state of CMA-ES"):
+        without_pickle({"cma:optimizer:0": data.hex()})
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()

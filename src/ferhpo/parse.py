@@ -1,16 +1,22 @@
-"""Parse YAML and JSON that may come from anyone, in bounded time and memory.
+"""Parse YAML, JSON and pickles that may come from anyone, in bounded time and memory.
 
 A text of a few hundred bytes can describe gigabytes, by aliases that double at each line, so YAML is measured before it
-is built. Integers of thousands of digits are refused, since Python neither prints them nor makes them floats.
+is built. Integers of thousands of digits are refused, since Python neither prints them nor makes them floats. So are
+many large integers as keys: anyone can choose them such that their hashes are equal, and the dictionary takes hours.
 """
 
 import json
+import pickle
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST_NODES = 100_000  # values of a YAML text, with every alias written out
 MOST_LEVELS = 50
 MOST_DIGITS = 100  # of an integer; the state of a random generator has about 40
+MOST_LARGE = 1000  # integers in a YAML text that may have equal hashes, since they have more digits than LARGE_DIGITS
+LARGE_DIGITS = 18
+MOST_KEY = 2**31  # of the integers that are keys in a pickle
 _NUMBER = re.compile(r"[-+]?[0-9][0-9a-zA-Z_:]*")
 
 
@@ -77,7 +83,7 @@ def _size_fault(text: str, loader: Any) -> str | None:
 
     sizes: dict[str, int] = {}  # of each finished anchor
     open_nodes: list[tuple[str | None, int]] = []  # (anchor, nodes so far) of each collection that is not closed
-    total = 0
+    total = num_large = 0
     for event in yaml.parse(text, Loader=loader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionEndEvent):
@@ -93,8 +99,12 @@ def _size_fault(text: str, loader: Any) -> str | None:
             name, size = None, sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             name, size = anchor, 1
-            if event.implicit[0] and len(event.value) > MOST_DIGITS and _NUMBER.fullmatch(event.value):
-                return f"line {_line(event)} has a number of more than {MOST_DIGITS} digits"
+            if event.implicit[0] and len(event.value) > LARGE_DIGITS and _NUMBER.fullmatch(event.value):
+                num_large += 1
+                if len(event.value) > MOST_DIGITS:
+                    return f"line {_line(event)} has a number of more than {MOST_DIGITS} digits"
+                if num_large > MOST_LARGE:
+                    return f"it has more than {MOST_LARGE:,} numbers of more than {LARGE_DIGITS} digits"
         else:
             continue
         if name is not None:
@@ -110,3 +120,57 @@ def _size_fault(text: str, loader: Any) -> str | None:
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
+
+
+class PlainUnpickler(pickle._Unpickler):  # in Python, since that in C takes as much memory as a pickle asks for
+    """Read a pickle of anyone that contains plain values and what `find_class` of a subclass returns.
+
+    A subclass sets `dispatch` to `plain_opcodes`. Keys of dictionaries must be texts or small integers, whose hashes
+    nobody can make equal. Raises pickle.UnpicklingError and other exceptions.
+    """
+
+    stack: list[Any]  # of the base class, like those below
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+    def load_setitems(self) -> None:
+        self.set_items(self.pop_mark())
+
+    def set_items(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise pickle.UnpicklingError("it sets a key of something other than a dictionary")
+        self.stack[-1].update(zip(plain_keys(items[::2]), items[1::2], strict=True))
+
+    def load_bytearray8(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(size)))  # the base class reserves the memory first
+
+
+def plain_opcodes(*names: str) -> dict[int, Any]:
+    """Return the `dispatch` of a PlainUnpickler that knows these opcodes of the module pickle, e.g. "MARK"."""
+    own = {
+        "SETITEM": PlainUnpickler.load_setitem,
+        "SETITEMS": PlainUnpickler.load_setitems,
+        "BYTEARRAY8": PlainUnpickler.load_bytearray8,
+    }
+    codes = {name: getattr(pickle, name)[0] for name in names}
+    return _Opcodes((code, own.get(name) or pickle._Unpickler.dispatch[code]) for name, code in codes.items())
+
+
+class _Opcodes(dict[int, Any]):
+    def __missing__(self, code: int) -> Any:
+        raise pickle.UnpicklingError(f"it has the opcode {code}, which is not in such a file")
+
+
+def plain_keys(keys: Iterable[Any]) -> list[Any]:
+    """Return the keys of a dictionary or set. Raises pickle.UnpicklingError if one is no text or small integer."""
+    found = list(keys)
+    for key in found:
+        if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MOST_KEY):
+            raise pickle.UnpicklingError(f"it has a key {key!r:.40}; keys must be texts or integers below {MOST_KEY}")
+    return found

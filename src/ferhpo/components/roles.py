@@ -61,7 +61,7 @@ ROLES = {
     ),
     "loss": Role(
         "a subclass of torch.nn.Module",
-        ("torch.nn.*", "torch.nn.modules.*.*"),
+        ("torch.nn.*Loss", "torch.nn.modules.loss.*Loss"),
         ("torch.nn.Module",),
         given=frozenset({"weight", "label_smoothing"}),
     ),

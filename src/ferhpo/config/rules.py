@@ -14,6 +14,7 @@ from ferhpo.space import Space
 
 MOST_TRIALS = 10**9
 MOST_GRID_POINTS = 1_000_000  # Optuna lists them all
+MOST_BRACKETS, LEAST_REDUCTION = 100, 1.1  # Ray lists the rungs of each bracket
 MOST_NAME_BYTES = 200  # a folder name has at most 255, and a confirmation adds to it
 
 
@@ -64,6 +65,15 @@ def name_faults(name: str, output_dir: str, tracking: Mapping[str, Any]) -> Iter
         yield f"name is {shown}, with {len(name.encode())} bytes; it must have at most {MOST_NAME_BYTES}"
     elif name.lower() in kept | {"artifacts"}:
         yield f"name is {name}, which is a file of the MLflow store in output_dir ({output_dir}); choose another name"
+
+
+def scheduler_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the faults of a scheduler that would have rungs without end, before it is built."""
+    brackets, reduction = values.get("brackets", 1), values.get("reduction_factor", 3)
+    if isinstance(brackets, int | float) and not brackets <= MOST_BRACKETS:
+        yield f"scheduler.brackets is {brackets!s:.40}; it must be at most {MOST_BRACKETS}"
+    if isinstance(reduction, int | float) and not reduction >= LEAST_REDUCTION:
+        yield f"scheduler.reduction_factor is {reduction}; it must be at least {LEAST_REDUCTION}"
 
 
 def objective_warnings(config: Mapping[str, Any]) -> list[str]:

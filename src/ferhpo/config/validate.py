@@ -25,7 +25,7 @@ from ferhpo.config.files import GROUPS, NAMED
 from ferhpo.config.input.draws import convert_draws
 from ferhpo.config.input.overrides import not_set
 from ferhpo.config.input.types import convert_section
-from ferhpo.config.rules import objective_warnings, sweep_rules, top_level_faults
+from ferhpo.config.rules import objective_warnings, scheduler_faults, sweep_rules, top_level_faults
 from ferhpo.config.settings import BudgetSettings, ComputeSettings, gpu_faults
 from ferhpo.data.features.hog import given_features
 from ferhpo.errors import ConfigError, Infeasible
@@ -143,6 +143,8 @@ def _bind(section: str, values: Any, role: str, option: str | None = None) -> It
         )
     if isinstance(values, dict):
         yield from convert_section(section, values, target, tuple(ROLES[role].given))
+    if section == "scheduler":
+        yield from scheduler_faults(values)
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     given = ROLES[role].given
     names = [name for name in parameters if name not in given and name not in ("args", "kwargs")]

@@ -7,7 +7,9 @@ hardware/device.py, when the device is known.
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ def make_loss(
     Raises ValueError if a setting is in use that the loss does not take, and for a loss with parameters, which no
     optimizer would train.
     """
+    from ferhpo.models.meta import without_weights
+
     takes = set(inspect.signature(loss).parameters) - set(getattr(loss, "keywords", {}))
     name = getattr(getattr(loss, "func", loss), "__name__", str(loss))
     offered = {
@@ -139,7 +143,11 @@ def make_loss(
     for argument, (key, value, off, _) in offered.items():
         if value != off and argument not in takes:
             raise ValueError(f"{name} takes no {argument}, but trainer.{key} is {value}; set it to {off}")
-    made = loss(**{argument: given for argument, (_, _, _, given) in offered.items() if argument in takes})
+    make = partial(loss, **{argument: given for argument, (_, _, _, given) in offered.items() if argument in takes})
+    # A loss of torch is built without numbers first: one with parameters may be of any size.
+    is_of_torch = getattr(loss, "func", loss).__module__.startswith("torch.")
+    with without_weights() if is_of_torch else nullcontext():
+        made = make()
     if any(True for _ in made.parameters()):
         raise ValueError(f"{name} has parameters, which ferhpo does not train; make them arguments")
-    return made
+    return make() if is_of_torch else made

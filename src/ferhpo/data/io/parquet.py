@@ -19,6 +19,7 @@ from ferhpo.text import size
 
 MAX_ROWS = 2_000_000
 MAX_COLUMNS = 2000
+MAX_LISTED = 3 * MAX_COLUMNS  # entries of a list in the footer; pyarrow crashes in a schema nested 13,000 levels deep
 MAX_BYTES = 256 * 2**20  # of one column of texts, written out for every row
 MAX_CHUNK_BYTES = 4 * 2**30  # of the images in one row group
 CELL_BYTES = 64  # of memory for a number or a short text
@@ -121,7 +122,7 @@ def _opened(where: str, what: str, file: Path, kind: str) -> Iterator[tuple[Any,
         rule = "a Parquet file needs the package pyarrow, which is not installed"
         raise DataError(where, [f"{rule}; run: pip install pyarrow, or convert the table to CSV"]) from None
     with parsed(where, f"{what} is not a readable Parquet file", "download it again"), open_regular(file) as data:
-        metadata = parquet.read_metadata(data)
+        metadata = _metadata(where, data)
         if metadata.num_columns > MAX_COLUMNS:
             rule = f"it has {metadata.num_columns:,} columns; it must have at most {MAX_COLUMNS:,}"
             raise DataError(where, [f"{rule}; remove those that are not needed"])
@@ -129,6 +130,18 @@ def _opened(where: str, what: str, file: Path, kind: str) -> Iterator[tuple[Any,
         words = [column.leaf for column in columns if column.kind == kind and column.is_words]
         with parquet.ParquetFile(data, metadata=metadata, read_dictionary=words) as opened:
             yield opened, columns
+
+
+def _metadata(where: str, data: Any) -> Any:
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(data, thrift_container_size_limit=MAX_LISTED).metadata
+    except OSError as error:
+        if "Exceeded size limit" not in str(error):
+            raise
+        rule = f"it has more than {MAX_LISTED:,} row groups, columns or levels"
+        raise DataError(where, [f"{rule}; write it with larger row groups and plain columns"]) from None
 
 
 def _columns(where: str, metadata: Any) -> list[_Column]:

@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
-# Everything that the skops file of an estimator here is made of; another type could allocate any amount of memory.
-FITTED_TYPES = (
-    "builtins.dict", "builtins.list", "builtins.str", "builtins.tuple", "numpy.float64", "numpy.int64", "numpy.ndarray",
-    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis", "sklearn.pipeline.Pipeline",
-    "sklearn.preprocessing._data.StandardScaler", "sklearn.svm._classes.LinearSVC",
-    "sklearn.tree._classes.DecisionTreeClassifier", "sklearn.tree._tree.Tree",
-)  # fmt: skip
+# Everything that the skops file of an estimator here is made of, as (module, class, loader); another one could allocate
+# any amount of memory. The three belong together: skops calls the loader, which may ignore module and class.
+FITTED_NODES = {
+    ("builtins", "dict", "DictNode"),
+    ("builtins", "list", "ListNode"),
+    ("builtins", "str", "JsonNode"),
+    ("builtins", "str", "TypeNode"),
+    ("builtins", "tuple", "TupleNode"),
+    ("numpy", "float64", "NdArrayNode"),
+    ("numpy", "int64", "NdArrayNode"),
+    ("numpy", "ndarray", "NdArrayNode"),
+    ("sklearn.discriminant_analysis", "LinearDiscriminantAnalysis", "ObjectNode"),
+    ("sklearn.pipeline", "Pipeline", "ObjectNode"),
+    ("sklearn.preprocessing._data", "StandardScaler", "ObjectNode"),
+    ("sklearn.svm._classes", "LinearSVC", "ObjectNode"),
+    ("sklearn.tree._classes", "DecisionTreeClassifier", "ObjectNode"),
+    TREE := ("sklearn.tree._tree", "Tree", "TreeNode"),
+}
 MOST_FITTED_BYTES, MOST_FITTED_NODES = 300_000_000, 5000
 
 
@@ -38,8 +49,7 @@ def check_skops(data: bytes, num_inputs: int, num_classes: int) -> None:
         if archive.getinfo("schema.json").file_size > MOST_FITTED_BYTES // 100:
             raise ValueError("its schema.json is too large")
         nodes = list(_skops_nodes(json.loads(archive.read("schema.json"))))
-        found = {f"{node.get('__module__')}.{node.get('__class__')}" for node in nodes}
-        if foreign := sorted(found.difference(FITTED_TYPES)):
+        if foreign := sorted({"{}.{} ({})".format(*_kind(node)) for node in nodes if _kind(node) not in FITTED_NODES}):
             raise ValueError(f"Untrusted types found: {', '.join(foreign)[:200]}")
         known: dict[Any, Any] = {}
         files: dict[Any, Any] = {}
@@ -50,8 +60,12 @@ def check_skops(data: bytes, num_inputs: int, num_classes: int) -> None:
                 raise ValueError("two of its objects have the same id")
             if "file" in node and files.setdefault(node["file"], identity) != identity:
                 raise ValueError("two of its objects have the same file")
-            if node["__class__"] == "Tree" and not _is_tree(node, archive, num_inputs, num_classes):
+            if _kind(node) == TREE and not _is_tree(node, archive, num_inputs, num_classes):
                 raise ValueError("its tree is damaged")
+
+
+def _kind(node: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(node.get(key)) for key in ("__module__", "__class__", "__loader__"))
 
 
 def _skops_nodes(schema: Any) -> Iterator[dict[str, Any]]:
@@ -78,6 +92,8 @@ def _is_tree(node: Mapping[str, Any], archive: zipfile.ZipFile, num_inputs: int,
         np.lib.format.read_array(io.BytesIO(archive.read(array["file"])))
         for array in (state["nodes"], state["values"], classes)
     )
+    if any(array["type"] != "numpy" for array in (state["nodes"], state["values"], classes)):
+        return False
     numbers = (features["content"], outputs["content"], state["node_count"]["content"])
     if numbers != (str(num_inputs), "1", str(len(nodes))) or nodes.ndim != 1 or len(nodes) == 0:
         return False

@@ -1,8 +1,9 @@
 """Read files of torch.save: only tensors and plain values, in memory that the size of the file bounds.
 
 Note: torch.load(weights_only=True) runs no code of the file, but a file of a few bytes can make it allocate any amount
-of memory, or read behind the end of a storage. The reader here calls none of the functions that the file names: it
-builds each tensor itself, after a comparison with its storage.
+of memory, read behind the end of a storage, or leave in a tensor what was in this process's memory before. The reader
+here calls none of the functions that the file names: it fills each storage from the file, and builds each tensor
+itself, after a comparison with its storage.
 """
 
 import io
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ferhpo.disk import has_compressed
+from ferhpo.parse import PlainUnpickler, plain_keys, plain_opcodes
 
 # What damaged files raise in `read_torch`, besides OSError.
 TORCH_FILE_ERRORS = (
@@ -26,32 +28,35 @@ TORCH_FILE_ERRORS = (
 MOST_PICKLE_BYTES = 10_000_000  # of everything but the numbers in tensors; a tensor takes about 200
 MOST_PICKLED_VALUES = 10_000_000  # with every shared container written out
 MOST_PICKLED_LEVELS = 50
+# Bytes of all tensors together, as a multiple of the file, and what a small file may have in addition. Tensors may
+# share their numbers (tied weights), but those of the network that gets them need not.
+MOST_SHARED, MOST_SHARED_BYTES = 4, 2**28
+_OLD_START = (0x1950A86A20F9469CFC6C, 1001)  # the first two pickles of a file in torch's format before 1.6
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
     "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,
 }  # fmt: skip
-_OPCODES = (
-    "PROTO", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND",
-    "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "GLOBAL", "REDUCE", "BUILD",
-    "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
-    "STOP",
-)  # fmt: skip
 
 
 def read_torch(content: bytes) -> Any:
     """Return what torch.save wrote, with its tensors on the CPU. Raises one of TORCH_FILE_ERRORS, or OSError.
 
-    Files that are no zip, as torch wrote them before version 1.6, are checked, then read by torch.
+    Files that are no zip, as torch wrote them before version 1.6, are read too: torchvision's VGGs are such files.
     """
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        file = io.BytesIO(content[:MOST_PICKLE_BYTES])
-        for _ in range(4):  # a magic number, the version, the sizes of numbers, the content
-            _OldTorchReader(file, len(content), MOST_PICKLE_BYTES).load()
-        old = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        _measure(old, {}, 0)
-        return old
+    is_zip = zipfile.is_zipfile(io.BytesIO(content))
+    found = _read_zip(content) if is_zip else _read_old(content)
+    if _measure(found, {}, 0)[2] > _most_tensor_bytes(len(content)):
+        raise ValueError(f"its tensors together are more than {MOST_SHARED} times as large as the file")
+    return found
+
+
+def _most_tensor_bytes(num_bytes: int) -> int:
+    return MOST_SHARED * num_bytes + MOST_SHARED_BYTES
+
+
+def _read_zip(content: bytes) -> Any:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
         if has_compressed(archive):
@@ -69,8 +74,29 @@ def read_torch(content: bytes) -> Any:
         root = pickles[0].filename.removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("it was written on a computer with another byte order")
-        found = _ZipReader(archive, root, len(content)).load()
-    _measure(found, {}, 0)
+        return _ZipReader(archive, root, len(content)).load()
+
+
+def _read_old(content: bytes) -> Any:
+    """Return the content of a file that is five pickles, then the numbers of each storage behind their count."""
+    file = io.BytesIO(content[:MOST_PICKLE_BYTES])
+    start = tuple(_OldReader(file, len(content)).load() for _ in range(2))
+    system = _OldReader(file, len(content)).load()
+    if start != _OLD_START or not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise pickle.UnpicklingError("it is not a file of torch, or was written on a computer with another byte order")
+    reader = _OldReader(file, len(content))
+    found = reader.load()
+    keys = _OldReader(file, len(content)).load()
+    if not isinstance(keys, list) or sorted(plain_keys(keys), key=str) != sorted(reader.storages):
+        raise ValueError("its list of storages is not that of its tensors")
+    place = file.tell()
+    for key in keys:
+        values = reader.storages[key]
+        count, end = int.from_bytes(content[place : place + 8], "little"), place + 8 + values.nbytes
+        if count != values.numel() or end > len(content):
+            raise ValueError(f"the storage {key} does not have the {values.numel()} numbers of its tensors")
+        values.view(torch.uint8).numpy()[:] = np.frombuffer(content[place + 8 : end], np.uint8)
+        place = end
     return found
 
 
@@ -81,20 +107,17 @@ class _Storage:
         self.values = values
 
 
-class _Opcodes(dict[int, Any]):
-    def __missing__(self, code: int) -> Any:
-        raise pickle.UnpicklingError(f"it has the opcode {code}, which torch does not write")
-
-
-class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as much memory as a pickle asks for
-    stack: list[Any]  # of the base class, like pop_mark
-    pop_mark: Any
-    dispatch = _Opcodes((code, pickle._Unpickler.dispatch[code]) for code in (getattr(pickle, n)[0] for n in _OPCODES))
+class _TorchReader(PlainUnpickler):
+    dispatch = plain_opcodes(
+        "PROTO", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND",
+        "APPENDS", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "GLOBAL", "REDUCE",
+        "BINPERSID", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE",
+        "STOP",
+    )  # fmt: skip
 
     def __init__(self, file: io.BytesIO, num_bytes: int, most_copied: int) -> None:
         super().__init__(file)
-        self.most_bytes = num_bytes  # of a tensor
-        self.most_expanded = num_bytes  # of all tensors that are larger than their storage
+        self.num_bytes = num_bytes  # of the file
         self.most_copied = most_copied  # elements of the containers that are copied into others
 
     def find_class(self, module: str, name: str) -> Any:
@@ -107,10 +130,10 @@ class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as mu
             "torch.storage.UntypedStorage": torch.uint8,
             "torch.device": lambda *args: torch.device(*args),
             "torch.Size": lambda values: torch.Size(self.copied(values)),
-            "collections.Counter": lambda values: Counter(self.copied(values)),
+            "collections.Counter": lambda values: Counter({**self.copied(values)}),
             "_codecs.encode": self.encoded,
             "__builtin__.bytearray": lambda values=b"": bytearray(self.copied(values)),
-            "__builtin__.set": lambda values: set(self.copied(values)),
+            "__builtin__.set": lambda values: set(plain_keys(self.copied(values))),
             "__builtin__.complex": lambda real, imaginary: complex(real, imaginary),
         }
         full = f"{module}.{name}".replace("builtins.", "__builtin__.")
@@ -137,9 +160,7 @@ class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as mu
         last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
         if metadata or (numel and last >= available) or offset > available:
             raise ValueError("it has a tensor that is not in its storage")
-        if numel > available:
-            self.most_expanded -= numel * values.itemsize
-        if numel * values.itemsize > self.most_bytes or self.most_expanded < 0:
+        if numel * values.itemsize > _most_tensor_bytes(self.num_bytes):
             raise ValueError("it has a tensor that is larger than the file")
         return values.as_strided(size, stride, offset).requires_grad_(bool(requires_grad))  # type: ignore[no-any-return]
 
@@ -165,26 +186,12 @@ class _TorchReader(pickle._Unpickler):  # in Python, since that in C takes as mu
             raise ValueError("it copies its values again and again")
         return values
 
-    def load_setitem(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self.set_items([key, value])
-
-    def load_setitems(self) -> None:
-        self.set_items(self.pop_mark())
-
-    def set_items(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise ValueError("it sets a key of something other than a dictionary")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
-
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict) or set(state) != {"_metadata"}:
             raise ValueError("it sets attributes of something other than a state_dict")
         self.stack[-1]._metadata = state["_metadata"]  # type: ignore[attr-defined]
 
-    dispatch[pickle.SETITEM[0]] = load_setitem
-    dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.BUILD[0]] = load_build
 
 
@@ -209,50 +216,56 @@ class _ZipReader(_TorchReader):
         return _Storage(self.bytes_of[key].view(dtype))
 
 
-class _OldTorchReader(_TorchReader):
-    """Read the pickles of an old file without its numbers, which follow them."""
+class _OldReader(_TorchReader):
+    """Read a pickle of an old file; its storages get their numbers afterwards."""
 
-    def __init__(self, file: io.BytesIO, num_bytes: int, most_copied: int) -> None:
-        super().__init__(file, num_bytes, most_copied)
-        self.stored: set[Any] = set()
+    def __init__(self, file: io.BytesIO, num_bytes: int) -> None:
+        super().__init__(file, num_bytes, MOST_PICKLE_BYTES)
+        self.storages: dict[str, Tensor] = {}
         self.num_stored = 0  # bytes
 
     def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, _, numel, view = pid
+        kind, dtype, key, _, numel, view = pid
         if (
-            not isinstance(dtype, torch.dtype)
+            kind != "storage"
+            or not isinstance(dtype, torch.dtype)
+            or not isinstance(key, str)
             or type(numel) is not int
-            or not 0 <= numel * dtype.itemsize < self.most_bytes
         ):
-            raise ValueError(f"the storage {key} is larger than the file")
+            raise ValueError("it has something other than a storage outside of its pickle")
         if view is not None:
             raise ValueError(f"the storage {key} is a part of another one")
-        self.num_stored += 0 if key in self.stored else numel * dtype.itemsize
-        self.stored.add(key)
-        if self.num_stored > self.most_bytes:
-            raise ValueError("its storages are larger than the file")
-        return _Storage(torch.empty(numel, dtype=dtype, device="meta"))
+        if key not in self.storages:
+            self.num_stored += numel * dtype.itemsize
+            if not 0 <= numel * dtype.itemsize <= self.num_stored <= self.num_bytes:
+                raise ValueError("its storages are larger than the file")
+            self.storages[key] = torch.empty(numel, dtype=dtype)
+        if (self.storages[key].dtype, self.storages[key].numel()) != (dtype, numel):
+            raise ValueError(f"the storage {key} has two types or sizes")
+        return _Storage(self.storages[key])
 
 
-def _measure(value: Any, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
-    """Return how many values a value has with shared containers written out, and how deep it is nested.
+def _measure(value: Any, known: dict[int, tuple[int, int, int]], level: int) -> tuple[int, int, int]:
+    """Return how many values a value has with shared containers written out, how deep it is nested, and its bytes.
 
     known: of the containers that were measured already; those that are being measured contain themselves
-    Raises ValueError if it is too large or too deep.
+    The bytes are those of its tensors, each with numbers of its own.
+    Raises ValueError if it has too many values or is too deep.
     """
     if isinstance(value, dict):
         children = [*value, *value.values(), getattr(value, "_metadata", None)]
     elif isinstance(value, list | tuple | set):
         children = list(value)
     else:
-        return 1, 0
+        return 1, 0, value.nbytes if isinstance(value, Tensor) else 0
     if level > MOST_PICKLED_LEVELS:
         raise ValueError(f"it is nested more than {MOST_PICKLED_LEVELS} levels deep")
     if id(value) not in known:
-        known[id(value)] = (MOST_PICKLED_VALUES, 0)
+        known[id(value)] = (MOST_PICKLED_VALUES, 0, 0)
         found = [_measure(child, known, level + 1) for child in children]
-        known[id(value)] = (1 + sum(size for size, _ in found), 1 + max((depth for _, depth in found), default=0))
-    size, depth = known[id(value)]
+        deepest = max((depth for _, depth, _ in found), default=0)
+        known[id(value)] = (1 + sum(size for size, _, _ in found), 1 + deepest, sum(count for _, _, count in found))
+    size, depth, num_bytes = known[id(value)]
     if size > MOST_PICKLED_VALUES or level + depth > MOST_PICKLED_LEVELS:
         raise ValueError("it has too many values with every shared list written out, or it contains itself")
-    return size, depth
+    return size, depth, num_bytes

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ferhpo.errors import SweepError
+from ferhpo.parse import PlainUnpickler, plain_opcodes
 
 _STATE, _OPTIMIZER = "state", "optimizer"
 _PREFIX = re.compile(r"(cma|sepcma|cmawm):")
@@ -124,7 +125,14 @@ _STAND_INS: dict[str, type[_Object]] = {
 }
 
 
-class _Reader(pickle._Unpickler):  # in Python, since that in C takes as much memory as a pickle asks for
+class _Reader(PlainUnpickler):
+    dispatch = plain_opcodes(
+        "PROTO", "FRAME", "EMPTY_DICT", "EMPTY_TUPLE", "MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "SETITEM",
+        "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE",
+        "NEWOBJ", "BUILD", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+        "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BYTEARRAY8", "STOP",
+    )  # fmt: skip
+
     def find_class(self, module: str, name: str) -> Any:
         if (stand_in := _STAND_INS.get(f"{module}.{name}")) is None:
             raise ValueError(f"it names {module}.{name}, which CMA-ES does not use")
@@ -133,21 +141,29 @@ class _Reader(pickle._Unpickler):  # in Python, since that in C takes as much me
 
 def _read_pickle(data: bytes) -> dict[str, Any]:
     try:
-        return _plain_object(_Reader(io.BytesIO(data)).load())
+        return _plain_object(_Reader(io.BytesIO(data)).load(), len(data))
     except ValueError:
         raise
     except Exception as error:  # a pickle can be damaged in any way
         raise ValueError(f"the state of CMA-ES is damaged ({type(error).__name__}: {error})") from None
 
 
-def _plain_object(made: Any) -> dict[str, Any]:
+def _plain_object(made: Any, most: int) -> dict[str, Any]:
+    """Return an optimizer as JSON. most: numbers in its arrays; the values of a pickle may share them"""
     if not isinstance(made, _Cma) or not isinstance(made.state, dict):
         raise ValueError(f"the state of CMA-ES is a {type(made).__name__}")
-    return {"class": made.name, "values": {str(key): _plain(value) for key, value in made.state.items()}}
+    values: dict[str, Any] = {}
+    for key, value in made.state.items():
+        is_core = isinstance(made, _CmaWithMargin) and key == "_cma" and type(value) is _Cma
+        values[str(key)] = found = _plain_object(value, most) if is_core else _plain(value)
+        most -= len(found["values"]) if isinstance(found, dict) else 0
+        if most < 0:
+            raise ValueError("the state of CMA-ES has more numbers than its pickle")
+    return {"class": made.name, "values": values}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of the optimizer as JSON: a number, an array with dtype and shape, or another optimizer."""
+    """Return a value of the optimizer as JSON: a number, or an array with dtype and shape."""
     if value is None or isinstance(value, bool | int | float):
         return _shown(value)
     if isinstance(value, _Scalar):
@@ -159,7 +175,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _Buffer):
         data, dtype, shape, order = value.args
         return _array(dtype, shape, order, data)
-    return _plain_object(value)
+    raise ValueError(f"the state of CMA-ES has a {type(value).__name__} where a number belongs")
 
 
 def _array(dtype: Any, shape: Any, order: Any, data: Any) -> dict[str, Any]:
@@ -200,9 +216,15 @@ def _optimizer(plain: Mapping[str, Any]) -> Any:
 
     try:
         entries = plain["values"].items()
-        values = {key: _optimizer(value) if key == "_cma" else _value(value) for key, value in entries}
-        core = vars(values["_cma"]) if plain["class"] == "CMAwM" else values
+        has_core = plain["class"] == "CMAwM" and plain["values"]["_cma"]["class"] == "CMA"
+        values = {key: _optimizer(value) if has_core and key == "_cma" else _value(value) for key, value in entries}
+        core = vars(values["_cma"]) if has_core else values
         num_dims, size = core["_mean"].size, int(core["_popsize"])
+        # The new optimizer below has a number for each pair of dimensions; so must the file.
+        if plain["class"] == "CMA" and np.shape(core["_c_1d"]) != (num_dims * (num_dims + 1) // 2,):
+            raise ValueError(f"the state of CMA-ES has {num_dims} dimensions, but not the covariances of so many")
+        if any(entry["_n_max_resampling"] > 100 * (num_dims + 1) for entry in (values, core)):
+            raise ValueError("the state of CMA-ES draws a sample again and again")
         if size > 2 * core["_weights"].size + 1:  # an optimizer with a million of them would not fit in memory
             raise ValueError(f"the state of CMA-ES has a population of {size}")
         bounds = np.array([[0.0, 1.0]] * num_dims)
