@@ -13,6 +13,7 @@ from ferhpo import cli
 from ferhpo.addresses import trust
 from ferhpo.config import validate
 from ferhpo.config.compose import compose
+from ferhpo.config.input.layers import Layer, environment_faults, nested
 from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.sweep import load_sweep
@@ -347,6 +348,52 @@ def test_names_of_data_are_not_sent_to_a_server_that_the_same_file_names(tmp_pat
     assert faults_of(file, ["tracking.uri=https://mlflow.example"]) == []
     trust.forget()
     assert faults_of(sweep_file(tmp_path / "b.yaml", **section)) == [], "into the store of this folder"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.root", "private"), ("data.path", "private.csv"), ("data.clean", "private.csv"),
+        ("model.weights", "private.pth"), ("model.vocabulary_file", "private.txt"),
+        ("callbacks.log.root", "private"), ("data.ferplus_path", "private.csv"),
+    ],
+)  # fmt: skip
+def test_no_path_of_a_file_is_read_for_a_server_that_the_same_file_names(key, value):
+    """Every setting that names a file or folder, in whatever section it is."""
+    layer = Layer("a", "x/a.yaml", nested(key, value), is_trusted=False)
+    (fault,) = environment_faults([layer], "https://mlflow.example")
+    assert fault.startswith(f"{key} in x/a.yaml: what is there would be sent to https://mlflow.example")
+    assert environment_faults([layer, Layer("override", "override", {}, key)], "https://mlflow.example") == []
+    assert environment_faults([layer], "sqlite:///mlruns/mlflow.db") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.weights", "imagenet"), ("data.root", None), ("output_dir", "mlruns"), ("data.cache_dir", "cache"),
+        ("tracking.uri", "https://mlflow.example"), ("trainer.class_weights", "balanced"),
+    ],
+)  # fmt: skip
+def test_words_and_folders_that_are_written_to_are_no_data(key, value):
+    layer = Layer("a", "x/a.yaml", nested(key, value), is_trusted=False)
+    assert environment_faults([layer], "https://mlflow.example") == []
+
+
+def test_an_option_of_a_space_is_held_to_the_rules_of_its_file(tmp_path, monkeypatch):
+    """A folder beside a sweep file may have options that the space chooses among."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDENT", "ann")
+    options = {"model": {"options": ["cnn", "evil"]}}
+    file = sweep_file(tmp_path / "a" / "b.yaml", space=options, tracking={"uri": "https://mlflow.example"})
+    option = tmp_path / "a" / "model" / "evil.yaml"
+    option.parent.mkdir()
+    for content, rule in [
+        ({"weights": "private.pth"}, "model.weights in model/evil.yaml: what is there would be sent to"),
+        ({"weights": "${oc.env:STUDENT}"}, "the value of STUDENT would be sent to https://mlflow.example"),
+        ({"weights": "${oc.env:MY_TOKEN}"}, "the value of MY_TOKEN may be a secret"),
+    ]:
+        option.write_text(yaml.safe_dump({"defaults": ["cnn", "_self_"], **content}))
+        assert any(rule in fault for fault in faults_of(file)), faults_of(file)
 
 
 AMBIGUOUS = [

@@ -24,6 +24,7 @@ from ferhpo.config.input.layers import (
     option_faults,
     origins_of,
     trust_addresses,
+    with_options,
 )
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, override_texts
@@ -110,10 +111,11 @@ class _Composer:
         config, groups = self.load(in_groups, values)
         layers = self.layers(in_groups, values)
         trust_addresses(layers, config)
-        if faults := environment_faults(layers, (config.get("tracking") or {}).get("uri")):
-            raise ConfigError(self.name, faults)
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
+        uri = (config.get("tracking") or {}).get("uri")
+        if faults := environment_faults(with_options(layers, self.lint.untrusted), uri):
+            raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)
 
