@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.io.cache import Entry, read_cached, readable
+from ferhpo.data.io.class_folders import MAX_CLASSES
 from ferhpo.data.io.columns import (
-    MAX_CLASSES,
     Columns,
     Location,
     find_columns,
