@@ -1,17 +1,22 @@
 """Files and texts from outside: messages, commands to copy and notes in MLflow stay harmless; reading is bounded."""
 
 import ast
+import logging
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ferhpo import cli
-from ferhpo.cli.screen.console import say, view_text
+from ferhpo.cli.screen.console import make_console, say, view_text
+from ferhpo.cli.screen.grid import Grid, KeyValues
 from ferhpo.config import files
 from ferhpo.config.input.files import load_yaml
 from ferhpo.disk import read_file
-from ferhpo.errors import ConfigError, SweepError
+from ferhpo.errors import ConfigError, SweepError, printable
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.text import markdown
 from ferhpo.tracking import TrackingSettings
@@ -40,6 +45,52 @@ def test_a_message_shows_what_is_not_printable(capsys):
     say("a\x9b31mRED\u202e\x7f\x1b[2J and `ferhpo ui`\nnext line")
     shown = capsys.readouterr().out
     assert shown == "a\\x9b31mRED\\u202e\\x7f\\x1b[2J and `ferhpo ui`\nnext line\n"
+
+
+MARKUP = "[bold]a[/bold][link=http://evil.example/]b[/link][/x] :smile: \x1b]0;c"
+
+
+def test_no_text_is_markup(capsys, monkeypatch):
+    """In tables, in what `console.print` is given, and in headings."""
+    monkeypatch.setenv("COLUMNS", "300")
+    console = make_console()
+    console.print(MARKUP)
+    console.print(Grid([MARKUP, "x"], [[MARKUP, "1"]], left=[MARKUP], caption=MARKUP))
+    console.print(KeyValues({MARKUP: MARKUP}))
+    shown = capsys.readouterr().out
+    assert shown.count(printable(MARKUP)) == 6
+    assert "\x1b" not in shown
+
+
+def test_consoles_are_made_in_one_place():
+    found = [
+        path
+        for path in SOURCE.rglob("*.py")
+        if re.search(r"(?<!\()\bConsole\(|\brich import print\b", path.read_text())
+    ]
+    assert found == [], "use make_console"
+
+
+@pytest.mark.parametrize("name", ["ferhpo", "ferhpo.tracking", "ferhpo.steps", "ferhpo.data.io.cache"])
+def test_a_log_shows_what_is_not_printable(name, caplog):
+    logging.getLogger(name).warning("cannot upload %s: %d\n\tx", "a\x1b]0;b\x07", 3)
+    assert caplog.messages == ["cannot upload a\\x1b]0;b\\x07: 3\n\tx"]
+
+
+def test_the_command_escapes_logs_warnings_and_tracebacks_of_all_packages():
+    code = """
+import logging, warnings
+from ferhpo.cli.entry import _escape_output
+_escape_output()
+logging.getLogger("mlflow.store").warning("log %s", "\\x1b[31m")
+warnings.warn("warning \\x1b[31m")
+raise RuntimeError("error \\x1b[31m")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    for what in ("log", "UserWarning: warning", "RuntimeError: error"):
+        assert f"{what} \\x1b[31m" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_command_to_copy_is_quoted(tmp_path, monkeypatch):

@@ -1,12 +1,30 @@
 """Format numbers, durations, sizes and lists for display."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ferhpo.errors import printable
 
+LAYOUT = "\n\t"  # characters that are not printable, and are printed
 STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
+
+
+def escape_logs(of: str = "") -> None:
+    """Escape what is not printable in every message that a logger logs from now on, e.g. names that a file has.
+
+    of: the name that loggers begin with
+    """
+    make = logging.getLogRecordFactory()
+
+    def escaped(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if record.name.startswith(of):
+            record.msg, record.args = printable(record.getMessage(), LAYOUT), ()
+        return record
+
+    logging.setLogRecordFactory(escaped)
 
 
 def csv_cell(value: object) -> object:
