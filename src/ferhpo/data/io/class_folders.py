@@ -48,7 +48,7 @@ class ClassFolders:
 def find_class_folders(where: str, tree: Tree) -> ClassFolders:
     """Find the folders of classes.
 
-    Raises DataError if there are none or too many, if there are two data sets, or if a folder's name is not one of a class.
+    Raises DataError if there are none or too many, if there are two data sets, or if a folder's name is not a class.
     """
     by_parent: dict[str, list[str]] = {}
     for folder in tree.folders:
