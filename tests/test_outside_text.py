@@ -18,7 +18,7 @@ from ferhpo.config.input.files import load_yaml
 from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError, SweepError, printable
 from ferhpo.storage.sweep import load_sweep
-from ferhpo.text import markdown
+from ferhpo.text import csv_text, markdown
 from ferhpo.tracking import TrackingSettings
 from tests.reports.made_sweeps import made_sweep
 
@@ -91,6 +91,13 @@ raise RuntimeError("error \\x1b[31m")
     for what in ("log", "UserWarning: warning", "RuntimeError: error"):
         assert f"{what} \\x1b[31m" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_csv_is_written_in_one_place():
+    """Spreadsheets run formulas, and names of classes, layers and settings come from files."""
+    write = re.compile(r"\bcsv\.(writer|DictWriter)\b|\bto_csv\(|\bsavetxt\(")
+    assert [path.name for path in SOURCE.rglob("*.py") if write.search(path.read_text())] == ["text.py"]
+    assert csv_text([["=a", "b"], ["+1+2", -1], [None, "-3"]]) == "'=a,b\n'+1+2,-1\n,-3\n"
 
 
 def test_a_command_to_copy_is_quoted(tmp_path, monkeypatch):

@@ -185,15 +185,25 @@ def test_a_store_of_ones_own_is_used_without_being_named_again(tmp_path, empty_s
     assert (tmp_path / "new.db").exists()
 
 
-def test_a_cache_folder_of_a_copied_sweep_must_be_a_cache(tmp_path):
+def test_a_copied_sweep_brings_no_cache(tmp_path, monkeypatch):
+    """What is in a cache replaces the user's images and labels."""
     sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
-    for name in ("real", "home"):
-        (tmp_path / name).mkdir()
-    cache.cached("key", tmp_path / "real", lambda: cache.Entry({}, {}))
-    edit(sweep, data={"cache_dir": str(tmp_path / "real"), "parts": [{"cache_dir": str(tmp_path / "home")}]})
+    for name in ("own", "theirs"):
+        cache.cached("key", tmp_path / name, lambda: cache.Entry({}, {}))
+    monkeypatch.setenv("FERHPO_CACHE_DIR", str(tmp_path / "own"))
+    edit(sweep, data={"cache_dir": str(tmp_path / "own"), "parts": [{"cache_dir": str(tmp_path / "theirs")}]})
     found = load_sweep(sweep.folder).config["data"]
-    assert found["cache_dir"] == str(tmp_path / "real")
+    assert found["cache_dir"] == str(tmp_path / "own")
     assert found["parts"] == [{"cache_dir": None}]
+
+
+def test_a_sweep_file_brings_no_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(tmp_path / "a.yaml", data={"cache_dir": "cache"})
+    (fault,) = faults_of(file)
+    assert fault.startswith("data.cache_dir is 'cache' in ")
+    assert "add data.cache_dir=... to the command line, or set FERHPO_CACHE_DIR to it" in fault
+    assert not [fault for fault in faults_of(file, ["data.cache_dir=cache"]) if "command line" in fault]
 
 
 ACCEPTED = [
@@ -764,16 +774,6 @@ def test_an_experiment_whose_location_is_a_reference_is_refused(location):
     from ferhpo.tracking.upload.places import fault_of_server
 
     assert "refers to another place" in fault_of_server(location, STORE)
-
-
-def test_a_cache_with_links_is_no_cache(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "x.arrays").write_text("")
-    (tmp_path / "cache" / "seen").symlink_to("../out")
-    section = {"cache_dir": str(tmp_path / "cache")}
-    cache.drop_new_caches(section)
-    assert section == {"cache_dir": None}
 
 
 def test_the_sweep_of_a_version_is_a_name(tmp_path):

@@ -1,8 +1,10 @@
 """Format numbers, durations, sizes and lists for display."""
 
+import csv
+import io
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ferhpo.errors import printable
@@ -36,6 +38,13 @@ def csv_cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows, the header first, as CSV without formulas; None becomes an empty cell."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    return out.getvalue()
 
 
 _MARKDOWN = str.maketrans(

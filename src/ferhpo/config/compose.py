@@ -19,6 +19,7 @@ from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, refer
 from ferhpo.config.input.layers import (
     OVERRIDE,
     Layer,
+    cache_faults,
     environment_faults,
     nested,
     option_faults,
@@ -114,7 +115,8 @@ class _Composer:
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
         uri = (config.get("tracking") or {}).get("uri")
-        if faults := environment_faults(with_options(layers, self.lint.untrusted), uri):
+        read = with_options(layers, self.lint.untrusted)
+        if faults := [*environment_faults(read, uri), *cache_faults(read)]:
             raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)

@@ -89,6 +89,18 @@ def _sets(layer: Layer, key: str) -> bool:
     )
 
 
+def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the faults of caches that a file which anyone may have written names: a cache replaces the images."""
+    for number, layer in enumerate(layers):
+        for key, value in leaves(layer.content) if not layer.is_trusted else ():
+            is_last = not any(_sets(other, key) for other in layers[number + 1 :])
+            if is_last and key.endswith(".cache_dir") and value not in (None, MISSING):
+                yield (
+                    f"{key} is {value!r:.200} in {layer.shown}; a cache replaces the images, so a file "
+                    f"cannot choose one; add {key}=... to the command line, or set FERHPO_CACHE_DIR to it"
+                )
+
+
 def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     """Return the faults of files that anyone may have written, and that choose the server which receives the results.
 
