@@ -1,6 +1,7 @@
 """Files and texts from outside: messages, commands to copy and notes in MLflow stay harmless; reading is bounded."""
 
 import ast
+import json
 import logging
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ferhpo import cli
 from ferhpo.cli.screen.console import make_console, say, view_text
@@ -16,10 +18,12 @@ from ferhpo.cli.screen.grid import Grid, KeyValues
 from ferhpo.config import files
 from ferhpo.config.input.files import load_yaml
 from ferhpo.disk import read_file
-from ferhpo.errors import ConfigError, SweepError, printable
+from ferhpo.errors import ConfigError, SweepError, TrackingError, printable
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.text import csv_text, markdown
 from ferhpo.tracking import TrackingSettings
+from ferhpo.tracking.spool import Spool
+from ferhpo.training import checkpoint
 from tests.reports.made_sweeps import made_sweep
 
 SOURCE = Path(cli.__file__).parents[1]
@@ -178,6 +182,71 @@ def test_a_damaged_confirmation_is_named(sweep):
         path.write_text(content)
         with pytest.raises(SweepError, match=r"confirm\.json is damaged \("):
             read_result(sweep.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"versions": []}, r"versions is \[\]; it must be an object"),
+        ({"versions": {"torch": 2}}, "versions.torch is 2"),
+        ({"data": 5}, "data is 5; it must be an object"),
+        ({"data": {"digest": {}}}, r"data.digest is \{\}"),
+        ({"git": "x"}, "git is 'x'; it must be an object"),
+        ({"node": None}, "node is None"),
+        ({"code": {"a.py": 1}}, "code.a.py is 1"),
+        ({"earlier": {}}, r"earlier is \{\}; it must be a list"),
+        ({"created": 5}, "created is 5"),
+    ],
+)
+def test_odd_types_in_sweep_json_are_named(sweep, changes, fault):
+    path = sweep.folder / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(SweepError, match=rf"sweep\.json is damaged \({fault}"):
+        load_sweep(sweep.folder)
+
+
+RECORD = {"seq": 1, "time_ms": 1}
+FOLD = {"op": "fold", "number": 0, "fold": 0, "epochs": [{"epoch": 1, "val_acc": 0.5}], "once": {}, "path": None}
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ({"op": "metrics", "step": 1}, "values is missing"),
+        ({"op": "metrics", "step": 1, "values": {"a": "x"}}, "values.a is 'x'"),
+        ({"op": "metrics", "step": 1, "values": {}, "number": "7/../8"}, "number is '7/../8'"),
+        ({"op": "metrics", "step": 1, "values": {}, "number": 0, "epoch": []}, "epoch is []"),
+        ({"op": "dataset", "dataset": {"x": 1}, "context": "training"}, "dataset.name is missing"),
+        ({"op": "tags", "tags": [1]}, "tags is [1]; it must be an object"),
+        ({"op": "close", "tags": {}, "state": []}, "state is []"),
+        ({"op": "text", "text": 5, "file": "a"}, "text is 5"),
+        ({**FOLD, "epochs": [{"epoch": float("inf")}]}, "epochs[0].epoch is inf"),
+        ({**FOLD, "epochs": 3}, "epochs is 3; it must be a list"),
+        ({"op": "later", "time_ms": None}, "time_ms is None"),
+        ([], "it is []; it must be an object"),
+    ],
+)
+def test_odd_types_in_a_spool_are_named(tmp_path, record, fault):
+    spool = Spool(tmp_path)
+    good = [{**RECORD, **FOLD}, {**RECORD, "op": "close", "tags": {}, "state": "COMPLETE"}, {**RECORD, "op": "later"}]
+    spool.path.write_text("".join(json.dumps(each) + "\n" for each in good))
+    assert spool.read(0, 10)[0] == good
+    spool.path.write_text(json.dumps({**RECORD, **record} if isinstance(record, dict) else record) + "\n")
+    with pytest.raises(TrackingError) as caught:
+        spool.read(0, 10)
+    spool.close()
+    assert f"the line at byte 0 is damaged ({fault}); delete this line and run `ferhpo sync`" in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 2), (3,), None])
+def test_odd_confusion_matrices_in_a_checkpoint_are_named(tmp_path, shape):
+    keys = [key for key in checkpoint.BEST_KEYS if key != "preprocess"]
+    content = {"format": 1, "epoch": 1, "metrics": {}, "network": {}, "class_names": ["a", "b", "c"]}
+    torch.save({**content, "confusion": torch.zeros(3, 3).long()}, tmp_path / "best.ckpt")
+    checkpoint.read(tmp_path / "best.ckpt", keys)
+    torch.save({**content, "confusion": torch.zeros(shape).long() if shape else [[1] * 3] * 3}, tmp_path / "best.ckpt")
+    with pytest.raises(checkpoint.DamagedError, match="its confusion"):
+        checkpoint.read(tmp_path / "best.ckpt", keys)
 
 
 def test_reading_is_bounded(tmp_path):

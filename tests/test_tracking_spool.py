@@ -84,7 +84,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_with_its_offset(tmp_path):
         spool.append("op", {})
     lines = spool.path.read_bytes().splitlines(keepends=True)
     spool.path.write_bytes(lines[0] + b"}{\n" + lines[2])
-    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is damaged; delete this line"):
+    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is damaged .*; delete this line"):
         spool.read(0, 10)
     spool.close()
 

@@ -209,6 +209,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         meta = parse_json(path.read_text())
         fault = fault_of(meta)
         if not fault:
+            meta = {"versions": {}, "git": {}, "node": "", **meta}
             meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}
     except OSError as error:
         raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
