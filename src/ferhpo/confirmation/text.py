@@ -88,7 +88,9 @@ def candidates_csv(found: "ConfirmationFound") -> str:
     """Return the candidates as CSV, best first, one column for each sampled hyperparameter."""
     names = list(dict.fromkeys(path for candidate in found.candidates for path in candidate.sample))
     numbers = ["n", "mean", "deviation", "low", "high"]
-    rows = [["rank", "trial", "sweep_value", *numbers, "val_acc_dedup", "luck", "lost_seeds", *names]]
+    rows: list[list[object]] = [
+        ["rank", "trial", "sweep_value", *numbers, "val_acc_dedup", "luck", "lost_seeds", *names]
+    ]
     for c in found.candidates:
         row = [c.rank, c.trial, c.sweep_value, *(getattr(c.score, key, None) for key in numbers)]
         row += [getattr(c.dedup, "mean", None), getattr(c.luck, "mean", None), len(c.without)]

@@ -79,8 +79,10 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
     faults = Faults("folder")
     for split, parent in found.split_folders.items():
         if (num := len(by_parent.get(parent, []))) > MAX_CLASSES:
-            rule = f"has {num:,} folders; it must have at most {MAX_CLASSES:,} classes"
-            raise DataError(where, [f"{parent or 'the top folder'} {rule}; set data.path to the folder of the classes"])
+            limit = f"has {num:,} folders; it must have at most {MAX_CLASSES:,} classes"
+            raise DataError(
+                where, [f"{parent or 'the top folder'} {limit}; set data.path to the folder of the classes"]
+            )
         for folder in by_parent.get(parent, []):
             class_name = normal(_last(folder))
             if rule := name_fault(class_name):
