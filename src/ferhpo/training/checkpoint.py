@@ -143,11 +143,15 @@ def _fault(checkpoint: dict[str, Any], keys: Sequence[str]) -> str:
     names = checkpoint.get("class_names")
     if names is not None and not all(isinstance(name, str) for name in names):
         return "its class_names are not texts"
-    return _confusion_fault(checkpoint["confusion"], names) if "confusion" in keys else ""
+    of_best = names if "class_names" in keys else None
+    return _confusion_fault(checkpoint["confusion"], of_best) if "confusion" in keys else ""
 
 
 def _confusion_fault(matrix: Any, names: Sequence[str] | None) -> str:
-    """Return what is wrong with a confusion matrix: a tensor in best.ckpt, lists in last.ckpt, which has no names."""
+    """Return what is wrong with a confusion matrix: a tensor in best.ckpt, lists in last.ckpt.
+
+    names: of the classes, for best.ckpt
+    """
     if names is not None and not isinstance(matrix, Tensor):
         return f"its confusion is a {type(matrix).__name__}"
     rows = matrix.tolist() if isinstance(matrix, Tensor) else matrix
