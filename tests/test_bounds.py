@@ -137,6 +137,20 @@ def test_files_are_looked_for_in_few_columns_and_folders(tmp_path, monkeypatch):
     assert len(looked) < 600_000, "thirty million without a limit"
 
 
+# ---- class folders
+
+
+@pytest.mark.parametrize("parent", ["", "train/"])
+@pytest.mark.parametrize("reader", [image_folder, sfew])
+def test_very_many_folders_of_classes(tmp_path, reader, parent):
+    """The time to collect them grew with the square of their number."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(30_000):
+            archive.writestr(f"{parent}c{number}/a.png", b"x")
+    found = fault(reader.load, tmp_path / "a.zip")
+    assert "has 30,000 folders; it must have at most 1,000 classes; set data.path" in found
+
+
 # ---- Parquet
 
 

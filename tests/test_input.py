@@ -308,7 +308,7 @@ def test_a_flag_of_hydra_is_answered(flag, capsys):
         ("defaults: [config, _self_]\noptim:\n  lr: ${trainer.max_epoch}", "optim.lr refers to ${trainer.max_epoch}, which matches no key"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr}", "refer to each other in a circle"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${oc.env:NOPE_}", "the environment variable NOPE_, which is not set"),
-        ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr", "not closed or not valid"),
+        ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr", "has a reference that is neither ${key} nor"),
         ("a: [1, 2", "it is not valid YAML: line 1, column"),
         ("a: \x00", "it is not valid YAML"),
     ],
@@ -386,6 +386,34 @@ def test_references_that_double_are_refused():
     nested = {"a0": {"x": 1}} | {f"a{n}": {"x": f"${{a{n - 1}}}", "y": f"${{a{n - 1}}}"} for n in range(1, 60)}
     assert list(reference_faults(nested))
     assert list(reference_faults({"a": "${b}", "b": "${a}", "c": "${a}"})) == []
+
+
+def levels(num, first, value):
+    return {"a0": first} | {f"a{n}": value(f"a{n - 1}") for n in range(1, num)}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda num: {"x": {"y": levels(num, "x" * 10, lambda name: f"${{.{name}}}" * 10)}},
+        lambda num: {"x": levels(num, {"k": "x" * 10}, lambda name: {"k": f"${{..{name}.k}}" * 10})},
+        lambda num: levels(num, ["x" * 10], lambda name: [f"${{{name}[+0]}}" * 10]),
+        lambda num: levels(num, "x" * 10, lambda name: f"${{ {name} }}" * 10),
+        lambda num: (
+            {f"t{n}": f"${{.a{n}}}" for n in range(num)}
+            | levels(num, {"k": "x" * 10}, lambda name: {"k": f"${{t{name[1:]}.k}}" * 10})
+        ),
+        lambda num: {"a": "${oc.env:LONG_}" * 10 * num},
+    ],
+    ids=["beside", "above", "index", "spaces", "through", "environment"],
+)
+def test_references_are_measured_as_omegaconf_reads_them(made, monkeypatch):
+    from omegaconf import OmegaConf
+
+    monkeypatch.setenv("LONG_", "x" * 20_000)
+    assert list(reference_faults(made(2))) == []
+    assert "x" * 100 in str(OmegaConf.to_container(OmegaConf.create(made(2)), resolve=True))
+    assert any("it has more than 1,000,000 characters" in fault for fault in reference_faults(made(7)))
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_steps_link_ends_and_the_state_each_minute_without_a_terminal(monkeypatc
     monkeypatch.setattr("ferhpo.cli.screen.progress.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("ferhpo.cli.screen.progress.LINE_SECONDS", 0.2)
     file = io.StringIO()
-    with Progress(Console(file=file, width=40), "demo: checking the configuration") as progress:
+    with Progress(Console(file=file, width=40, markup=False), "demo: checking the configuration") as progress:
         assert file.getvalue() == "demo: checking the configuration\n"
         logging.getLogger(STEPS).info("reading the data set")
         logging.getLogger(STEPS).warning("a warning [with brackets]")

@@ -84,7 +84,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_with_its_offset(tmp_path):
         spool.append("op", {})
     lines = spool.path.read_bytes().splitlines(keepends=True)
     spool.path.write_bytes(lines[0] + b"}{\n" + lines[2])
-    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is damaged; delete this line"):
+    with pytest.raises(TrackingError, match=f"the line at byte {len(lines[0])} is damaged .*; delete this line"):
         spool.read(0, 10)
     spool.close()
 
@@ -255,7 +255,7 @@ def test_a_sqlite_store_that_cannot_be_written_is_an_error(tmp_path):
     ):
         check_store(TrackingSettings(output_dir=tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; correct tracking.uri"):
+    with pytest.raises(TrackingError, match=r"cannot be read \(.*; correct its folder"):
         check_store(TrackingSettings(output_dir=tmp_path / "file" / "out"))
     assert check_store(TrackingSettings(output_dir=tmp_path / "new")) is None
 

@@ -13,6 +13,7 @@ from ferhpo import cli
 from ferhpo.addresses import trust
 from ferhpo.config import validate
 from ferhpo.config.compose import compose
+from ferhpo.config.input.layers import Layer, environment_faults, nested
 from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.sweep import load_sweep
@@ -184,15 +185,25 @@ def test_a_store_of_ones_own_is_used_without_being_named_again(tmp_path, empty_s
     assert (tmp_path / "new.db").exists()
 
 
-def test_a_cache_folder_of_a_copied_sweep_must_be_a_cache(tmp_path):
+def test_a_copied_sweep_brings_no_cache(tmp_path, monkeypatch):
+    """What is in a cache replaces the user's images and labels."""
     sweep = made_sweep(tmp_path / "runs", ["COMPLETE"])
-    for name in ("real", "home"):
-        (tmp_path / name).mkdir()
-    cache.cached("key", tmp_path / "real", lambda: cache.Entry({}, {}))
-    edit(sweep, data={"cache_dir": str(tmp_path / "real"), "parts": [{"cache_dir": str(tmp_path / "home")}]})
+    for name in ("own", "theirs"):
+        cache.cached("key", tmp_path / name, lambda: cache.Entry({}, {}))
+    monkeypatch.setenv("FERHPO_CACHE_DIR", str(tmp_path / "own"))
+    edit(sweep, data={"cache_dir": str(tmp_path / "own"), "parts": [{"cache_dir": str(tmp_path / "theirs")}]})
     found = load_sweep(sweep.folder).config["data"]
-    assert found["cache_dir"] == str(tmp_path / "real")
+    assert found["cache_dir"] == str(tmp_path / "own")
     assert found["parts"] == [{"cache_dir": None}]
+
+
+def test_a_sweep_file_brings_no_cache(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(tmp_path / "a.yaml", data={"cache_dir": "cache"})
+    (fault,) = faults_of(file)
+    assert fault.startswith("data.cache_dir is 'cache' in ")
+    assert "add data.cache_dir=... to the command line, or set FERHPO_CACHE_DIR to it" in fault
+    assert not [fault for fault in faults_of(file, ["data.cache_dir=cache"]) if "command line" in fault]
 
 
 ACCEPTED = [
@@ -383,6 +394,52 @@ def test_names_of_data_are_not_sent_to_a_server_that_the_same_file_names(tmp_pat
     assert faults_of(file, ["tracking.uri=https://mlflow.example"]) == []
     trust.forget()
     assert faults_of(sweep_file(tmp_path / "b.yaml", **section)) == [], "into the store of this folder"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.root", "private"), ("data.path", "private.csv"), ("data.clean", "private.csv"),
+        ("model.weights", "private.pth"), ("model.vocabulary_file", "private.txt"),
+        ("callbacks.log.root", "private"), ("data.ferplus_path", "private.csv"),
+    ],
+)  # fmt: skip
+def test_no_path_of_a_file_is_read_for_a_server_that_the_same_file_names(key, value):
+    """Every setting that names a file or folder, in whatever section it is."""
+    layer = Layer("a", "x/a.yaml", nested(key, value), is_trusted=False)
+    (fault,) = environment_faults([layer], "https://mlflow.example")
+    assert fault.startswith(f"{key} in x/a.yaml: what is there would be sent to https://mlflow.example")
+    assert environment_faults([layer, Layer("override", "override", {}, key)], "https://mlflow.example") == []
+    assert environment_faults([layer], "sqlite:///mlruns/mlflow.db") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.weights", "imagenet"), ("data.root", None), ("output_dir", "mlruns"), ("data.cache_dir", "cache"),
+        ("tracking.uri", "https://mlflow.example"), ("trainer.class_weights", "balanced"),
+    ],
+)  # fmt: skip
+def test_words_and_folders_that_are_written_to_are_no_data(key, value):
+    layer = Layer("a", "x/a.yaml", nested(key, value), is_trusted=False)
+    assert environment_faults([layer], "https://mlflow.example") == []
+
+
+def test_an_option_of_a_space_is_held_to_the_rules_of_its_file(tmp_path, monkeypatch):
+    """A folder beside a sweep file may have options that the space chooses among."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDENT", "ann")
+    options = {"model": {"options": ["cnn", "evil"]}}
+    file = sweep_file(tmp_path / "a" / "b.yaml", space=options, tracking={"uri": "https://mlflow.example"})
+    option = tmp_path / "a" / "model" / "evil.yaml"
+    option.parent.mkdir()
+    for content, rule in [
+        ({"weights": "private.pth"}, "model.weights in model/evil.yaml: what is there would be sent to"),
+        ({"weights": "${oc.env:STUDENT}"}, "the value of STUDENT would be sent to https://mlflow.example"),
+        ({"weights": "${oc.env:MY_TOKEN}"}, "the value of MY_TOKEN may be a secret"),
+    ]:
+        option.write_text(yaml.safe_dump({"defaults": ["cnn", "_self_"], **content}))
+        assert any(rule in fault for fault in faults_of(file)), faults_of(file)
 
 
 AMBIGUOUS = [
@@ -758,16 +815,6 @@ def test_an_empty_section_hides_no_path_of_another_file(tmp_path, monkeypatch, s
 @pytest.mark.parametrize("location", ["runs:/" + RUN, "models:/m-" + RUN, "models:/faces/1"])
 def test_an_experiment_whose_location_is_a_reference_is_refused(location):
     assert "refers to another place" in fault_of_owner(location, STORE)
-
-
-def test_a_cache_with_links_is_no_cache(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "x.arrays").write_text("")
-    (tmp_path / "cache" / "seen").symlink_to("../out")
-    section = {"cache_dir": str(tmp_path / "cache")}
-    cache.drop_new_caches(section)
-    assert section == {"cache_dir": None}
 
 
 def test_the_sweep_of_a_version_is_a_name(tmp_path):

@@ -7,6 +7,8 @@ cheap: each function imports what it needs when it is first used.
 from importlib import import_module
 from typing import Any
 
+from ferhpo.text import escape_logs
+
 __version__ = "0.1.0"
 _WHERE = {
     "check": "config.validate",
@@ -26,6 +28,7 @@ _WHERE = {
     "train": "tuning.train",
 }
 __all__ = list(_WHERE)
+escape_logs("ferhpo")
 
 
 def __dir__() -> list[str]:

@@ -42,6 +42,33 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def shape_fault(value: Any, shape: Any, name: str = "") -> str:
+    """Return which part of a JSON value has another shape than expected, by its name; empty if none has.
+
+    shape: {"key": shape, "optional?": shape, str: shape of every other key}, [shape of every item], a type or several,
+        or a function that returns whether the value is one
+    """
+    where = name or "it"
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where} is {value!r:.60}; it must be an object"
+        known = {key.removesuffix("?"): key for key in shape if key is not str}
+        if missing := [key for key, full in known.items() if key == full and key not in value]:
+            return f"{name}.{missing[0]} is missing".lstrip(".")
+        inner = ((key, value[key], shape[known[key]] if key in known else shape.get(str, object)) for key in value)
+        faults = (shape_fault(child, expected, f"{name}.{key}".lstrip(".")) for key, child, expected in inner)
+        return next(filter(None, faults), "")
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where} is {value!r:.60}; it must be a list"
+        return next(filter(None, (shape_fault(item, shape[0], f"{name}[{i}]") for i, item in enumerate(value))), "")
+    if shape is object:
+        return ""
+    is_type = isinstance(shape, type | tuple)
+    fits = isinstance(value, shape) and not isinstance(value, bool) if is_type else shape(value)
+    return "" if fits else f"{where} is {value!r:.60}"
+
+
 def parse_yaml(text: str) -> Any:
     """Return the value of a YAML text. Raises ParseError."""
     import yaml

@@ -1,12 +1,32 @@
 """Format numbers, durations, sizes and lists for display."""
 
+import csv
+import io
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ferhpo.errors import printable
 
+LAYOUT = "\n\t"  # characters that are not printable, and are printed
 STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
+
+
+def escape_logs(of: str = "") -> None:
+    """Escape what is not printable in every message that a logger logs from now on, e.g. names that a file has.
+
+    of: the name that loggers begin with
+    """
+    make = logging.getLogRecordFactory()
+
+    def escaped(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if record.name.startswith(of):
+            record.msg, record.args = printable(record.getMessage(), LAYOUT), ()
+        return record
+
+    logging.setLogRecordFactory(escaped)
 
 
 def csv_cell(value: object) -> object:
@@ -18,6 +38,13 @@ def csv_cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows, the header first, as CSV without formulas; None becomes an empty cell."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([csv_cell(value) for value in row] for row in rows)
+    return out.getvalue()
 
 
 _MARKDOWN = str.maketrans(

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_faces import zip_folder
+from tiny_faces import draw_files, zip_folder
 
-from ferhpo.data import image_folder
+from ferhpo.data import fer2013, image_folder, image_table, sfew
 from ferhpo.data.dataset import TEST, TRAIN, VAL
+from ferhpo.errors import DataError
 
 
 def make(root: Path, layout: dict[str, int], size: tuple[int, int] = (60, 48), mode: str = "RGB") -> Path:
@@ -103,6 +104,32 @@ def test_zip_with_a_folder_around_everything(tmp_path: Path) -> None:
     data = image_folder.load(zip_folder(path, tmp_path / "set.zip", "download/set/"))
     assert data.source == "set.zip (zip of images)"
     assert data.digest == image_folder.load(path).digest
+
+
+@pytest.mark.parametrize("reader", [image_folder, sfew, fer2013, image_table])
+@pytest.mark.parametrize("link", ["train", "train/happy", "train/happy/a.png", "fer2013.csv", "a.parquet"])
+def test_a_link_out_of_a_data_set_is_refused(tmp_path, monkeypatch, reader, link):
+    """Unless the user allows its folder: pictures of the user would be read, and a report would contain them."""
+    place, private = tmp_path / "faces" / link, tmp_path / "private" / "x"
+    place.parent.mkdir(parents=True)
+    private.parent.mkdir()
+    private.write_text("x") if "." in link else private.mkdir()
+    place.symlink_to(private)
+    rule = f"is a link to {private}, outside of {tmp_path / 'faces'}; remove it, or allow it in the environment, e.g. "
+    with pytest.raises(DataError) as caught:
+        reader.load(tmp_path / "faces")
+    assert f"{rule}FERHPO_DATA_FOLDERS={private.parent}" in str(caught.value)
+    monkeypatch.setenv("FERHPO_DATA_FOLDERS", f"/nowhere:{private.parent}")
+    with pytest.raises(DataError) as caught:
+        reader.load(tmp_path / "faces")
+    assert "is a link to" not in str(caught.value)
+
+
+def test_a_link_inside_a_data_set_is_followed(tmp_path: Path) -> None:
+    path = draw_files(tmp_path / "faces", [f"{name}/{index}.png" for name in ("glad", "sad") for index in range(8)])
+    (path / "sad" / "more.png").symlink_to("../sad/0.png")
+    (tmp_path / "link").symlink_to(path)
+    assert len(image_folder.load(tmp_path / "link").images) == 17
 
 
 def test_dead_links_are_ignored(tmp_path: Path) -> None:

@@ -84,6 +84,23 @@ def test_files_that_are_elsewhere(folder: Path, tmp_path: Path) -> None:
     assert image_table.load(path).digest == wanted, "in a folder beside the table"
 
 
+def test_a_table_names_only_images_of_its_folder(folder: Path, tmp_path: Path) -> None:
+    """Or of data.root: by absolute names, names with .., and links."""
+    rows = [[name, label] for name, label in zip(NAMES, LABELS, strict=True)]
+    wanted = image_table.load(write(folder, "file,label", rows)).digest
+    table = tmp_path / "downloaded"
+    table.mkdir()
+    (table / "link").symlink_to(folder)
+    for change in (str(folder) + "/{}", "../" + folder.name + "/{}", "link/{}"):
+        path = write(table, "file,label", [[change.format(name), label] for name, label in rows])
+        with pytest.raises(DataError) as caught:
+            image_table.load(path)
+        rule = f"outside {table}; if you trust the table, set data.root to the folder of its images"
+        assert f"row 2 names {folder / NAMES[0]}, {rule}" in str(caught.value)
+        if not change.startswith("link"):
+            assert image_table.load(path, root=folder).digest == wanted
+
+
 def test_a_changed_image_is_read_again(folder: Path) -> None:
     path = write(folder, "file,label", [[name, label] for name, label in zip(NAMES, LABELS, strict=True)])
     before = image_table.load(path)

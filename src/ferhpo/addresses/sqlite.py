@@ -74,7 +74,7 @@ def files_fault(path: Path) -> str:
                 if end == "-journal" and _end_of(beside) == _NAMES_A_FILE:
                     return f"{beside.name} beside it names a file that SQLite would delete; remove this journal"
     except (OSError, RuntimeError) as error:
-        return f"it cannot be looked at ({error}); correct its folder"
+        return f"it cannot be read ({error}); correct its folder"
     return ""
 
 

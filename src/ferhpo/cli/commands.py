@@ -294,4 +294,4 @@ def doctor(args: argparse.Namespace) -> None:
 
 def _print_warnings(console: "Console", warnings: Iterable[str]) -> None:
     for warning in warnings:
-        console.print(f"warning: {typed(warning)}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {typed(warning)}", style="yellow", soft_wrap=True)

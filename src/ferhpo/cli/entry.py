@@ -9,8 +9,11 @@ import json
 import os
 import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from types import TracebackType
 from typing import NoReturn
 
 from ferhpo.addresses.secrets import hide_command_line, redact
@@ -18,7 +21,8 @@ from ferhpo.cli.parser import make_parser
 from ferhpo.cli.screen.console import say
 from ferhpo.components import own_code
 from ferhpo.config.input.hydra import flag_answer
-from ferhpo.errors import FerhpoError
+from ferhpo.errors import FerhpoError, printable
+from ferhpo.text import LAYOUT, escape_logs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +75,18 @@ def _keep_proxies_off_this_machine() -> None:
             os.environ[name] = ",".join(dict.fromkeys([*hosts, "localhost", "127.0.0.1", "::1"]))
 
 
+def _escape_output() -> None:
+    """Escape what is not printable in logs, warnings and tracebacks of all packages: they quote names from files."""
+    escape_logs()
+    plain = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: printable(plain(*args, **kwargs), LAYOUT)
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace)), LAYOUT))
+
+    sys.excepthook = show
+
+
 def command() -> NoReturn:
     """Run `main` as the `ferhpo` command, and exit without Python's teardown.
 
@@ -78,6 +94,7 @@ def command() -> NoReturn:
     arrives after `main` has returned does not change the exit status.
     """
     hide_command_line()
+    _escape_output()
     _keep_proxies_off_this_machine()
     status = main()
 

@@ -65,7 +65,7 @@ def print_result(result: "SweepResult") -> None:
     if result.forecast:
         lines.append(result.forecast)
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if result.view:
         console.print(Text.assemble("View results: ", view_text(result.view, sweep.tracking)), soft_wrap=True)
 

@@ -19,11 +19,13 @@ from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, refer
 from ferhpo.config.input.layers import (
     OVERRIDE,
     Layer,
+    cache_faults,
     environment_faults,
     nested,
     option_faults,
     origins_of,
     trust_addresses,
+    with_options,
 )
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, override_texts
@@ -110,10 +112,12 @@ class _Composer:
         config, groups = self.load(in_groups, values)
         layers = self.layers(in_groups, values)
         trust_addresses(layers, config)
-        if faults := environment_faults(layers, (config.get("tracking") or {}).get("uri")):
-            raise ConfigError(self.name, faults)
         config["space"] = settle(config.get("space"), [layer.content.get("space") for layer in layers])
         options, slices, warnings = self.offered(config, in_groups, values, layers)
+        uri = (config.get("tracking") or {}).get("uri")
+        read = with_options(layers, self.lint.untrusted)
+        if faults := [*environment_faults(read, uri), *cache_faults(read)]:
+            raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)
 

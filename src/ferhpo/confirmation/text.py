@@ -1,11 +1,9 @@
 """The result of a confirmation as text: sentences, rows of test scores, a CSV file, a note for MLflow."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ferhpo.text import markdown
+from ferhpo.text import csv_text, markdown
 
 if TYPE_CHECKING:
     from ferhpo.confirmation.result import ConfirmationFound
@@ -89,15 +87,15 @@ def test_rows(found: "ConfirmationFound") -> Iterator[tuple[str, int, str, str, 
 def candidates_csv(found: "ConfirmationFound") -> str:
     """Return the candidates as CSV, best first, one column for each sampled hyperparameter."""
     names = list(dict.fromkeys(path for candidate in found.candidates for path in candidate.sample))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     numbers = ["n", "mean", "deviation", "low", "high"]
-    writer.writerow(["rank", "trial", "sweep_value", *numbers, "val_acc_dedup", "luck", "lost_seeds", *names])
+    rows: list[list[object]] = [
+        ["rank", "trial", "sweep_value", *numbers, "val_acc_dedup", "luck", "lost_seeds", *names]
+    ]
     for c in found.candidates:
         row = [c.rank, c.trial, c.sweep_value, *(getattr(c.score, key, None) for key in numbers)]
         row += [getattr(c.dedup, "mean", None), getattr(c.luck, "mean", None), len(c.without)]
-        writer.writerow([*row, *(c.sample.get(name) for name in names)])
-    return out.getvalue()
+        rows.append([*row, *(c.sample.get(name) for name in names)])
+    return csv_text(rows)
 
 
 def confirmation_note(found: "ConfirmationFound") -> str:

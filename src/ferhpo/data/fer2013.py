@@ -16,7 +16,7 @@ from ferhpo.data.io.cache import Entry, read_cached, readable
 from ferhpo.data.io.class_folders import find_class_folders
 from ferhpo.data.io.faults import Faults, existing_path, is_whole, one_of, parsed
 from ferhpo.data.io.files import MAX_SIDE, decode_images, resize_images
-from ferhpo.data.io.tree import Tree, open_regular, open_tree
+from ferhpo.data.io.tree import Tree, open_regular, open_tree, own_folders, refuse_outside
 from ferhpo.data.labels.emotions import CLASS_NAMES, emotion_of
 from ferhpo.data.labels.ferplus import CLASS_NAMES as FERPLUS_CLASS_NAMES
 from ferhpo.data.labels.ferplus import targets_from_votes
@@ -57,7 +57,7 @@ def load(
     _check_keys(options, labels, label_offset, image_size)
     where = f"data.path is {path}"
     source = existing_path("data.path", path)
-    csv_inside = _find_csv(source) if source.is_dir() else None
+    csv_inside = _find_csv(where, source) if source.is_dir() else None
     needs_usage = None if options.split == "random" else f"data.split={options.split}"
     if not (csv_inside or source).is_dir() and not zipfile.is_zipfile(csv_inside or source):
         with readable(where), open_regular(csv_inside or source) as file:
@@ -119,8 +119,11 @@ def _check_keys(options: SplitOptions, labels: str, label_offset: int | None, im
         raise ConfigError("data=fer2013", faults)
 
 
-def _find_csv(folder: Path) -> Path | None:
-    return next((folder / name for name in _CSV_NAMES if (folder / name).is_file()), None)
+def _find_csv(where: str, folder: Path) -> Path | None:
+    found = next((folder / name for name in _CSV_NAMES if (folder / name).is_file()), None)
+    if found is not None:
+        refuse_outside(where, found, own_folders(folder))
+    return found
 
 
 def _read(where: str, source: Path, label_offset: int, needs_usage: str | None, image_size: int | None) -> Entry:
@@ -203,6 +206,7 @@ def _read_votes(
         if found is None:
             rule = f"data.labels={labels} needs {one_of(_FERPLUS_NAMES)}"
             raise DataError(where, [f"{rule}, not found in {source.absolute().parent}; set data.ferplus_path"])
+        refuse_outside(where, found, own_folders(found.parent))
     else:
         found = existing_path("data.ferplus_path", ferplus_path)
     votes_where = f"data.ferplus_path is {found}"

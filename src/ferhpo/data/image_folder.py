@@ -70,10 +70,11 @@ def _read(where: str, source: Path, channels: int, image_size: int | None) -> En
                 faults.add("class", f"{folder} is a class that train does not have; add it there or remove it", folder)
         if len(class_names) == 1:
             faults.add("one", f"it has only one class, {class_names[0]}; a classifier needs at least two")
+        codes = {name: code for code, name in enumerate(class_names)}
         arrays: dict[str, NDArray[Any]] = {
             "images": decode_images(where, faults, tree, found.names, channels, image_size),
         }
-        arrays["labels"] = np.array([class_names.index(name) for name in found.class_of], np.int64)
+        arrays["labels"] = np.array([codes.get(name, 0) for name in found.class_of], np.int64)
         if train_split is not None:
             arrays["published"] = np.array(found.split_of, np.uint8)
     form = "image folder" if source.is_dir() else "zip of images"

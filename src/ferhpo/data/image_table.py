@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.io.cache import Entry, read_cached, readable
+from ferhpo.data.io.class_folders import MAX_CLASSES
 from ferhpo.data.io.columns import (
-    MAX_CLASSES,
     Columns,
     Location,
     find_columns,
@@ -30,7 +30,7 @@ from ferhpo.data.io.faults import Faults, existing_path, raise_faults
 from ferhpo.data.io.files import decode_images
 from ferhpo.data.io.parquet import image_bytes
 from ferhpo.data.io.table import Table, read_table
-from ferhpo.data.io.tree import Tree, open_regular
+from ferhpo.data.io.tree import Tree, open_regular, outside, own_folders
 from ferhpo.data.labels.class_names import name_fault, normal
 from ferhpo.data.labels.emotions import EMOTIONS, emotion_of
 from ferhpo.data.labels.label_map import LabelMap
@@ -66,7 +66,7 @@ def load(
     label_column: names of classes or integers; integers get the names that Hugging Face stores in a Parquet file
     split_column: train, val or test, in usual spellings; "" for none
     group_column: what no split may divide, e.g. the subject; found by its name (group, subject, ...); "" for none
-    root: the folder that the names of files start from; None for the folder of the table
+    root: the folder that the names of files start from, and that has all of them; None for the folder of the table
     labels: a new name or "drop" for each class to change, e.g. {bored: drop, glad: happy}
     image_size: the side S in pixels that images are resized to; None keeps them, and all must be squares of one size
     split_keys: see splits.SplitOptions. The default is "published", the split of the table, or "random" without one
@@ -121,7 +121,7 @@ class _Rows:
     def _paths(self) -> list[Path]:
         values = self.table.columns[self.columns.image]
         place = locate(values, self.root) or Location(self.root)
-        paths: list[Path] = []
+        allowed, paths = own_folders(self.root), list[Path]()
         for row, value in zip(self.row_names, values, strict=True):
             path = place.file(str(value or ""))
             if not isinstance(value, str):
@@ -129,6 +129,9 @@ class _Rows:
             elif not is_file(path):
                 rule = "which is missing; set data.root to the folder that the names start from, or remove the row"
                 self.faults.add("missing", f"{row} names {value[:80]!r}, {rule}", row)
+            elif target := outside(path, allowed):
+                rule = f"outside {self.root}; if you trust the table, set data.root to the folder of its images"
+                self.faults.add("outside", f"{row} names {target}, {rule}", row)
             paths.append(path)
         raise_faults(self.where, self.faults)
         return paths

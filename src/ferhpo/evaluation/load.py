@@ -16,7 +16,7 @@ from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import hog_of
-from ferhpo.data.io.cache import drop_new_caches
+from ferhpo.data.io.cache import drop_caches
 from ferhpo.errors import SweepError, TrackingError, first_line, is_out_of_memory
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
@@ -220,7 +220,7 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
         config: Mapping[str, Any] = _trial(sweep, number).config
     elif version.run_id is not None:
         config = fetch.run_config(tracking, version.run_id)
-        drop_new_caches(config.get("data") or {})
+        drop_caches(config.get("data") or {})
     else:
         raise SweepError(f"{name} has no MLflow run, so its training data are unknown")
     return TrainedModel(

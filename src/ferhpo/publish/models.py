@@ -77,7 +77,7 @@ def register(
     tags = {
         "ferhpo.sweep": sweep.name,
         "ferhpo.trial": str(best.number),
-        "ferhpo.split": sweep.meta["data"]["split_name"],
+        "ferhpo.split": sweep.meta.get("data", {}).get("split_name", ""),
     }
     description = f"Trial {best.number} of sweep {markdown(sweep.name)}: {sweep.objective.metric} {best.value:.4f}"
     if best.folds:

@@ -4,12 +4,11 @@ Modules with a function `panel` write the files into the folder that they are gi
 there is nothing to show; report.py puts the panels on a page.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ferhpo.text import csv_cell
+from ferhpo.text import csv_text
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,5 @@ class Panel:
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     """Write rows as CSV with their keys as header, and return the path; None becomes an empty cell."""
     header = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
-        writer.writerow({key: csv_cell(key) for key in header})
-        writer.writerows({key: csv_cell(value) for key, value in row.items()} for row in rows)
+    path.write_text(csv_text([header, *([row.get(key) for key in header] for row in rows)]), "utf-8", newline="")
     return path

@@ -12,10 +12,15 @@ from ferhpo.config import Composed
 from ferhpo.config.composed import config_shape
 from ferhpo.disk import fault_of_file, write_json
 from ferhpo.errors import SweepError
-from ferhpo.parse import parse_json
+from ferhpo.parse import parse_json, shape_fault
 from ferhpo.storage.commands import resume_command
 
 META = "sweep.json"
+_TEXTS = {str: str}
+SHAPE = {
+    "id": str, "kind": str, "created": str, "composed": dict, "versions?": _TEXTS, "git?": _TEXTS, "node?": str,
+    "code?": _TEXTS, "data?": {"digest?": str, "split_name?": str}, "earlier?": [dict],
+}  # fmt: skip
 UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
 
 
@@ -64,11 +69,8 @@ def has_meta(folder: Path) -> bool:
 
 def fault_of(meta: Any) -> str:
     """Return what is wrong with the content of sweep.json; empty if nothing is."""
-    if not isinstance(meta, dict):
-        return "it is not a JSON object"
-    for key, kind in (("id", str), ("kind", str), ("created", str), ("composed", dict)):
-        if not isinstance(meta.get(key), kind):
-            return f"{key} is {_shown(meta, key)}"
+    if fault := shape_fault(meta, SHAPE):
+        return fault
     composed = meta["composed"]
     known = [field.name for field in fields(Composed) if field.name != UNRECORDED]
     for key in known:

@@ -23,7 +23,7 @@ from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import ADDED
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
 from ferhpo.config.run_config import RunConfig
-from ferhpo.data.io.cache import drop_new_caches
+from ferhpo.data.io.cache import drop_caches
 from ferhpo.disk import disk_refused, write_json
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import nearest
@@ -209,6 +209,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
         meta = parse_json(path.read_text())
         fault = fault_of(meta)
         if not fault:
+            meta = {"versions": {}, "git": {}, "node": "", **meta}
             meta["composed"]["config"] = {**copy.deepcopy(ADDED), **meta["composed"]["config"]}
     except OSError as error:
         raise SweepError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from None
@@ -220,7 +221,7 @@ def load_sweep(name: str | Path, output_dir: str | Path = "mlruns") -> Sweep:
             f"(its trials are still in {JOURNAL})"
         )
     _set_place(meta["composed"]["config"], folder)
-    drop_new_caches(meta["composed"]["config"].get("data") or {})
+    drop_caches(meta["composed"]["config"].get("data") or {})
     return Sweep(folder, meta["id"], Composed(**meta["composed"]), meta)
 
 

@@ -58,7 +58,7 @@ class History:
             self.datasets.add(number)
         elif op == "model":
             self.models.add(record["number"])
-        elif "epoch" in record:
-            self.epochs.add((record["number"], record["epoch"]))
+        elif "epoch" in record and number is not None:
+            self.epochs.add((number, record["epoch"]))
         elif op == "metrics":
             self.values.update({(number, key): value for key, value in record["values"].items()})

@@ -7,6 +7,7 @@ failure may lose the last seconds, but the saved upload position is never ahead 
 
 import fcntl
 import json
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -17,9 +18,34 @@ from typing import Any
 from ferhpo.clock import Clock
 from ferhpo.disk import disk_refused, flock_soon
 from ferhpo.errors import StillRunning, StorageError, TrackingError
-from ferhpo.parse import parse_json
+from ferhpo.parse import parse_json, shape_fault
+from ferhpo.states import RunState
 
 Record = dict[str, Any]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+_NUMBER, _NONE, _TEXTS = (int, float), type(None), {str: str}
+_FIELDS = {"seq": int, "time_ms": int, "op": str, "number?": (int, _NONE), "epoch?": int, "user?": str}
+_OPENING = {**_FIELDS, "params": _TEXTS, "tags": _TEXTS}
+_EPOCH = {"epoch": _is_finite, "epoch_seconds?": _is_finite, str: _NUMBER}
+_DATASET = {"name": str, "digest": str, "source_type": str, "source": str, "profile?": str}
+SHAPES: dict[str, Any] = {  # of a record of each kind
+    "open_sweep": {**_OPENING, "sweep_id": str, "name": str},
+    "open_trial": {**_OPENING, "number": int},
+    "view": {**_FIELDS, "sweep_id": str, "value": str},
+    "dataset": {**_FIELDS, "dataset": _DATASET, "context": str},
+    "metrics": {**_FIELDS, "step": int, "values": {str: _NUMBER}},
+    "fold": {**_FIELDS, "number": int, "fold": int, "epochs": [_EPOCH], "once": {str: _NUMBER}, "path": (str, _NONE)},
+    "tags": {**_FIELDS, "tags": _TEXTS},
+    "artifact": {**_FIELDS, "path": str, "folder": str},
+    "text": {**_FIELDS, "text": str, "file": str},
+    "model": {**_FIELDS, "number": int, "path": str},
+    "close": {**_FIELDS, "tags": _TEXTS, "state": [state.value for state in RunState].__contains__},
+}
 SPOOL, LOCK = "spool.jsonl", "spool.lock"
 
 
@@ -79,13 +105,17 @@ class Spool:
                     # Half of a surrogate pair, e.g. of a file name that is not UTF-8, and null characters: no store
                     # accepts them.
                     record = _encodable(record) if b"\\ud" in line or b"\\u0000" in line else record
-                except (ValueError, RecursionError) as error:
+                    op = record.get("op") if isinstance(record, dict) else None
+                    fault = shape_fault(record, SHAPES.get(str(op), _FIELDS))
+                except (ValueError, RecursionError):
+                    fault = "it is not JSON"
+                if fault:
                     raise TrackingError(
-                        f"{self.path}: the line at byte {offset} is damaged; delete this line and run `ferhpo sync`"
-                    ) from error
+                        f"{self.path}: the line at byte {offset} is damaged ({fault}); delete this line and run "
+                        "`ferhpo sync`"
+                    )
                 records.append(record)
-                if isinstance(time_ms := record.get("time_ms"), int):
-                    self.clock.not_before(time_ms * 1_000_000)
+                self.clock.not_before(record["time_ms"] * 1_000_000)
                 offset += len(line)
         return records, offset
 
@@ -170,7 +200,7 @@ def _last_record(fd: int, path: Path) -> tuple[int, int]:
     last_line = tail[:keep].rstrip(b"\n").rsplit(b"\n", 1)[-1]
     try:
         return size - len(tail) + keep, int(parse_json(last_line)["seq"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise TrackingError(f"{path}: the last line is not a record of ferhpo; delete this line") from error
 
 

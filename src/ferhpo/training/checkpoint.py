@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ferhpo.disk import fault_of_file
 from ferhpo.errors import StorageError, SweepError, first_line, is_out_of_memory
 from ferhpo.models.files.torch_file import TORCH_FILE_ERRORS, read_torch
+from ferhpo.parse import shape_fault
 from ferhpo.scoring.preprocess import Preprocess
 
 LAST, BEST, NEXT_BEST, DAMAGED = "last.ckpt", "best.ckpt", "next_best.ckpt", "damaged.ckpt"
@@ -139,8 +140,26 @@ def _fault(checkpoint: dict[str, Any], keys: Sequence[str]) -> str:
     weights = checkpoint.get("network", {})
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         return "its network is not a state_dict"
-    names = checkpoint.get("class_names", [])
-    return "" if all(isinstance(name, str) for name in names) else "its class_names are not texts"
+    names = checkpoint.get("class_names")
+    if names is not None and not all(isinstance(name, str) for name in names):
+        return "its class_names are not texts"
+    of_best = names if "class_names" in keys else None
+    return _confusion_fault(checkpoint["confusion"], of_best) if "confusion" in keys else ""
+
+
+def _confusion_fault(matrix: Any, names: Sequence[str] | None) -> str:
+    """Return what is wrong with a confusion matrix: a tensor in best.ckpt, lists in last.ckpt.
+
+    names: of the classes, for best.ckpt
+    """
+    if names is not None and not isinstance(matrix, Tensor):
+        return f"its confusion is a {type(matrix).__name__}"
+    rows = matrix.tolist() if isinstance(matrix, Tensor) else matrix
+    if fault := shape_fault(rows, [[int]], "its confusion"):
+        return fault
+    num = len(rows if names is None else names)
+    sizes = {len(rows), *map(len, rows)} - {num}
+    return f"its confusion has {sizes.pop()} rows or columns, for {num} classes" if sizes else ""
 
 
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:

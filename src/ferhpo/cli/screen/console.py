@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ferhpo.errors import printable
 from ferhpo.states import TrialState
+from ferhpo.text import LAYOUT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from ferhpo.tracking import TrackingSettings
 
-LAYOUT = "\n\t"  # characters that are not printable, and are printed
 WIDE = 120  # columns, if the output is not a terminal and COLUMNS is not set
 DEFAULT_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 STATE_STYLES = {
@@ -42,7 +42,7 @@ _COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
 
 
 def make_console(stderr: bool = False) -> "Console":
-    """Return a console on standard output, or on standard error."""
+    """Return a console on standard output, or on standard error. It shows texts as they are: no markup, no emoji."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -61,7 +61,7 @@ def make_console(stderr: bool = False) -> "Console":
                 part if part.control else Segment(printable(part.text, LAYOUT), part.style) for part in buffer
             )
 
-    console = Printable(file=stream, highlight=False, width=width, soft_wrap=False)
+    console = Printable(file=stream, highlight=False, markup=False, emoji=False, width=width)
     # A word that is wider than the terminal is wrapped by the terminal, not cut off.
     console.print = partial(console.print, crop=False)  # type: ignore[method-assign]
     return console
@@ -91,9 +91,10 @@ def say(text: str, *, error: bool = False) -> None:
 
 def link(address: str) -> "Text":
     """Return an address as a hyperlink (OSC 8) on terminals, as plain text elsewhere."""
+    from rich.style import Style
     from rich.text import Text
 
-    return Text(address, style=f"link {printable(address)}")
+    return Text(address, style=Style(link=printable(address)))
 
 
 def view_text(view: str, settings: "TrackingSettings") -> "Text":

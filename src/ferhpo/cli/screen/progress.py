@@ -80,14 +80,14 @@ class Progress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
             self.warned.append(record.getMessage())
-            self.console.print(f"warning: {record.getMessage()}", style="yellow", markup=False, soft_wrap=True)
+            self.console.print(f"warning: {record.getMessage()}", style="yellow", soft_wrap=True)
         else:
             self._show_step(record.getMessage())
 
     def _show_step(self, text: str) -> None:
         self.doing, self.step_seconds = text, time.monotonic()
         if self.live is None:
-            self.console.print(text, style="dim", markup=False, soft_wrap=True)
+            self.console.print(text, style="dim", soft_wrap=True)
 
     def __call__(self, ledger: "Ledger") -> None:
         """Show an event of the sweep, e.g. a report or the end of a trial.
@@ -156,7 +156,7 @@ class Progress(logging.Handler):
             if self.live is None and time.monotonic() - line_seconds >= LINE_SECONDS:
                 line_seconds = time.monotonic()
                 if text := self._step() if self.doing else self.status:
-                    self.console.print(text, markup=False, soft_wrap=True)
+                    self.console.print(text, soft_wrap=True)
 
     def _print_link(self, ledger: "Ledger") -> bool:
         """Return whether nothing is left to print: the run exists, or there is no tracking."""

@@ -4,12 +4,16 @@ A file of a few hundred bytes can describe gigabytes, by aliases or references (
 Every file is therefore measured before it is built.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS
+from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS, is_users
+from ferhpo.config.input.layers import ENVIRONMENT, Layer, nested, resolver_faults
 from ferhpo.config.input.overrides import option_fault
 from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError
@@ -17,6 +21,8 @@ from ferhpo.keys import nearest
 from ferhpo.parse import MOST_LEVELS, ParseError, parse_yaml
 
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
+_REFERENCE = re.compile(r"\$\{\s*([^${}:]+?)\s*\}")
+Keys = tuple[str, ...]
 
 
 def load_yaml(file: Path) -> Any:
@@ -40,46 +46,66 @@ def load_yaml(file: Path) -> Any:
 
 
 def reference_faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a fault if the references (${key}) of an unresolved configuration expand to too much, or form a circle."""
-    sizes: dict[str, int] = {}
-    running: set[str] = set()
+    """Yield a fault if the references of an unresolved configuration expand to too much, or form a circle.
 
-    def place(path: str) -> Any:
+    Note: as in OmegaConf, ${.key} is beside the value that has it, ${..key} one level higher, and ${a.b} may lead
+    through a reference at a.
+    """
+    sizes: dict[Keys, int] = {}
+    running: set[Keys] = set()
+
+    def place(keys: Keys, steps: int = 0) -> Keys:
+        """Return where a value really is, if one of the sections above it is a reference."""
         node: Any = config
-        for part in re.split(r"[.\[\]]+", path.strip(".]")):
-            if isinstance(node, Mapping):
-                node = node.get(part)
-            elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-                node = node[int(part)]
-            else:
-                return None
-        return node
+        for number, key in enumerate(keys[:-1]):
+            node = _child(node, key)
+            if isinstance(node, str) and (found := _REFERENCE.fullmatch(node.strip())) and steps < 10 * MOST_LEVELS:
+                return place((*_target(keys[: number + 1], found[1]), *keys[number + 1 :]), steps + 1)
+        return keys
 
-    def measure(node: Any, depth: int = 0) -> int:
+    def measure(node: Any, keys: Keys, depth: int = 0) -> int:
         if depth > 10 * MOST_LEVELS:
             return MOST_TEXT + 1
         if isinstance(node, Mapping):
-            return 1 + sum(measure(child, depth + 1) for child in node.values())
+            return 1 + sum(measure(child, (*keys, str(key)), depth + 1) for key, child in node.items())
         if isinstance(node, list):
-            return 1 + sum(measure(child, depth + 1) for child in node)
+            return 1 + sum(measure(child, (*keys, str(key)), depth + 1) for key, child in enumerate(node))
         if not isinstance(node, str):
             return 1
-        total = len(node)
-        for path in re.findall(r"\$\{([^${}:]+)\}", node):
-            if path not in sizes:
-                if path in running:
+        total = len(node) + sum(len(os.environ.get(name, "")) for name in ENVIRONMENT.findall(node))
+        for text in _REFERENCE.findall(node):
+            target = place(_target(keys, text))
+            if target not in sizes:
+                if target in running:
                     continue  # a circle, which resolving reports
-                running.add(path)
-                sizes[path] = measure(place(path), depth + 1)
-                running.discard(path)
-            total += sizes[path]
+                running.add(target)
+                sizes[target] = measure(reduce(_child, target, config), target, depth + 1)
+                running.discard(target)
+            total += sizes[target]
             if total > MOST_TEXT:
                 break
         return total
 
     for key, node in config.items():
-        if measure(node) > MOST_TEXT:
+        if measure(node, (key,)) > MOST_TEXT:
             yield f"{key}: with its references (${{...}}) written out, it has more than {MOST_TEXT:,} characters"
+
+
+def _target(keys: Keys, text: str) -> Keys:
+    """Return the keys that the reference ${text}, in the value at `keys`, leads to."""
+    dots = len(text) - len(text.lstrip("."))
+    above = keys[: max(len(keys) - dots, 0)] if dots else ()
+    return (*above, *(part for part in re.split(r"[.\[\]]+", text) if part))
+
+
+def _child(node: Any, key: str) -> Any:
+    """Return the value of a key or an index; None if there is none."""
+    if isinstance(node, Mapping):
+        return node.get(key)
+    try:
+        return node[int(key)] if isinstance(node, list) and int(key) >= 0 else None
+    except (ValueError, IndexError):
+        return None
 
 
 class DefaultsLint:
@@ -87,6 +113,7 @@ class DefaultsLint:
 
     find: return the file of (group, name), or None; a sweep or `config` has the group ""
     group_options: all options of each group; sweeps: the names of the sweeps and trainings
+    untrusted: what files that anyone may have written contain, also those of the options that a space chooses among
     """
 
     def __init__(
@@ -97,6 +124,7 @@ class DefaultsLint:
     ) -> None:
         self.find, self.group_options, self.sweeps = find, group_options, sweeps
         self.done: set[Path] = set()
+        self.untrusted: list[Layer] = []
 
     def check(self, file: Path, group: str = "") -> None:
         """Raise ConfigError with every fault of the file and of those that it builds on.
@@ -118,6 +146,10 @@ class DefaultsLint:
         if not group and not content.get("defaults") and file.stem != "config":
             faults.append("it has no defaults list; start the file with `defaults: [config, _self_]`")
         faults += list(self.entries(content.get("defaults", []), group))
+        if not is_users(file):
+            layer = Layer(f"{group}/{file.stem}".lstrip("/"), f"{file.parent.name}/{file.name}", nested(group, content))
+            self.untrusted.append(replace(layer, is_trusted=False))
+            faults += resolver_faults(layer)
         if faults:
             raise ConfigError(str(file), faults)
         for entry in content.get("defaults") or []:

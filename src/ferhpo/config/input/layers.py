@@ -7,12 +7,13 @@ from typing import Any
 
 from ferhpo.addresses import trust
 from ferhpo.config.files import GROUPS
-from ferhpo.config.input.overrides import option_fault
+from ferhpo.config.input.overrides import names_file, option_fault
 from ferhpo.keys import get_path, leaves, nearest
 
 OVERRIDE = "override"
 MISSING = "???"  # a value that must be set elsewhere
-_ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
+WRITTEN = ("tracking.", "compute.", "output_dir")  # settings of where something is written
+ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
 _PLAIN = re.compile(r"\$\{(?:[\w.\[\]-]+|(?:report_unit|num_reports|objective_mode):)\}")
 _SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd|dsn|_pat$|_ur[il]$|proxy")
 
@@ -73,6 +74,13 @@ def trust_addresses(layers: Sequence[Layer], config: Mapping[str, Any]) -> None:
             trust.trust_address(key, get_path(config, key))
 
 
+def with_options(layers: Sequence[Layer], files: Sequence[Layer]) -> list[Layer]:
+    """Return the layers with those of options that a space chooses among, which are merged after the other files."""
+    more = [file for file in files if file.file not in {layer.file for layer in layers}]
+    overrides = [layer for layer in layers if layer.file == OVERRIDE]
+    return [*(layer for layer in layers if layer.file != OVERRIDE), *more, *overrides]
+
+
 def _sets(layer: Layer, key: str) -> bool:
     """Return whether a layer sets a key, or a section that it is in. "???" and {} leave the value before them."""
     return layer.replaces == key or any(
@@ -80,46 +88,71 @@ def _sets(layer: Layer, key: str) -> bool:
     )
 
 
-def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
-    """Return the faults of references to the environment in files that anyone may have written.
+def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the faults of caches that a file which anyone may have written names: a cache replaces the images."""
+    for number, layer in enumerate(layers):
+        for key, value in leaves(layer.content) if not layer.is_trusted else ():
+            is_last = not any(_sets(other, key) for other in layers[number + 1 :])
+            if is_last and key.endswith(".cache_dir") and value not in (None, MISSING):
+                yield (
+                    f"{key} is {value!r:.200} in {layer.shown}; a cache replaces the images, so a file "
+                    f"cannot choose one; add {key}=... to the command line, or set FERHPO_CACHE_DIR to it"
+                )
 
-    A value would be recorded, and sent to the store. Other resolvers than ${oc.env:NAME} could hide such a name.
-    Nor may such files choose both a server and the data whose names, classes and network it receives.
+
+def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
+    """Return the faults of files that anyone may have written, and that choose the server which receives the results.
+
+    They may not also choose what it receives: variables of the environment, and the files whose names, classes and
+    network are recorded.
     uri: tracking.uri
     """
     is_sent_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
-    is_sent_away = is_sent_away and not trust.is_trusted(trust.STORE, str(uri))
+    if not is_sent_away or trust.is_trusted(trust.STORE, str(uri)):
+        return []
+    server = f"would be sent to {trust.shown(str(uri))}, which a file names too"
     faults = []
     for number, layer in enumerate(layers):
-        if layer.is_trusted:
-            continue
-        for key, value in leaves(layer.content):
-            is_place = key == "data" or re.match(r"data\..*path$", key)
+        for key, value in leaves(layer.content) if not layer.is_trusted else ():
             is_last = not any(_sets(other, key) for other in layers[number + 1 :])
-            if is_sent_away and is_place and value not in (MISSING, {}) and is_last:
+            if is_last and _is_read(key, value):
                 faults.append(
-                    f"{key} in {layer.shown}: what is there would be sent to {trust.shown(str(uri))}, which a file "
-                    f"names too; add {key}=... or tracking.uri=... to the command line if you trust it"
+                    f"{key} in {layer.shown}: what is there {server}; add {key}=... or tracking.uri=... to the command "
+                    "line if you trust it"
                 )
-            for text in _texts(value):
-                if rule := _resolver_fault(text, str(uri) if is_sent_away else ""):
-                    faults.append(f"{key} in {layer.shown} {rule}; give the value on the command line")
+            faults += [
+                f"{key} in {layer.shown} has ${{oc.env:...}}; the value of {name} {server}; give the value on the "
+                "command line"
+                for text in _texts(value)
+                for name in ENVIRONMENT.findall(text)
+            ]
     return faults
 
 
-def _resolver_fault(text: str, uri: str) -> str:
-    """Return why a text of a file may not have its references; empty if it may. uri: the server that it is sent to"""
-    for name in _ENVIRONMENT.findall(text):
-        value = f"has ${{oc.env:...}}; the value of {name}"
-        if _SECRET.search(name):
-            return f"{value} may be a secret, and would be recorded"
-        if uri:
-            return f"{value} would be sent to {trust.shown(uri)}, which a file names too"
-    # What is left after removing all that is known to be harmless could hide the name of a resolver or a variable.
-    if "${" not in _PLAIN.sub("", _ENVIRONMENT.sub("", text)):
-        return ""
-    rule = "which a file may have only in the configuration folder"
-    return f"has a reference that is neither ${{key}} nor ${{oc.env:NAME}}, {rule}"
+def _is_read(key: str, value: Any) -> bool:
+    """Return whether a setting names a file or folder that a sweep reads."""
+    if key.startswith(WRITTEN) or key.endswith("cache_dir") or value in (None, MISSING, {}):
+        return False
+    return key == "data" or names_file(key, value)
+
+
+def resolver_faults(layer: Layer) -> Iterator[str]:
+    """Yield the faults of references in a file that anyone may have written, before any of them is resolved.
+
+    The value of a variable would be recorded. Other resolvers than ${oc.env:NAME} could hide such a name.
+    """
+    for key, value in leaves(layer.content):
+        for text in _texts(value):
+            for name in filter(_SECRET.search, ENVIRONMENT.findall(text)):
+                rule = f"has ${{oc.env:...}}; the value of {name} may be a secret, and would be recorded"
+                yield f"{key} in {layer.shown} {rule}; give the value on the command line"
+            # What is left after removing all that is known to be harmless could hide the name of a resolver.
+            if "${" in _PLAIN.sub("", ENVIRONMENT.sub("", text)):
+                rule = "has a reference that is neither ${key} nor ${oc.env:NAME}"
+                yield (
+                    f"{key} in {layer.shown} {rule}, which a file may have only in the configuration folder; give the "
+                    "value on the command line"
+                )
 
 
 def _texts(value: Any) -> Iterator[str]:

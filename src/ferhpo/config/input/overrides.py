@@ -14,9 +14,18 @@ from ferhpo.config.files import GROUPS
 from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
 from ferhpo.space.link import show
 
-PATH_WORDS = ("path", "dir", "uri", "folder", "file", "filename")  # the last word of a key whose value is a path
+PATH_WORDS = (
+    "path",
+    "dir",
+    "uri",
+    "folder",
+    "file",
+    "filename",
+    "root",
+)  # the last word of a key whose value is a path
 TEXT_KEYS = ("name", "tracking.experiment", "tracking.registered_model_name")
-FILE_OR_WORD = ("weights", "clean")  # a path, or one of a few words
+FILE_OR_WORD = ("weights", "clean")  # a path, or one of WORDS
+WORDS = ("none", "imagenet")
 SEARCHED = ("model", "optim", "lr_schedule", "augment", "trainer")  # sections that a space may draw
 MOST_CHARACTERS, MOST_BRACKETS = 20_000, 50
 _SWEEP = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
@@ -82,6 +91,11 @@ def quote(value: str) -> str:
 def is_path_key(key: str) -> bool:
     """Return whether the value of a dotted key is a path or the address of a store."""
     return key.rpartition(".")[2].rpartition("_")[2] in PATH_WORDS
+
+
+def names_file(key: str, value: object) -> bool:
+    """Return whether a setting is a path or the address of a store, and not one of the words in their place."""
+    return is_path_key(key) or (key.rpartition(".")[2] in FILE_OR_WORD and value not in WORDS)
 
 
 def _takes_text(key: str, value: str) -> bool:

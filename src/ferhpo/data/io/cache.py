@@ -53,24 +53,22 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or os.environ.get("FERHPO_CACHE_DIR") or "~/.cache/ferhpo").expanduser()
 
 
-def drop_new_caches(section: Any) -> None:
-    """Set every `cache_dir` of a data section to null that is not a cache on this machine already.
+def drop_caches(section: Any) -> None:
+    """Set every `cache_dir` of a data section to null that is not the user's own cache.
 
     For a section that a sweep's folder or a store contains: it may have been written by someone else, and must not
-    choose where this process makes files.
+    choose what is read in place of the user's images, nor where this process makes files.
     """
     for key, value in section.items() if isinstance(section, dict) else enumerate(section):
         if isinstance(value, dict | list):
-            drop_new_caches(value)
-        elif key == "cache_dir" and value is not None and not _is_cache(value):
+            drop_caches(value)
+        elif key == "cache_dir" and value is not None and not _is_users(value):
             section[key] = None
 
 
-def _is_cache(cache_dir: object) -> bool:
+def _is_users(cache_dir: object) -> bool:
     try:
-        folder = cache_folder(str(cache_dir))
-        is_link = folder.is_symlink() or (folder / "seen").is_symlink()
-        return not is_link and any(folder.glob("*.arrays"))
+        return cache_folder(str(cache_dir)).resolve() == cache_folder(None).resolve()
     except (OSError, RuntimeError, ConfigError):
         return False
 

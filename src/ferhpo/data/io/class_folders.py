@@ -21,6 +21,7 @@ SPLIT_FOLDERS = {
     "test": TEST,
     "testing": TEST,
 }
+MAX_CLASSES = 1000
 
 
 @dataclass
@@ -47,7 +48,7 @@ class ClassFolders:
 def find_class_folders(where: str, tree: Tree) -> ClassFolders:
     """Find the folders of classes.
 
-    Raises DataError if there are none, if there are two data sets, or if a class cannot have the name of its folder.
+    Raises DataError if there are none or too many, if there are two data sets, or if a folder's name is not a class.
     """
     by_parent: dict[str, list[str]] = {}
     for folder in tree.folders:
@@ -77,6 +78,11 @@ def find_class_folders(where: str, tree: Tree) -> ClassFolders:
         found.split_folders[None] = top
     faults = Faults("folder")
     for split, parent in found.split_folders.items():
+        if (num := len(by_parent.get(parent, []))) > MAX_CLASSES:
+            limit = f"has {num:,} folders; it must have at most {MAX_CLASSES:,} classes"
+            raise DataError(
+                where, [f"{parent or 'the top folder'} {limit}; set data.path to the folder of the classes"]
+            )
         for folder in by_parent.get(parent, []):
             class_name = normal(_last(folder))
             if rule := name_fault(class_name):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ferhpo.data.io.class_folders import SPLIT_FOLDERS
+from ferhpo.data.io.class_folders import MAX_CLASSES, SPLIT_FOLDERS
 from ferhpo.data.io.faults import Faults, one_of
 from ferhpo.data.io.fer2013_csv import USAGES
 from ferhpo.data.io.files import is_image
@@ -18,7 +18,6 @@ from ferhpo.data.io.table import Table
 from ferhpo.data.labels.emotions import emotion_of
 from ferhpo.keys import closest
 
-MAX_CLASSES = 1000
 _SAMPLE = 50  # rows in which files are searched
 _SEARCHED_COLUMNS, _SEARCHED_FOLDERS = 20, 100
 _SUFFIXES = ("", ".jpg", ".png", ".jpeg")

@@ -7,11 +7,13 @@ folder is still refused, because the user may unpack it with another tool.
 import errno
 import io
 import os
+import shlex
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -25,6 +27,7 @@ MAX_NAMES = 2_000_000  # files and folders below the root; AffectNet has 1,000,0
 MAX_PARTS, MAX_PART_LENGTH = 20, 255  # folders in the path of a member of a zip, and characters of each
 _MEMBER_BYTES = 16  # of memory for each byte of a zip's list of members
 _HEADER_BYTES = 30  # before the name and the content of a member
+FOLDERS = "FERHPO_DATA_FOLDERS"
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
@@ -37,13 +40,41 @@ class Tree:
     open_file: Callable[[str], IO[bytes]]
 
 
+def own_folders(root: Path) -> tuple[Path, ...]:
+    """Return the folders whose files a data set in `root` may have: itself, and those in $FERHPO_DATA_FOLDERS.
+
+    A data set may come from someone else, and must not choose among the user's own pictures, by links or names.
+    """
+    named = [text for text in os.environ.get(FOLDERS, "").split(os.pathsep) if text]
+    return root.resolve(), *(Path(text).expanduser().resolve() for text in named)
+
+
+def outside(path: Path, folders: tuple[Path, ...]) -> Path | None:
+    """Return where a path leads, if that is outside of all these folders; None if it is inside."""
+    target = path.resolve() if path.is_symlink() else _resolved(path.parent) / path.name
+    return None if any(target.is_relative_to(folder) for folder in folders) else target
+
+
+def refuse_outside(where: str, path: Path, folders: tuple[Path, ...]) -> None:
+    """Raise DataError for a link that leads outside of all these folders, the first of which is the data set."""
+    if target := outside(path, folders):
+        remedy = f"remove it, or allow it in the environment, e.g. {FOLDERS}={shlex.quote(str(target.parent))}"
+        raise DataError(where, [f"{path} is a link to {target}, outside of {folders[0]}; {remedy}"])
+
+
+@lru_cache(maxsize=1000)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
+
+
 def tree_names(root: Path) -> tuple[list[str], list[str]]:
     """Return the names of all files and all folders below a folder, without files that operating systems add.
 
-    Raises DataError for a link to a folder above itself, and for more files than a data set has.
+    Raises DataError for a link to a folder above itself or outside of the data set, and for more files than one has.
     """
     names: list[str] = []
     folders: list[str] = []
+    allowed = own_folders(root)
 
     def walk(folder: str, above: tuple[tuple[int, int], ...]) -> None:
         with _readable(root / folder), os.scandir(root / folder) as entries:
@@ -51,9 +82,12 @@ def tree_names(root: Path) -> tuple[list[str], list[str]]:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if _is_left_by_system(entry.name):
                     continue
-                if _is_there(entry.is_file):  # not a dead link
+                is_file, is_folder = _is_there(entry.is_file), _is_there(entry.is_dir)  # neither: a dead link
+                if entry.is_symlink() and (is_file or is_folder):
+                    refuse_outside(f"data.path is {root}", root / name, allowed)
+                if is_file:
                     names.append(name)
-                elif _is_there(entry.is_dir):
+                elif is_folder:
                     if len(above) > MAX_DEPTH:
                         continue
                     folders.append(name)

@@ -49,7 +49,9 @@ def check_skops(data: bytes, num_inputs: int, num_classes: int) -> None:
         if archive.getinfo("schema.json").file_size > MOST_FITTED_BYTES // 100:
             raise ValueError("its schema.json is too large")
         nodes = list(_skops_nodes(json.loads(archive.read("schema.json"))))
-        if foreign := sorted({"{}.{} ({})".format(*_kind(node)) for node in nodes if _kind(node) not in FITTED_NODES}):
+        if foreign := sorted(
+            {"{}.{} ({})".format(*_kind_of_node(node)) for node in nodes if _kind_of_node(node) not in FITTED_NODES}
+        ):
             raise ValueError(f"Untrusted types found: {', '.join(foreign)[:200]}")
         known: dict[Any, Any] = {}
         files: dict[Any, Any] = {}
@@ -60,11 +62,11 @@ def check_skops(data: bytes, num_inputs: int, num_classes: int) -> None:
                 raise ValueError("two of its objects have the same id")
             if "file" in node and files.setdefault(node["file"], identity) != identity:
                 raise ValueError("two of its objects have the same file")
-            if _kind(node) == TREE and not _is_tree(node, archive, num_inputs, num_classes):
+            if _kind_of_node(node) == TREE and not _is_tree(node, archive, num_inputs, num_classes):
                 raise ValueError("its tree is damaged")
 
 
-def _kind(node: Mapping[str, Any]) -> tuple[str, ...]:
+def _kind_of_node(node: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(node.get(key)) for key in ("__module__", "__class__", "__loader__"))
 
 

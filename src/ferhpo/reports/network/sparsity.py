@@ -4,7 +4,6 @@ Alizadeh and Fazel 2016 (arXiv 1704.06756) report it for their networks. Note: o
 outputs zeros but a GELU hardly ever does, so "zero" means at most a hundredth of the layer's root mean square.
 """
 
-import csv
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ferhpo.evaluation.load import Subject
 from ferhpo.reports.network.looking import ACTIVATION_LAYERS, by_epoch, is_network, short_name, watch
-from ferhpo.reports.panel import Panel
+from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.style import SEQUENTIAL, figure
 
 NEAR_ZERO = 0.01  # relative to the root mean square
@@ -32,11 +31,11 @@ def panel(subject: Subject, folder: Path, num_images: int = 256) -> Panel | None
     layers = list(next(iter(epochs.values())))
     if not layers:
         return None
-    table = folder / "sparsity.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["layer", *(f"epoch {epoch}" for epoch in epochs)])
-        writer.writerows([layer, *(f"{shares[layer]:.4f}" for shares in epochs.values())] for layer in layers)
+    rows = [
+        {"layer": layer, **{f"epoch {epoch}": f"{shares[layer]:.4f}" for epoch, shares in epochs.items()}}
+        for layer in layers
+    ]
+    table = write_table(folder / "sparsity.csv", rows)
     path = folder / "sparsity.svg"
     _draw(path, layers, epochs)
     last = epochs[max(epochs)]

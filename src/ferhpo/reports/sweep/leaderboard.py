@@ -1,7 +1,5 @@
 """The leaderboard of a sweep: as CSV, as a panel, and summarized in sentences."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,15 @@ from ferhpo.storage.listing import is_running
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.text import csv_cell, markdown, number, plural, sampled_columns
+from ferhpo.text import csv_text, markdown, number, plural, sampled_columns
 
 LOCAL_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
 
 
 def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     """Return the leaderboard as CSV, with the columns of `leaderboard_rows`."""
-    out = io.StringIO()
     columns, rows = leaderboard_rows(trials, metric)
-    csv.writer(out, lineterminator="\n").writerows([[csv_cell(value) for value in row] for row in (columns, *rows)])
-    return out.getvalue()
+    return csv_text([columns, *rows])
 
 
 def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> list[str]:

@@ -1,6 +1,5 @@
 """Misclassified validation images, the most confident predictions first."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ferhpo.evaluation.load import Subject
 from ferhpo.reports.network.looking import pixels_of
 from ferhpo.reports.network.sheet import LINE, WIDTH, Sheet, photograph, shortened
-from ferhpo.reports.panel import Panel
+from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.style import COLORS
 
 COLUMNS = 6
@@ -28,14 +27,17 @@ def panel(subject: Subject, folder: Path, num_images: int = 36) -> Panel | None:
     wrong = wrong[np.argsort(-probability[wrong], kind="stable")]
     shown = wrong[:num_images]
 
-    table = folder / "wrong.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "label", "prediction", "probability", "probability_of_label"])
-        for i in wrong:
-            names = data.class_names[labels[i]], data.class_names[predicted[i]]
-            of_label = predictions.probabilities[i, labels[i]]
-            writer.writerow([predictions.indices[i], *names, f"{probability[i]:.4f}", f"{of_label:.4f}"])
+    rows = [
+        {
+            "index": predictions.indices[i],
+            "label": data.class_names[labels[i]],
+            "prediction": data.class_names[predicted[i]],
+            "probability": f"{probability[i]:.4f}",
+            "probability_of_label": f"{predictions.probabilities[i, labels[i]]:.4f}",
+        }
+        for i in wrong
+    ]
+    table = write_table(folder / "wrong.csv", rows)
 
     cell = SIDE + 2 * LINE + GAP
     sheet = Sheet(GAP + -(-len(shown) // COLUMNS) * cell)

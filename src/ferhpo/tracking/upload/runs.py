@@ -130,7 +130,9 @@ class RunWriter:
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._delete_duplicates(in_doubt)
         elif op == "dataset":
-            dataset = Dataset(**record["dataset"])
+            dataset = Dataset(
+                **{key: record["dataset"].get(key) for key in ("name", "digest", "source_type", "source", "profile")}
+            )
             tags = [InputTag("mlflow.data.context", record["context"])]
             self.client.log_inputs(self.shipped.runs[run], [DatasetInput(dataset, tags)])
         elif op in ("artifact", "model", "text"):
@@ -149,7 +151,7 @@ class RunWriter:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
             if run != _PARENT:
                 tags["mlflow.parentRunId"] = self._live_parent(run)
-            tags["mlflow.user"] = record["user"]
+            tags["mlflow.user"] = record.get("user", "")
             try:
                 created = self.client.create_run(self.experiment_id, record["time_ms"], tags, self._name(run))
             except outages():
