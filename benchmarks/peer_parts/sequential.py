@@ -1,0 +1,9 @@
+"""One process that fits the trials one after the other with Lightning: no Ray, no tracking, no checkpoints."""
+
+from pathlib import Path
+
+from peer_parts.common import BARE, read_workload, train
+
+workload = read_workload()
+for lr in workload.lrs:
+    train(workload, lr, Path.cwd(), **BARE)
