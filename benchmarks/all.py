@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from peer_parts.prepare import SIZES, write_csv
 from peer_parts.report import conditions, results_path, write
-from peer_parts.workloads import SIZES, write_csv
 
 from ferhpo.data import synthetic
 
@@ -49,7 +49,10 @@ def main() -> None:
             write_csv(synthetic.load(*size), data)
         for name, command, quick in PRINTING:
             shown = f"{command} {quick}".strip() if args.quick else command
-            load, arguments = os.getloadavg()[0], shown.replace("DATA", str(data)).split()
+            conditions_at_start, arguments = (
+                conditions(None, os.getloadavg()[0]),
+                shown.replace("DATA", str(data)).split(),
+            )
             print(f"{name}: python benchmarks/{shown}", flush=True)
             done = subprocess.run(
                 [sys.executable, BENCHMARKS / arguments[0], *arguments[1:]], capture_output=True, text=True
@@ -61,7 +64,7 @@ def main() -> None:
             lines = [
                 f"`python benchmarks/{shown}`, {time.strftime('%Y-%m-%d')}",
                 "",
-                *(f"- {line}" for line in conditions(None, load)),
+                *conditions_at_start,
                 "",
                 "```",
                 *done.stdout.rstrip().splitlines(),

@@ -7,8 +7,8 @@ size (PSS) of the started process and its descendants is read from /proc: a page
 once, in equal parts. Shown is the second in which all processes together took most:
 
     all processes     their PSS in total
-    shared images     the part of it in /dev/shm, where Ray keeps the images for all workers
-    mapped by         processes that have mapped at least half of the images there
+    shared images     the part of it in /dev/shm, where Ray keeps the images for all workers, those of test included
+    mapped by         processes that have mapped at least half of the images there: the trials', and Ray's own
     driver            the started process alone
 """
 
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from peer_parts.prepare import SIZES, prepare
 from peer_parts.report import conditions, results_path, write
-from peer_parts.workloads import SIZES, prepare
 from peers import SYSTEMS, finished_epochs, start
 
 MEGABYTE = 1e6
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="default: benchmarks/results/[quick/]memory.md")
     args = parser.parse_args()
     size = replace(SIZES["real"][args.quick], trials=args.slots)
-    load = os.getloadavg()[0]
+    conditions_at_start = conditions(None, os.getloadavg()[0])
     lines = [
         "| system | all processes, MB | shared images, MB | mapped by | driver, MB |",
         "|---|---|---|---|---|",
@@ -84,7 +84,7 @@ def main() -> None:
             f"`{' '.join(['python benchmarks/memory.py', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d')}. Images of "
             f"training and validation: {image_bytes / MEGABYTE:.1f} MB.",
             "",
-            *(f"- {line}" for line in conditions(None, load)),
+            *conditions_at_start,
             "",
             *lines,
         ],

@@ -30,9 +30,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from peer_parts.common import Workload
+from peer_parts.prepare import SIZES, check_same_network, ferhpo_arguments, prepare
 from peer_parts.report import conditions, results_path, write
-from peer_parts.workloads import SIZES, check_same_network, ferhpo_arguments, prepare
+from peer_parts.workload import Workload
 
 from ferhpo.storage.sweep import load_sweep
 
@@ -105,7 +105,7 @@ def main() -> None:
         "--peers-env",
         type=Path,
         default=Path.home() / ".cache" / "ferhpo-peers",
-        help="environment for Hydra's plugins",
+        help="folder for the environment with Hydra's plugins",
     )
     parser.add_argument("--write", type=Path, help="default: benchmarks/results/[quick/]peers-WORKLOAD.md")
     args = parser.parse_args()
@@ -122,17 +122,20 @@ def main() -> None:
     pythons = {False: sys.executable}
     if any(SYSTEMS[name].hydra for name in args.systems):
         try:
-            pythons[True] = hydra_environment(args.peers_env)
+            pythons[True] = hydra_environment(args.peers_env / "hydra")
         except (subprocess.SubprocessError, OSError) as error:
             skipped = {name: f"no environment: {last_line(error)}" for name in args.systems if SYSTEMS[name].hydra}
     names = [name for name in args.systems if name not in skipped]
 
+    conditions_at_start = conditions(pythons.get(True), load)
     runs: dict[str, list[Run]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         workload, data_options = prepare(size, args.data, args.precision, args.slots, args.threads, Path(scratch))
         num_parameters, macs = check_same_network(workload, size.image_size)
         for number in range(rounds):
-            for name in [name for name in names if name not in skipped]:
+            for name in names:
+                if name in skipped:
+                    continue
                 try:
                     run = run_once(name, workload, data_options, pythons[SYSTEMS[name].hydra], Path(scratch))
                 except RuntimeError as error:
@@ -156,7 +159,7 @@ def main() -> None:
             f"{macs / 1e6:.1f} MMAC, batch size {size.batch_size}, precision {args.precision}, {rounds} "
             f"round{'s' if rounds > 1 else ''}, medians.",
             "",
-            *(f"- {line}" for line in conditions(pythons.get(True), load)),
+            *conditions_at_start,
             "",
             *table(args.systems, runs, skipped, workload, TARGETS.get(args.workload, {})),
         ],
@@ -244,7 +247,7 @@ def run_once(name: str, workload: Workload, data_options: list[str], python: str
     epochs = finished_epochs(scratch / "run")
     run = Run(
         seconds,
-        training=sum(seconds for _, seconds in epochs),
+        training=sum(epoch_seconds for _, epoch_seconds in epochs),
         trials=len({lr for lr, _ in epochs}),
         epochs=len(epochs),
         driver_mb=usage.ru_maxrss * 1024 / 1e6,

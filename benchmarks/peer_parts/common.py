@@ -1,13 +1,10 @@
-"""What every peer trains: the learning rates, the images, the network, and Lightning's loop around it.
+"""How every peer trains a trial: the images, the network, and Lightning's loop around it.
 
-The environment variable WORKLOAD names the JSON file of the workload, which peers.py writes. Every peer appends a line
-per epoch to epochs.jsonl in the current folder; peers.py counts them.
+Each epoch appends a line to epochs.jsonl in the current folder; peers.py counts them.
 """
 
 import json
-import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,38 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from peer_parts.workload import Workload
+
 # Settings of Lightning's Trainer for peers that do not log and do not write checkpoints
 BARE = {"logger": False, "enable_checkpointing": False}
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is to be trained.
-
-    lrs: one learning rate for each trial
-    images: .npz with `images` uint8 [N, S, S] and `labels` int64 [N], training images first
-    network: "cnn" or "resnet"; widths: channels of its blocks or stages; dense: units of the CNN's dense layer
-    prune: whether trials may be stopped early
-    precision: "32" or "bf16"
-    slots: number of trials at a time; threads: of each trial
-    """
-
-    lrs: list[float]
-    epochs: int
-    images: str
-    num_train: int
-    batch_size: int
-    network: str
-    widths: list[int]
-    dense: int
-    prune: bool
-    precision: str
-    slots: int
-    threads: int
-
-
-def read_workload() -> Workload:
-    return Workload(**json.loads(Path(os.environ["WORKLOAD"]).read_text()))
 
 
 def make_network(workload: Workload, image_size: int) -> nn.Module:

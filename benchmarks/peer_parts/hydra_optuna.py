@@ -9,7 +9,8 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 
-from peer_parts.common import BARE, read_workload, train
+from peer_parts.common import BARE, train
+from peer_parts.workload import read_workload
 
 workload, folder = read_workload(), Path.cwd()
 config = {

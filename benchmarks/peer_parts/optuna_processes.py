@@ -10,16 +10,16 @@ from pathlib import Path
 import optuna
 from optuna.storages.journal import JournalFileBackend
 
-from peer_parts.common import read_workload
-from peer_parts.optuna_trial import make_objective, make_study
+from peer_parts.optuna_study import make_study
+from peer_parts.workload import read_workload
 
 workload = read_workload()
-storage = optuna.storages.JournalStorage(JournalFileBackend("study.jsonl"))
+study = make_study(workload, optuna.storages.JournalStorage(JournalFileBackend("study.jsonl")))
 if "worker" in sys.argv:
-    study = make_study(workload, storage)
+    from peer_parts.optuna_trial import make_objective  # imports torch, which the first process does not need
+
     study.optimize(make_objective(workload, Path.cwd()), n_trials=len(workload.lrs) // workload.slots)
 else:
-    make_study(workload, storage)
     command = [sys.executable, "-m", "peer_parts.optuna_processes", "worker"]
     workers = [subprocess.Popen(command) for _ in range(workload.slots)]
     sys.exit(max(worker.wait() for worker in workers))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import optuna
 
-from peer_parts.common import read_workload
-from peer_parts.optuna_trial import make_objective, make_study
+from peer_parts.optuna_study import make_study
+from peer_parts.optuna_trial import make_objective
+from peer_parts.workload import read_workload
 
 workload = read_workload()
 study = make_study(workload, optuna.storages.InMemoryStorage())

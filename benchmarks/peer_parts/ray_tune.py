@@ -14,7 +14,8 @@ from ray.tune.integration.pytorch_lightning import TuneReportCheckpointCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from peer_parts.common import read_workload, train
+from peer_parts.common import train
+from peer_parts.workload import read_workload
 
 workload, folder = read_workload(), Path.cwd()
 

@@ -23,7 +23,7 @@ def write(path: Path, title: str, lines: list[str]) -> None:
 
 
 def conditions(hydra_python: str | None, load: float) -> list[str]:
-    """Return what the numbers depend on: machine, load, versions and commit."""
+    """Return the list of what the numbers depend on: machine, load, versions and commit."""
     names = ("torch", "pytorch-lightning", "ray", "optuna", "mlflow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     if hydra_python:
@@ -41,8 +41,8 @@ def conditions(hydra_python: str | None, load: float) -> list[str]:
     changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.strip()
     busy = " (busy: compare ratios only)" if load > 0.5 else ""
     return [
-        f"Machine: {os.cpu_count()} cores ({model}, {platform.machine()}), {memory:.0f} GB; load at the start "
+        f"- Machine: {os.cpu_count()} cores ({model}, {platform.machine()}), {memory:.0f} GB; load at the start "
         f"{load:.1f}{busy}.",
-        f"Versions: Python {platform.python_version()}, {versions}.",
-        f"Commit: {commit or 'unknown'}{' with changes' if changed else ''}.",
+        f"- Versions: Python {platform.python_version()}, {versions}.",
+        f"- Commit: {commit or 'unknown'}{' with changes' if changed else ''}.",
     ]

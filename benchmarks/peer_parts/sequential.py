@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from peer_parts.common import BARE, read_workload, train
+from peer_parts.common import BARE, train
+from peer_parts.workload import read_workload
 
 workload = read_workload()
 for lr in workload.lrs:

@@ -13,7 +13,8 @@ from ferhpo.data.dataset import TEST, TRAIN, VAL, FaceData
 from ferhpo.models.cnn import CNN
 from ferhpo.models.count import count_macs, count_parameters
 from ferhpo.models.resnet import ResNet
-from peer_parts.common import Workload, make_network
+from peer_parts.common import make_network
+from peer_parts.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ RESNET = {"batch_size": 128, "network": "resnet", "widths": (24, 48, 96)}
 TRIVIAL = {"image_size": 24, "batch_size": 32, "widths": (4, 4), "dense": 8}
 SIZES = {
     "reference": (Size(8, 3, 4000, 1000), Size(2, 2, 280, 70)),
-    "asha": (Size(24, 6, 2000, 500, prune=True), Size(6, 3, 140, 70, prune=True)),
+    "asha": (Size(24, 6, 2000, 500, prune=True), Size(4, 2, 140, 70, prune=True)),
     "real": (Size(6, 1, 28_709, 3589, **RESNET), Size(2, 1, 512, 70, **RESNET)),
     "trivial": (Size(120, 1, 140, 70, **TRIVIAL), Size(4, 1, 140, 70, **TRIVIAL)),
 }
