@@ -50,7 +50,7 @@ fmt: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate_reference.py
 
-# Every benchmark that needs no GPU, about two hours; all of them at tiny sizes: make bench QUICK=1
+# Every benchmark that needs no GPU, for hours; all of them at tiny sizes: make bench QUICK=1
 QUICK ?=
 bench: $(STAMP)
 	$(BIN)/python benchmarks/all.py $(if $(QUICK),--quick) $(if $(FER2013),--data "$(FER2013)")

@@ -1,10 +1,10 @@
 """Every benchmark that needs no GPU, one after the other; each writes a file into benchmarks/results.
 
-    python benchmarks/all.py [--data fer2013.csv] [--rounds 1]     about two hours on two cores
+    python benchmarks/all.py [--data fer2013.csv] [--rounds 1]     hours on two cores
     python benchmarks/all.py --quick                               tiny sizes, into benchmarks/results/quick
 
 A benchmark that fails does not stop the others; the exit status is 1 if any failed. Not among them: recipes.py, which
-needs FER2013 and takes days, same_trials.py, which measures nothing, and gpu.py (make gpu).
+needs FER2013 and takes long, same_trials.py, which measures nothing, and gpu.py (make gpu).
 """
 
 import argparse
