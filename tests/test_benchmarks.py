@@ -25,18 +25,9 @@ def test_every_peer_trains_the_whole_workload(tmp_path):
     """peers.py itself checks trials, epochs and networks."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     written = tmp_path / "peers.md"
+    options = ["--quick", "--workload", "asha", "--systems", *SYSTEMS]
     done = subprocess.run(
-        [
-            sys.executable,
-            BENCHMARKS / "peers.py",
-            "--quick",
-            "--workload",
-            "asha",
-            "--write",
-            written,
-            "--systems",
-            *SYSTEMS,
-        ],
+        [sys.executable, BENCHMARKS / "peers.py", *options, "--write", written],
         env=environment,
         cwd=tmp_path,
         capture_output=True,

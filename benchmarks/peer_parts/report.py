@@ -38,7 +38,8 @@ def conditions(hydra_python: str | None, load: float) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     git = ["git", "-C", str(RESULTS.parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.strip()
+    others = [":/", f":(exclude){RESULTS.name}"]  # results that were just written change no number
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *others], capture_output=True, text=True).stdout
     busy = " (busy: compare ratios only)" if load > 0.5 else ""
     return [
         f"- Machine: {os.cpu_count()} cores ({model}, {platform.machine()}), {memory:.0f} GB; load at the start "
