@@ -50,9 +50,10 @@ fmt: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate_reference.py
 
+# Every benchmark that needs no GPU, for hours; all of them at tiny sizes: make bench QUICK=1
+QUICK ?=
 bench: $(STAMP)
-	$(BIN)/python benchmarks/one_trial.py
-	$(BIN)/python benchmarks/reference_workload.py
+	$(BIN)/python benchmarks/all.py $(if $(QUICK),--quick) $(if $(FER2013),--data "$(FER2013)")
 
 # requirements.lock: every package by version and hash, for Python 3.11 to 3.13
 lock: $(STAMP)
