@@ -48,7 +48,12 @@ PREPROCESS = {
 
 def best(**more: Any) -> dict[str, Any]:
     network = nn.Linear(2, 3)
-    content = {"epoch": 1, "metrics": {"val_acc": 0.5}, "network": network.state_dict(), "confusion": torch.eye(3)}
+    content = {
+        "epoch": 1,
+        "metrics": {"val_acc": 0.5},
+        "network": network.state_dict(),
+        "confusion": torch.eye(3).long(),
+    }
     return {"format": 1, **content, "class_names": ["a", "b", "c"], "preprocess": PREPROCESS, **more}
 
 

@@ -561,7 +561,8 @@ def test_no_file_is_loaded_by_a_way_that_runs_code():
         if (FORBIDDEN.search(line) and "yaml.SafeLoader" not in line)
         or ("torch.load(" in line and "weights_only=True" not in line)
     ]
-    assert [line for line in found if "which is not" not in line and "hub.load, are never" not in line] == []
+    harmless = ("which is not", "hub.load, are never", "of the process that started this one")
+    assert [line for line in found if not any(text in line for text in harmless)] == []
 
 
 def test_a_zip_is_read_and_never_unpacked(tmp_path):

@@ -75,7 +75,7 @@ def make_checkpoint(config, network_class, preprocess, seed=0):
         "preprocess": dataclasses.asdict(preprocess),
         "epoch": 3,
         "metrics": {"val_acc": 0.5},
-        "confusion": torch.zeros(7, 7),
+        "confusion": torch.zeros(7, 7).long(),
     }
     return network.eval(), checkpoint
 
