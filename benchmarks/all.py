@@ -26,6 +26,7 @@ PRINTING = [
     ("one-trial", "one_trial.py --threads 1", "--network tiny --images 640 --epochs 2 --pairs 1"),
     ("step-overhead", "step_overhead.py", "--rounds 1"),
     ("optimizers", "optimizers.py", ""),
+    ("checkpoint-cost", "checkpoint_cost.py", ""),
     ("read-csv", "read_csv.py DATA", "--runs 1"),
     ("trivial-trials", "trivial_trials.py", "--trials 8"),
     ("driver-cost", "driver_cost.py", "--trials 200"),

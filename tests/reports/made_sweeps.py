@@ -3,6 +3,8 @@
 import copy
 from functools import cache
 
+import torch
+
 from ferhpo.config.compose import compose
 from ferhpo.storage.study.sweep_study import SweepStudy
 from ferhpo.storage.sweep import create_sweep
@@ -35,7 +37,7 @@ BARE_CHECKPOINT = {
     "epoch": 1,
     "metrics": {},
     "network": {},
-    "confusion": None,
+    "confusion": torch.zeros(0, 0).long(),
     "class_names": [],
     "preprocess": {
         "channels": 1,
