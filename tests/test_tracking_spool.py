@@ -255,7 +255,7 @@ def test_a_sqlite_store_that_cannot_be_written_is_an_error(tmp_path):
     ):
         check_store(TrackingSettings(output_dir=tmp_path))
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrackingError, match=r"cannot be read \(.*; correct its folder"):
+    with pytest.raises(TrackingError, match=r"the database cannot be written \(.*; correct tracking.uri"):
         check_store(TrackingSettings(output_dir=tmp_path / "file" / "out"))
     assert check_store(TrackingSettings(output_dir=tmp_path / "new")) is None
 

@@ -68,7 +68,8 @@ def files_fault(path: Path) -> str:
         real = path.resolve()
         for end in BESIDE:
             beside = real.with_name(real.name + end)
-            with suppress(FileNotFoundError):  # another process may just have ended its transaction
+            # Another process may just have ended its transaction. What is above a file is said by whoever opens it.
+            with suppress(FileNotFoundError, NotADirectoryError):
                 if not stat.S_ISREG(beside.lstat().st_mode):
                     return f"{beside.name} beside it is not a regular file; remove it"
                 if end == "-journal" and _end_of(beside) == _NAMES_A_FILE:

@@ -31,7 +31,6 @@ class RayStart:
         self.error: Exception | None = None
         self.reaper: Reaper | None = None
         self.mps = Mps(compute)
-        self._stopping: threading.Thread | None = None
         self.done = threading.Event()
         threading.Thread(target=self._work, args=(compute,), daemon=True, name="ray-start").start()
 
@@ -56,9 +55,7 @@ class RayStart:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.done.wait()
-        if self._stopping is not None:
-            self._stopping.join()
-        elif self.is_ours:
+        if self.is_ours:
             from ferhpo.driver import ray_cluster
 
             if isinstance(error, ClusterError):
@@ -68,14 +65,6 @@ class RayStart:
         if self.reaper is not None:
             self.reaper.close()
         self.mps.close()
-
-    def stop_soon(self) -> None:
-        """Begin to stop Ray, which takes seconds of waiting: nothing of it is used any more."""
-        if self.is_ours and self._stopping is None:
-            from ferhpo.driver import ray_cluster
-
-            self._stopping = threading.Thread(target=ray_cluster.stop_ray, daemon=True, name="ray-stop")
-            self._stopping.start()
 
     def wait_if_joined(self) -> None:
         """Wait if Ray is an existing cluster: if it cannot be reached, no folder must be created."""

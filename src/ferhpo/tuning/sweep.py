@@ -119,7 +119,6 @@ def _run_trials(
                 hardware=fixed_cpu(sweep, slots.num_threads, slots.gpus, has_gpu=slots.gpus > 0),
                 on_lost=lambda error: end_early(sweep, ledger.tracker, ledger, error),
             )
-            ray_start.stop_soon()
         except KeyboardInterrupt:
             finished = False
         if not finished:
