@@ -1,10 +1,12 @@
 """A new SQLite store: a copy of an empty one in the cache, which is the same as one that MLflow makes."""
 
+import os
 import sqlite3
 from contextlib import closing
 
 import pytest
 
+from ferhpo.disk import write_json
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.store import connect, open_experiment
 
@@ -69,3 +71,21 @@ def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path, cache):
     cache.write_text("a file in its place")
     settings, _ = new_store(tmp_path / "first")
     assert content(settings.sqlite_path)
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_a_temporary_file(tmp_path, cache):
+    """A folder from elsewhere may have a link for every process id."""
+    new_store(tmp_path / "first")
+    folder, victim = tmp_path / "second", tmp_path / "victim"
+    folder.mkdir()
+    for name in (f"..mlflow.db.new.{os.getpid()}", f".sweep.json.{os.getpid()}", ".mlflow.db.new"):
+        (folder / name).symlink_to(victim)
+    settings = TrackingSettings(output_dir=folder)
+    connect(settings)
+    write_json(folder / "sweep.json", {"id": "1"})
+    assert not victim.exists()
+    assert not settings.sqlite_path.is_symlink()
+    assert not (folder / "sweep.json").is_symlink()
+    assert {path.name for path in folder.iterdir() if not path.is_symlink()} == {
+        "mlflow.db", "mlflow.db.lock", "sweep.json",
+    }  # fmt: skip

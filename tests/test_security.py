@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from ferhpo import cli
+from ferhpo import cli, sweep
 from ferhpo.components import own_code
 from ferhpo.components.build import instantiate, locate
 from ferhpo.components.roles import ROLES
@@ -536,6 +536,15 @@ def test_a_confirmations_name_is_one_folder(tmp_path, capsys):
     assert cli.main(["confirm", "made", "--output-dir", str(tmp_path / "out"), "name=../escaped"]) == 2
     assert "name is ../escaped; it is used as a folder name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["study.jsonl", "spool.jsonl", "trials"])
+def test_a_new_sweep_does_not_adopt_the_trials_in_its_folder(tmp_path, name):
+    folder = tmp_path / "mlruns" / "demo"
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(SweepError, match="the trials of another sweep"):
+        sweep("demo", [f"output_dir={tmp_path / 'mlruns'}"])
+    assert [path.name for path in folder.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("number", ["-1", "1", "99999999999999999999"])

@@ -84,7 +84,7 @@ def test_in_another_thread_it_handles_no_signals():
 @pytest.mark.parametrize("grace_seconds", [20, 0])
 def test_a_training_ends_its_epoch_before_it_stops(tiny, tmp_path, monkeypatch, grace_seconds):
     """The signal comes during the first epoch: that epoch is checkpointed and recorded, and no other starts."""
-    from ferhpo.training import module
+    from ferhpo.training.steps import module
 
     original, calls = module.Classifier.training_step, []
 

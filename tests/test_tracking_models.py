@@ -13,6 +13,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from importlib._bootstrap_external import _code_to_hash_pyc
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -406,6 +408,15 @@ def test_the_code_in_a_models_folder_is_never_run(tmp_path):
     (tmp_path / "m" / "model.py").write_text("raise RuntimeError('broken')")
     package(tmp_path / "m", tmp_path / "out")
     assert (tmp_path / "out" / "artifacts" / "m" / "model.py").read_text() == written
+    marker = tmp_path / "ran"
+    code = compile(f"open({str(marker)!r}, 'w')", "model.py", "exec")
+    for name in ("model", "m", "__init__"):
+        cached = Path(cache_from_source(str(tmp_path / "m" / f"{name}.py")))
+        cached.parent.mkdir(exist_ok=True)
+        cached.write_bytes(_code_to_hash_pyc(code, b"\0" * 8, False))  # which is never compared with its source
+    package(tmp_path / "m", tmp_path / "again")
+    assert not marker.exists()
+    assert not list((tmp_path / "again").rglob("*.pyc"))
     described = json.loads((tmp_path / "m" / "model.json").read_text())
     for name in ("os.system", "ferhpo.models.cnn._hidden", "my_stranger.Net"):
         described["network"]["target"] = name

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import stat
 import tempfile
 import time
@@ -97,11 +98,17 @@ def disk_refused(folder: Path, error: OSError) -> StorageError:
     )
 
 
+def unguessable(path: Path) -> Path:
+    """Return a name beside `path` for a file that will be renamed to it: nobody can have put a link in its place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically: readers see the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = unguessable(path)
     try:
-        temporary.write_text(json.dumps(content, indent=1))
+        with temporary.open("x") as file:
+            file.write(json.dumps(content, indent=1))
         temporary.replace(path)
     except OSError:
         with suppress(OSError):  # the first reason counts

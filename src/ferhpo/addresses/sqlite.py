@@ -74,6 +74,8 @@ def files_fault(path: Path) -> str:
                     return f"{beside.name} beside it is not a regular file; remove it"
                 if end == "-journal" and _end_of(beside) == _NAMES_A_FILE:
                     return f"{beside.name} beside it names a file that SQLite would delete; remove this journal"
+    except PermissionError:  # SQLite cannot read them either, and whoever opens the database says so
+        return ""
     except (OSError, RuntimeError) as error:
         return f"it cannot be read ({error}); correct its folder"
     return ""

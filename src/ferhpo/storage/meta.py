@@ -16,6 +16,7 @@ from ferhpo.parse import parse_json, shape_fault
 from ferhpo.storage.commands import resume_command
 
 META = "sweep.json"
+RECORDS = ("study.jsonl", "spool.jsonl", "trials")  # what a sweep has besides, once it has trials
 _TEXTS = {str: str}
 SHAPE = {
     "id": str, "kind": str, "created": str, "composed": dict, "versions?": _TEXTS, "git?": _TEXTS, "node?": str,
@@ -25,11 +26,17 @@ UNRECORDED = "warnings"  # of a Composed; they are about what the user has just 
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise SweepError if a new sweep's folder is a link, or has links that lead out of it."""
+    """Raise SweepError if a new sweep's folder is a link, has links that lead out of it, or trials of another sweep."""
     if folder.is_symlink():
         raise SweepError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another name with name=...")
     if folder.is_dir():
         refuse_links(folder.resolve())
+    for name in RECORDS:
+        if (folder / name).exists():
+            raise SweepError(
+                f"{folder} has {name} and no {META}: these are the trials of another sweep; remove the folder, or "
+                "choose another name with name=..."
+            )
 
 
 def refuse_links(folder: Path) -> None:

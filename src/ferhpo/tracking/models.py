@@ -10,6 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from importlib.machinery import BYTECODE_SUFFIXES
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,13 @@ def package(model_dir: Path, out_dir: Path) -> None:
     _copy_regular(model_dir, copy)
     (copy / "model.py").write_text(code, encoding="utf-8")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
+    # Alone in a folder: Python would rather run the bytecode that the exported folder may have beside it.
+    program = Path(tempfile.mkdtemp(prefix="ferhpo-program-")) / "model.py"
+    program.write_text(code, encoding="utf-8")
     try:
         mlflow.pyfunc.save_model(
             path=str(out_dir),
-            python_model=str(copy / "model.py"),
+            python_model=str(program),
             artifacts={"model": str(copy)},
             signature=ModelSignature(outputs=outputs),
             input_example=_example(description["preprocess"]),
@@ -128,13 +132,15 @@ def package(model_dir: Path, out_dir: Path) -> None:
         raise ValueError(f"{model_dir}: {error}") from None
     finally:
         sys.dont_write_bytecode = writes_bytecode
+        shutil.rmtree(program.parent, ignore_errors=True)
 
 
 def _copy_regular(folder: Path, out: Path) -> None:
-    """Copy the regular files of an exported model. Links may lead anywhere, and are left out."""
+    """Copy the regular files of an exported model. Links may lead anywhere, and are left out; so is bytecode."""
     for path in sorted(folder.rglob("*")):
         parts = [path, *(parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder)]
-        if path.is_file() and not any(part.is_symlink() for part in parts):
+        is_code = path.suffix in BYTECODE_SUFFIXES or any(part.name == "__pycache__" for part in parts)
+        if path.is_file() and not is_code and not any(part.is_symlink() for part in parts):
             target = out / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

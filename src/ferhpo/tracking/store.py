@@ -22,6 +22,7 @@ from ferhpo.addresses.secrets import redact_error
 from ferhpo.addresses.sqlite import BESIDE, content_fault, files_fault, opened_sqlite
 from ferhpo.addresses.trust import STORE, is_trusted, naming, server_fault, sqlite_fault
 from ferhpo.data.io.cache import cache_folder
+from ferhpo.disk import unguessable
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
 from ferhpo.tracking.settings import TrackingSettings
@@ -234,7 +235,7 @@ def _copy_empty(source: Path, target: Path) -> bool:
 
     Returns False without a copy if `source` is not such a database.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = unguessable(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
