@@ -144,9 +144,9 @@ def test_a_garbled_lock_is_still_a_lock(tmp_path, content):
         (b"", "Expecting value"),
         (b'{"id": "x", "com', "Unterminated string"),
         (b"\xff\xfe{", "can't decode byte"),
-        (b"[]", "it is not a JSON object"),
+        (b"[]", "it must be an object"),
         (b"{}", "id is missing"),
-        (b'{"id": 5}', "id is 5"),
+        (b'{"id": 5, "kind": "sweep", "created": "", "composed": {}}', "id is 5"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

@@ -64,6 +64,49 @@ def test_a_sweep_file_chooses_no_cluster_and_no_database(tmp_path, monkeypatch, 
     assert f"set {trust.VARIABLES[key]} to it" in fault
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"override /tracking": "evil.yaml"}, "evil.yaml"),
+        ({"override tracking": "evil.yaml"}, "evil.yaml"),
+        ({"override /tracking@_global_.sampler.p": "evil"}, "_global_"),
+        ({"override /tracking": "evil"}, "oc.env"),
+        ("../../victim/secrets", "victim"),
+    ],
+)
+def test_no_file_is_read_that_was_not_checked(tmp_path, monkeypatch, entry, message):
+    """Hydra takes a slash before a group, a suffix after a name, and a package after both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    folder = tmp_path / "sweeps"
+    (folder / "tracking").mkdir(parents=True)
+    evil = "defaults: [mlflow, _self_]\nexperiment: 'exp-${oc.env: AWS_SECRET_ACCESS_KEY}'\n"
+    for name in ("evil.yaml", "evil.yaml.yaml"):
+        (folder / "tracking" / name).write_text(evil)
+    sweep_file(folder / "mine.yaml", defaults=["demo", entry, "_self_"])
+    faults = faults_of("mine")
+    assert any(message in fault for fault in faults), faults
+    assert "hunter2" not in str(faults)
+
+
+def test_a_file_of_a_group_builds_on_its_own_folder_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sweeps"
+    (folder / "tracking" / "data").mkdir(parents=True)
+    (folder / "tracking" / "data" / "synthetic.yaml").write_text("{}")
+    (folder / "tracking" / "mine.yaml").write_text("defaults: [mlflow, {data: synthetic}, _self_]\n")
+    sweep_file(folder / "mine.yaml", defaults=["demo", {"override tracking": "mine"}, "_self_"])
+    assert any("own folder only" in fault for fault in faults_of("mine"))
+
+
+@pytest.mark.parametrize("hidden", [{"path": "private"}, {"cache_dir": "evil"}])
+def test_a_list_hides_no_key(tmp_path, monkeypatch, hidden):
+    monkeypatch.chdir(tmp_path)
+    sections = {"sampler": {"p": [[hidden], hidden]}, "tracking": {"uri": "http://127.0.0.2:5000"}}
+    faults = faults_of(sweep_file(tmp_path / "mine.yaml", **sections))
+    assert sum(next(iter(hidden)) in fault for fault in faults) >= 2, faults
+
+
 @pytest.mark.parametrize(("key", "value"), [("compute.address", CLUSTER), ("tracking.uri", POSTGRES)])
 def test_the_user_names_clusters_and_databases(tmp_path, monkeypatch, key, value):
     """On the command line, in the environment, and in the configuration folder."""

@@ -21,6 +21,7 @@ from ferhpo.keys import nearest
 from ferhpo.parse import MOST_LEVELS, ParseError, parse_yaml
 
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
+_PLAIN_NAME, _PLAIN_GROUP = re.compile(r"[\w-]+"), re.compile(r"(?:override )?/?\w+")
 _REFERENCE = re.compile(r"\$\{\s*([^${}:]+?)\s*\}")
 Keys = tuple[str, ...]
 
@@ -150,11 +151,12 @@ class DefaultsLint:
             layer = Layer(f"{group}/{file.stem}".lstrip("/"), f"{file.parent.name}/{file.name}", nested(group, content))
             self.untrusted.append(replace(layer, is_trusted=False))
             faults += resolver_faults(layer)
+            faults += filter(None, (_unread_fault(entry, group) for entry in content.get("defaults") or []))
         if faults:
             raise ConfigError(str(file), faults)
         for entry in content.get("defaults") or []:
             key, option = next(iter(entry.items())) if isinstance(entry, Mapping) else (group, entry)
-            key = key.removeprefix("override ").removeprefix("optional ").strip()
+            key = key.removeprefix("override ").removeprefix("optional ").strip().lstrip("/")
             found = self.find(key, str(option)) if option not in (None, "_self_") else None
             if found is not None:
                 self.check(found, key)
@@ -220,6 +222,18 @@ class DefaultsLint:
         elif group in chosen:
             yield f"defaults contains {group} twice; keep one of them"
         chosen.add(group)
+
+
+def _unread_fault(entry: Any, group: str) -> str:
+    """Return why an entry of a defaults list could lead Hydra to another file than the one that is checked."""
+    key, option = next(iter(entry.items())) if isinstance(entry, Mapping) and len(entry) == 1 else ("", entry)
+    if option not in (None, "_self_") and not (isinstance(option, str) and _PLAIN_NAME.fullmatch(option)):
+        return f"defaults contains {option!r:.60}; a name has only letters, digits, _ and -"
+    if key and group:
+        return f"defaults contains {key}: {option!r:.60}; a file of a group builds on files of its own folder only"
+    if key and not _PLAIN_GROUP.fullmatch(key):
+        return f"defaults contains {key!r:.60}; write GROUP or override GROUP"
+    return ""
 
 
 def fill_named(config: dict[str, Any], roots: Sequence[Path]) -> None:

@@ -91,7 +91,7 @@ def _sets(layer: Layer, key: str) -> bool:
 def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
     """Yield the faults of caches that a file which anyone may have written names: a cache replaces the images."""
     for number, layer in enumerate(layers):
-        for key, value in leaves(layer.content) if not layer.is_trusted else ():
+        for key, value in _deep_leaves(layer.content) if not layer.is_trusted else ():
             is_last = not any(_sets(other, key) for other in layers[number + 1 :])
             if is_last and key.endswith(".cache_dir") and value not in (None, MISSING):
                 yield (
@@ -113,7 +113,7 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     server = f"would be sent to {trust.shown(str(uri))}, which a file names too"
     faults = []
     for number, layer in enumerate(layers):
-        for key, value in leaves(layer.content) if not layer.is_trusted else ():
+        for key, value in _deep_leaves(layer.content) if not layer.is_trusted else ():
             is_last = not any(_sets(other, key) for other in layers[number + 1 :])
             if is_last and _is_read(key, value):
                 faults.append(
@@ -127,6 +127,18 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
                 for name in ENVIRONMENT.findall(text)
             ]
     return faults
+
+
+def _deep_leaves(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of each leaf, those of sections in lists too: a reference may lead to one."""
+    for key, value in leaves(section, above):
+        if isinstance(value, list):
+            for place, item in enumerate(value):
+                is_deep = isinstance(item, Mapping | list)
+                yield from (
+                    _deep_leaves(item if isinstance(item, Mapping) else {"": item}, f"{key}.{place}") if is_deep else ()
+                )
+        yield key, value
 
 
 def _is_read(key: str, value: Any) -> bool:
