@@ -63,7 +63,7 @@ def test_the_records_for_mlflow_are_in_the_order_of_their_times(tmp_path, shifte
         spool = Spool(tmp_path)
         spool.read(0, 1000)  # as the tracker does
         for _ in range(3):
-            spool.append("metrics", {"number": 0, "values": {}})
+            spool.append("metrics", {"number": 0, "step": 0, "values": {}})
             shifted["ns"] -= HOUR_NS
         spool.close()
     times = [json.loads(line)["time_ms"] for line in (tmp_path / SPOOL).read_text().splitlines()]
