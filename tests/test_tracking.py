@@ -5,8 +5,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+from mlflow import MlflowClient
 
 from ferhpo.errors import TrackingError
 from ferhpo.tracking import Tracker, TrackingSettings, sync, view_url
@@ -62,6 +64,37 @@ def runs_of(settings):
     experiment = client.get_experiment_by_name(settings.experiment)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     return client, {run.info.run_name: run for run in runs}
+
+
+def test_the_store_is_not_asked_about_each_trial(tmp_path, settings, monkeypatch):
+    """A run that was just created is known, and the run above it is looked at once for many."""
+    asked = Counter()
+    for name in ("get_run", "search_runs"):
+        original = getattr(MlflowClient, name)
+
+        def counted(self, *args, name=name, original=original, **options):
+            asked[name] += 1
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(MlflowClient, name, counted)
+    tracker = record_sweep(tmp_path, settings, range(6))
+    tracker.start()
+    assert tracker.flush(WAIT_SECONDS) == 0
+    tracker.close(1.0)
+    assert asked["search_runs"] == 1, "for the run of the sweep"
+    assert asked["get_run"] <= 3, "one look at the sweep's run in each upload"
+
+
+def test_a_parent_run_that_is_deleted_between_two_uploads_is_restored(tmp_path, settings):
+    tracker = record_sweep(tmp_path, settings, range(2))
+    tracker.start()
+    assert tracker.flush(WAIT_SECONDS) == 0
+    client, runs = runs_of(settings)
+    client.delete_run(runs["demo"].info.run_id)
+    tracker.open_trial(5, {"optim.lr": 0.5}, {"ferhpo.seed": "5"})
+    assert tracker.flush(WAIT_SECONDS) == 0
+    tracker.close(1.0)
+    assert {"demo", "demo-005"} <= set(runs_of(settings)[1])
 
 
 def test_importing_tracking_does_not_import_mlflow():

@@ -132,13 +132,10 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
 def _deep_leaves(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and value of each leaf, those of sections in lists too: a reference may lead to one."""
     for key, value in leaves(section, above):
-        if isinstance(value, list):
-            for place, item in enumerate(value):
-                is_deep = isinstance(item, Mapping | list)
-                yield from (
-                    _deep_leaves(item if isinstance(item, Mapping) else {"": item}, f"{key}.{place}") if is_deep else ()
-                )
         yield key, value
+        for place, item in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(item, Mapping | list):
+                yield from _deep_leaves(item, f"{key}.{place}")
 
 
 def _is_read(key: str, value: Any) -> bool:

@@ -14,15 +14,8 @@ from ferhpo.config.files import GROUPS
 from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
 from ferhpo.space.link import show
 
-PATH_WORDS = (
-    "path",
-    "dir",
-    "uri",
-    "folder",
-    "file",
-    "filename",
-    "root",
-)  # the last word of a key whose value is a path
+# The last word of a key whose value is a path
+PATH_WORDS = ("path", "dir", "uri", "folder", "file", "filename", "root")
 TEXT_KEYS = ("name", "tracking.experiment", "tracking.registered_model_name")
 FILE_OR_WORD = ("weights", "clean")  # a path, or one of WORDS
 WORDS = ("none", "imagenet")
