@@ -115,13 +115,10 @@ def package(model_dir: Path, out_dir: Path) -> None:
     _copy_regular(model_dir, copy)
     (copy / "model.py").write_text(code, encoding="utf-8")
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # MLflow runs model.py in its folder
-    # Alone in a folder: Python would rather run the bytecode that the exported folder may have beside it.
-    program = Path(tempfile.mkdtemp(prefix="ferhpo-program-")) / "model.py"
-    program.write_text(code, encoding="utf-8")
     try:
         mlflow.pyfunc.save_model(
             path=str(out_dir),
-            python_model=str(program),
+            python_model=str(copy / "model.py"),
             artifacts={"model": str(copy)},
             signature=ModelSignature(outputs=outputs),
             input_example=_example(description["preprocess"]),
@@ -132,11 +129,13 @@ def package(model_dir: Path, out_dir: Path) -> None:
         raise ValueError(f"{model_dir}: {error}") from None
     finally:
         sys.dont_write_bytecode = writes_bytecode
-        shutil.rmtree(program.parent, ignore_errors=True)
 
 
 def _copy_regular(folder: Path, out: Path) -> None:
-    """Copy the regular files of an exported model. Links may lead anywhere, and are left out; so is bytecode."""
+    """Copy the regular files of an exported model.
+
+    Links are left out, because they may lead anywhere, and bytecode, because Python would run it instead of model.py.
+    """
     for path in sorted(folder.rglob("*")):
         parts = [path, *(parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder)]
         is_code = path.suffix in BYTECODE_SUFFIXES or any(part.name == "__pycache__" for part in parts)
