@@ -138,7 +138,8 @@ def test_a_slurm_job_ends_at_its_time_limit_and_the_next_one_resumes(slurm, tmp_
         assert job.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.5)
-    assert "starting 2 trials at a time, each on 1 CPU" in log.read_text(), "a core on each of two nodes"
+    said = log.read_text()
+    assert "starting 2 trials at a time, each on 1 CPU" in said, f"not a core on each of two nodes:\n{said}"
     job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 130, log.read_text()
     assert "Resume with" in log.read_text()

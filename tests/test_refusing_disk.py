@@ -58,7 +58,7 @@ def test_a_spool_that_can_neither_be_written_nor_cut(tmp_path, monkeypatch, numb
 
 
 def test_a_file_whose_half_cannot_be_removed_either(tmp_path, monkeypatch, number):
-    monkeypatch.setattr(Path, "write_text", refuse(number))
+    monkeypatch.setattr(Path, "replace", refuse(number))
     monkeypatch.setattr(Path, "unlink", refuse(errno.EPERM))
     with pytest.raises(OSError, match=os.strerror(number)):
         disk.write_json(tmp_path / "a.json", {})
