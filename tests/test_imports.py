@@ -41,7 +41,7 @@ LAYERS = (
     ("models", "data", "space"),
     ("addresses",),
     ("optional",),  # a file, like those below
-    ("clock", "errors", "keys", "disk", "parse", "seeds", "states", "text"),
+    ("clock", "current_folder", "errors", "keys", "disk", "parse", "seeds", "states", "text"),
 )
 MAX_FILES, MAX_LINES, MAX_MEDIAN_LINES = 12, 300, 120
 

@@ -258,7 +258,7 @@ ACCEPTED = [
 OF_A_SERVER = [f"mlflow-artifacts:/1/{RUN}/artifacts", f"https://mlflow.example/api/{RUN}/artifacts"]
 ELSEWHERE = [
     f"s3://bucket/1/{RUN}/artifacts",
-    f"abfss://bucket@evil.example/1/{RUN}/artifacts",
+    f"abfss://files@evil.dfs.core.windows.net/1/{RUN}/artifacts",
     f"ftp://evil.example/{RUN}/artifacts",
     f"http://127.0.0.2:8099/{RUN}/artifacts",
     f"mlflow-artifacts://evil.example/1/{RUN}/artifacts",
@@ -388,6 +388,10 @@ def test_the_command_to_resume_works_word_for_word(tmp_path, monkeypatch):
     [
         ("${oc.env:AWS_SECRET_ACCESS_KEY}", "the value of AWS_SECRET_ACCESS_KEY may be a secret"),
         ("x-${oc.env:GITHUB_TOKEN,none}", "the value of GITHUB_TOKEN may be a secret"),
+        ("${oc.env:DB_PASS}", "the value of DB_PASS may be a secret"),
+        ("${oc.env:AZURE_STORAGE_CONNECTION_STRING}", "the value of AZURE_STORAGE_CONNECTION_STRING may be a secret"),
+        ("${oc.env:SLURM_JWT}", "the value of SLURM_JWT may be a secret"),
+        ("${oc.env:HOME_}", "the value of HOME_ may be a secret"),
         ("${oc.env:${objective.metric}}", "has a reference that is neither"),
         ("${oc.decode:'${seed}'}", "has a reference that is neither"),
         ("${oc.create:[1]}", "has a reference that is neither"),
@@ -411,17 +415,17 @@ def test_a_sweep_file_takes_no_secret_from_the_environment(tmp_path, monkeypatch
 
 def test_the_environment_is_not_sent_to_a_server_that_a_file_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STUDENT", "ann")
-    reads = {"experiment": "of-${oc.env:STUDENT}"}
+    monkeypatch.setenv("FERHPO_STUDENT", "ann")
+    reads = {"experiment": "of-${oc.env:FERHPO_STUDENT}"}
     assert faults_of(sweep_file(tmp_path / "a.yaml", tracking=reads)) == [], "into the store of this folder"
     near = {**reads, "uri": "http://127.0.0.1:5000"}
     assert faults_of(sweep_file(tmp_path / "near.yaml", tracking=near)), "whoever started a server there"
     both = {**reads, "uri": "https://mlflow.example"}
     (fault,) = faults_of(sweep_file(tmp_path / "b.yaml", tracking=both))
-    assert "the value of STUDENT would be sent to https://mlflow.example, which a file names too" in fault
+    assert "the value of FERHPO_STUDENT would be sent to https://mlflow.example, which a file names too" in fault
     assert faults_of(tmp_path / "b.yaml", ["tracking.uri=https://mlflow.example"]) == []
     trust.forget()
-    sweep_file(tmp_path / "ferhpo.d" / "ours.yaml", tracking={**both, "experiment": "${oc.env:STUDENT}"})
+    sweep_file(tmp_path / "ferhpo.d" / "ours.yaml", tracking={**both, "experiment": "${oc.env:FERHPO_STUDENT}"})
     assert faults_of("ours") == []
 
 
@@ -471,14 +475,17 @@ def test_words_and_folders_that_are_written_to_are_no_data(key, value):
 def test_an_option_of_a_space_is_held_to_the_rules_of_its_file(tmp_path, monkeypatch):
     """A folder beside a sweep file may have options that the space chooses among."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STUDENT", "ann")
+    monkeypatch.setenv("FERHPO_STUDENT", "ann")
     options = {"model": {"options": ["cnn", "evil"]}}
     file = sweep_file(tmp_path / "a" / "b.yaml", space=options, tracking={"uri": "https://mlflow.example"})
     option = tmp_path / "a" / "model" / "evil.yaml"
     option.parent.mkdir()
     for content, rule in [
         ({"weights": "private.pth"}, "model.weights in model/evil.yaml: what is there would be sent to"),
-        ({"weights": "${oc.env:STUDENT}"}, "the value of STUDENT would be sent to https://mlflow.example"),
+        (
+            {"weights": "${oc.env:FERHPO_STUDENT}"},
+            "the value of FERHPO_STUDENT would be sent to https://mlflow.example",
+        ),
         ({"weights": "${oc.env:MY_TOKEN}"}, "the value of MY_TOKEN may be a secret"),
     ]:
         option.write_text(yaml.safe_dump({"defaults": ["cnn", "_self_"], **content}))
@@ -727,7 +734,9 @@ def test_python_files_of_the_current_folder_are_not_imported(tmp_path):
 
 def test_a_default_of_a_variable_is_no_reference(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = sweep_file(tmp_path / "a.yaml", tracking={"experiment": "${oc.env:STUDENT,of-nobody}-${objective.metric}"})
+    file = sweep_file(
+        tmp_path / "a.yaml", tracking={"experiment": "${oc.env:FERHPO_STUDENT,of-nobody}-${objective.metric}"}
+    )
     assert faults_of(file) == []
 
 
@@ -858,6 +867,15 @@ def test_an_empty_section_hides_no_path_of_another_file(tmp_path, monkeypatch, s
 @pytest.mark.parametrize("location", ["runs:/" + RUN, "models:/m-" + RUN, "models:/faces/1"])
 def test_an_experiment_whose_location_is_a_reference_is_refused(location):
     assert "refers to another place" in fault_of_owner(location, STORE)
+
+
+def test_a_token_of_azure_goes_to_azure_only(tmp_path):
+    """MLflow sends it to any domain, and a store that the user trusts may not have been written by the user."""
+    uri = "https://mlflow.example"
+    trust.trust_address(trust.STORE, uri)
+    assert fault_of_owner("abfss://files@faces.dfs.core.windows.net/1", uri) == ""
+    for host in ["files@faces.evil.example", "files@core.windows.net.evil.example", "files@faces.core.windows.net:1"]:
+        assert "is no server of Azure" in fault_of_owner(f"abfss://{host}/1", uri)
 
 
 def test_the_sweep_of_a_version_is_a_name(tmp_path):

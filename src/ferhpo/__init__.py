@@ -7,6 +7,7 @@ cheap: each function imports what it needs when it is first used.
 from importlib import import_module
 from typing import Any
 
+from ferhpo.current_folder import ignore_matplotlibrc
 from ferhpo.text import escape_logs
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ _WHERE = {
 }
 __all__ = list(_WHERE)
 escape_logs("ferhpo")
+ignore_matplotlibrc()
 
 
 def __dir__() -> list[str]:

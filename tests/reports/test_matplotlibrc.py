@@ -96,6 +96,15 @@ def test_the_processes_that_draw_trials_ignore_it_too(hostile, tmp_path):
         assert done.stdout == "[3]\n", done.stderr
 
 
+@pytest.mark.parametrize("first", ["ferhpo", "ferhpo.trial.run", "ferhpo.training.lightning", "ferhpo.scoring.predict"])
+def test_a_pipe_of_that_name_is_not_waited_for(hostile, first):
+    """torchmetrics, and by it Lightning, import matplotlib."""
+    (hostile / "matplotlibrc").unlink()
+    os.mkfifo(hostile / "matplotlibrc")
+    done = run(hostile, "-c", f"import {first}; import torchmetrics, matplotlib; print(matplotlib.__name__)")
+    assert done.stdout == "matplotlib\n", done.stderr
+
+
 @pytest.mark.parametrize("name", ["$\\foo$", "$x$ $", "$\\frac{1}$", "a_$^{2}$"])
 def test_a_name_in_a_figure_is_not_a_formula(tmp_path, name):
     confusion.draw(tmp_path / "a.png", np.array([[1, 2], [3, 4]]), [name, "b"], ["images"])

@@ -15,7 +15,10 @@ MISSING = "???"  # a value that must be set elsewhere
 WRITTEN = ("tracking.", "compute.", "output_dir")  # settings of where something is written
 ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
 _PLAIN = re.compile(r"\$\{(?:[\w.\[\]-]+|(?:report_unit|num_reports|objective_mode):)\}")
-_SECRET = re.compile(r"(?i)token|secret|passw|passphrase|credential|key|auth|cookie|pwd|dsn|_pat$|_ur[il]$|proxy")
+# What a file of anyone may read: places, and whose work it is. Any other variable may be a secret, whatever its name.
+_READABLE = re.compile(
+    r"HOME|USER|LOGNAME|HOSTNAME|PWD|TMPDIR|SCRATCH|WORK|DATA|DATASETS|SLURM_(JOB|ARRAY)_\w+|FERHPO_\w+|\w+_(DIR|FOLDER|DATA)"
+)
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,11 @@ def resolver_faults(layer: Layer) -> Iterator[str]:
     """
     for key, value in leaves(layer.content):
         for text in _texts(value):
-            for name in filter(_SECRET.search, ENVIRONMENT.findall(text)):
-                rule = f"has ${{oc.env:...}}; the value of {name} may be a secret, and would be recorded"
-                yield f"{key} in {layer.shown} {rule}; give the value on the command line"
+            for name in ENVIRONMENT.findall(text):
+                if not _READABLE.fullmatch(name):
+                    rule = f"has ${{oc.env:...}}; the value of {name} may be a secret, and would be recorded"
+                    remedy = "give the value on the command line, or in a variable that begins with FERHPO_"
+                    yield f"{key} in {layer.shown} {rule}; {remedy}"
             # What is left after removing all that is known to be harmless could hide the name of a resolver.
             if "${" in _PLAIN.sub("", ENVIRONMENT.sub("", text)):
                 rule = "has a reference that is neither ${key} nor ${oc.env:NAME}"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _REFERENCES = ("runs", "models")  # the store would be asked again, and could name another place
 _SENT = ("http", "https", "mlflow-artifacts")  # MLflow adds the account and token of the environment
+_AZURE = (".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net")
 
 
 class PlaceError(ValueError):
@@ -170,6 +171,8 @@ def fault_of_owner(location: str, store_uri: str, done: str = "written") -> str:
     if is_server and address.scheme in _SENT and address.netloc in (store.netloc.rpartition("@")[2], ""):
         return ""
     if is_trusted(STORE, store_uri):
+        if address.scheme == "abfss" and not address.netloc.lower().endswith(_AZURE):
+            return f"the store names {location}, which would receive a token of Azure and is no server of Azure"
         fault = server_fault(f"http://{address.netloc}") if address.scheme in _SENT and address.netloc else ""
         return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
     folder, path = Path(store_uri.removeprefix("sqlite:///")).parent, local_path(location)
