@@ -99,6 +99,7 @@ def slurm(tmp_path):
         "GPUS": "0",
         "RAY_TMPDIR": "/tmp",
     }
+    environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # left by a local sweep in this process
     started = []
 
     def end():

@@ -307,7 +307,7 @@ def test_a_flag_of_hydra_is_answered(flag, capsys):
         ("- a\n- b", "it is a list; a configuration is a section with keys"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${trainer.max_epoch}", "optim.lr refers to ${trainer.max_epoch}, which matches no key"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr}", "refer to each other in a circle"),
-        ("defaults: [config, _self_]\noptim:\n  lr: ${oc.env:NOPE_}", "the environment variable NOPE_, which is not set"),
+        ("defaults: [config, _self_]\noptim:\n  lr: ${oc.env:FERHPO_NOPE_}", "the environment variable FERHPO_NOPE_, which is not set"),
         ("defaults: [config, _self_]\noptim:\n  lr: ${optim.lr", "has a reference that is neither ${key} nor"),
         ("a: [1, 2", "it is not valid YAML: line 1, column"),
         ("a: \x00", "it is not valid YAML"),

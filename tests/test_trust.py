@@ -221,11 +221,11 @@ def test_a_copied_sweep_joins_no_cluster(tmp_path, capsys):
 
 
 def test_a_store_of_ones_own_is_used_without_being_named_again(tmp_path, empty_store):
-    """A database that MLflow made, wherever it is, and one in the output folder."""
+    """A database that MLflow made, wherever it is, and the default one in the output folder."""
     shutil.copy(empty_store, tmp_path / "team.db")
     assert check_fault(TrackingSettings(tmp_path / "runs", f"sqlite:///{tmp_path / 'team.db'}")) is None
-    assert check_fault(TrackingSettings(tmp_path, f"sqlite:///{tmp_path / 'new.db'}")) is None
-    assert (tmp_path / "new.db").exists()
+    assert check_fault(TrackingSettings(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")) is None
+    assert (tmp_path / "mlflow.db").exists()
 
 
 def test_a_copied_sweep_brings_no_cache(tmp_path, monkeypatch):
@@ -589,7 +589,10 @@ def test_a_new_sweep_writes_through_no_link(tmp_path, monkeypatch, capsys, kind,
             "../../outside/bashrc" if kind == "a file in it" else "../../outside"
         )
     assert cli.main([verb, "demo", "name=x", "tracking=none"]) == 2
-    assert " is a link to " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        " is a link to " if kind == "the folder" else " and no sweep.json: these are files of something else"
+    ) in said
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"bashrc": "mine"}
 
 

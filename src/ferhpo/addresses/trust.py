@@ -74,10 +74,10 @@ def _has_default_account() -> bool:
 
 
 def sqlite_fault(uri: str) -> str:
-    """Return why a file outside the output folder must not become an MLflow store; empty if the user named it."""
+    """Return why a file must not become an MLflow store; empty if the user named it."""
     if is_trusted(STORE, uri):
         return ""
-    rule = "it is no database of MLflow yet, and a file cannot decide that one is made outside output_dir"
+    rule = "it is no database of MLflow yet, and a file cannot decide that one is made there"
     return _fault(STORE, uri, rule)
 
 

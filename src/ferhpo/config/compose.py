@@ -5,10 +5,11 @@ Note: if the user chooses another option of a group, the sweep file's settings f
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ferhpo.addresses.secrets import hide_all, hide_password
+from ferhpo.addresses.secrets import hide, hide_all
 from ferhpo.components import own_code
 from ferhpo.config.composed import ADDED, Composed
 from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, is_users, named_file, sweep_files
@@ -24,6 +25,7 @@ from ferhpo.config.input.layers import (
     nested,
     option_faults,
     origins_of,
+    place_faults,
     trust_addresses,
     with_options,
 )
@@ -55,9 +57,8 @@ def compose(name: str | None, overrides: Overrides = (), config_dir: Path | None
     if config_dir is not None:
         own_code.trust_folder(config_dir)
     file = named_file(name, config_dir)
-    roots = config_roots(config_dir)
     # Hydra expects the primary configuration in its main folder; the other roots follow in order.
-    roots = [file.parent, *(root for root in roots if root != file.parent)]
+    roots = [file.parent, *(root for root in config_roots(config_dir) if root != file.parent)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(roots[0]), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
@@ -116,7 +117,8 @@ class _Composer:
         options, slices, warnings = self.offered(config, in_groups, values, layers)
         uri = (config.get("tracking") or {}).get("uri")
         read = with_options(layers, self.lint.untrusted)
-        if faults := [*environment_faults(read, uri), *cache_faults(read)]:
+        places = place_faults(layers, config.get("output_dir"))
+        if faults := [*places, *environment_faults(read, uri), *cache_faults(read)]:
             raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)
@@ -168,16 +170,17 @@ class _Composer:
             plain = OmegaConf.to_container(config, resolve=False)
             if faults := list(reference_faults(plain)):
                 raise ConfigError(self.name, faults)
+            # Before resolving: a reference to the address must not copy its password to another key.
+            if isinstance(uri := OmegaConf.select(config, "tracking.uri"), str):
+                OmegaConf.update(config, "tracking.uri", hide(uri))
             resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
         except (HydraException, OmegaConfBaseException, RecursionError) as error:
             raise ConfigError(str(self.file), [hydra_input.explain(error, plain)]) from None
         assert isinstance(resolved, dict)
-        whole = copy.deepcopy(ADDED)
-        whole.update({str(key): value for key, value in resolved.items()})
+        whole = copy.deepcopy(ADDED) | {str(key): value for key, value in resolved.items()}
         fill_named(whole, self.roots)
         if whole.get("name") is None:
             whole["name"] = self.name
-        hide_password(whole)
         texts.expand_paths(whole)
         return whole, groups
 
@@ -272,8 +275,7 @@ class _Composer:
         layers = []
         for entry in defaults.defaults:
             candidates = [root / f"{entry.config_path}.yaml" for root in self.roots]
-            file = next((path for path in candidates if path.exists()), None)
-            if file is not None:
+            if file := next((path for path in candidates if path.exists()), None):
                 shown = f"{file.parent.name}/{file.name}"
                 content = nested(entry.package or "", load_yaml(file))
                 layer = Layer(str(entry.config_path), shown, content, is_trusted=is_users(file))
@@ -291,10 +293,7 @@ def parse(text: str) -> Any:
 
     if fault := texts.size_fault(text):
         raise ValueError(fault)
-    for tried in (texts.literal(text), texts.as_text(text)):
-        try:
-            if tried is not None:
-                return OverridesParser.create().parse_override(tried)
-        except (HydraException, RecursionError):
-            continue
+    for tried in filter(None, (texts.literal(text), texts.as_text(text))):
+        with suppress(HydraException, RecursionError):
+            return OverridesParser.create().parse_override(tried)
     raise ValueError(texts.parse_fault(text))

@@ -46,6 +46,8 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
         users = [root for root in (Path(FOLDER), Path("conf"), Path("sweeps")) if not _is_foreign(root)]
+        for root in users[1:]:
+            _refuse_link(root, Path.cwd())
     roots: list[Path] = []
     for root in [*users, *_own_roots()]:
         if root.is_dir() and root.resolve() not in roots:
@@ -106,7 +108,7 @@ def sweep_files(config_dir: Path | None = None, roots: Sequence[Path] | None = N
     """Return the file of every named sweep and training; a user's file hides ferhpo's file of the same name."""
     files: dict[str, Path] = {}
     for root in config_roots(config_dir) if roots is None else roots:
-        for path in sorted(root.glob("*.yaml")):
+        for path in _files_of(root, root):
             if path.stem != "config":
                 files.setdefault(path.stem, path)
     return files
@@ -116,9 +118,28 @@ def group_files(group: str, config_dir: Path | None = None, roots: Sequence[Path
     """Return the file of every option of a config group."""
     files: dict[str, Path] = {}
     for root in config_roots(config_dir) if roots is None else roots:
-        for path in sorted((root / group).glob("*.yaml")):
+        for path in _files_of(root / group, root):
             files.setdefault(path.stem, path)
     return files
+
+
+def _files_of(folder: Path, root: Path) -> list[Path]:
+    """Return the configuration files in a folder of a root. Raises ConfigError for a link that leads out of the root.
+
+    The links of the user's own folder are the user's. Elsewhere, one could give the content of any file to a sweep.
+    """
+    files = sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # e.g. of an editor
+    for path in files if not is_users(root) else ():
+        _refuse_link(path, root)
+    return files
+
+
+def _refuse_link(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(
+            str(path),
+            [f"it leads to {path.resolve()}, outside {root}; copy it, or name the folder with --config-dir"],
+        )
 
 
 def group_of(word: str) -> str:

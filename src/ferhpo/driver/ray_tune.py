@@ -62,7 +62,7 @@ def run(
     stock = instantiate(section, "scheduler", **extra)
     searcher, callback = StudySearcher(ledger), LedgerCallback(ledger)
     scratch = ledger.sweep.folder / "ray"
-    shutil.rmtree(scratch, ignore_errors=True)  # Tune pickles into it, and must find nothing from elsewhere
+    _clear(scratch)
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     count_every_loss()
@@ -110,6 +110,20 @@ def run(
             raise callback.fault or _storage_error(error, scratch) or error from None
     shutil.rmtree(scratch, ignore_errors=True)
     return ledger.is_finished
+
+
+def _clear(scratch: Path) -> None:
+    """Remove Tune's folder in that of the sweep. Tune pickles into it, and must find nothing from elsewhere there.
+
+    Raises StorageError if anything of it is left.
+    """
+    try:
+        if scratch.is_symlink() or scratch.is_file():
+            scratch.unlink()
+        elif scratch.exists():
+            shutil.rmtree(scratch)
+    except OSError as error:
+        raise disk_refused(scratch, error) from None
 
 
 def _lost(ledger: Ledger, watch: HeadWatch, compute: ComputeSettings) -> ClusterError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ferhpo.config import Composed
 from ferhpo.config.composed import config_shape
-from ferhpo.disk import fault_of_file, write_json
+from ferhpo.disk import disk_refused, fault_of_file, write_json
 from ferhpo.errors import SweepError
 from ferhpo.parse import parse_json, shape_fault
 from ferhpo.storage.commands import resume_command
@@ -26,17 +26,23 @@ UNRECORDED = "warnings"  # of a Composed; they are about what the user has just 
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise SweepError if a new sweep's folder is a link, has links that lead out of it, or trials of another sweep."""
+    """Raise SweepError if a new sweep's folder is a link, or has anything in it: a sweep would replace parts of it."""
     if folder.is_symlink():
         raise SweepError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another name with name=...")
-    if folder.is_dir():
-        refuse_links(folder.resolve())
-    for name in RECORDS:
-        if (folder / name).exists():
-            raise SweepError(
-                f"{folder} has {name} and no {META}: these are the trials of another sweep; remove the folder, or "
-                "choose another name with name=..."
-            )
+    try:
+        found = sorted(path.name for path in folder.iterdir() if not path.name.startswith(f".{META}"))
+    except NotADirectoryError:
+        raise SweepError(f"{folder} is a file; remove it, or choose another name with name=...") from None
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise disk_refused(folder, error) from None
+    if found:
+        what = "the trials of another sweep" if set(found) & set(RECORDS) else "files of something else"
+        raise SweepError(
+            f"{folder} has {found[0]} and no {META}: these are {what}; remove the folder, or choose another name "
+            "with name=..."
+        )
 
 
 def refuse_links(folder: Path) -> None:

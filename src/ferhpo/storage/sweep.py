@@ -174,8 +174,8 @@ def create_sweep(
         meta["listed"] = list(listed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        keep_code(folder)
         publish(folder / META, meta)
+        keep_code(folder)
     except FileExistsError:  # created by another driver meanwhile
         raise exists_error(folder) from None
     except OSError as error:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from ferhpo.addresses.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
 from ferhpo.errors import ConfigError
 
+DATABASE = "mlflow.db"  # the default store, in output_dir
 OFF = "none"
 MAX_MODEL_NAME = 250  # in every database that MLflow supports
 MODEL_CHOICES = ("all", "best", "none")
@@ -43,8 +44,9 @@ class TrackingSettings:
         if self.uri is not None:
             object.__setattr__(self, "uri", hide(str(self.uri)))
         faults = [] if self.uri in (None, OFF) else _uri_faults(as_given(str(self.uri)))
-        if not self.experiment or "/" in self.experiment:
-            faults.append(f"tracking.experiment is {self.experiment!r}; it must be a name without /, e.g. ferhpo")
+        if not self.experiment or "/" in self.experiment or not str(self.experiment).isprintable():
+            rule = "it must be a name without / and control characters, e.g. ferhpo"
+            faults.append(f"tracking.experiment is {self.experiment!r}; {rule}")
         if self.models not in MODEL_CHOICES:
             faults.append(f"tracking.models is {self.models}; it must be one of {', '.join(MODEL_CHOICES)}")
         if self.registered_model_name is not None and (fault := model_name_fault(self.registered_model_name)):
@@ -113,7 +115,7 @@ class TrackingSettings:
 
     def _absolute_uri(self) -> str:
         if self.uri is None:
-            return f"sqlite:///{self.output_dir / 'mlflow.db'}"
+            return f"sqlite:///{self.output_dir / DATABASE}"
         if self.uri.startswith("sqlite:///"):
             return f"sqlite:///{Path(self.uri.removeprefix('sqlite:///')).absolute()}"
         return self.uri.rstrip("/")
@@ -131,9 +133,12 @@ def model_name_fault(name: object) -> str:
 
 
 def _uri_faults(uri: str) -> list[str]:
-    address = urlsplit(uri)
-    scheme = address.scheme.split("+")[0]
     shown = f"tracking.uri is {redact_address(uri)}"
+    try:
+        address = urlsplit(uri)
+    except ValueError as error:
+        return [f"{shown}; it is not an address ({error}); use e.g. http://127.0.0.1:5000"]
+    scheme = address.scheme.split("+")[0]
     if scheme in ("", "file") or len(scheme) == 1:  # one letter: a Windows drive
         return [f"{shown}; MLflow 3.13 and later refuse file stores; use sqlite:///<absolute path>/mlflow.db"]
     if scheme not in _SCHEMES:

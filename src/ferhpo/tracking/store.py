@@ -25,7 +25,7 @@ from ferhpo.data.io.cache import cache_folder
 from ferhpo.disk import unguessable
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
-from ferhpo.tracking.settings import TrackingSettings
+from ferhpo.tracking.settings import DATABASE, TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,7 +39,8 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def trust_fault(settings: TrackingSettings) -> str:
     """Return why a store that a file names must not be used (see addresses/trust.py); empty if it may be.
 
-    A SQLite file may be if it is in the output folder, or is a database of MLflow already, and has tables only.
+    A SQLite file may be if it is the default one, or is a database of MLflow already, and has tables only: another
+    program may read any other name, and the names of experiments in it.
     """
     path = settings.sqlite_path
     if settings.off:
@@ -52,7 +53,7 @@ def trust_fault(settings: TrackingSettings) -> str:
         return server_fault(str(settings.uri))
     if fault := content_fault(path):
         return f"tracking.uri is {settings.shown_uri}; {fault}; if you trust the file, {naming(settings.shown_uri)}"
-    if path.resolve().is_relative_to(settings.output_dir.resolve()) or _is_of_mlflow(path):
+    if path.resolve() == settings.output_dir.resolve() / DATABASE or _is_of_mlflow(path):
         return ""
     return sqlite_fault(str(settings.uri))
 

@@ -12,7 +12,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS, is_users
+from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS, group_files, is_users
 from ferhpo.config.input.layers import ENVIRONMENT, Layer, nested, resolver_faults
 from ferhpo.config.input.overrides import option_fault
 from ferhpo.disk import read_file
@@ -244,15 +244,15 @@ def fill_named(config: dict[str, Any], roots: Sequence[Path]) -> None:
     roots: the folders that are searched, in order
     """
     objective, metrics = config.get("objective"), config["metrics"]
+    files = {section: group_files(section, roots=roots) for section in NAMED}
     metric = objective.get("metric") if isinstance(objective, Mapping) else None
     if isinstance(metrics, dict) and isinstance(metric, str) and metric.startswith("val_"):
         name = metric.removeprefix("val_")
-        if name.isidentifier() and any((root / "metrics" / f"{name}.yaml").is_file() for root in roots):
+        if name in files["metrics"]:
             metrics[name] = metrics.get(name) or True
     for section in NAMED:
         for name, value in list(config[section].items()) if isinstance(config[section], dict) else []:
-            file = next((path for root in roots if (path := root / section / f"{name}.yaml").is_file()), None)
-            if value is True and file is not None:
-                config[section][name] = load_yaml(file)
+            if value is True and name in files[section]:
+                config[section][name] = load_yaml(files[section][name])
             elif value in (None, False):
                 del config[section][name]

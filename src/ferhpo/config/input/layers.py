@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ferhpo.addresses import trust
@@ -101,6 +102,23 @@ def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
                     f"{key} is {value!r:.200} in {layer.shown}; a cache replaces the images, so a file "
                     f"cannot choose one; add {key}=... to the command line, or set FERHPO_CACHE_DIR to it"
                 )
+
+
+def place_faults(layers: Sequence[Layer], output_dir: object) -> Iterator[str]:
+    """Yield the fault of an output folder that a file which anyone may have written chooses outside the current one.
+
+    Hidden folders are those of other programs.
+    """
+    setting = [layer for layer in layers if _sets(layer, "output_dir")]
+    if not setting or setting[-1].is_trusted or not isinstance(output_dir, str):
+        return
+    path, current = Path(output_dir), Path.cwd()
+    is_hidden = any(part.startswith(".") for part in path.parts)
+    if path.is_absolute() or is_hidden or not path.resolve().is_relative_to(current.resolve()):
+        yield (
+            f"output_dir is {output_dir} in {setting[-1].shown}; a file may choose only a folder below the current one "
+            f"that is not hidden; add output_dir={output_dir} to the command line"
+        )
 
 
 def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:

@@ -7,9 +7,8 @@
 - What MLflow calls invalid is entered in rejected.jsonl, and the rest of its batch is written. Every other error means
   that the store is unavailable, and is raised so that the shipper tries again; at the last try it is entered too.
 
-Runs have keys: "" is the parent run, "7" the run of trial 7, "7/fold0" the run of its first fold, below that of the
-trial. Metrics, parameters and tags have any names: nothing here depends on them, except for `epoch` and `epoch_seconds`
-of a fold's epochs.
+Metrics, parameters and tags have any names: nothing here depends on them, except for `epoch` and `epoch_seconds` of a
+fold's epochs.
 """
 
 import json
@@ -20,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from requests import HTTPError
 
 from ferhpo.errors import TrackingError
 from ferhpo.states import RunState
 from ferhpo.tracking.models import log_model
 from ferhpo.tracking.spool import Record
-from ferhpo.tracking.store import deleted_experiment, outages, reason_of
+from ferhpo.tracking.store import outages, reason_of
 from ferhpo.tracking.upload.files import fault_of_name, fault_of_path
+from ferhpo.tracking.upload.keys import PARENT, key_of, mark_of, name_of
 from ferhpo.tracking.upload.places import PlaceError, log_text, repository
 from ferhpo.tracking.upload.rejected import Entry, Rejected
 from ferhpo.tracking.upload.shipped import Shipped
+from ferhpo.tracking.upload.stored import StoredRuns
 from ferhpo.tracking.upload.values import REFUSALS, Values, fold_times, values_of
 from ferhpo.tracking.view import KIND_TAG, TAG_PREFIX
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("ferhpo.tracking")
 
 _TOO_LARGE = 413  # the HTTP status for a file above the limit of the server or of a proxy: trying again cannot help
-_PARENT = ""
 _OPENING = ("open_sweep", "open_trial")
 _HEARTBEAT = "ferhpo.uploaded"
 
@@ -54,9 +53,9 @@ class RunWriter:
         self.experiment_id = experiment_id
         self.shipped, self.rejected = shipped, rejected
         self.folder = shipped.path.parent
-        self.values = Values(client, shipped.runs, rejected, self._is_deleted)
+        self.stored = StoredRuns(client, experiment_id, shipped)
+        self.values = Values(client, shipped.runs, rejected, self.stored.is_deleted)
         self._artifact_uris: dict[str, str] = {}  # by the id of the run
-        self._live: set[str] = set()  # runs that were not deleted at the beginning of this `write`
         self._is_new_sweep = False  # then the store has no run of it that this writer did not create
 
     def write(self, records: Sequence[Record], stopped: Callable[[], bool], is_last_try: bool = False) -> bool:
@@ -67,7 +66,7 @@ class RunWriter:
         `store.outages()` if the store is unavailable.
         """
         self.values.clear(is_last_try)
-        self._live.clear()
+        self.stored.clear()
         for record in records:
             if stopped():
                 return False
@@ -80,7 +79,7 @@ class RunWriter:
                 if not is_last_try and (not is_refusal or record["op"] == "open_trial"):
                     raise
                 if is_refusal:
-                    self._check_experiment()
+                    self.stored.check_experiment()
                 self._reject_record(record, reason_of(error), set_aside=not is_refusal or record["op"] == "open_trial")
         self.values.flush_all()
         return True
@@ -88,17 +87,17 @@ class RunWriter:
     def write_values(self, record: Record, keys: set[tuple[Any, Any]]) -> None:
         """Write single values of a record again; `keys` has the run's key and its own for each."""
         self.values.clear(is_last_try=True)
-        if all(run in self.shipped.runs for run, _ in keys):
+        if all(self.stored.has(run) for run, _ in keys):
             self.values.add(record["seq"], (item for item in values_of(record) if (item[0], item[1].key) in keys))
             self.values.flush_all()
 
     def accepts_others(self) -> bool:
         """Return whether the store accepts a harmless write, so that a record that fails is at fault itself."""
-        if _PARENT not in self.shipped.runs:
+        if not self.stored.has(PARENT):
             return False
         try:
-            self._is_deleted(_PARENT)
-            self.client.set_tag(self.shipped.runs[_PARENT], _HEARTBEAT, str(self.shipped.seq))
+            self.stored.is_deleted(PARENT)
+            self.client.set_tag(self.shipped.runs[PARENT], _HEARTBEAT, str(self.shipped.seq))
         except outages():
             return False
         return True
@@ -107,14 +106,14 @@ class RunWriter:
         op, time_ms = record["op"], record["time_ms"]
         if op == "open_sweep":
             self.shipped.sweep_id, self.shipped.sweep_name = record["sweep_id"], record["name"]
-        run = _PARENT if record.get("number") is None else str(record["number"])
+        run = key_of(record)
         if op in _OPENING:
             self._open_run(run, record)
         elif op == "view":
             self.client.set_experiment_tag(self.experiment_id, *KIND_TAG)
             self.client.set_experiment_tag(self.experiment_id, TAG_PREFIX + record["sweep_id"], record["value"])
             return
-        elif run not in self.shipped.runs:
+        elif not self.stored.has(run):
             self._reject_record(record, "its run was not created", set_aside=True)
             return
         if op == "fold":
@@ -125,8 +124,10 @@ class RunWriter:
             self.values.flush(run)
             state = RunState(record["state"])
             self._terminate(run, state.mlflow_status, time_ms)
-            if run != _PARENT and state.is_over and state is not RunState.COMPLETE:
-                self.client.update_run(self.shipped.runs[run], name=f"{self._name(run)} ({state.lower()})")
+            if run != PARENT and state.is_over and state is not RunState.COMPLETE:
+                self.client.update_run(
+                    self.shipped.runs[run], name=f"{name_of(self.shipped.sweep_name, run)} ({state.lower()})"
+                )
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._delete_duplicates(in_doubt)
         elif op == "dataset":
@@ -140,56 +141,42 @@ class RunWriter:
 
     def _open_run(self, run: str, record: Record) -> None:
         """Find and reopen the run of a record, or create it."""
-        run_id = self.shipped.runs.get(run)
-        mark = self._mark(run)
+        run_id = self.shipped.runs[run] if self.stored.has(run) else None
+        mark = mark_of(self.shipped.sweep_id, run)
         if run_id is None and not (self._is_new_sweep and run not in self.shipped.in_doubt):
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
-        if run_id is not None and not self._is_deleted(run_id):
-            self.client.update_run(run_id, RunState.RUNNING.mlflow_status, self._name(run))
+        if run_id is not None and not self.stored.is_deleted(run_id):
+            self.client.update_run(run_id, RunState.RUNNING.mlflow_status, name_of(self.shipped.sweep_name, run))
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
-            if run != _PARENT:
-                tags["mlflow.parentRunId"] = self._live_parent(run)
+            if run != PARENT:
+                tags["mlflow.parentRunId"] = self.stored.live_parent(run)
             tags["mlflow.user"] = record.get("user", "")
             try:
-                created = self.client.create_run(self.experiment_id, record["time_ms"], tags, self._name(run))
+                created = self.client.create_run(
+                    self.experiment_id, record["time_ms"], tags, name_of(self.shipped.sweep_name, run)
+                )
             except outages():
                 self.shipped.in_doubt = sorted({*self.shipped.in_doubt, run})
-                self._check_experiment()
+                self.stored.check_experiment()
                 raise
             run_id = created.info.run_id
             self._artifact_uris[run_id] = created.info.artifact_uri
-            self._is_new_sweep = self._is_new_sweep or (run == _PARENT and run not in self.shipped.in_doubt)
-        self.shipped.runs[run] = run_id
-
-    def _live_parent(self, run: str) -> str:
-        """Return the id of the run above `run`. A sweep's run that was deleted is restored first."""
-        above = self.shipped.runs[run.rpartition("/")[0]]
-        if above not in self._live and self._is_deleted(above):
-            raise MlflowException("the run of its trial was deleted", error_code=RESOURCE_DOES_NOT_EXIST)
-        self._live.add(above)
-        return above
+            self._is_new_sweep = self._is_new_sweep or (run == PARENT and run not in self.shipped.in_doubt)
+        self.stored.enter(run, run_id)
 
     def _terminate(self, run: str, status: str, time_ms: int) -> None:
-        if run == _PARENT:
-            self._is_deleted(self.shipped.runs[run])  # restores it
+        if run == PARENT:
+            self.stored.is_deleted(self.shipped.runs[run])  # restores it
         self.client.set_terminated(self.shipped.runs[run], status, time_ms)
-
-    def _name(self, run: str) -> str:
-        """Return the run's name in MLflow, e.g. demo-007."""
-        number, _, fold = run.partition("/")
-        parts = [self.shipped.sweep_name, f"{int(number):03d}" if number else "", fold]
-        return "-".join(part for part in parts if part)
-
-    def _mark(self, run: str) -> str:
-        """Return the value of the run's tag `ferhpo.trial`, which identifies it in the store."""
-        return f"{self.shipped.sweep_id}/{run or 'parent'}"
 
     def _delete_duplicates(self, run: str) -> None:
         """Delete the runs that the store created late, from a call whose response was lost; they have no records."""
-        for found in self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{self._mark(run)}'"):
-            if found.info.run_id != self.shipped.runs.get(run):
+        for found in self.client.search_runs(
+            [self.experiment_id], f"tags.`ferhpo.trial` = '{mark_of(self.shipped.sweep_id, run)}'"
+        ):
+            if found.info.run_id != self.shipped.runs.get(run) and not found.data.metrics:
                 self.client.delete_run(found.info.run_id)
         self.shipped.in_doubt.remove(run)
 
@@ -232,7 +219,13 @@ class RunWriter:
         if record["op"] == "model":
             mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
             self.shipped.models[run] = log_model(
-                self.client, self.experiment_id, run_id, path, mark, self._name(run), record["time_ms"]
+                self.client,
+                self.experiment_id,
+                run_id,
+                path,
+                mark,
+                name_of(self.shipped.sweep_name, run),
+                record["time_ms"],
             )
             return
         if run_id not in self._artifact_uris:
@@ -245,44 +238,8 @@ class RunWriter:
         else:
             place.log_artifact(str(path), record["folder"] or None)
 
-    def _is_deleted(self, run: str) -> bool:
-        """Return whether the user deleted a run, given by its key or id; a deleted parent run is restored.
-
-        Raises TrackingError if the experiment was deleted, or if the store does not have this sweep.
-        """
-        parent = self.shipped.runs.get(_PARENT)
-        run_id = self.shipped.runs.get(run, run)
-        try:
-            is_deleted = bool(self.client.get_run(run_id).info.lifecycle_stage != "active")
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            if run_id == parent:
-                raise TrackingError(
-                    "the store does not have this sweep's parent run; start the server with its previous database, "
-                    f"or delete {self.shipped.path} to upload all records to this one"
-                ) from None
-            if parent is not None:
-                self._is_deleted(parent)
-            return True
-        if is_deleted:
-            self._check_experiment()  # deleting an experiment deletes its runs, and restoring it restores them
-        if is_deleted and run_id == parent:
-            self.client.restore_run(run_id)
-            log.warning(
-                "tracking: the sweep's run in MLflow was deleted; it is restored, because its trials belong to it"
-            )
-            return False
-        return is_deleted
-
-    def _check_experiment(self) -> None:
-        """Raise TrackingError if the experiment was deleted meanwhile."""
-        experiment = self.client.get_experiment(self.experiment_id)
-        if experiment.lifecycle_stage != "active":
-            raise deleted_experiment(experiment.name)
-
     def _reject_record(self, record: Record, reason: str, *, set_aside: bool) -> None:
-        run = _PARENT if record.get("number") is None else str(record["number"])
+        run = key_of(record)
         entry: Entry = {"seq": record["seq"], "kind": record["op"], "run": run}
         path = record.get("path") or record.get("file")
         entry |= ({"path": path} if path else {}) | ({"set_aside": True} if set_aside else {})
