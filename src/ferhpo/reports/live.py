@@ -57,8 +57,7 @@ class Drawing:
             job_of(trial, self._folder(trial), kept_confusion(self._folder(trial), len(trial.folds)))
             for trial in trials
         ]
-        # This process draws the page and uploads meanwhile.
-        for number in draw(jobs, min(max(job_cpus() - 1, 1), MOST_PROCESSES)):
+        for number in draw(jobs, min(job_cpus(), MOST_PROCESSES)):
             for name in (CONFUSION, CURVES):
                 if (path := self.sweep.trial_folder(number) / name).exists():
                     self.tracker.log_artifact(number, path)

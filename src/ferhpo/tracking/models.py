@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.machinery import BYTECODE_SUFFIXES
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND")
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # of packages that most models import
 METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
 
 
@@ -152,8 +153,11 @@ def _requirements(code: str) -> list[str]:
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         for package in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names:
-            names = own_code.distributions().get(package, [])
-            found |= {package} if package in names else set(names[:1])
+            name = _DISTRIBUTIONS.get(package, package)
+            try:
+                found.add(distribution(name).name)
+            except PackageNotFoundError:  # looking through all of them takes half a second
+                found |= set(own_code.distributions().get(package, [])[:1])
     return sorted(found)
 
 
