@@ -22,8 +22,8 @@ ALLOWED = {
     "ray": ("driver/ray_cluster.py", "driver/ray_hooks.py", "driver/ray_tune.py", "driver/ray_worker.py", "starters/"),
     "mlflow": ("tracking/", "inference/served_model.py"),
     "optuna": ("storage/", "space/", "reports/", "starters/"),
-    "hydra": ("config/compose.py",),
-    "omegaconf": ("config/compose.py",),
+    "hydra": ("config/compose.py", "config/input/reader.py"),
+    "omegaconf": ("config/compose.py", "config/input/reader.py"),
 }
 # The folders of src/ferhpo, top first. A module may import from its own folder and from layers below its own, never from a
 # layer above and never from another folder of its own layer.

@@ -89,6 +89,35 @@ def test_no_file_is_read_that_was_not_checked(tmp_path, monkeypatch, entry, mess
     assert "hunter2" not in str(faults)
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\ufeff", "\u2028", "\x85"])
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "tracking: {uri: 'http://127.0.0.2:8098', experiment: 'exp-${oc.env:AWS_SECRET_ACCESS_KEY}'}",
+        "compute: {address: '127.0.0.2:8097'}",
+        "output_dir: /srv/runs",
+    ],
+)
+def test_a_file_hides_no_key_behind_an_invisible_character(tmp_path, monkeypatch, mark, hidden):
+    """Parsers of YAML do not agree where a comment begins."""
+    monkeypatch.chdir(tmp_path)
+    text = f"{{defaults: [config, _self_], num_trials: 1, callbacks: {{\n{mark}# }}, {hidden}, panels: {{\n}}}}\n"
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    assert any("invisible character" in fault for fault in faults_of(tmp_path / "a.yaml"))
+
+
+def test_hydra_composes_what_was_checked(tmp_path, monkeypatch):
+    """Not what its own parser finds in the file."""
+    from hydra._internal.core_plugins import file_config_source
+
+    compose("demo")  # what Hydra keeps in the process
+    monkeypatch.setattr(file_config_source, "OmegaConf", None)
+    file = sweep_file(tmp_path / "a.yaml", optim={"weight_decay": 1e-5})
+    assert compose(str(file)).config["optim"]["weight_decay"] == 1e-5
+    file.write_text("defaults: [demo, _self_]\noptim: {weight_decay: 1e-5}\nnum_trials: 2\nnum_trials: 3\n")
+    assert any("found duplicate key num_trials" in fault for fault in faults_of(file))
+
+
 def test_a_file_of_a_group_builds_on_its_own_folder_only(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "sweeps"

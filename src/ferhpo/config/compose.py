@@ -1,4 +1,4 @@
-"""Compose a configuration from files and overrides with Hydra. No other module imports Hydra or OmegaConf.
+"""Compose a configuration from files and overrides with Hydra, which only this module and input/reader.py import.
 
 Note: if the user chooses another option of a group, the sweep file's settings for that group are dropped, not merged.
 """
@@ -16,7 +16,7 @@ from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, is_use
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
-from ferhpo.config.input.files import DefaultsLint, fill_named, load_yaml, reference_faults
+from ferhpo.config.input.files import DefaultsLint, fill_named, reference_faults
 from ferhpo.config.input.layers import (
     OVERRIDE,
     Layer,
@@ -29,6 +29,7 @@ from ferhpo.config.input.layers import (
     trust_addresses,
     with_options,
 )
+from ferhpo.config.input.reader import checked_files, load_yaml
 from ferhpo.errors import ConfigError
 from ferhpo.keys import Overrides, has_key, override_texts
 from ferhpo.scoring.metrics import objective_mode
@@ -60,7 +61,7 @@ def compose(name: str | None, overrides: Overrides = (), config_dir: Path | None
     # Hydra expects the primary configuration in its main folder; the other roots follow in order.
     roots = [file.parent, *(root for root in config_roots(config_dir) if root != file.parent)]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(roots[0]), version_base="1.3"):
+    with checked_files(), initialize_config_dir(str(roots[0]), version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         # Hydra reads every file for the configuration, and again for the defaults list of the same overrides.
         loader._parse_overrides_and_create_caching_repo = _once(loader._parse_overrides_and_create_caching_repo)

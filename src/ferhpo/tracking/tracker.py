@@ -13,6 +13,7 @@ from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import Spool
 from ferhpo.tracking.store import user_name
 from ferhpo.tracking.upload.files import copy_inside
+from ferhpo.tracking.upload.keys import key_of
 from ferhpo.tracking.upload.shipper import Shipper, upload_now
 from ferhpo.tracking.view import encode, param_text, view_state
 
@@ -195,7 +196,7 @@ class Tracker:
 
     def run_id(self, number: int | None) -> str | None:
         """Return MLflow's id of a run, None until it is uploaded."""
-        return None if self._shipper is None else self._shipper.shipped.runs.get("" if number is None else str(number))
+        return None if self._shipper is None else self._shipper.shipped.runs.get(key_of(number))
 
     @property
     def is_open(self) -> bool:

@@ -12,38 +12,18 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.files import GROUPS, MOST_BYTES, NAMED, SYNONYMS, group_files, is_users
+from ferhpo.config.files import GROUPS, NAMED, SYNONYMS, group_files, is_users
 from ferhpo.config.input.layers import ENVIRONMENT, Layer, nested, resolver_faults
 from ferhpo.config.input.overrides import option_fault
-from ferhpo.disk import read_file
+from ferhpo.config.input.reader import load_yaml
 from ferhpo.errors import ConfigError
 from ferhpo.keys import nearest
-from ferhpo.parse import MOST_LEVELS, ParseError, parse_yaml
+from ferhpo.parse import MOST_LEVELS
 
 MOST_TEXT = 1_000_000  # characters of a value, with every reference written out
 _PLAIN_NAME, _PLAIN_GROUP = re.compile(r"[\w-]+"), re.compile(r"(?:override )?/?\w+")
 _REFERENCE = re.compile(r"\$\{\s*([^${}:]+?)\s*\}")
 Keys = tuple[str, ...]
-
-
-def load_yaml(file: Path) -> Any:
-    """Return the content of a YAML file. Raises ConfigError if it is not valid, or too large with aliases expanded."""
-    try:
-        if not file.is_file():
-            raise ConfigError(str(file), ["it is not a regular file; give the file itself"])
-        if file.stat().st_size > MOST_BYTES:
-            raise ConfigError(str(file), [f"it is larger than {MOST_BYTES:,} bytes, the limit of a configuration file"])
-        return parse_yaml(read_file(file, MOST_BYTES).decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            str(file), [f"it cannot be read ({error.strerror}); check the file and its permissions"]
-        ) from None
-    except ParseError as error:
-        raise ConfigError(str(file), [str(error)]) from None
 
 
 def reference_faults(config: Mapping[str, Any]) -> Iterator[str]:

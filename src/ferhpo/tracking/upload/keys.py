@@ -1,13 +1,11 @@
 """Keys of the runs of a sweep: "" is the parent run, "7" that of trial 7, "7/fold0" that of its first fold."""
 
-from ferhpo.tracking.spool import Record
-
 PARENT = ""
 
 
-def key_of(record: Record) -> str:
-    """Return the key of the run that a record belongs to; of a fold's record, that of its trial."""
-    return PARENT if record.get("number") is None else str(record["number"])
+def key_of(number: int | None) -> str:
+    """Return the key of a trial's run, or of the parent run for None."""
+    return PARENT if number is None else str(number)
 
 
 def name_of(sweep_name: str | None, run: str) -> str:

@@ -106,7 +106,7 @@ class RunWriter:
         op, time_ms = record["op"], record["time_ms"]
         if op == "open_sweep":
             self.shipped.sweep_id, self.shipped.sweep_name = record["sweep_id"], record["name"]
-        run = key_of(record)
+        run = key_of(record.get("number"))
         if op in _OPENING:
             self._open_run(run, record)
         elif op == "view":
@@ -239,7 +239,7 @@ class RunWriter:
             place.log_artifact(str(path), record["folder"] or None)
 
     def _reject_record(self, record: Record, reason: str, *, set_aside: bool) -> None:
-        run = key_of(record)
+        run = key_of(record.get("number"))
         entry: Entry = {"seq": record["seq"], "kind": record["op"], "run": run}
         path = record.get("path") or record.get("file")
         entry |= ({"path": path} if path else {}) | ({"set_aside": True} if set_aside else {})

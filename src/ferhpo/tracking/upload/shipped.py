@@ -11,6 +11,7 @@ from ferhpo.addresses.sqlite import opened_sqlite
 from ferhpo.parse import parse_json
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import last_seq
+from ferhpo.tracking.upload.keys import key_of
 
 SHIPPED = "spool.shipped.json"
 _SQLITE = "sqlite:///"
@@ -114,4 +115,4 @@ def run_of(folder: Path, settings: TrackingSettings, number: int | None) -> str 
     number: the trial's, or None for the parent run
     """
     shipped = Shipped.load(folder, settings.shown_uri, settings.experiment)
-    return shipped.runs.get("" if number is None else str(number))
+    return shipped.runs.get(key_of(number))

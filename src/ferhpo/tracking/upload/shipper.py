@@ -12,6 +12,7 @@ from ferhpo.errors import TrackingError
 from ferhpo.tracking.settings import TrackingSettings
 from ferhpo.tracking.spool import Record, Spool
 from ferhpo.tracking.store import connect, open_experiment, outages, reason_of, remedy_of
+from ferhpo.tracking.upload.keys import key_of
 from ferhpo.tracking.upload.rejected import VALUES, Entry, Rejected
 from ferhpo.tracking.upload.shipped import Shipped
 
@@ -164,7 +165,7 @@ class Shipper:
             if not batch:
                 return records, newest
             for record in batch:
-                run = "" if record.get("number") is None else str(record["number"])
+                run = key_of(record.get("number"))
                 newest.update({(run, key): record["seq"] for key in record.get("tags", ())})
                 if record["op"] in ("open_trial", "close", "view"):
                     newest[(record["op"], run)] = record["seq"]

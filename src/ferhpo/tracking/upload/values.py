@@ -8,6 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from ferhpo.tracking.spool import Record
 from ferhpo.tracking.store import outages, reason_of
+from ferhpo.tracking.upload.keys import key_of
 from ferhpo.tracking.upload.rejected import Rejected
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Item = tuple[int, Value]  # with the seq of its record
 def values_of(record: Record) -> Iterable[tuple[str, Value]]:
     """Return the values of a record, each with the key of its run. Nothing for records of files."""
     op, time_ms = record["op"], record["time_ms"]
-    run = "" if record.get("number") is None else str(record["number"])
+    run = key_of(record.get("number"))
     if op in ("open_sweep", "open_trial", "tags", "close"):
         yield from ((run, RunTag(key, value)) for key, value in record["tags"].items())
     if op in ("open_sweep", "open_trial"):
