@@ -52,6 +52,24 @@ def test_a_file_chooses_no_name_for_a_store(tmp_path, name):
     assert trust_fault(TrackingSettings(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")) == ""
 
 
+def test_a_store_in_a_hidden_folder_is_named_by_the_user(current, tmp_path, empty_store):
+    """Artifacts of any name would be beside it, where a program may read them."""
+    (tmp_path / ".vim" / "plugin").mkdir(parents=True)
+    (current / "mlruns").symlink_to(tmp_path / ".vim" / "plugin")
+    shutil.copy(empty_store, current / "mlruns" / "mlflow.db")
+    settings = TrackingSettings(current, f"sqlite:///{current / 'mlruns' / 'mlflow.db'}")
+    assert "in a hidden folder" in trust_fault(settings)
+    file = sweep_file(current / "sweeps" / "a.yaml", num_trials=3)
+    assert any("a link to " in fault and "hidden folder" in fault for fault in faults_of(file))
+    assert faults_of(file, ["output_dir=mlruns"]) == []
+
+
+def test_the_default_folder_may_be_a_link_to_a_larger_disk(current, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (current / "mlruns").symlink_to(tmp_path / "scratch")
+    assert faults_of(sweep_file(current / "sweeps" / "a.yaml", num_trials=3)) == []
+
+
 def test_the_default_store_is_no_link(tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "mlflow.db").symlink_to(tmp_path / "authorized_keys")

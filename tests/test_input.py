@@ -9,10 +9,11 @@ import pytest
 from ferhpo import cli
 from ferhpo.config import validate
 from ferhpo.config.change import set_values
-from ferhpo.config.compose import compose, parse
+from ferhpo.config.compose import compose
 from ferhpo.config.files import config_roots
 from ferhpo.config.input.files import load_yaml, reference_faults
 from ferhpo.config.input.overrides import expand, quote
+from ferhpo.config.input.reader import parse
 from ferhpo.config.input.types import convert
 from ferhpo.config.rules import name_faults
 from ferhpo.config.settings import job_cpus

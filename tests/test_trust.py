@@ -106,6 +106,38 @@ def test_a_file_hides_no_key_behind_an_invisible_character(tmp_path, monkeypatch
     assert any("invisible character" in fault for fault in faults_of(tmp_path / "a.yaml"))
 
 
+@pytest.mark.parametrize(
+    "package", ["[tracking]", "tracking[]", "[]", "_global_.tracking", "a b", "_group_", "tracking."]
+)
+def test_the_package_of_a_file_is_a_plain_key(tmp_path, monkeypatch, package):
+    """Hydra takes [tracking] for tracking, which no check would see."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sweeps"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(f"# @package {package}\ndefaults: [_self_]\nuri: 'http://127.0.0.2:8098'\n")
+    sweep_file(folder / "a.yaml", defaults=["config", "base", "_self_"])
+    assert any("its header is " in fault for fault in faults_of("a"))
+
+
+def test_a_configuration_that_its_files_do_not_explain_is_refused(tmp_path, monkeypatch):
+    """Whatever difference is found next between what is checked and what Hydra merges."""
+    from ferhpo.config.input import reader
+
+    monkeypatch.chdir(tmp_path)
+    file = sweep_file(tmp_path / "sweeps" / "a.yaml", num_trials=3)
+    assert faults_of(file) == []
+    monkeypatch.setattr(reader, "_read", lambda file, read=reader._read: _with_key(*read(file)))
+    assert any("is not what the files say" in fault for fault in faults_of(file))
+
+
+def _with_key(content, header):
+    """What only Hydra reads: each reading of the sweep's file is another."""
+    if isinstance(content, dict) and content.get("num_trials") == 3:
+        _with_key.count = getattr(_with_key, "count", 0) + 1
+        content = {**content, "num_trials": 3 + _with_key.count}
+    return content, header
+
+
 def test_hydra_composes_what_was_checked(tmp_path, monkeypatch):
     """Not what its own parser finds in the file."""
     from hydra._internal.core_plugins import file_config_source

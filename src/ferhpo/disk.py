@@ -43,6 +43,13 @@ def existing_part(folder: Path) -> Path:
     return next(path for path in [folder, *folder.absolute().parents] if exists(path))
 
 
+def is_hidden(path: Path) -> bool:
+    """Return whether a path leads into a hidden folder, which is another program's; not if the current one is there."""
+    place, current = path.resolve(), Path.cwd().resolve()
+    parts = place.relative_to(current).parts if place.is_relative_to(current) else place.parts
+    return any(part.startswith(".") for part in parts)
+
+
 def check_temporary() -> None:
     """Raise StorageError if the folder of temporary files, which Ray needs too, cannot be written."""
     ray_folder = os.environ.get("RAY_TMPDIR")

@@ -17,7 +17,10 @@ def get_path(config: Any, path: str) -> Any:
         if isinstance(config, Mapping) and part in config:
             config = config[part]
         elif (
-            isinstance(config, Sequence) and not isinstance(config, str) and part.isdigit() and int(part) < len(config)
+            isinstance(config, Sequence)
+            and not isinstance(config, str)
+            and part.isdecimal()
+            and int(part) < len(config)
         ):
             config = config[int(part)]
         else:
@@ -41,6 +44,12 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(child, f"{path}.{key}" if path else str(key))
     else:
         yield path, node
+
+
+def differing_keys(one: Any, other: Any) -> list[str]:
+    """Return the dotted paths at which two nested mappings have different values, or only one of them has a value."""
+    values = [{path: repr(value) for path, value in leaves(node)} for node in (one, other)]
+    return sorted(path for path in {**values[0], **values[1]} if values[0].get(path) != values[1].get(path))
 
 
 def set_path(config: dict[str, Any], path: str, value: Any) -> None:

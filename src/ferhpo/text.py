@@ -101,9 +101,9 @@ def sampled_columns(samples: Sequence[Mapping[str, Any]]) -> list[tuple[str, lis
     for sample in samples:
         for path in sample:
             parent, _, last = path.rpartition(".")
-            columns.setdefault(parent if last.isdigit() else path, [])
-            if path not in columns[parent if last.isdigit() else path]:
-                columns[parent if last.isdigit() else path].append(path)
+            columns.setdefault(parent if last.isdecimal() else path, [])
+            if path not in columns[parent if last.isdecimal() else path]:
+                columns[parent if last.isdecimal() else path].append(path)
     return list(columns.items())
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from ferhpo.addresses.secrets import hide_all, hide_password
 from ferhpo.addresses.trust import trust_address
 from ferhpo.components import own_code
-from ferhpo.config.compose import parse
 from ferhpo.config.input import overrides as texts
+from ferhpo.config.input.reader import parse
 from ferhpo.config.input.types import typed
 from ferhpo.keys import has_key, nearest_key, set_path
 

@@ -5,14 +5,13 @@ Note: if the user chooses another option of a group, the sweep file's settings f
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ferhpo.addresses.secrets import hide, hide_all
 from ferhpo.components import own_code
 from ferhpo.config.composed import ADDED, Composed
-from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, is_users, named_file, sweep_files
+from ferhpo.config.files import GROUPS, NAMED, config_roots, group_files, is_own, is_users, named_file, sweep_files
 from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
@@ -29,9 +28,9 @@ from ferhpo.config.input.layers import (
     trust_addresses,
     with_options,
 )
-from ferhpo.config.input.reader import checked_files, load_yaml
+from ferhpo.config.input.reader import checked_files, load_yaml, merged, parse
 from ferhpo.errors import ConfigError
-from ferhpo.keys import Overrides, has_key, override_texts
+from ferhpo.keys import Overrides, differing_keys, has_key, override_texts
 from ferhpo.scoring.metrics import objective_mode
 from ferhpo.space.slices import make_slices, paths_below, settle
 
@@ -272,29 +271,21 @@ class _Composer:
 
         loader = GlobalHydra.instance().config_loader()
         defaults = loader.compute_defaults_list(self.name, [*in_groups, self.searchpath], RunMode.RUN)
-        changed = self.changed_groups(in_groups)
         layers = []
         for entry in defaults.defaults:
-            candidates = [root / f"{entry.config_path}.yaml" for root in self.roots]
-            if file := next((path for path in candidates if path.exists()), None):
+            files = (root / f"{entry.config_path}.yaml" for root in self.roots)
+            if file := next(filter(Path.exists, files), None):
+                read = {key: value for key, value in (load_yaml(file) or {}).items() if key != "defaults"}
+                content = nested(entry.package or "", read)
                 shown = f"{file.parent.name}/{file.name}"
-                content = nested(entry.package or "", load_yaml(file))
-                layer = Layer(str(entry.config_path), shown, content, is_trusted=is_users(file))
-                layers.append(layer.without(changed))
+                ours = is_own(file)
+                layers.append(Layer(str(entry.config_path), shown, content, is_trusted=is_users(file), is_default=ours))
+        composed = merged([self.compose_raw(self.name, in_groups)[0]])
+        if unseen := differing_keys(merged(layer.content for layer in layers), composed):
+            raise ConfigError(self.name, [f"{key} is not what the files say that set it" for key in unseen])
+        changed = self.changed_groups(in_groups)
+        layers = [layer.without(changed) for layer in layers]
         for value in values:
             content = {} if value.is_delete() else nested(value.key_or_group, value.value())
             layers.append(Layer(OVERRIDE, OVERRIDE, content, value.key_or_group))
         return layers
-
-
-def parse(text: str) -> Any:
-    """Return an override, as Hydra parses it; a value that its grammar refuses is a text. Raises ValueError."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    if fault := texts.size_fault(text):
-        raise ValueError(fault)
-    for tried in filter(None, (texts.literal(text), texts.as_text(text))):
-        with suppress(HydraException, RecursionError):
-            return OverridesParser.create().parse_override(tried)
-    raise ValueError(texts.parse_fault(text))

@@ -62,7 +62,12 @@ def _own_roots() -> list[Path]:
 
 def is_users(file: Path) -> bool:
     """Return whether a file is ferhpo's, or in the user's folder, which is trusted as own code is."""
-    return own_code.is_users(file) or any(file.resolve().is_relative_to(root) for root in _own_roots())
+    return own_code.is_users(file) or is_own(file)
+
+
+def is_own(file: Path) -> bool:
+    """Return whether a file comes with ferhpo."""
+    return any(file.resolve().is_relative_to(root) for root in _own_roots())
 
 
 def _is_foreign(root: Path) -> bool:

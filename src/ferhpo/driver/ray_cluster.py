@@ -131,7 +131,7 @@ def _silence_worker_losses() -> None:
 def _check_reachable(address: str) -> None:
     """Raise FerhpoError if nothing listens at HOST:PORT. Ray itself would try for more than ten minutes."""
     host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "/" not in host:
+    if colon and port.isdecimal() and "/" not in host:
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, OverflowError, UnicodeError) as error:

@@ -101,7 +101,7 @@ def load_model(model: Any, output_dir: str | Path = "mlruns") -> TrainedModel:
     if not isinstance(model, str | Path):
         raise SweepError(f"{model!r:.60} is not a trial, a sweep, a name or a path")
     for folder in (Path(model), *Path(model).parents):
-        if folder.name.isdigit() and folder.parent.name == TRIALS and (folder.parents[1] / META).exists():
+        if folder.name.isdecimal() and folder.parent.name == TRIALS and (folder.parents[1] / META).exists():
             sweep = load_sweep(folder.parents[1])
             return _trained(sweep, _trial(sweep, int(folder.name)), path=Path(model) if Path(model).is_file() else None)
     return find_model(str(model), output_dir)
@@ -188,7 +188,7 @@ def _with_weights(
 def _sweep_and_number(name: str, output_dir: str | Path) -> tuple[Sweep, int | None]:
     head, _, tail = name.rpartition("/")
     is_folder = has_meta(Path(output_dir) / name) or has_meta(Path(name))
-    if head and tail.isdigit() and not is_folder:
+    if head and tail.isdecimal() and not is_folder:
         return load_sweep(head, output_dir), int(tail)
     return load_sweep(name, output_dir), None
 
@@ -244,7 +244,7 @@ def _local_trial(
 ) -> tuple[Sweep, int] | tuple[None, None]:
     """Return the sweep and trial that a version was made from, if their folder is here."""
     name, number = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
-    if name is None or Path(name).name != name or not number.isdigit() or not (output_dir / name / META).exists():
+    if name is None or Path(name).name != name or not number.isdecimal() or not (output_dir / name / META).exists():
         return None, None
     sweep = load_sweep(name, output_dir)
     if run_of(sweep.folder, tracking, int(number)) != version.run_id:

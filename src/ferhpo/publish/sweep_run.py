@@ -174,7 +174,7 @@ def stored_addresses(sweep: Sweep) -> tuple[str, dict[int, str]]:
     runs = {
         int(key): run_url(server, shipped.experiment_id, run_id)
         for key, run_id in shipped.runs.items()
-        if key.isdigit()
+        if key.isdecimal()
     }
     return view_url(server, shipped.experiment_id, shipped.sweep_id), runs
 

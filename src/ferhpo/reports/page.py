@@ -162,7 +162,7 @@ def _cells(column: Sequence[str]) -> list[str]:
             return escape(text)
         if has_fractions:
             return f"{float(text):.4f}" if is_uniform else f"{float(text):.4g}"
-        return f"{int(text):,}" if text.isdigit() and has_large else text
+        return f"{int(text):,}" if text.isdecimal() and has_large else text
 
     return [cell(text) for text in column]
 

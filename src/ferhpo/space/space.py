@@ -99,7 +99,7 @@ class Space:
             parent, _, last = path.rpartition(".")
             if path in self.options:
                 continue
-            if parent in repeated and last.isdigit():
+            if parent in repeated and last.isdecimal():
                 lists.setdefault(parent, []).append(value)
             else:
                 set_path(config, path, value)

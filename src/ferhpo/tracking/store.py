@@ -22,7 +22,7 @@ from ferhpo.addresses.secrets import redact_error
 from ferhpo.addresses.sqlite import BESIDE, content_fault, files_fault, opened_sqlite
 from ferhpo.addresses.trust import STORE, is_trusted, naming, server_fault, sqlite_fault
 from ferhpo.data.io.cache import cache_folder
-from ferhpo.disk import unguessable
+from ferhpo.disk import is_hidden, unguessable
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.moved import ROOT_TAG, follow_move
 from ferhpo.tracking.settings import DATABASE, TrackingSettings
@@ -39,8 +39,8 @@ _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 def trust_fault(settings: TrackingSettings) -> str:
     """Return why a store that a file names must not be used (see addresses/trust.py); empty if it may be.
 
-    A SQLite file may be if it is the default one, or is a database of MLflow already, and has tables only: another
-    program may read any other name, and the names of experiments in it.
+    A SQLite file may be if it is the default one, or is a database of MLflow already and in no hidden folder, and has
+    tables only: another program may read any other name, and the names of experiments in it.
     """
     path = settings.sqlite_path
     if settings.off:
@@ -53,7 +53,7 @@ def trust_fault(settings: TrackingSettings) -> str:
         return server_fault(str(settings.uri))
     if fault := content_fault(path):
         return f"tracking.uri is {settings.shown_uri}; {fault}; if you trust the file, {naming(settings.shown_uri)}"
-    if path.resolve() == settings.output_dir.resolve() / DATABASE or _is_of_mlflow(path):
+    if path.resolve() == settings.output_dir.resolve() / DATABASE or (_is_of_mlflow(path) and not is_hidden(path)):
         return ""
     return sqlite_fault(str(settings.uri))
 

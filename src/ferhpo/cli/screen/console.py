@@ -48,7 +48,7 @@ def make_console(stderr: bool = False) -> "Console":
 
     stream = sys.stderr if stderr else sys.stdout
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit() and int(columns) > 0:
+    if columns.isdecimal() and int(columns) > 0:
         width: int | None = int(columns)
     else:
         width = None if stream.isatty() else WIDE

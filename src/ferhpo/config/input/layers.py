@@ -9,6 +9,7 @@ from typing import Any
 from ferhpo.addresses import trust
 from ferhpo.config.files import GROUPS
 from ferhpo.config.input.overrides import names_file, option_fault
+from ferhpo.disk import is_hidden
 from ferhpo.keys import get_path, leaves, nearest
 
 OVERRIDE = "override"
@@ -29,6 +30,7 @@ class Layer:
     file: path below its configuration folder, without .yaml; shown: how `ferhpo show` names it
     content: as nested dictionaries, unresolved; replaces: the key of an override
     is_trusted: whether the user wrote it: an override, or a file of the configuration folder or of ferhpo
+    is_default: whether it is a file of ferhpo
     """
 
     file: str
@@ -36,6 +38,7 @@ class Layer:
     content: Mapping[str, Any]
     replaces: str | None = None
     is_trusted: bool = True
+    is_default: bool = False
 
     def without(self, groups: Sequence[str]) -> "Layer":
         """Return the layer without what it says about the other options of these groups."""
@@ -105,16 +108,24 @@ def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
 
 
 def place_faults(layers: Sequence[Layer], output_dir: object) -> Iterator[str]:
-    """Yield the fault of an output folder that a file which anyone may have written chooses outside the current one.
+    """Yield the fault of an output folder that another than the user chooses: by a file, or by a link.
 
-    Hidden folders are those of other programs.
+    A file chooses a folder below the current one. The default folder may be a link, e.g. to a larger disk, but not into
+    a hidden folder, which is another program's.
     """
     setting = [layer for layer in layers if _sets(layer, "output_dir")]
-    if not setting or setting[-1].is_trusted or not isinstance(output_dir, str):
+    if not setting or not isinstance(output_dir, str):
         return
-    path, current = Path(output_dir), Path.cwd()
-    is_hidden = any(part.startswith(".") for part in path.parts)
-    if path.is_absolute() or is_hidden or not path.resolve().is_relative_to(current.resolve()):
+    path = Path(output_dir)
+    if setting[-1].is_default:
+        if path.is_symlink() and is_hidden(path):
+            yield (
+                f"output_dir is {output_dir}, a link to {path.resolve()}, which is in a hidden folder; add "
+                f"output_dir={output_dir} to the command line"
+            )
+    elif not setting[-1].is_trusted and (
+        path.is_absolute() or is_hidden(path) or not path.resolve().is_relative_to(Path.cwd().resolve())
+    ):
         yield (
             f"output_dir is {output_dir} in {setting[-1].shown}; a file may choose only a folder below the current one "
             f"that is not hidden; add output_dir={output_dir} to the command line"

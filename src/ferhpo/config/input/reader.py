@@ -1,19 +1,22 @@
-"""Read a configuration file, once and for all: what is checked and what Hydra composes is the same.
+"""Read configuration files and overrides, once and for all: what is checked and what Hydra composes is the same.
 
 Two parsers of YAML can find other keys in a text; an invisible character is enough. So Hydra opens no file itself.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ferhpo.config.files import MOST_BYTES
+from ferhpo.config.input.overrides import as_text, literal, parse_fault, size_fault
 from ferhpo.disk import read_file
 from ferhpo.errors import ConfigError
 from ferhpo.parse import ParseError, parse_yaml
+
+_PACKAGE = re.compile(r"_global_|[A-Za-z]\w*(\.\w+)*")  # Hydra would take [tracking] for tracking
 
 
 @contextmanager
@@ -30,9 +33,8 @@ def checked_files() -> Iterator[None]:
             file = Path(self.path, self._normalize_file_name(config_path))
             if not file.exists():
                 raise ConfigLoadError(f"Config not found : {file}")
-            content, text = _read(file)
+            content, header = _read(file)
             config = OmegaConf.create({} if content is None else content)
-            header = self._get_header_dict(text[:512])
             return ConfigResult(provider=self.provider, path=f"file://{self.path}", config=config, header=header)
 
     Plugins.instance()  # registers Hydra's own sources, once
@@ -45,13 +47,25 @@ def checked_files() -> Iterator[None]:
         types["file"] = before
 
 
+def merged(contents: Iterable[Any]) -> Any:
+    """Return what Hydra makes of the contents of files, each after the one before; unresolved."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.merge(*contents))
+
+
 def load_yaml(file: Path) -> Any:
     """Return the content of a YAML file. Raises ConfigError if it is not valid, or too large with aliases expanded."""
     return _read(file)[0]
 
 
-def _read(file: Path) -> tuple[Any, str]:
-    """Return the content of a YAML file, as Hydra must see it too, and its text. Raises ConfigError."""
+def _read(file: Path) -> tuple[Any, dict[str, str | None]]:
+    """Return the content of a YAML file, as Hydra must see it too, and its header, e.g. {"package": "_global_"}.
+
+    Raises ConfigError.
+    """
+    from hydra.plugins.config_source import ConfigSource
+
     try:
         if not file.is_file():
             raise ConfigError(str(file), ["it is not a regular file; give the file itself"])
@@ -62,7 +76,16 @@ def _read(file: Path) -> tuple[Any, str]:
             line = text.count("\n", 0, place.start()) + 1
             fault = f"line {line} has the invisible character U+{ord(place[0]):04X}; remove it"
             raise ConfigError(str(file), [fault])
-        return parse_yaml(text, _like_omegaconf), text
+        try:
+            header: dict[str, str | None] = ConfigSource._get_header_dict(text[:512])
+        except ValueError as error:
+            raise ConfigError(str(file), [f"its header is damaged ({error})"]) from None
+        package = header.get("package")
+        if package is not None and not _PACKAGE.fullmatch(package):
+            raise ConfigError(
+                str(file), [f"its header is @package {package}; write _global_, or keys with dots, or none"]
+            )
+        return parse_yaml(text, _like_omegaconf), header
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -73,6 +96,19 @@ def _read(file: Path) -> tuple[Any, str]:
         ) from None
     except ParseError as error:
         raise ConfigError(str(file), [str(error)]) from None
+
+
+def parse(text: str) -> Any:
+    """Return an override, as Hydra parses it; a value that its grammar refuses is a text. Raises ValueError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if fault := size_fault(text):
+        raise ValueError(fault)
+    for tried in filter(None, (literal(text), as_text(text))):
+        with suppress(HydraException, RecursionError):
+            return OverridesParser.create().parse_override(tried)
+    raise ValueError(parse_fault(text))
 
 
 @cache

@@ -46,7 +46,7 @@ def note():
 def left():
     found = {pid for pid, begun in noted.items() if begun and started(pid) == begun}
     for name in os.listdir("/proc"):
-        if name.isdigit() and marks & set(read(f"/proc/{name}/environ").split(b"\\0")):
+        if name.isdecimal() and marks & set(read(f"/proc/{name}/environ").split(b"\\0")):
             found.add(int(name))
     return found
 

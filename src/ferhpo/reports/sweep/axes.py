@@ -112,7 +112,7 @@ def varied(sweep: Sweep, trials: Sequence[TrialRecord]) -> list[Axis]:
 def is_of(draw: Draw, path: str) -> bool:
     """Return whether a sampled path belongs to a draw, for a repeated draw also as one of its entries."""
     parent, _, last = path.rpartition(".")
-    return draw.path == path or (draw.repeat is not None and draw.path == parent and last.isdigit())
+    return draw.path == path or (draw.repeat is not None and draw.path == parent and last.isdecimal())
 
 
 def _axis(path: str, taken: Sequence[Any], draws: Sequence[Draw]) -> Axis:

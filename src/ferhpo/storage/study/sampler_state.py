@@ -34,7 +34,7 @@ def without_pickle(attrs: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in attrs.items():
         prefix, _, rest = key.partition(":")
         name, _, part = rest.partition(":")
-        if _PREFIX.match(key) and name == _OPTIMIZER and part.isdigit() and isinstance(value, str):
+        if _PREFIX.match(key) and name == _OPTIMIZER and part.isdecimal() and isinstance(value, str):
             pickled.setdefault(prefix, {})[int(part)] = value
         elif _PICKLE.search(key):
             raise ValueError(f"{key} is the state of a sampler as a pickle, which could run code when it is loaded")
