@@ -31,9 +31,9 @@ def refuse_foreign(folder: Path) -> None:
         raise SweepError(f"{folder} is a link to {folder.resolve()}; remove it, or choose another name with name=...")
     try:
         found = sorted(path.name for path in folder.iterdir() if not path.name.startswith(f".{META}"))
-    except NotADirectoryError:
-        raise SweepError(f"{folder} is a file; remove it, or choose another name with name=...") from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.exists():
+            raise SweepError(f"{folder} is a file; remove it, or choose another name with name=...") from None
         return
     except OSError as error:
         raise disk_refused(folder, error) from None
