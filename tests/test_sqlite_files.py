@@ -116,7 +116,9 @@ def test_a_new_database_deletes_only_its_own_files(tmp_path):
     (tmp_path / ".*.newer").write_text("mine")
     (tmp_path / "*-journal").write_text("left over")
     (tmp_path / ".*.new-journal").write_text("left over")
-    store.connect(TrackingSettings(output_dir=tmp_path, uri=f"sqlite:///{tmp_path}/*"))
+    settings = TrackingSettings(output_dir=tmp_path, uri=f"sqlite:///{tmp_path}/*")
+    trust.trust_address(trust.STORE, settings.shown_uri)
+    store.connect(settings)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {".ssh_config.new", ".*.newer", "*", "*.lock"}
 

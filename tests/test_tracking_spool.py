@@ -151,7 +151,10 @@ def test_uri_none_records_nothing(tmp_path):
         ({"uri": "ftp://a"}, "tracking.uri is ftp://a; its scheme must be one of http, https, sqlite"),
         ({"uri": "http://"}, "tracking.uri is http://; it has no host; use e.g. http://127.0.0.1:5000"),
         ({"models": "some"}, "tracking.models is some; it must be one of all, best, none"),
-        ({"experiment": ""}, "tracking.experiment is ''; it must be a name without / and control characters, e.g. ferhpo"),
+        (
+            {"experiment": ""},
+            "tracking.experiment is ''; it must be a name without / and control characters, e.g. ferhpo",
+        ),
         ({"required": "yes"}, "tracking.required is 'yes'; it must be true or false"),
         ({"urii": "x"}, "tracking.urii matches no key; tracking has: experiment, models, registered_model_name, "),
     ],
