@@ -48,7 +48,7 @@ def test_a_file_chooses_no_name_for_a_store(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    assert "it is no database of MLflow yet" in trust_fault(TrackingSettings(tmp_path, f"sqlite:///{path}"))
+    assert "it is not a database of MLflow yet" in trust_fault(TrackingSettings(tmp_path, f"sqlite:///{path}"))
     assert trust_fault(TrackingSettings(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")) == ""
 
 

@@ -260,7 +260,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path, capsys):
     edit(sweep, tracking={"uri": f"sqlite:///{folder / 'app.db'}"})
     for verb in (["sync"], ["promote"]):
         assert cli.main([*verb, sweep.name, "--output-dir", str(tmp_path / "runs")]) != 0, verb
-    assert "it is no database of MLflow yet" in capsys.readouterr().err
+    assert "it is not a database of MLflow yet" in capsys.readouterr().err
     assert (folder / "app.db").read_bytes() == before
     assert [path.name for path in folder.iterdir()] == ["app.db"]
 
@@ -939,7 +939,7 @@ def test_a_token_of_azure_goes_to_azure_only(tmp_path):
     trust.trust_address(trust.STORE, uri)
     assert fault_of_owner("abfss://files@faces.dfs.core.windows.net/1", uri) == ""
     for host in ["files@faces.evil.example", "files@core.windows.net.evil.example", "files@faces.core.windows.net:1"]:
-        assert "is no server of Azure" in fault_of_owner(f"abfss://{host}/1", uri)
+        assert "is not a server of Azure" in fault_of_owner(f"abfss://{host}/1", uri)
 
 
 def test_the_sweep_of_a_version_is_a_name(tmp_path):

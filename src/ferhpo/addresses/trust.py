@@ -77,7 +77,7 @@ def sqlite_fault(uri: str) -> str:
     """Return why a file must not become an MLflow store; empty if the user named it."""
     if is_trusted(STORE, uri):
         return ""
-    rule = "it is no database of MLflow yet, or in a hidden folder, and a file cannot decide that it becomes a store"
+    rule = "it is not a database of MLflow yet, or in a hidden folder, and a file cannot decide that it becomes a store"
     return _fault(STORE, uri, rule)
 
 

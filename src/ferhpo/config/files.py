@@ -46,8 +46,9 @@ def config_roots(config_dir: Path | None = None) -> list[Path]:
         users = [chosen, chosen / "conf", chosen / "sweeps"]
     else:
         users = [root for root in (Path(FOLDER), Path("conf"), Path("sweeps")) if not _is_foreign(root)]
-        for root in users[1:]:
-            _refuse_link(root, Path.cwd())
+        for root in users:
+            if root != Path(FOLDER):
+                _refuse_link(root, Path.cwd())
     roots: list[Path] = []
     for root in [*users, *_own_roots()]:
         if root.is_dir() and root.resolve() not in roots:

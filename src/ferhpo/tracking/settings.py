@@ -44,7 +44,7 @@ class TrackingSettings:
         if self.uri is not None:
             object.__setattr__(self, "uri", hide(str(self.uri)))
         faults = [] if self.uri in (None, OFF) else _uri_faults(as_given(str(self.uri)))
-        if not self.experiment or "/" in self.experiment or not str(self.experiment).isprintable():
+        if not self.experiment or "/" in self.experiment or not self.experiment.isprintable():
             rule = "it must be a name without / and control characters, e.g. ferhpo"
             faults.append(f"tracking.experiment is {self.experiment!r}; {rule}")
         if self.models not in MODEL_CHOICES:

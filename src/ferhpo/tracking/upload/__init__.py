@@ -3,7 +3,7 @@
 shipper.py   the thread that uploads: batches, retries, what is set aside
 runs.py      records to MLflow calls that can be repeated safely
 stored.py    which runs the store has
-keys.py      how runs are named
+keys.py      by which keys runs are known here
 values.py    metrics, parameters and tags, in as few calls as possible
 offline.py   sync() and add_to_run(): uploads while no driver runs
 files.py     which files may be uploaded

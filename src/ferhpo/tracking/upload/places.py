@@ -172,7 +172,7 @@ def fault_of_owner(location: str, store_uri: str, done: str = "written") -> str:
         return ""
     if is_trusted(STORE, store_uri):
         if address.scheme == "abfss" and not address.netloc.lower().endswith(_AZURE):
-            return f"the store names {location}, which would receive a token of Azure and is no server of Azure"
+            return f"the store names {location}, which would receive a token of Azure and is not a server of Azure"
         fault = server_fault(f"http://{address.netloc}") if address.scheme in _SENT and address.netloc else ""
         return f"the store names {location} as a place of artifacts; {fault}" if fault else ""
     folder, path = Path(store_uri.removeprefix("sqlite:///")).parent, local_path(location)

@@ -27,7 +27,7 @@ from ferhpo.tracking.models import log_model
 from ferhpo.tracking.spool import Record
 from ferhpo.tracking.store import outages, reason_of
 from ferhpo.tracking.upload.files import fault_of_name, fault_of_path
-from ferhpo.tracking.upload.keys import PARENT, key_of, mark_of, name_of
+from ferhpo.tracking.upload.keys import PARENT, key_of
 from ferhpo.tracking.upload.places import PlaceError, log_text, repository
 from ferhpo.tracking.upload.rejected import Entry, Rejected
 from ferhpo.tracking.upload.shipped import Shipped
@@ -125,9 +125,7 @@ class RunWriter:
             state = RunState(record["state"])
             self._terminate(run, state.mlflow_status, time_ms)
             if run != PARENT and state.is_over and state is not RunState.COMPLETE:
-                self.client.update_run(
-                    self.shipped.runs[run], name=f"{name_of(self.shipped.sweep_name, run)} ({state.lower()})"
-                )
+                self.client.update_run(self.shipped.runs[run], name=f"{self.shipped.name_of(run)} ({state.lower()})")
             for in_doubt in [name for name in self.shipped.in_doubt if name == run or name.startswith(f"{run}/fold")]:
                 self._delete_duplicates(in_doubt)
         elif op == "dataset":
@@ -142,21 +140,19 @@ class RunWriter:
     def _open_run(self, run: str, record: Record) -> None:
         """Find and reopen the run of a record, or create it."""
         run_id = self.shipped.runs[run] if self.stored.has(run) else None
-        mark = mark_of(self.shipped.sweep_id, run)
+        mark = self.shipped.mark_of(run)
         if run_id is None and not (self._is_new_sweep and run not in self.shipped.in_doubt):
             found = self.client.search_runs([self.experiment_id], f"tags.`ferhpo.trial` = '{mark}'", max_results=1)
             run_id = found[0].info.run_id if found else None
         if run_id is not None and not self.stored.is_deleted(run_id):
-            self.client.update_run(run_id, RunState.RUNNING.mlflow_status, name_of(self.shipped.sweep_name, run))
+            self.client.update_run(run_id, RunState.RUNNING.mlflow_status, self.shipped.name_of(run))
         else:
             tags = {"ferhpo.trial": mark, "mlflow.source.name": "ferhpo", "mlflow.source.type": "LOCAL"}
             if run != PARENT:
                 tags["mlflow.parentRunId"] = self.stored.live_parent(run)
             tags["mlflow.user"] = record.get("user", "")
             try:
-                created = self.client.create_run(
-                    self.experiment_id, record["time_ms"], tags, name_of(self.shipped.sweep_name, run)
-                )
+                created = self.client.create_run(self.experiment_id, record["time_ms"], tags, self.shipped.name_of(run))
             except outages():
                 self.shipped.in_doubt = sorted({*self.shipped.in_doubt, run})
                 self.stored.check_experiment()
@@ -173,9 +169,8 @@ class RunWriter:
 
     def _delete_duplicates(self, run: str) -> None:
         """Delete the runs that the store created late, from a call whose response was lost; they have no records."""
-        for found in self.client.search_runs(
-            [self.experiment_id], f"tags.`ferhpo.trial` = '{mark_of(self.shipped.sweep_id, run)}'"
-        ):
+        marked = f"tags.`ferhpo.trial` = '{self.shipped.mark_of(run)}'"
+        for found in self.client.search_runs([self.experiment_id], marked):
             if found.info.run_id != self.shipped.runs.get(run) and not found.data.metrics:
                 self.client.delete_run(found.info.run_id)
         self.shipped.in_doubt.remove(run)
@@ -219,13 +214,7 @@ class RunWriter:
         if record["op"] == "model":
             mark = f"{self.shipped.sweep_id}/{run}/{record['seq']}"
             self.shipped.models[run] = log_model(
-                self.client,
-                self.experiment_id,
-                run_id,
-                path,
-                mark,
-                name_of(self.shipped.sweep_name, run),
-                record["time_ms"],
+                self.client, self.experiment_id, run_id, path, mark, self.shipped.name_of(run), record["time_ms"]
             )
             return
         if run_id not in self._artifact_uris:

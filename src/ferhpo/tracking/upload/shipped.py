@@ -25,7 +25,7 @@ class Shipped:
     path: spool.shipped.json, which holds the other fields
     store, experiment: where the records were uploaded; the address without its password
     seq, offset: the last uploaded record, and the byte after it
-    runs: run ids by the keys of runs.py: "" is the parent, "7" a trial, "7/fold0" a fold
+    runs: run ids by their keys (keys.py)
     models: ids of logged models, by the key of their run
     in_doubt: keys of runs that the store may have created twice
     """
@@ -59,6 +59,15 @@ class Shipped:
             return cls(path, store, experiment)
         known = {each.name for each in fields(cls)} - {"path", "store"}
         return cls(path, store, **{key: value for key, value in content.items() if key in known})
+
+    def name_of(self, run: str) -> str:
+        """Return the name of a run in MLflow, given by its key, e.g. demo-007."""
+        number, _, fold = run.partition("/")
+        return "-".join(part for part in (self.sweep_name, f"{int(number):03d}" if number else "", fold) if part)
+
+    def mark_of(self, run: str) -> str:
+        """Return the value of a run's tag `ferhpo.trial`, which identifies it in the store."""
+        return f"{self.sweep_id}/{run or 'parent'}"
 
     def save(self) -> None:
         """Replace the file atomically."""

@@ -1,4 +1,4 @@
-"""Which runs of a sweep its store has: created, deleted by a person, or those of another sweep."""
+"""Which runs of a sweep are in its store, and which of them the user deleted."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from ferhpo.errors import TrackingError
 from ferhpo.tracking.store import deleted_experiment
-from ferhpo.tracking.upload.keys import PARENT, mark_of
+from ferhpo.tracking.upload.keys import PARENT
 from ferhpo.tracking.upload.shipped import Shipped
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class StoredRuns:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 return True
-            if tags.get("ferhpo.trial") == mark_of(self.shipped.sweep_id, run):
+            if tags.get("ferhpo.trial") == self.shipped.mark_of(run):
                 self._own.add(run)
             else:
                 del self.shipped.runs[run]
