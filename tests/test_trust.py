@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from ferhpo import cli
-from ferhpo.addresses import trust
+from ferhpo.addresses import secrets, trust
 from ferhpo.config import validate
 from ferhpo.config.compose import compose
-from ferhpo.config.input.layers import Layer, environment_faults, nested
+from ferhpo.config.input.final import final_faults
+from ferhpo.config.input.layers import Layer, environment_faults, nested, trust_addresses
 from ferhpo.data.io import cache
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.storage.sweep import load_sweep
@@ -136,6 +137,100 @@ def _with_key(content, header):
         _with_key.count = getattr(_with_key, "count", 0) + 1
         content = {**content, "num_trials": 3 + _with_key.count}
     return content, header
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"": {tracking: {uri: "http://127.0.0.2:8098/~a"}}', '"": "${callbacks}"', '" tracking": {uri: x}', "tracking.uri: x",
+        'data: {"": 3}', "data: {a.b: 3}", 'data: {"a[0]": 3}', "metrics: {1.5: 2}", "? [1]\n: 3", "true: 3", "null: 4",
+        'callbacks: [{"": 2}]', "callbacks: {a: [[{b.c: 2}]]}",
+    ],
+)  # fmt: skip
+def test_a_key_of_a_file_means_itself_only(tmp_path, text):
+    """What a dotted path cannot name, it would name as another key."""
+    (tmp_path / "a.yaml").write_text(f"defaults: [config]\n{text}\n")
+    (fault,) = faults_of(tmp_path / "a.yaml")
+    assert "a key must " in fault
+
+
+def test_a_key_that_no_check_sees_makes_no_address_the_users(tmp_path, monkeypatch):
+    """The default configuration sets tracking.uri last, and another key is copied there."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(validate.__file__).parents[3] / "conf", tmp_path / "conf")
+    with (tmp_path / "conf" / "config.yaml").open("a") as file:
+        file.write('"": "${callbacks}"\ncallbacks: {tracking: {uri: "http://127.0.0.2:8098/~a"}}\n')
+    with pytest.raises(ConfigError):
+        compose(None)
+    assert not trust.is_trusted(trust.STORE, "http://127.0.0.2:8098/~a")
+
+
+def test_trust_is_in_what_was_written_and_not_in_its_key():
+    layer = Layer("override", "override", {"tracking": {"uri": "http://mine"}}, "tracking.uri")
+    trust_addresses([layer], {"tracking": {"uri": "http://another"}, "compute": {"address": None}})
+    assert not trust.is_trusted(trust.STORE, "http://another")
+    trust_addresses([layer], {"tracking": {"uri": "http://mine"}, "compute": {"address": None}})
+    assert trust.is_trusted(trust.STORE, "http://mine")
+
+
+@pytest.mark.parametrize(
+    "reference", ["${data.merge.c}", "${data.merge[c]}", "${data}", "x${data.merge}", "${callbacks.l}"]
+)
+def test_a_file_copies_no_section(tmp_path, monkeypatch, reference):
+    """A later file would merge into the copy, and empty the section that the checks see."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "sweeps" / "data"
+    folder.mkdir(parents=True)
+    private = {"_target_": "ferhpo.data.image_folder.load", "path": "../private", "cache_dir": "../evil"}
+    first = {"_target_": "ferhpo.data.merged.load", "main": reference, "merge": {"c": private}}
+    (folder / "one.yaml").write_text(yaml.safe_dump(first))
+    second = {
+        "defaults": ["one", "_self_"],
+        "main": {"image_size": 48},
+        "merge": {"c": {"path": None, "cache_dir": None}},
+    }
+    (folder / "two.yaml").write_text(yaml.safe_dump(second))
+    callbacks = {"l": [private]}
+    sweep_file(
+        tmp_path / "sweeps" / "a.yaml", defaults=["demo", {"override data": "two"}, "_self_"], callbacks=callbacks
+    )
+    assert any("is a reference to the section" in fault for fault in faults_of("a")), faults_of("a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_fault"),
+    [
+        ("output_dir", "/home/me/.vim", True), ("output_dir", "results", False), ("data.cache_dir", "../evil", True),
+        ("data.path", "../private", True), ("data.merge.0.path", "../private", True), ("model.weights", "a.pt", True),
+        ("model.weights", "none", False), ("data.path", "mine", False), ("data.cache_dir", "my-cache", False),
+        ("data.path", None, False), ("compute.temp_dir", "x", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["config", "options"])
+def test_what_the_user_decides_is_what_the_user_wrote(tmp_path, monkeypatch, key, value, is_fault, place):
+    """However the value came to its key: no layer of these says how."""
+    monkeypatch.chdir(tmp_path)
+    users = Layer("override", "override", {"data": {"path": "mine", "cache_dir": "my-cache"}})
+    strangers = Layer("a", "sweeps/a.yaml", {"x": {"path": "../private", "cache_dir": "../evil"}}, is_trusted=False)
+    config = nested(key, value)
+    if ".0." in key:
+        config = {"data": {"merge": [{"path": value}]}}
+    tracking = {"tracking": {"uri": "http://127.0.0.2:8098"}}
+    if place == "config" or key == "output_dir":
+        faults = list(final_faults({**config, **tracking}, {}, [users, strangers]))
+    else:
+        (group,) = config
+        faults = list(final_faults(tracking, {group: {"one": config[group]}}, [users, strangers]))
+    assert bool(faults) == is_fault, faults
+
+
+def test_a_file_refers_to_single_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = {"max_epochs": "${num_trials}"}
+    sweep_file(tmp_path / "sweeps" / "a.yaml", num_trials=2, trainer=trainer, seed="${trainer.max_epochs}")
+    assert faults_of("a") == []
+    sweep_file(tmp_path / "sweeps" / "a.yaml", trainer={"max_epochs": "${..num_trials}"})
+    assert any("is neither ${key} nor" in fault or "has a reference" in fault for fault in faults_of("a"))
 
 
 def test_hydra_composes_what_was_checked(tmp_path, monkeypatch):
@@ -567,6 +662,48 @@ AMBIGUOUS = [
 def test_an_address_that_libraries_read_differently_is_refused(tmp_path, uri):
     with pytest.raises(ConfigError, match=r"special characters must be escaped|must have no \? and no #"):
         TrackingSettings(tmp_path, uri)
+
+
+@pytest.mark.parametrize(
+    ("users", "files"),
+    [
+        ("mssql+pyodbc:///?odbc_connect=SERVER%3Dgood", "mssql+pyodbc:///?odbc_connect=DRIVER%3D%2Ftmp%2Fevil.so"),
+        ("postgresql://u:p@db.example/mlflow", "postgresql://x:y@[2001:db8::1]@db.example/mlflow"),
+        ("sqlite:////data/me@lab/mlflow.db", "sqlite:////home/me/x@lab/mlflow.db"),
+        ("http://me:secret@host.example", "http://x:y@[::1]@host.example"),
+    ],
+)
+@pytest.mark.parametrize("named", ["variable", "command line"])
+def test_an_address_that_looks_like_the_users_is_another(tmp_path, monkeypatch, users, files, named):
+    """What is hidden of both would be the same."""
+    monkeypatch.setattr(secrets, "_given", {})
+    if named == "variable":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", users)
+    else:
+        compose("demo", [f"tracking.uri='{users}'"])
+    assert trust.is_trusted(trust.STORE, users)
+    sweep_file(tmp_path / "a.yaml", tracking={"uri": files})
+    try:
+        address = compose(str(tmp_path / "a.yaml")).config["tracking"]["uri"]
+    except FerhpoError:
+        return
+    assert not trust.is_trusted(trust.STORE, address)
+    assert not trust.is_trusted(trust.STORE, files)
+
+
+def test_an_option_of_a_space_hides_nothing_of_a_file(tmp_path, monkeypatch):
+    """It is another option's, and replaces nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps" / "model").mkdir(parents=True)
+    option = {"_target_": "ferhpo.models.backbone.Backbone", "arch": "resnet18", "weights": "none"}
+    (tmp_path / "sweeps" / "model" / "zzz.yaml").write_text(yaml.safe_dump(option))
+    sections = {
+        "defaults": ["demo", {"override model": "torchvision"}, "_self_"],
+        "model": {"weights": "../private.pt"},
+        "tracking": {"uri": "http://127.0.0.2:8098"},
+    }
+    sweep_file(tmp_path / "sweeps" / "a.yaml", **sections, space={"model": {"options": ["torchvision", "zzz"]}})
+    assert any("model.weights" in fault and "would be sent" in fault for fault in faults_of("a"))
 
 
 def test_the_file_with_mlflows_account_counts_as_a_credential(tmp_path, monkeypatch):

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ferhpo.errors import TrackingError
+from ferhpo.errors import ConfigError, TrackingError
 
 HIDDEN = "***"
 NOT_KNOWN = (
     "its password is not stored on disk; give the full address again with tracking.uri=..., "
     "or set MLFLOW_TRACKING_URI to it"
 )
+ESCAPE = "a password's special characters must be escaped: %2F for /, %40 for @, %3F for ?, %23 for #, %5C for \\"
 _USER = re.compile(r"""(?<=://)(?:[^\s"'<>]*@|[^\s/]*@)""")  # to the last @: a password may contain an unescaped / or @
 _USER_OF_ADDRESS = re.compile(r"(?<=://).*@", re.DOTALL)  # for a text that is one address: any character may occur
 _PARAMETER = re.compile(
@@ -49,12 +50,35 @@ def redact_error(text: str) -> str:
 
 
 def hide(uri: str) -> str:
-    """Return the address without its secrets, and remember them; an address without secrets is returned unchanged."""
+    """Return the address without its secrets, and remember them; an address without secrets is returned unchanged.
+
+    Raises ConfigError if the address without them does not say which server it is of.
+    """
     shown = redact_address(uri).rstrip("/")
-    if shown == uri.rstrip("/") or not _has_secret(uri):
+    whole = uri.rstrip("/")
+    if shown == whole or not _has_secret(uri):
         return uri
-    _given[shown] = uri.rstrip("/")
+    if fault := _ambiguity(whole, shown):
+        raise ConfigError("tracking", [f"tracking.uri is {shown}; {fault}"])
+    _given[shown] = whole
     return shown
+
+
+def _ambiguity(uri: str, shown: str) -> str:
+    """Return why an address and what is shown of it could be of two servers; empty if they are of one."""
+    try:
+        whole, rest = urlsplit(uri), urlsplit(shown)
+    except ValueError:
+        return ESCAPE
+    is_web = whole.scheme in ("http", "https")
+    hosts = [part.netloc.rpartition("@")[2] for part in (whole, rest)]
+    if hosts[0] != hosts[1] or whole.path != rest.path or "@" in whole.query + whole.fragment or "\\" in uri:
+        return ESCAPE
+    if not is_web and whole.netloc.count("@") > 1:  # libraries end the password at the first, or at the last one
+        return ESCAPE
+    if "odbc_connect" in whole.query and _given.get(shown, uri) != uri:
+        return "another address that looks the same without its hidden part was given before; start a new process"
+    return ""
 
 
 def hide_all(texts: Sequence[str]) -> list[str]:

@@ -10,9 +10,11 @@ Note: trust holds for the process, like that in own code.
 import netrc
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from ferhpo.addresses.secrets import redact_address
+from ferhpo.addresses.secrets import redact_address, reveal
+from ferhpo.errors import TrackingError
 
 STORE, CLUSTER = "tracking.uri", "compute.address"
 VARIABLES = {STORE: "MLFLOW_TRACKING_URI", CLUSTER: "RAY_ADDRESS"}
@@ -29,12 +31,13 @@ _named: set[tuple[str, str]] = set()
 def trust_address(key: str, value: object) -> None:
     """Trust an address, because the user named it; other keys are ignored."""
     if key in VARIABLES and isinstance(value, str):
-        _named.add((key, _plain(value)))
+        _named.add((key, _whole(value)))
 
 
 def is_trusted(key: str, value: str) -> bool:
     """Return whether the user named this address in this process, or in the environment."""
-    return (key, _plain(value)) in _named or _plain(os.environ.get(VARIABLES[key], "")) == _plain(value)
+    whole = _whole(value)
+    return bool(whole) and ((key, whole) in _named or _whole(os.environ.get(VARIABLES[key], "")) == whole)
 
 
 def cluster_fault(address: str | None) -> str:
@@ -96,11 +99,16 @@ def naming(value: str, key: str = STORE) -> str:
     return f"add {key}={value} to the command line or set {VARIABLES[key]} to it"
 
 
-def _plain(value: str) -> str:
-    """Return an address without secrets, and that of a SQLite file with its absolute path."""
-    text = redact_address(value.strip()).rstrip("/")
+def _whole(value: str) -> str:
+    """Return an address with its secrets, as far as they are known, and that of a SQLite file with its absolute path.
+
+    Without them, two addresses could look the same: what is hidden may contain the name of the server.
+    """
+    text = value.strip()
+    with suppress(TrackingError):
+        text = reveal(text)
     scheme, is_file, path = text.partition("sqlite:///")
-    return f"sqlite:{Path(path).absolute()}" if is_file and not scheme else text
+    return f"sqlite:{Path(path).absolute()}" if is_file and not scheme else text.rstrip("/")
 
 
 def forget() -> None:

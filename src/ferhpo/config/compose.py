@@ -16,10 +16,12 @@ from ferhpo.config.folds import num_reports, report_unit
 from ferhpo.config.input import hydra as hydra_input
 from ferhpo.config.input import overrides as texts
 from ferhpo.config.input.files import DefaultsLint, fill_named, reference_faults
+from ferhpo.config.input.final import final_faults
 from ferhpo.config.input.layers import (
     OVERRIDE,
     Layer,
     cache_faults,
+    copy_faults,
     environment_faults,
     nested,
     option_faults,
@@ -118,7 +120,9 @@ class _Composer:
         uri = (config.get("tracking") or {}).get("uri")
         read = with_options(layers, self.lint.untrusted)
         places = place_faults(layers, config.get("output_dir"))
-        if faults := [*places, *environment_faults(read, uri), *cache_faults(read)]:
+        if faults := [*places, *copy_faults(read), *environment_faults(read, uri), *cache_faults(read)]:
+            raise ConfigError(self.name, faults)
+        if faults := list(final_faults(config, options, [*self.lint.read, *layers])):
             raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)

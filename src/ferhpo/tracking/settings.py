@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ferhpo.addresses.secrets import as_given, can_reveal, hide, redact, redact_address, reveal
+from ferhpo.addresses.secrets import ESCAPE, as_given, can_reveal, hide, redact, redact_address, reveal
 from ferhpo.errors import ConfigError
 
 DATABASE = "mlflow.db"  # the default store, in output_dir
@@ -150,7 +150,7 @@ def _uri_faults(uri: str) -> list[str]:
     if scheme != "sqlite" and re.search(r"[\s\"'<>\\\x00-\x1f]", uri):
         return [f"{shown}; special characters must be escaped: %20 for a space, %22 for \", %27 for ', %5C for \\"]
     if scheme != "sqlite" and "@" in address.path + address.query + address.fragment:
-        return [f"{shown}; a password's special characters must be escaped: %2F for /, %40 for @, %3F for ?, %23 for #"]
+        return [f"{shown}; {ESCAPE}"]
     if scheme in ("http", "https") and not address.hostname:
         return [f"{shown}; it has no host; use e.g. http://127.0.0.1:5000"]
     try:

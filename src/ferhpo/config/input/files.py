@@ -94,7 +94,7 @@ class DefaultsLint:
 
     find: return the file of (group, name), or None; a sweep or `config` has the group ""
     group_options: all options of each group; sweeps: the names of the sweeps and trainings
-    untrusted: what files that anyone may have written contain, also those of the options that a space chooses among
+    read: the files that were checked, also those of the options that a space chooses among
     """
 
     def __init__(
@@ -105,7 +105,12 @@ class DefaultsLint:
     ) -> None:
         self.find, self.group_options, self.sweeps = find, group_options, sweeps
         self.done: set[Path] = set()
-        self.untrusted: list[Layer] = []
+        self.read: list[Layer] = []
+
+    @property
+    def untrusted(self) -> list[Layer]:
+        """What files contain that anyone may have written."""
+        return [layer for layer in self.read if not layer.is_trusted]
 
     def check(self, file: Path, group: str = "") -> None:
         """Raise ConfigError with every fault of the file and of those that it builds on.
@@ -127,9 +132,9 @@ class DefaultsLint:
         if not group and not content.get("defaults") and file.stem != "config":
             faults.append("it has no defaults list; start the file with `defaults: [config, _self_]`")
         faults += list(self.entries(content.get("defaults", []), group))
+        layer = Layer(f"{group}/{file.stem}".lstrip("/"), f"{file.parent.name}/{file.name}", nested(group, content))
+        self.read.append(replace(layer, is_trusted=is_users(file)))
         if not is_users(file):
-            layer = Layer(f"{group}/{file.stem}".lstrip("/"), f"{file.parent.name}/{file.name}", nested(group, content))
-            self.untrusted.append(replace(layer, is_trusted=False))
             faults += resolver_faults(layer)
             faults += filter(None, (_unread_fault(entry, group) for entry in content.get("defaults") or []))
         if faults:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.addresses import trust
+from ferhpo.addresses.secrets import redact_address
 from ferhpo.config.files import GROUPS
-from ferhpo.config.input.overrides import names_file, option_fault
+from ferhpo.config.input.overrides import expand, names_file, option_fault
 from ferhpo.disk import is_hidden
 from ferhpo.keys import get_path, leaves, nearest
 
@@ -16,7 +17,8 @@ OVERRIDE = "override"
 MISSING = "???"  # a value that must be set elsewhere
 WRITTEN = ("tracking.", "compute.", "output_dir")  # settings of where something is written
 ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^${}]*)?\}")
-_PLAIN = re.compile(r"\$\{(?:[\w.\[\]-]+|(?:report_unit|num_reports|objective_mode):)\}")
+_REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
+_PLAIN = re.compile(r"\$\{(?:[\w\[][\w.\[\]-]*|(?:report_unit|num_reports|objective_mode):)\}")
 # What a file of anyone may read: places, and whose work it is. Any other variable may be a secret, whatever its name.
 _READABLE = re.compile(
     r"HOME|USER|LOGNAME|HOSTNAME|PWD|TMPDIR|SCRATCH|WORK|DATA|DATASETS|SLURM_(JOB|ARRAY)_\w+|FERHPO_\w+|\w+_(DIR|FOLDER|DATA)"
@@ -74,11 +76,16 @@ def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def trust_addresses(layers: Sequence[Layer], config: Mapping[str, Any]) -> None:
-    """Trust each address of the configuration (see addresses/trust.py) whose last layer is one that the user wrote."""
+    """Trust each address of the configuration (see addresses/trust.py) that the user wrote into its last layer."""
     for key in trust.VARIABLES:
-        setting = [layer.is_trusted for layer in layers if _sets(layer, key)]
-        if setting and setting[-1]:
-            trust.trust_address(key, get_path(config, key))
+        setting = [layer for layer in layers if _sets(layer, key)]
+        if not setting or not setting[-1].is_trusted:
+            continue
+        written, address = _written(setting[-1], key), get_path(config, key)
+        if isinstance(written, str) and (
+            "${" in written or redact_address(expand(written)) == redact_address(str(address))
+        ):
+            trust.trust_address(key, address)
 
 
 def with_options(layers: Sequence[Layer], files: Sequence[Layer]) -> list[Layer]:
@@ -95,11 +102,29 @@ def _sets(layer: Layer, key: str) -> bool:
     )
 
 
+def _holds(later: Sequence[Layer], key: str) -> bool:
+    """Return whether what a file of anyone says of a key holds, whatever later layers are. Only the user's replace it.
+
+    One that is not the user's may be of another option, and so replace nothing.
+    """
+    return not any(layer.is_trusted and _sets(layer, key) for layer in later)
+
+
+def _written(layer: Layer, key: str) -> Any:
+    """Return the value that a layer has for a key, or for a section that it is in, unresolved; None if it has none."""
+    value: Any = layer.content
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            break
+        value = value.get(part)
+    return value
+
+
 def cache_faults(layers: Sequence[Layer]) -> Iterator[str]:
     """Yield the faults of caches that a file which anyone may have written names: a cache replaces the images."""
     for number, layer in enumerate(layers):
-        for key, value in _deep_leaves(layer.content) if not layer.is_trusted else ():
-            is_last = not any(_sets(other, key) for other in layers[number + 1 :])
+        for key, value in deep_leaves(layer.content) if not layer.is_trusted else ():
+            is_last = _holds(layers[number + 1 :], key)
             if is_last and key.endswith(".cache_dir") and value not in (None, MISSING):
                 yield (
                     f"{key} is {value!r:.200} in {layer.shown}; a cache replaces the images, so a file "
@@ -123,13 +148,24 @@ def place_faults(layers: Sequence[Layer], output_dir: object) -> Iterator[str]:
                 f"output_dir is {output_dir}, a link to {path.resolve()}, which is in a hidden folder; add "
                 f"output_dir={output_dir} to the command line"
             )
-    elif not setting[-1].is_trusted and (
-        path.is_absolute() or is_hidden(path) or not path.resolve().is_relative_to(Path.cwd().resolve())
-    ):
+    elif not setting[-1].is_trusted and not may_be_chosen(output_dir):
         yield (
             f"output_dir is {output_dir} in {setting[-1].shown}; a file may choose only a folder below the current one "
             f"that is not hidden; add output_dir={output_dir} to the command line"
         )
+
+
+def may_be_chosen(output_dir: str) -> bool:
+    """Return whether a file of anyone may choose this output folder: below the current one, and not hidden."""
+    path = Path(output_dir)
+    is_below = not path.is_absolute() and path.resolve().is_relative_to(Path.cwd().resolve())
+    return is_below and not is_hidden(path)
+
+
+def is_for_a_server(uri: object) -> bool:
+    """Return whether the results are sent to a server, or a database, that the user did not name."""
+    is_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
+    return is_away and not trust.is_trusted(trust.STORE, str(uri))
 
 
 def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
@@ -139,15 +175,14 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     network are recorded.
     uri: tracking.uri
     """
-    is_sent_away = isinstance(uri, str) and "://" in uri and not uri.startswith("sqlite:")
-    if not is_sent_away or trust.is_trusted(trust.STORE, str(uri)):
+    if not is_for_a_server(uri):
         return []
     server = f"would be sent to {trust.shown(str(uri))}, which a file names too"
     faults = []
     for number, layer in enumerate(layers):
-        for key, value in _deep_leaves(layer.content) if not layer.is_trusted else ():
-            is_last = not any(_sets(other, key) for other in layers[number + 1 :])
-            if is_last and _is_read(key, value):
+        for key, value in deep_leaves(layer.content) if not layer.is_trusted else ():
+            is_last = _holds(layers[number + 1 :], key)
+            if is_last and is_read(key, value):
                 faults.append(
                     f"{key} in {layer.shown}: what is there {server}; add {key}=... or tracking.uri=... to the command "
                     "line if you trust it"
@@ -161,16 +196,41 @@ def environment_faults(layers: Sequence[Layer], uri: object) -> list[str]:
     return faults
 
 
-def _deep_leaves(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+def copy_faults(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the faults of references to sections in files that anyone may have written.
+
+    What a later file merges over such a reference is merged into a copy of the section, which no other rule sees.
+    """
+    for layer in layers:
+        for key, value in deep_leaves(layer.content) if not layer.is_trusted else ():
+            for target in (match for text in _texts(value) for match in _REFERENCE.findall(text)):
+                path = ".".join(filter(None, re.split(r"[.\[\]]", target)))
+                if any(_has_section(other.content, path) for other in layers):
+                    yield (
+                        f"{key} in {layer.shown} is a reference to the section {path}; a file may refer to a single "
+                        "value only; write the values, or use an anchor of YAML (&name and *name)"
+                    )
+
+
+def _has_section(content: Mapping[str, Any], path: str) -> bool:
+    try:
+        value = get_path(content, path)
+    except KeyError:
+        return False
+    items = value if isinstance(value, list) else [value]
+    return any(isinstance(item, Mapping | list) for item in items)
+
+
+def deep_leaves(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and value of each leaf, those of sections in lists too: a reference may lead to one."""
     for key, value in leaves(section, above):
         yield key, value
         for place, item in enumerate(value if isinstance(value, list) else ()):
             if isinstance(item, Mapping | list):
-                yield from _deep_leaves(item, f"{key}.{place}")
+                yield from deep_leaves(item, f"{key}.{place}")
 
 
-def _is_read(key: str, value: Any) -> bool:
+def is_read(key: str, value: Any) -> bool:
     """Return whether a setting names a file or folder that a sweep reads."""
     if key.startswith(WRITTEN) or key.endswith("cache_dir") or value in (None, MISSING, {}):
         return False

@@ -11,7 +11,7 @@ from typing import Any
 
 from ferhpo.components import own_code
 from ferhpo.config.files import GROUPS
-from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key, set_path
+from ferhpo.keys import get_path, has_key, leaves, nearest, nearest_key
 from ferhpo.space.link import show
 
 # The last word of a key whose value is a path
@@ -114,12 +114,15 @@ def _exists(value: str) -> bool:
         return False
 
 
-def expand_paths(config: dict[str, Any]) -> None:
+def expand_paths(config: dict[str, Any], above: str = "") -> None:
     """Replace a leading ~ in every path setting, from a file or an override, by the user's home folder."""
-    for path, value in list(leaves(config)):
-        is_path = is_path_key(path) or path.rpartition(".")[2] in FILE_OR_WORD
-        if is_path and isinstance(value, str) and "~" in value and not path.startswith("space."):
-            set_path(config, path, expand(value))
+    for key, value in config.items():
+        path = f"{above}{key}"
+        if isinstance(value, dict):
+            if path != "space":
+                expand_paths(value, f"{path}.")
+        elif isinstance(value, str) and "~" in value and (is_path_key(path) or str(key) in FILE_OR_WORD):
+            config[key] = expand(value)
 
 
 def expand(value: str) -> str:

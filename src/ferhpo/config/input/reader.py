@@ -85,7 +85,10 @@ def _read(file: Path) -> tuple[Any, dict[str, str | None]]:
             raise ConfigError(
                 str(file), [f"its header is @package {package}; write _global_, or keys with dots, or none"]
             )
-        return parse_yaml(text, _like_omegaconf), header
+        content = parse_yaml(text, _like_omegaconf)
+        if faults := list(_key_faults(content)):
+            raise ConfigError(str(file), faults)
+        return content, header
     except UnicodeDecodeError as error:
         raise ConfigError(
             str(file), [f"it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"]
@@ -96,6 +99,23 @@ def _read(file: Path) -> tuple[Any, dict[str, str | None]]:
         ) from None
     except ParseError as error:
         raise ConfigError(str(file), [str(error)]) from None
+
+
+def _key_faults(content: Any, above: str = "") -> Iterator[str]:
+    """Yield the faults of keys that a dotted path cannot name: it would mean another one."""
+    if isinstance(content, list):
+        for place, item in enumerate(content):
+            yield from _key_faults(item, f"{above}.{place}".lstrip("."))
+    for key, value in content.items() if isinstance(content, dict) else ():
+        of_draws = above.rpartition(".")[2] == "when"  # {optim.lr: 0.1} is a condition
+        if isinstance(key, bool) or not isinstance(key, str | int | float):
+            yield f"{above or 'it'} has the key {key!r:.60}; a key must be a text or a number"
+        elif not of_draws and not re.fullmatch(r"[^.\[\]\s]([^.\[\]]*[^.\[\]\s])?", str(key)):
+            yield (
+                f"{above or 'it'} has the key {key!r:.60}; a key must not be empty, begin or end with a space, or "
+                "contain . [ ]; write sections inside each other"
+            )
+        yield from _key_faults(value, f"{above}.{key}".lstrip("."))
 
 
 def parse(text: str) -> Any:
@@ -123,6 +143,8 @@ def _like_omegaconf(base: Any) -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key.value, str):
+                    raise ConstructorError(None, None, "a key must be a text or a number", key.start_mark)
                 if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
                     raise ConstructorError(None, None, f"found duplicate key {key.value}", key.start_mark)
                 seen.add(key.value)
