@@ -103,8 +103,8 @@ def test_all_faults_of_the_overrides_come_at_once():
         "  model is resent; did you mean resnet?\n"
         "  optim.lrr matches no key; did you mean optim.lr?\n"
         "  trianer.max_epochs matches no key; did you mean trainer?\n"
-        "  lr matches no key; choose from: allowed_targets, augment, budget, callbacks, compute, data, exports, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
-        "objective, optim, output_dir, panels, sampler, scheduler, seed, space, tracking, trainer; did you mean optim.lr?"
+        "  lr matches no key; choose from: allowed_targets, augment, budget, callbacks, compute, data, exports, first, keep_checkpoints, loss, lr_schedule, metrics, model, name, num_trials, "
+        "objective, optim, output_dir, panels, sampler, scheduler, seed, space, tracking, trainer, warm_start; did you mean optim.lr?"
     )
 
 

@@ -249,7 +249,7 @@ def place(tmp_path_factory, warm):
         ray_cluster.start_ray(ComputeSettings(num_cpus=2, num_gpus=0))
         try:
             ferhpo.sweep("demo", ["scheduler=none"])
-            ferhpo.promote("demo")
+            ferhpo.promote("demo", gates="none")
             yield folder
         finally:
             ray_cluster.stop_ray()

@@ -110,7 +110,7 @@ def test_an_evaluation_counts_also_while_a_sync_holds_the_records(place, evaluat
     def held(*arguments):
         raise StillRunning("a running sweep, or ferhpo sync, holds these records")
 
-    monkeypatch.setattr("ferhpo.evaluation.evaluate.add_to_run", held)
+    monkeypatch.setattr("ferhpo.evaluation.model_scores.add_to_run", held)
     before = len(evaluation_log.read_all(place / "mlruns" / "once"))
     found = evaluate("once", split="test")
     assert found.num_test_evaluations == before + 1
@@ -234,6 +234,29 @@ def test_other_classes_are_refused(evaluate, tmp_path):
         match=r"ck \(image folder\): it has anger, which the model does not predict; it does not have angry, disg",
     ):
         evaluate("once", f"data.path={tmp_path / 'ck'}", "data.split=random")
+
+
+def test_calibration_and_robustness(place, evaluate, capsys):
+    found = evaluate("once", calibration=True, robustness=True)
+    assert found.calibration.n == found.scores.all.n
+    assert 0.05 <= found.calibration.temperature <= 20
+    assert found.calibration.nll_after <= found.calibration.nll + 1e-9
+    assert sum(each.count for each in found.calibration.bins) == found.scores.all.n
+    whole, *others = found.robustness
+    assert (whole.severity, whole.acc) == (0, found.scores.all.acc)
+    assert len(others) == 45
+    command = ["evaluate", "once", "--output-dir", str(place / "mlruns"), "--calibration", "--robustness"]
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "expected calibration error" in shown
+    assert "low resolution" in shown
+    assert cli.main([*command, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["robustness"]) == 46
+
+
+def test_the_temperature_for_test_images_is_fitted_to_validation_images(evaluate):
+    val, test = (evaluate("once", split=split, calibration=True).calibration for split in ("val", "test"))
+    assert test.temperature == pytest.approx(val.temperature)
 
 
 def test_a_mistake_ends_with_exit_status_2(place, capsys):

@@ -257,7 +257,10 @@ def test_a_resume_that_is_refused_changes_nothing(override, message, existing, n
     before = (existing.folder / META).read_bytes()
     with pytest.raises(ConfigError) as caught:
         ferhpo.sweep("mine", [f"output_dir={existing.folder.parent}", override], resume=True)
-    assert caught.value.faults == (message,)
+    assert caught.value.faults[0] == message
+    more = [text.partition(", run: ")[0] for text in caught.value.faults[1:]]
+    instead = ["to train its best trials again with these settings", "to search on from its trials"]
+    assert more == (instead if override == "optim.lr=0.1" else [])
     assert (existing.folder / META).read_bytes() == before
 
 

@@ -29,7 +29,7 @@ ALLOWED = {
 # layer above and never from another folder of its own layer.
 LAYERS = (
     ("cli", "starters"),
-    ("confirmation",),
+    ("confirmation", "promotion"),
     ("tuning",),
     ("driver", "reports"),
     ("publish", "evaluation"),

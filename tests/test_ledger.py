@@ -72,7 +72,7 @@ def test_a_cross_validated_trial_is_pruned_by_its_running_mean(tmp_path):
     study.close()
 
 
-@pytest.mark.parametrize("kept_lines", range(2, 10))
+@pytest.mark.parametrize("kept_lines", range(2, 11))
 def test_folds_that_a_kill_kept_from_tracking_are_recorded_once_at_the_resume(tmp_path, kept_lines):
     sweep = make_sweep(tmp_path, "sweep", "data.folds=2")
     settings = TrackingSettings(output_dir=tmp_path)
@@ -93,7 +93,7 @@ def test_folds_that_a_kill_kept_from_tracking_are_recorded_once_at_the_resume(tm
     tracker.close(0)
     spool = sweep.folder / "spool.jsonl"
     lines = spool.read_text().splitlines(keepends=True)
-    assert len(lines) == 8
+    assert len(lines) == 9
     spool.write_text("".join(lines[:kept_lines]))
     tracker, ledger = open_ledger()
     tracker.close(0)

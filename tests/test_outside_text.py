@@ -113,11 +113,11 @@ def test_a_command_to_copy_is_quoted(tmp_path, monkeypatch):
 
 
 def test_python_to_copy_is_quoted(monkeypatch, capsys):
-    from ferhpo.tracking.registry import Promotion
+    from ferhpo.promotion.promote import Promotion
 
     address = "sqlite:////x'); import os; os.system('id'); ('/mlflow.db"
-    monkeypatch.setattr("ferhpo.promote", lambda *_: Promotion("ferhpo-demo", "champion", 1, None))
-    monkeypatch.setattr("ferhpo.publish.promote.store_of", lambda *_: address)
+    monkeypatch.setattr("ferhpo.promote", lambda *_, **__: Promotion("ferhpo-demo", "champion", 1, None))
+    monkeypatch.setattr("ferhpo.promotion.promote.store_of", lambda *_: address)
     assert cli.main(["promote", "demo"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "set_tracking_uri" in line]
     call = ast.parse(line.strip()).body

@@ -107,6 +107,7 @@ def test_epochs_that_are_asked_for_are_kept(
         "epoch_0001.ckpt",
         "epoch_0003.ckpt",
         "last.ckpt",
+        "val_predictions",
     ]
     for epoch in (1, 3):
         network = make_network(seed=9)

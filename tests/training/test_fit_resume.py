@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_training import make_network
 
+from ferhpo.scoring.kept import FILE
 from ferhpo.training import checkpoint, schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file
@@ -177,4 +178,4 @@ def test_kill_between_the_checkpoints(
     assert result.best_epoch == contents(cut / "best.ckpt")["epoch"] == 2
     for name in ("best.ckpt", "epoch_0002.ckpt"):
         assert_equal(contents(cut / name), contents(whole / name))
-    assert sorted(path.name for path in cut.iterdir()) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in cut.iterdir()) == ["best.ckpt", "epoch_0002.ckpt", "last.ckpt", FILE]

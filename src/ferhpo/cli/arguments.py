@@ -75,3 +75,14 @@ def add_output_dir(sub: Any) -> None:
 def add_json(sub: Any) -> None:
     """Add --json."""
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_server(sub: Any, port: int) -> None:
+    """Add --port and --host of a server."""
+    sub.add_argument("--port", type=int, default=port, help=f"port to listen on (default: {port})")
+    sub.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1); with any other address, the page is accessible to other "
+        "machines, without a password",
+    )

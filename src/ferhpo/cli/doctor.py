@@ -41,7 +41,8 @@ def doctor(output_dir: str = "mlruns") -> dict[str, dict[str, Any]]:
         "writable": str(os.access(existing, os.W_OK)).lower(),
         "shared memory": _shared_memory(),
     }
-    return {"versions": versions(), "devices": devices, "store": store, "disk": disk, "unshipped": _unshipped(folder)}
+    facts = {"versions": versions(), "devices": devices, "store": store, "disk": disk, "unshipped": _unshipped(folder)}
+    return {**facts, "aliases": found} if (found := _aliases(settings)) else facts
 
 
 def _store_state(path: Path) -> str:
@@ -56,6 +57,29 @@ def _store_state(path: Path) -> str:
     except (OSError, sqlite3.Error) as error:
         return f"the database cannot be read ({error}); make it readable for this user, or restore it from a copy"
     return f"reachable; {plural(num_runs, 'run')}{'' if os.access(path, os.W_OK) else '; not writable for this user'}"
+
+
+def _aliases(settings: TrackingSettings) -> dict[str, Any]:
+    """Return a sentence for each alias of the default store that was moved without ferhpo; empty if none was."""
+    path = settings.sqlite_path
+    if path is None or not path.exists() or find_spec("mlflow") is None:
+        return {}
+    from ferhpo.tracking.registered import aliases
+
+    try:
+        with opened_sqlite(path, wait_seconds=1.0, most_seconds=5.0) as connection:  # nothing is written for a look
+            names = [name for (name,) in connection.execute("SELECT name FROM registered_models")]
+            tags = connection.execute(
+                "SELECT name FROM registered_model_tags WHERE key LIKE ?", (f"{aliases.AUDIT}.%",)
+            )
+            audited = {name for (name,) in tags}
+        return {
+            name: "; ".join(found)
+            for name in names
+            if name in audited and (found := aliases.moved_by_hand(settings, name))
+        }
+    except (OSError, sqlite3.Error, FerhpoError):
+        return {}  # the state of the store says what is wrong
 
 
 def _cores() -> str:

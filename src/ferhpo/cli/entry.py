@@ -1,7 +1,7 @@
 """Run the command line: parse the arguments, call the verb, map errors to an exit status.
 
 Exit status: 0 success, 1 internal error (with a traceback), 2 invalid input, 3 a trial of the sweep failed, 4 the
-Ray cluster was lost, 130 interrupted by the user.
+Ray cluster was lost, or gates refuse a promotion, 130 interrupted by the user.
 """
 
 import atexit

@@ -2,9 +2,11 @@
 
 import argparse
 import textwrap
+from typing import Any
 
 EXIT_CODES = (
-    "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 4 Ray cluster lost, 130 interrupted"
+    "exit status: 0 success, 1 internal error, 2 invalid input, 3 a trial failed, 4 Ray cluster lost or promotion "
+    "refused, 130 interrupted"
 )
 DETAILS = {
     "sweep": """Samples hyperparameters, trains a network per trial, stops unpromising trials early, records everything
@@ -25,12 +27,31 @@ DETAILS = {
         is not registered yet, it is registered as well.""",
     "evaluate": """Scores all images, and separately those whose pixels do not occur in the training images. Every
         evaluation of the test split is recorded.""",
+    "compare": """Scores all of them on the validation images of the first one, and tests whether they differ
+        (McNemar's exact test). Shows which settings and versions differ. Images that one of them was trained on are
+        left out.""",
+    "dashboard": """Shows the study while the sweep runs and afterwards; nothing can be changed there. Needs
+        ferhpo[dashboard].""",
+    "ensemble": """Adds networks one after the other, each time the one that makes the mean of the probabilities best on
+        the validation images; a network may be added several times. Says how much better than the best trial it is,
+        corrected for the choice. Of a confirmation, the seeds of the best candidate are averaged.""",
     "confirm": """Selects the candidate with the best mean validation score, and evaluates the test split once. Run the
         same command again to continue after an interruption.""",
     "report": "The report is a single HTML file of figures and tables that can be viewed offline.",
-    "promote": "Programs that load models:/NAME@ALIAS use the new version from then on.",
+    "promote": """Scores the version and the present champion on the same test images, and moves the alias only if every
+        gate of gates/NAME.yaml is passed; otherwise it says every reason and ends with exit status 4. Programs that
+        load models:/NAME@ALIAS use the new version from then on. Each move is entered in the model's audit log.""",
+    "rollback": "Programs that load models:/NAME@ALIAS use that version again. The move is entered in the audit log.",
     "doctor": "Also lists the sweeps with records that are not in MLflow yet.",
 }
+
+
+class VerbsFormatter(argparse.HelpFormatter):
+    """Keep the name and the text of every verb on one line; argparse does not count their indentation."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._action_max_length = 13
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -20,12 +20,15 @@ def exit_status(result: "SweepResult") -> int:
 
 def result_dict(result: "SweepResult") -> dict[str, Any]:
     """Return what --json prints of a sweep."""
+    from ferhpo.evaluation.chosen import as_dict
+
     return {
         "name": result.sweep.name,
         "folder": str(result.sweep.folder),
         "counts": result.counts,
         "finished": result.finished,
         "stop_reason": result.stop_reason,
+        "corrected": None if result.corrected is None else as_dict(result.corrected),
         "best": None if result.best is None else trial_dict(result.best),
         "registered": result.registered,
         "unshipped": result.unshipped,
@@ -46,6 +49,7 @@ def print_result(result: "SweepResult") -> None:
 
     from ferhpo.cli.screen.console import make_console, view_text
     from ferhpo.cli.screen.leaderboard import leaderboard
+    from ferhpo.evaluation.chosen import sentences
     from ferhpo.reports.sweep import outcomes
     from ferhpo.storage.provenance import changes_text
 
@@ -56,6 +60,8 @@ def print_result(result: "SweepResult") -> None:
     console.print(leaderboard(sweep.leaderboard(), sweep.objective.metric, is_running=False, note=note))
     console.print()
     lines: list[str] = list(outcomes.sentences(sweep.trials()))
+    if result.corrected is not None:
+        lines += sentences(result.corrected, sweep.objective.metric)
     if not result.finished:
         lines.append(stopped_text(sweep, result.stop_reason))
     if result.registered:

@@ -14,7 +14,9 @@ from ferhpo.text import duration, number, plural, short, size
 
 if TYPE_CHECKING:
     from ferhpo.confirmation.result import ConfirmationFound
-    from ferhpo.evaluation.evaluate import ModelScores
+    from ferhpo.evaluation.model_scores import ModelScores
+    from ferhpo.evaluation.robustness import Corrupted
+    from ferhpo.scoring.statistics.calibration import Calibration
     from ferhpo.tuning.plan import Plan, Spread
 
 
@@ -136,6 +138,35 @@ def evaluation_tables(scores: "ModelScores") -> Iterator["KeyValues | Grid | Con
     rows = [[c.name, f"{c.n:,}", f"{c.precision:.4f}", f"{c.recall:.4f}", f"{c.f1:.4f}"] for c in scores.classes]
     yield Grid(["class", "images", "precision", "recall", "F1"], rows, ["class"])
     yield Confusion(scores.class_names, scores.confusion)
+    if scores.calibration is not None:
+        yield _calibration_text(scores.calibration)
+    if scores.robustness:
+        yield "Accuracy on corrupted images, by severity"
+        yield _robustness_table(scores.robustness)
+
+
+def _calibration_text(found: "Calibration") -> str:
+    lines = [
+        f"Calibration: the expected calibration error is {found.ece:.4f}, and {found.ece_after:.4f} with the "
+        f"temperature {found.temperature:.2f} (cross-entropy {found.nll:.4f}, then {found.nll_after:.4f})."
+    ]
+    lines += [
+        f"Answering only with a confidence of {each.confidence:.2f} or more, {100 * each.coverage:.0f} % of the images "
+        f"are answered, {100 * each.accuracy:.1f} % of them correctly."
+        for each in found.abstention
+        if each.coverage < 1
+    ]
+    return "\n".join(lines)
+
+
+def _robustness_table(found: "Sequence[Corrupted]") -> Grid:
+    severities = sorted({each.severity for each in found if each.severity})
+    whole = next(each for each in found if each.severity == 0)
+    values = {(each.corruption, each.severity): each.acc for each in found}
+    rows = [[f"none ({whole.n:,} images)", f"{whole.acc:.4f}", *[""] * (len(severities) - 1)]]
+    for name in dict.fromkeys(each.corruption for each in found if each.severity):
+        rows.append([name.replace("_", " "), *(f"{values[name, severity]:.4f}" for severity in severities)])
+    return Grid(["corruption", *map(str, severities)], rows, ["corruption"])
 
 
 def _more_scores(scores: "ModelScores") -> Grid:

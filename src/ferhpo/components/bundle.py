@@ -19,6 +19,7 @@ RULE = "write `from {} import name` at the top level, so that this file can be c
 
 
 SERVED_MODEL, HOG = "ferhpo.inference.served_model", "ferhpo.data.features.hog"
+ENSEMBLE = "ferhpo.models.ensemble.Ensemble"  # of networks, each described in model.json as a single one is
 
 
 def model_source(description: Mapping[str, Any]) -> str:
@@ -27,12 +28,22 @@ def model_source(description: Mapping[str, Any]) -> str:
     description: the content of model.json
     Raises ValueError if its network is not accepted (see build.locate), BundleError if its code cannot be copied.
     """
-    target = target_of(description["network"])
-    locate(target, "model")
-    module, _, name = target.rpartition(".")
-    is_copied = _is_copied(module)
-    source = bundle([*([module] if is_copied else []), *([HOG] if description.get("hog") else []), SERVED_MODEL])
-    return source if is_copied else f"from {module} import {name}\n\n{source}"
+    members = members_of(description)
+    targets = [target_of(member["network"]) for member in members]
+    for target in targets:
+        locate(target, "model")
+    parts = [target.rpartition(".") for target in dict.fromkeys(targets)]
+    copied = [module for module, _, _ in parts if _is_copied(module)]
+    imports = [f"from {module} import {name}\n" for module, _, name in parts if not _is_copied(module)]
+    ensemble = [ENSEMBLE.rpartition(".")[0]] if "members" in description else []
+    source = bundle([*dict.fromkeys(copied), *([HOG] if description.get("hog") else []), *ensemble, SERVED_MODEL])
+    return f"{''.join(imports)}\n{source}" if imports else source
+
+
+def members_of(description: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the descriptions of the networks of an exported model: one, or those of an ensemble."""
+    found: list[Mapping[str, Any]] = description.get("members") or [description]
+    return found
 
 
 def target_of(network: Mapping[str, Any]) -> str:

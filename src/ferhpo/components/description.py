@@ -10,6 +10,7 @@ from ferhpo.parse import parse_json
 
 MOST_BYTES = 10_000_000
 MOST_CLASSES = 10_000
+MOST_MEMBERS = 100
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -83,11 +84,23 @@ def _is_scores(value: Any) -> bool:
     return value is None or (isinstance(value, Mapping) and is_right)
 
 
+def _is_members(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and 0 < len(value) <= MOST_MEMBERS
+        and all(isinstance(member, Mapping) and not description_fault({**_ALONE, **member}) for member in value)
+        and all(_is_finite(member.get("share")) and 0 < member["share"] <= 1 for member in value)
+        and not any("members" in member for member in value)
+    )
+
+
+_ALONE = {"class_names": ["a"]}  # what a member of an ensemble has in common with the others
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("network", _is_network, "an object with name, arguments and, in newer files, target"),
     ("class_names", _is_classes, f"a list of 1 to {MOST_CLASSES:,} different names"),
     ("preprocess", _is_preprocess, "an object with channels, image_size, input_size, normalise, mean and std"),
     ("weights_sha256", lambda value: value is None or isinstance(value, str), "a text"),
     ("hog", lambda value: value is None or isinstance(value, Mapping), "null or an object"),
+    ("members", _is_members, "null, or a list of objects with network, preprocess and a share from 0 to 1"),
     ("scores", _is_scores, "null or an object with numbers"),
 )

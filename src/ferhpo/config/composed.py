@@ -25,6 +25,8 @@ ADDED: dict[str, Any] = {
     "panels": {},
     "exports": {},
     "budget": {"hours": None, "gpu_hours": None, "trials": None},
+    "first": [],
+    "warm_start": [],
 }
 
 

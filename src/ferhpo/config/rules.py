@@ -30,6 +30,11 @@ def top_level_faults(config: Mapping[str, Any], for_sweep: bool) -> Iterator[str
         yield f"keep_checkpoints is {keep}; it must be a whole number of 1 or more, or all"
     if not _is_whole(seed) or seed < 0:
         yield f"seed is {seed}; it must be an integer of 0 or more"
+    earlier = config.get("warm_start") or []
+    if not isinstance(earlier, list) or not all(isinstance(name, str) and name == Path(name).name for name in earlier):
+        yield f"warm_start is {earlier!r:.60}; it must be a list of names of sweeps in output_dir, e.g. [demo]"
+    elif for_sweep and (earlier or config.get("first")) and is_grid(config["sampler"]):
+        yield "sampler is a grid, which runs every point of the space once; first and warm_start do not apply to it"
     allowed = config.get("allowed_targets") or []
     if not isinstance(allowed, list) or not all(isinstance(module, str) and module for module in allowed):
         yield f"allowed_targets is {allowed}; it must be a list of Python modules, e.g. [my_package.networks]"

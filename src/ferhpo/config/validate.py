@@ -32,12 +32,13 @@ from ferhpo.errors import ConfigError, Infeasible
 from ferhpo.keys import Overrides, nearest, set_path
 from ferhpo.scoring.metrics import section_faults
 from ferhpo.space import Draw, Space
+from ferhpo.space.given import given_faults
 from ferhpo.tracking import TrackingSettings, trust_fault
 from ferhpo.training.settings import TrainerSettings, make_loss
 
 TOP_KEYS = {
     *GROUPS, "name", "seed", "num_trials", "keep_checkpoints", "budget", "objective", *NAMED, "output_dir",
-    "allowed_targets", "space",
+    "allowed_targets", "first", "warm_start", "space",
 }  # fmt: skip
 TARGET_SECTIONS = ("data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "sampler", "scheduler")
 NEEDS = {"lr_schedule": {"optim", "trainer"}, "loss": {"trainer"}}  # sections that a section is built from
@@ -117,6 +118,7 @@ def find_faults(composed: Composed, for_sweep: bool = True) -> tuple[list[str], 
     warnings += [*composed.warnings, *model_warnings]
     if for_sweep:
         faults += space_faults
+        faults += [] if space_faults else given_faults(space, config.get("first") or [])
         if not space_faults and not draw_faults and not broken:
             faults += _try_bounds(space, config)
         if not space_faults and not broken & {"scheduler", "sampler"}:

@@ -2,7 +2,7 @@
 
 The rule (docs/decisions/0011): the `keep_checkpoints` best finished trials keep all their checkpoints. Any other trial
 loses last.ckpt when it ends, because a finished trial never resumes, and best.ckpt and epoch_*.ckpt once MLflow has
-them.
+them. The predictions that a trial keeps for statistics stay if it is complete.
 
 Note: a trial that is not among the best never will be, because the ranking only grows. So each trial is ranked once.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 
 from ferhpo.disk import START_BYTES, disk_refused
 from ferhpo.errors import StorageError
+from ferhpo.scoring.kept import FILE
+from ferhpo.states import TrialState
 from ferhpo.storage.checkpoints import LAST, num_kept
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord, rank
@@ -57,21 +59,22 @@ class Keeper:
         for trial in trials:
             if trial.state.is_over and trial.number not in self._seen:
                 self._seen.add(trial.number)
+                if trial.state != TrialState.COMPLETE:  # only complete trials are compared
+                    self._remove(trial, FILE)
                 insort(self._best, trial, key=lambda other: rank(other, self.sweep.objective))
                 if len(self._best) > self.num_kept:
                     dropped = self._best.pop()
                     self._waiting[dropped.number] = dropped
-                    self._remove(dropped, lambda path: path.name == LAST)
+                    self._remove(dropped, LAST)
         for trial in list(self._waiting.values()):
             if self.is_settled(trial) and not wanted(trial):
                 del self._waiting[trial.number]
-                self._remove(trial, lambda path: True)
+                self._remove(trial, "*.ckpt")
 
-    def _remove(self, trial: TrialRecord, which: Callable[[Path], bool]) -> None:
+    def _remove(self, trial: TrialRecord, pattern: str) -> None:
         try:
-            for path in self.sweep.trial_folder(trial.number).rglob("*.ckpt"):
-                if which(path):
-                    path.unlink(missing_ok=True)
+            for path in self.sweep.trial_folder(trial.number).rglob(pattern):
+                path.unlink(missing_ok=True)
         except OSError as error:  # the trials do not depend on it; a full disk ends the sweep in check_space
             self._warn_refused(error)
             self._waiting.pop(trial.number, None)

@@ -5,11 +5,11 @@ images of that other data set.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,16 @@ from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import SPLIT_NAMES, TEST, TRAIN, VAL, FaceData
 from ferhpo.data.labels.class_names import with_classes
-from ferhpo.errors import ConfigError, DataError, TrackingError
+from ferhpo.errors import ConfigError, DataError
 from ferhpo.evaluation.load import TrainedModel, find_model
+from ferhpo.evaluation.model_scores import ModelScores, logged
+from ferhpo.evaluation.robustness import calibrated, robustness_of
 from ferhpo.keys import Overrides, override_texts
 from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
 from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.scores import (
-    ClassScore,
     ScoreVariants,
     class_scores,
     in_training_mask,
@@ -37,38 +38,19 @@ from ferhpo.scoring.scores import (
     score_variants,
 )
 from ferhpo.scoring.ten_crop import evaluate_ten_crop
-from ferhpo.storage import evaluation_log
 from ferhpo.storage.lock import FolderLock
-from ferhpo.tracking import add_to_run
 from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import metrics_of
 
-SHIP_SECONDS = 15.0  # how long to wait for MLflow; `ferhpo sync` uploads the rest later
+
+class Configured(Protocol):
+    """Whatever has the configuration of a trial."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
 EVALUATED_SPLITS = ("val", "test")
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """The result of `evaluate`.
-
-    scores: from one view of each image; ten_crop: from ten, if asked for. Both with every metric that comes with
-        ferhpo, and those of the model's configuration
-    classes, confusion (rows are true classes): of all images of the split, from ten views if asked for
-    num_test_evaluations: of the model's sweep on test, including this one; 0 for validation
-    """
-
-    model: str
-    split: str
-    split_name: str
-    source: str
-    data_digest: str
-    scores: ScoreVariants
-    ten_crop: ScoreVariants | None
-    class_names: tuple[str, ...]
-    classes: list[ClassScore]
-    confusion: list[list[int]]
-    num_test_evaluations: int = 0
-    warnings: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -77,6 +59,8 @@ def evaluate(
     *,
     split: str = "val",
     ten_crop: bool = False,
+    calibration: bool = False,
+    robustness: bool = False,
     output_dir: str | Path = "mlruns",
     config_dir: Path | None = None,
 ) -> ModelScores:
@@ -84,6 +68,8 @@ def evaluate(
 
     model: SWEEP (its best trial), SWEEP/7 (trial 7), or models:/NAME@ALIAS or models:/NAME/VERSION of the registry
     overrides: data=... and data.KEY=... select another data set; tracking.KEY=... another store for models:/
+    calibration: also fit a temperature to the validation images, and compare confidence with accuracy
+    robustness: also score corrupted images: blurred, noisy, dark, turned, covered, ...
     Raises ConfigError, DataError, SweepError, TrackingError, StorageError.
     """
     if split not in EVALUATED_SPLITS:
@@ -100,31 +86,46 @@ def evaluate(
     if faults:
         raise ConfigError("evaluate", faults)
     trained = find_model(model, output_dir, stores, config_dir)
-    section = _data_section(trained, data_overrides, config_dir)
-    data = _load(trained, section)
-    training, warnings = _training_data(trained, section, data, bool(data_overrides))
-    _check(trained, section, data, training, split)
+    section = data_section(trained, data_overrides, config_dir)
+    data = load_for(trained, section)
+    training, warnings = training_data(trained, section, data, bool(data_overrides))
+    check_fits(trained, section, data, training, split)
     data = with_classes(data, trained.class_names)
+
+    def scored() -> ModelScores:
+        scores = scores_of(trained, data, training, split, ten_crop, warnings)
+        if calibration:
+            scores = replace(scores, calibration=calibrated(trained, data, split))
+        return replace(scores, robustness=robustness_of(trained, data, split)) if robustness else scores
+
     if split == "val":
-        return _score(trained, data, training, split, ten_crop, warnings)
+        return scored()
+    with no_driver(trained):
+        return logged(scored(), trained, data, training)
+
+
+@contextmanager
+def no_driver(trained: TrainedModel) -> Iterator[None]:
+    """Hold the folders of a network's sweeps. Raises StillRunning while a driver runs one of them."""
     with ExitStack() as locks:
         sweeps = [sweep for sweep in (trained.selecting_sweep, trained.sweep) if sweep is not None]
         for folder in {sweep.folder for sweep in sweeps}:
-            locks.callback(FolderLock(folder).release)  # raises while the sweep runs
-        scores = _score(trained, data, training, split, ten_crop, warnings)
-        return _logged(scores, trained, data, training)
+            locks.callback(FolderLock(folder).release)
+        yield
 
 
-def _load(trained: TrainedModel, section: Mapping[str, Any]) -> FaceData:
+def load_for(trained: Configured, section: Mapping[str, Any]) -> FaceData:
+    """Load the data set of a section as the network needs it."""
     config = {**trained.config, "data": dict(section)}
     data = load_data(Composed("evaluate", config), for_training=False)
     # The network of a cross-validated trial is that of one fold, and is evaluated on that fold.
     return data if num_folds(config) is None else fold_data(data, section, KEPT_FOLD)
 
 
-def _score(
+def scores_of(
     trained: TrainedModel, data: FaceData, training: FaceData | None, split: str, ten_crop: bool, warnings: list[str]
 ) -> ModelScores:
+    """Score a network on a split, and also by the mean of ten views if `ten_crop`. Nothing is logged."""
     network, preprocess = trained.network.to(device_for(trained.config)), trained.preprocess
     in_training = None if training is None else in_training_mask(data, training)
     try:
@@ -165,7 +166,7 @@ def _variants(
     return with_metrics(variants, predictions, known, metrics)
 
 
-def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+def data_section(trained: Configured, overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
     """Return the data section to evaluate on: the model's own with overrides, or that of another option of `data`."""
     if any(text.startswith("data=") for text in overrides):
         section: dict[str, Any] = compose(None, overrides, config_dir).config["data"]
@@ -178,7 +179,7 @@ def _data_section(trained: TrainedModel, overrides: Sequence[str], config_dir: P
     return changed
 
 
-def _training_data(
+def training_data(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, is_other: bool
 ) -> tuple[FaceData | None, list[str]]:
     """Return the data set that the model was trained on, None if it cannot be read, and warnings."""
@@ -188,7 +189,7 @@ def _training_data(
             return data, [f"the data set has changed since the model was trained; its digest was {recorded['digest']}"]
         return data, []
     try:
-        return _load(trained, trained.config["data"]), []
+        return load_for(trained, trained.config["data"]), []
     except (ConfigError, DataError) as error:
         if section["_target_"] == trained.config["data"]["_target_"]:
             return data, [
@@ -198,7 +199,7 @@ def _training_data(
         return None, [f"the model's own data cannot be read, so there are no dedup scores ({error})"]
 
 
-def _check(
+def check_fits(
     trained: TrainedModel, section: Mapping[str, Any], data: FaceData, training: FaceData | None, split: str
 ) -> None:
     """Raise ConfigError if the images do not fit the model, or if training or selection may have used them."""
@@ -250,46 +251,3 @@ def _split_of(trained: TrainedModel, training: FaceData | None) -> str:
     """Return the name of the split that a model was trained on, without its fold."""
     name = trained.config["data"].get("split") or "published"
     return (str(name) if training is None else training.split_name).partition(",")[0]
-
-
-def _logged(scores: ModelScores, trained: TrainedModel, data: FaceData, training: FaceData | None) -> ModelScores:
-    """Log a test evaluation in the folder of the selecting sweep and in the model's MLflow run."""
-    plain = {
-        "one_view": asdict(scores.scores),
-        "ten_crop": None if scores.ten_crop is None else asdict(scores.ten_crop),
-    }
-    entry = evaluation_log.new_entry("evaluate", trained.label, data, plain)
-    # The metrics test_... of a run are those on the test images of the data set that the model was trained on.
-    is_own = training is not None and training.digest == data.digest
-    metrics = evaluation_log.metrics(plain) if is_own else {}
-    if trained.sweep is None or trained.selecting_sweep is None:
-        return _logged_in_mlflow(scores, trained, entry, metrics)
-    log = evaluation_log.append(trained.selecting_sweep.folder, entry)
-    warnings = [*scores.warnings, *evaluation_log.repeat_warnings(trained.selecting_sweep.name, log)]
-    tags = evaluation_log.tags(entry, len(log))
-    try:
-        left = add_to_run(trained.sweep.folder, trained.tracking, trained.number, tags, metrics, SHIP_SECONDS)
-    except TrackingError as error:  # the evaluation has happened, and counts
-        warnings.append(f"this test evaluation is not recorded in MLflow: {error}")
-    else:
-        if left:
-            command = trained.sweep.command("sync")
-            warnings.append(f"{left} records are not in MLflow yet; upload them with: {command}")
-    return replace(scores, num_test_evaluations=len(log), warnings=warnings)
-
-
-def _logged_in_mlflow(
-    scores: ModelScores, trained: TrainedModel, entry: evaluation_log.TestEvaluation, metrics: Mapping[str, float]
-) -> ModelScores:
-    """Log a test evaluation if no folder here holds the model's sweep: the count is that of its MLflow run."""
-    from ferhpo.tracking import registry
-
-    assert trained.run_id is not None
-    number = int(registry.run_tags(trained.tracking, trained.run_id).get(evaluation_log.COUNT_TAG, "0")) + 1
-    registry.note_on_run(trained.tracking, trained.run_id, evaluation_log.tags(entry, number), metrics)
-    warnings = ["the sweep folder of this model is not here; the test evaluation is recorded in its MLflow run only"]
-    if number > 1:
-        warnings.append(
-            f"the sweep of this model has been evaluated on test {number} times, according to the model's MLflow run"
-        )
-    return replace(scores, num_test_evaluations=number, warnings=[*scores.warnings, *warnings])

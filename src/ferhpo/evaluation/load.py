@@ -117,11 +117,17 @@ def find_model(
     """
     if name.startswith("models:"):
         return _registered(name, output_dir, stores, config_dir)
+    sweep, trial, is_best = find_local(name, output_dir)
+    return _trained(sweep, trial, is_best)
+
+
+def find_local(name: str, output_dir: str | Path = "mlruns") -> tuple[Sweep, TrialRecord, bool]:
+    """Return the sweep and trial that SWEEP or SWEEP/7 means, and whether it is the former. Raises SweepError."""
     sweep, number = _sweep_and_number(name, output_dir)
     trial = sweep.best() if number is None else _trial(sweep, number)
     if trial is None:
         raise SweepError(f"sweep {sweep.name} has no complete trial to evaluate; name one of its trials, e.g. {name}/0")
-    return _trained(sweep, trial, is_best=number is None)
+    return sweep, trial, number is None
 
 
 def _trained(sweep: Sweep, trial: TrialRecord, is_best: bool = False, path: Path | None = None) -> TrainedModel:
@@ -210,7 +216,7 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
     section = compose(None, stores, config_dir).config["tracking"]
     tracking = TrackingSettings.from_config(section, Path(output_dir))
     version = registry.find(tracking, match["name"], match["alias"] or match["version"])
-    network, described = fetch.load(tracking, version)
+    network, described = fetch.load(tracking, version, Preprocess.from_dict)
     try:
         preprocess = Preprocess.from_dict(described["preprocess"])
     except ValueError as error:

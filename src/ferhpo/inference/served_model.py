@@ -16,7 +16,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
-from ferhpo.models.exported import load_exported
+from ferhpo.models.exported import MEMBERS, load_exported
 from ferhpo.scoring.preprocess import Preprocess
 
 
@@ -32,13 +32,19 @@ class ServedModel(PythonModel):
         """Build the network from model.json and its tensors, or the estimator from model.json and its skops file."""
         folder = Path(context.artifacts["model"])
         description = json.loads((folder / "model.json").read_text())
-        network = description["network"]
         self.class_names = list(description["class_names"])
         self.preprocess = Preprocess.from_dict(description["preprocess"])
         self.hog = globals()["Hog"](**description["hog"]) if description["hog"] is not None else None
-        make = network_class(globals().get(network["name"]), network["name"])
-        made = make(**{key: built(value) for key, value in network["arguments"].items()})
-        self.network = load_exported(made, folder, description)
+        members = description.get("members")
+        if members is None:
+            self.network = loaded(description, folder)
+        else:
+            self.network = globals()["Ensemble"](
+                [loaded(member, folder / MEMBERS / str(place)) for place, member in enumerate(members)],
+                [Preprocess.from_dict(member["preprocess"]) for member in members],
+                [member["share"] for member in members],
+                [member["hog"] is not None for member in members],
+            ).eval()
 
     # Without a type hint MLflow warns at every load; of the types that it knows, only an array says nothing false.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
@@ -50,6 +56,14 @@ class ServedModel(PythonModel):
             raise MlflowException.invalid_parameter_value(str(error)) from None
         index = model_input.index if isinstance(model_input, pd.DataFrame | pd.Series) else None
         return pd.DataFrame(found, columns=self.class_names, index=index)
+
+
+def loaded(description: dict[str, Any], folder: Path) -> torch.nn.Module:
+    """Return a network of model.json with the weights in a folder."""
+    network = description["network"]
+    make = network_class(globals().get(network["name"]), network["name"])
+    made = make(**{key: built(value) for key, value in network["arguments"].items()})
+    return load_exported(made, folder, description)
 
 
 def built(value: Any) -> Any:

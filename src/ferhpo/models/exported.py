@@ -10,6 +10,7 @@ from safetensors.torch import load
 from torch import nn
 
 WEIGHTS, FITTED = "network.safetensors", "estimator.skops"
+MEMBERS = "members"  # the folder of an ensemble's networks
 
 
 def load_exported(network: nn.Module, folder: Path, description: Mapping[str, Any]) -> nn.Module:

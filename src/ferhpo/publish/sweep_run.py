@@ -20,6 +20,7 @@ from ferhpo.tracking.view import run_url
 
 CURVES = ("val_loss", "train_loss")  # metrics with a chart in the view, in addition to the objective
 
+_DIGEST_CHARACTERS = 12  # as MLflow shows it for the data set of a run
 _LONGEST_TAG = 4000  # characters; MLflow's limit is above
 
 
@@ -37,7 +38,7 @@ def environment_tags(sweep: Sweep, tracker: Tracker, number: int | None) -> dict
 
 
 def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
-    """Return the tags that say how a run was made: kind of sweep, split."""
+    """Return the tags that say how a run was made: kind of sweep, split, data set, recipe."""
     folds = num_folds(sweep.config)
     split = data.split_name if folds is None else f"{data.split_name}, {folds} folds"
     confirms = {"ferhpo.confirms": sweep.config["confirm"]["sweep"]} if "confirm" in sweep.config else {}
@@ -45,7 +46,8 @@ def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
         "ferhpo.recipe": sweep.composed.name,
         "ferhpo.overrides": " ".join(overrides_of(sweep.meta))[:_LONGEST_TAG],
     }
-    return {"ferhpo.kind": sweep.meta["kind"], "ferhpo.split": split, **recipe, **confirms}
+    about_data = {"ferhpo.split": split, "ferhpo.data_digest": data.digest[:_DIGEST_CHARACTERS]}
+    return {"ferhpo.kind": sweep.meta["kind"], **about_data, **recipe, **confirms}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -129,7 +131,11 @@ def _condition(draw: Draw) -> str:
 def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
     """Describe the run of a trial before its first epoch: tags, the whole configuration, the data set."""
     with optional("tags of trials are missing in MLflow"):
-        tracker.set_tags(trial.number, {**run_tags(sweep, data), **environment_tags(sweep, tracker, trial.number)})
+        family = {"ferhpo.sweep": sweep.name}
+        if model := trial.sample.get("model", sweep.composed.groups.get("model")):
+            family["ferhpo.model"] = str(model)
+        environment = environment_tags(sweep, tracker, trial.number)
+        tracker.set_tags(trial.number, {**run_tags(sweep, data), **family, **environment})
     with optional("configurations of trials are not in MLflow"):
         tracker.log_text(trial.number, _as_yaml(trial.config), "config.yaml")
     with optional("data sets of trials are not in MLflow"):

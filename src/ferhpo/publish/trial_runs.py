@@ -16,7 +16,7 @@ from ferhpo.optional import optional
 from ferhpo.publish.sweep_run import environment_tags
 from ferhpo.scoring.collapse import collapse
 from ferhpo.scoring.metrics import DEDUP
-from ferhpo.states import RunState
+from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
 from ferhpo.storage.trial_record import TrialRecord
@@ -41,6 +41,7 @@ class TrialRuns:
     ) -> None:
         self.sweep, self.tracker, self.on_new_trial = sweep, tracker, on_new_trial
         self.unit = report_unit(sweep.config)
+        self._best_so_far: float | None = None
 
     def open(self, trial: TrialRecord) -> None:
         """Open a trial's run, or reopen it."""
@@ -94,8 +95,27 @@ class TrialRuns:
                 self.tracker.log_text(trial.number, json.dumps(kept), "confusion.json")
             collapsed_to = collapse(trial.extra.get("most_answered"))
             tags = {"ferhpo.collapse": collapsed_to} if collapsed_to else {}
+        with optional("the best value so far is not in MLflow"):
+            self._log_best_so_far(trial)
         # An empty reason is written too: it replaces the reason of an earlier interruption.
         self.tracker.close_trial(trial.number, trial.state, {"ferhpo.reason": trial.reason, **tags})
+
+    def _log_best_so_far(self, trial: TrialRecord) -> None:
+        """Log the best value of the complete trials up to this one as a curve of the sweep's run, over trials."""
+        objective = self.sweep.objective
+        if trial.state != TrialState.COMPLETE or trial.value is None:
+            return
+        if self._best_so_far is None:  # the first trial that this process closes; a resume has others before it
+            for other in self.sweep.trials():
+                is_complete = other.state == TrialState.COMPLETE and other.value is not None
+                if is_complete and objective.is_better(other.value or 0.0, self._best_so_far):
+                    self._best_so_far = other.value
+        if objective.is_better(trial.value, self._best_so_far):
+            self._best_so_far = trial.value
+        if self._best_so_far is not None:
+            self.tracker.log_epoch(
+                None, trial.number + 1, {f"best_so_far_{objective.metric}": rounded(self._best_so_far)}
+            )
 
     def catch_up(self, trials: Iterable[TrialRecord], on_close: Callable[[TrialRecord], None]) -> None:
         """Record what the study has and tracking does not, including whole trials if the sweep began without tracking.

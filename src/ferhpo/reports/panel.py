@@ -4,11 +4,14 @@ Modules with a function `panel` write the files into the folder that they are gi
 there is nothing to show; report.py puts the panels on a page.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ferhpo.text import csv_text
+
+_NOT_IN_NAMES = re.compile(r"[^\w.-]|^\.")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Panel:
     tables: tuple[Path, ...] = ()
     is_warning: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
+
+
+def safe_name(text: str) -> str:
+    """Return a text as part of the name of a file: keys and metrics are named by users."""
+    return _NOT_IN_NAMES.sub("_", text)[:100]
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

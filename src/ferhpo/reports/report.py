@@ -13,10 +13,12 @@ from pathlib import Path
 
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import ConfigError, DataError, Infeasible, StorageError, SweepError, first_line
+from ferhpo.evaluation.chosen import Corrected, corrected_best
 from ferhpo.reports import own
 from ferhpo.reports.own import OwnPanel
 from ferhpo.reports.page import Page, Part, render
 from ferhpo.reports.panel import Panel, write_table
+from ferhpo.reports.sweep import choice
 from ferhpo.reports.sweep.leaderboard import findings
 from ferhpo.reports.trial import classes, collapse, confusion, curves
 from ferhpo.states import TrialState, shown_state
@@ -31,10 +33,11 @@ from ferhpo.trial.load_data import load_data
 
 # Modules of reports/ with a function `panel`, in the order of the page
 OF_A_SWEEP = (
-    "sweep.leaderboard", "sweep.history", "sweep.importance", "sweep.parallel", "sweep.slices", "sweep.pareto",
-    "sweep.optimizers", "sweep.ranking", "sweep.outcomes",
+    "sweep.leaderboard", "sweep.history", "search.over_time", "search.enough", "sweep.importance", "sweep.parallel",
+    "sweep.slices", "search.isolation", "search.early", "sweep.pareto", "sweep.optimizers", "sweep.ranking",
+    "sweep.outcomes",
 )  # fmt: skip
-NOT_QUICK = ("sweep.importance", "sweep.slices", "sweep.optimizers")
+NOT_QUICK = ("sweep.importance", "sweep.slices", "search.isolation", "sweep.optimizers")
 OF_A_TRIAL = (
     "trial.collapse", "trial.curves", "trial.confusion", "trial.gallery", "network.saliency",
     "network.layers", "network.activations", "network.sparsity", "network.filters", "network.deepdream",
@@ -93,7 +96,9 @@ def sweep_report(
 
     def make(folder: Path) -> Page:
         trials, best, missing = sweep.trials(), sweep.best(), list[str]()
-        panels = [collapse.of_sweep(sweep)]
+        corrected, why_not = _corrected(sweep, trials)
+        panels = [collapse.of_sweep(sweep), choice.of_corrected(corrected, sweep.objective.metric, folder)]
+        missing += [why_not] if why_not else []
         names = [name for name in OF_A_SWEEP if not (is_quick and name in NOT_QUICK)]
         panels += [import_module(f"ferhpo.reports.{name}").panel(sweep, folder) for name in names]
         loaded = data if data is not None else _data_of(sweep, missing)
@@ -105,7 +110,7 @@ def sweep_report(
             trial_panels = _trial_panels(sweep, best, loaded, place, missing, is_quick)
             parts.append(Part(f"Best trial: {best.number}", [_sample(best, place), *trial_panels]))
         counts = Counter(trial.state for trial in trials)
-        sentences = findings(sweep, sweep.leaderboard(), counts)
+        sentences = findings(sweep, sweep.leaderboard(), counts, corrected)
         if is_quick:
             missing.append(
                 f"This page was made at the end of the sweep. Make the complete page with: {sweep.command('report')}"
@@ -191,6 +196,15 @@ def _present(panels: Sequence[Panel | None]) -> list[Panel]:
 def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _corrected(sweep: Sweep, trials: Sequence[TrialRecord]) -> tuple[Corrected | None, str]:
+    """Return the corrected best value, or None and why there is none, as a sentence; "" if there is nothing to say."""
+    try:
+        found, why = corrected_best(sweep, trials)
+    except SweepError as error:
+        found, why = None, str(error)
+    return found, f"Correction of the best value for the choice among the trials: {why}" if why else ""
 
 
 def _data_of(sweep: Sweep, missing: list[str]) -> FaceData | None:

@@ -103,6 +103,11 @@ class Sweep:
         """The `sample` and `seed` of each trial if they are listed and not sampled (a confirmation), else empty."""
         return self.meta.get("listed", [])  # type: ignore[no-any-return]
 
+    @property
+    def earlier(self) -> list[dict[str, Any]]:
+        """The trials of earlier sweeps that its sampler is given."""
+        return self.meta.get("warm_start", [])  # type: ignore[no-any-return]
+
     def space(self) -> Space:
         """Return the search space. Raises ConfigError if it is not valid in this version of ferhpo."""
         try:
@@ -126,6 +131,10 @@ class Sweep:
     def frame(self) -> "pd.DataFrame":
         """Return the leaderboard as a pandas frame, best first, with the columns of leaderboard.csv."""
         return leaderboard_frame(self.leaderboard(), self.objective.metric)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the same frame, by the name that other libraries use."""
+        return self.frame()
 
     def curves(self) -> "pd.DataFrame":
         """Return every recorded epoch as a pandas frame, with the index (trial, epoch) or (trial, fold, epoch)."""
@@ -151,10 +160,12 @@ def create_sweep(
     kind: str = "sweep",
     listed: Sequence[Mapping[str, Any]] = (),
     overrides: Sequence[str] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Sweep:
     """Create the folder of a new sweep. Raises SweepError if it exists, StorageError if it cannot be written.
 
     overrides: recorded as provenance; without passwords
+    earlier: trials of earlier sweeps that the sampler is given (tuning/warm_start.py)
     """
     config = composed.config
     folder = Path(config["output_dir"]).resolve() / str(config["name"])
@@ -172,6 +183,8 @@ def create_sweep(
         meta["overrides"] = list(overrides)
     if listed:
         meta["listed"] = list(listed)
+    if earlier:
+        meta["warm_start"] = list(earlier)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         publish(folder / META, meta)

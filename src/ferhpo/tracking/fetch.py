@@ -5,6 +5,7 @@ Note: the places of artifacts come from the store, which may be someone else's (
 
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
 from ferhpo.components.description import read_description
 from ferhpo.errors import ConfigError, TrackingError
+from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS
 from ferhpo.models.files.fitting import build_fitting
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
@@ -51,7 +53,18 @@ def download(settings: TrackingSettings, name: str, version: int | str, out_dir:
         inner = _inner_folder(out_dir / "MLmodel", f"{name} version {number}")
         for file, most_bytes in EXPORT_FILES.items():
             found.fetch(f"{inner}/{file}", most_bytes, out_dir)
+        for place in range(_num_members(out_dir / inner / "model.json")):
+            for file in (WEIGHTS, FITTED):
+                found.fetch(f"{inner}/{MEMBERS}/{place}/{file}", EXPORT_FILES[file], out_dir)
     return out_dir
+
+
+def _num_members(path: Path) -> int:
+    """Return the number of networks of an ensemble, 0 for another model; whoever loads it says what is wrong."""
+    try:
+        return len(read_description(path).get("members") or [])
+    except ValueError:
+        return 0
 
 
 def _text(path: Path) -> str:
@@ -108,9 +121,12 @@ def _artifacts(client: "MlflowClient", source: str, settings: TrackingSettings) 
         raise TrackingError(str(error)) from None
 
 
-def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dict[str, Any]]:
+def load(
+    settings: TrackingSettings, version: Version, preprocess_of: Callable[[dict[str, Any]], Any] | None = None
+) -> tuple["nn.Module", dict[str, Any]]:
     """Return the network of a version and the content of its model.json. Raises TrackingError.
 
+    preprocess_of: Preprocess.from_dict, which an ensemble needs for its members
     Only its numbers are read: the network is built from ferhpo, or from the user's own code, and the code in the
     registry is not run. It is built after its shapes were compared with those in the file of weights.
     """
@@ -130,7 +146,7 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
                     f"{shown} was registered with weights of the sha256 {expected}; its model.json says {found}, so "
                     "its files were changed; use another version, or train the model again"
                 )
-            return _built(described, description.parent), described
+            return _built(described, description.parent, preprocess_of), described
         except ConfigError as error:
             raise TrackingError(f"{shown} cannot be loaded: {' '.join(error.faults)}") from None
         except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError) as error:
@@ -139,11 +155,29 @@ def load(settings: TrackingSettings, version: Version) -> tuple["nn.Module", dic
             ) from None
 
 
-def _built(described: dict[str, Any], folder: Path) -> "nn.Module":
-    """Return the network that model.json describes, with the weights beside it."""
+def _built(
+    described: Mapping[str, Any], folder: Path, preprocess_of: Callable[[dict[str, Any]], Any] | None
+) -> "nn.Module":
+    """Return the network, or the ensemble, that model.json describes, with the weights beside it."""
+    from ferhpo.models.ensemble import Ensemble
+
+    members = described.get("members")
+    if not members:
+        return _built_alone(described, folder)
+    if preprocess_of is None:
+        raise ValueError("it is an ensemble, whose members have a preprocessing of their own")
+    return Ensemble(
+        [_built_alone(member, folder / MEMBERS / str(place)) for place, member in enumerate(members)],
+        [preprocess_of(member["preprocess"]) for member in members],
+        [member["share"] for member in members],
+        [member["hog"] is not None for member in members],
+    ).eval()
+
+
+def _built_alone(described: Mapping[str, Any], folder: Path) -> "nn.Module":
     from safetensors import safe_open
 
-    from ferhpo.models.exported import WEIGHTS, load_exported
+    from ferhpo.models.exported import load_exported
 
     target = target_of(described["network"])
     section = {**described["network"]["arguments"], "_target_": target}

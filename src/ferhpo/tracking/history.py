@@ -25,7 +25,7 @@ class History:
         self.environment: dict[int | None, dict[str, str]] = {}
         self.times_ms: dict[int | None, int] = {}
         self.seqs: dict[int | None, int] = {}
-        self.epochs: set[tuple[int, int]] = set()
+        self.epochs: set[tuple[int | None, int]] = set()
         self.folds: set[tuple[int, int]] = set()
         self.models: set[int] = set()
         self.datasets: set[int | None] = set()
@@ -58,7 +58,7 @@ class History:
             self.datasets.add(number)
         elif op == "model":
             self.models.add(record["number"])
-        elif "epoch" in record and number is not None:
+        elif "epoch" in record:
             self.epochs.add((number, record["epoch"]))
         elif op == "metrics":
             self.values.update({(number, key): value for key, value in record["values"].items()})

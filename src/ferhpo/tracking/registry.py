@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.errors import TrackingError
@@ -66,7 +67,7 @@ def register(
     note: the description of the version; about: of the registered model, unless it has a description already
     A model that is registered under this name keeps its version. Raises TrackingError; ModelGone for a deleted model.
     """
-    with opened_store(settings, f"register {name}") as client, _lock(settings):
+    with opened_store(settings, f"register {name}") as client, lock_of(settings):
         from mlflow.exceptions import MlflowException
 
         try:
@@ -102,6 +103,30 @@ def register(
         return int(created.version)
 
 
+def add_model(
+    settings: TrackingSettings,
+    run_id: str,
+    model_dir: Path,
+    mark: str,
+    title: str,
+    name: str,
+    tags: Mapping[str, str],
+    note: str,
+    about: str,
+) -> int:
+    """Log the exported model in `model_dir` under a run that has ended, and register it; return its version.
+
+    mark: unique to this model, which is not logged again; title: of the logged model
+    The others are those of `register`. Raises TrackingError.
+    """
+    from ferhpo.tracking.models import log_model
+
+    with opened_store(settings, f"log the model {title}") as client:
+        experiment_id = client.get_run(run_id).info.experiment_id
+        model_id = log_model(client, experiment_id, run_id, model_dir, mark, title)
+    return register(settings, model_id, name, tags, note, about)
+
+
 def _links(tags: Mapping[str, str]) -> list[Any]:
     """Return the versions that a logged model's tag names; none if the tag was changed to something else."""
     try:
@@ -130,7 +155,7 @@ def promote(
     Raises TrackingError for an unknown name or version, a reserved alias, or a concurrent change of the alias.
     """
     check_alias(alias)
-    with opened_store(settings, f"promote {name}") as client, _lock(settings):
+    with opened_store(settings, f"promote {name}") as client, lock_of(settings):
         known = _search(client, name)
         if not known:
             raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
@@ -251,7 +276,7 @@ def opened_store(settings: TrackingSettings, action: str) -> Iterator["MlflowCli
         raise TrackingError(f"cannot {action} in {settings.shown_uri}: {reason_of(error)}") from None
 
 
-def _lock(settings: TrackingSettings) -> Any:
+def lock_of(settings: TrackingSettings) -> Any:
     """Return a context manager that serializes changes of a SQLite registry on this machine."""
     path = settings.sqlite_path
     return nullcontext() if path is None else file_lock(path.with_name(path.name + ".registry"))

@@ -78,8 +78,8 @@ class Tracker:
         }
         self._append("dataset", number=number, dataset=dataset, context=context)
 
-    def log_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch, unless the epoch is recorded already."""
+    def log_epoch(self, number: int | None, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an epoch, unless the epoch is recorded already; of the parent run, those of a step."""
         if (number, epoch) not in self._history.epochs:
             self._append("metrics", number=number, step=epoch, epoch=epoch, values=_floats(metrics))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from ferhpo.data.dataset import FaceData
 from ferhpo.errors import Diverged
 from ferhpo.scoring.device_data import DeviceData
+from ferhpo.scoring.kept import write_predictions
 from ferhpo.scoring.metrics import Metric, val_metrics
 from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import evaluate
@@ -148,6 +149,8 @@ class EpochEnd(pl.Callback):
                 "class_names": list(self.data.class_names),
                 "preprocess": asdict(self.preprocess),
             }
+        if improved:
+            write_predictions(self.folder, scores, self.data, epoch)
         trainer.should_stop = self.progress.out_of_patience(self.patience)
         is_over = trainer.should_stop or epoch == self.max_epochs
         save_checkpoints(

@@ -17,6 +17,7 @@ import torch
 from ferhpo.data.dataset import TRAIN, FaceData
 from ferhpo.models.estimators import Estimator
 from ferhpo.scoring.device_data import eval_batches, indices_of, to_device
+from ferhpo.scoring.kept import write_predictions
 from ferhpo.scoring.metrics import Metric, val_metrics, with_present_names
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import preprocess_of
@@ -111,5 +112,6 @@ def _fit(
     }
     confusion = val.confusion.tolist()
     last = {"format": FORMAT, "history": [{"epoch": 1, **metrics}], "best_epoch": 1, "confusion": confusion}
+    write_predictions(folder, val, data, 1)
     save_checkpoints(folder, last, best)
     return last

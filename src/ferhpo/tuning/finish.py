@@ -8,6 +8,7 @@ from collections import Counter
 
 from ferhpo.driver.retention import Keeper
 from ferhpo.errors import TrackingError, first_line
+from ferhpo.evaluation.chosen import as_metrics, corrected_best
 from ferhpo.optional import optional
 from ferhpo.publish import sweep_run
 from ferhpo.publish.models import export, register
@@ -60,12 +61,18 @@ def finish(
         again = f"fix the cause, then export it with: {sweep.resume_command}"
         with optional(f"the network of trial {trial.number} is not exported ({again})", warnings):
             warnings += export(sweep, trial, tracker, data_digest)
+    corrected = None
+    with optional("the best value is not corrected for the choice among the trials", warnings):
+        corrected = corrected_best(sweep, board)[0]
     if best is not None and best.value is not None:
-        metrics = {f"best_{sweep.objective.metric}": rounded(best.value), "best_trial": float(best.number)}
-        tracker.log_metrics(None, {**metrics, "num_trials": float(len(trials))})
+        metrics = {f"best_{sweep.objective.metric}": best.value, "best_trial": float(best.number)}
+        metrics |= as_metrics(corrected, sweep.objective.metric) if corrected is not None else {}
+        tracker.log_metrics(
+            None, {key: rounded(value) for key, value in metrics.items()} | {"num_trials": float(len(trials))}
+        )
     note = f"**{markdown(sweep.name)}** ended."
     with optional("the run's note in MLflow is short", warnings):
-        note = sweep_note(sweep, board, counts)
+        note = sweep_note(sweep, board, counts, corrected)
     tracker.close_sweep(RunState.COMPLETE if finished else RunState.STOPPED, note)
     with optional("figures are missing", warnings):
         drawing.sweep_ended(board)  # runs while the models are uploaded
@@ -84,7 +91,7 @@ def finish(
     tracker.close(1.0)
     if not settings.off and (rejected := rejected_text(sweep.folder, sweep.command("sync"))):
         warnings.append(rejected)
-    return SweepResult(sweep, counts, finished, best, registered, unshipped, view, warnings)
+    return SweepResult(sweep, counts, finished, best, registered, unshipped, view, warnings, corrected=corrected)
 
 
 def _register(

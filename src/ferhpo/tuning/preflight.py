@@ -8,6 +8,7 @@ import copy
 import logging
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ferhpo.config.settings import ComputeSettings, gpu_faults
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
-from ferhpo.keys import Overrides, leaves, nearest_key, override_texts, set_path
+from ferhpo.keys import Overrides, has_key, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.meta import exists_error, free_name, has_meta, refuse_foreign
 from ferhpo.storage.provenance import overrides_of
@@ -52,13 +53,19 @@ class Prepared:
     warnings: list[str]
     overrides: Sequence[str] | None = None
 
-    def open(self, kind: str, data: FaceData, listed: Sequence[Mapping[str, Any]] = ()) -> Sweep:
+    def open(
+        self,
+        kind: str,
+        data: FaceData,
+        listed: Sequence[Mapping[str, Any]] = (),
+        earlier: Sequence[Mapping[str, Any]] = (),
+    ) -> Sweep:
         """Return the existing sweep, or create the new one on disk.
 
         Raises SweepError if the data set is not the one that the existing sweep was started with.
         """
         if self.existing is None:
-            return create_sweep(self.composed, kind, listed, self.overrides)
+            return create_sweep(self.composed, kind, listed, self.overrides, earlier)
         if self.overrides:
             before = overrides_of(self.existing.meta)
             self.existing.meta["overrides"] = [*before, *(text for text in self.overrides if text not in before)]
@@ -158,13 +165,14 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
         *(f"{section}.{key}" for section in ("budget", "compute", "tracking") for key in config[section]),
         *(places := [path for path, _ in leaves(config["data"], "data") if path.rpartition(".")[2] in PLACES]),
     ]
-    faults = []
+    faults, other = [], list[str]()
     for text in overrides:
         key = text.partition("=")[0]
         section = key.split(".")[0]
         if key in ("output_dir", "allowed_targets"):
             continue
         if section not in CHANGEABLE and key not in places:
+            other.append(text)
             faults.append(
                 f"{key} cannot change in a resumed sweep, whose trials must be comparable; only these can: "
                 f"{', '.join(CHANGEABLE)}"
@@ -176,9 +184,26 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
         else:
             faults.append(f"{key} matches no key; {nearest_key(config, key)}")
     if faults:
-        raise ConfigError(f"--resume {name}", faults)
+        raise ConfigError(f"--resume {name}", [*faults, *_instead(sweep, other, kind)])
     hide_password(config)
     return replace(sweep)
+
+
+def _instead(sweep: Sweep, overrides: Sequence[str], kind: str) -> list[str]:
+    """Return the commands that do what a resume cannot: train the best trials otherwise, or search on from them.
+
+    overrides: those that a resume cannot apply
+    """
+    if kind != "sweep" or not overrides or not all(has_key(sweep.config, text.partition("=")[0]) for text in overrides):
+        return []
+    changes = " ".join(shlex.quote(text) for text in overrides)
+    longer = f"{sweep.command('confirm')} --top 5 {changes}"
+    recipe = shlex.quote(str(sweep.composed.name))
+    where = f"name={shlex.quote(sweep.name)}-2 warm_start={shlex.quote(f'[{sweep.name}]')}"
+    return [
+        f"to train its best trials again with these settings, run: {longer}",
+        f"to search on from its trials, run: ferhpo sweep {recipe} {changes} {where}",
+    ]
 
 
 def _store_warnings(tracking: TrackingSettings, model_name: str | None) -> list[str]:

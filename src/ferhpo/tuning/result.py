@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ferhpo.data.dataset import FaceData
+from ferhpo.evaluation.chosen import Corrected
 from ferhpo.states import TrialState
 from ferhpo.storage.frames import sentence, sweep_html
 from ferhpo.storage.sweep import Sweep
@@ -26,6 +27,7 @@ class SweepResult:
     registered: (model name, version) of the best trial, or None
     unshipped: number of records that are not in MLflow yet; `ferhpo sync` uploads them
     view: address of the sweep in MLflow's UI; {server} is to be replaced by the server's address
+    corrected: the best value corrected for the choice among the trials; None if it cannot be computed
     forecast: how far the forecast of `ferhpo plan` was off; "" if there is none
     """
 
@@ -39,6 +41,7 @@ class SweepResult:
     warnings: list[str] = field(default_factory=list)
     stop_reason: str = ""
     forecast: str = ""
+    corrected: Corrected | None = None
 
     def frame(self) -> "pd.DataFrame":
         """Return the leaderboard as a pandas frame, best first (see Sweep.frame)."""

@@ -25,6 +25,7 @@ from ferhpo.tuning.planning.gpu_share import with_share
 from ferhpo.tuning.preflight import Prepared, prepare, prepare_composed
 from ferhpo.tuning.result import Finisher, SweepResult
 from ferhpo.tuning.session import Listener, end_early, recording
+from ferhpo.tuning.warm_start import earlier_trials
 
 log = logging.getLogger(STEPS)
 
@@ -79,9 +80,13 @@ def _run(
         log.info("reading the data set, starting Ray")
         data = load_data(prepared.composed)
         ray_start.wait_if_joined()
-        sweep = prepared.open(kind, data, listed)
+        earlier, said = earlier_trials(prepared.composed, run_config.space) if is_new else ([], [])
+        for text in said:
+            log.info(text)
+        sweep = prepared.open(kind, data, listed, earlier)
         objective, seed = run_config.objective, int(config["seed"])
-        study = SweepStudy(sweep.folder, run_config.space, config["sampler"], seed, objective, sweep.listed)
+        given = {"listed": sweep.listed, "first": config.get("first") or [], "earlier": sweep.earlier}
+        study = SweepStudy(sweep.folder, run_config.space, config["sampler"], seed, objective, **given)
         result = _run_trials(sweep, study, data, ray_start, prepared.warnings, listener, finisher)
     forecast = forecasts.load(config) if is_new else None
     if forecast is None or not result.finished:

@@ -35,8 +35,8 @@ STATE_STYLES = {
     TrialState.FAILED: "red",
 }
 VERBS = (
-    "check", "confirm", "data", "doctor", "evaluate", "list", "new", "plan", "promote", "report", "runs", "show",
-    "sweep", "sync", "train", "ui",
+    "check", "compare", "confirm", "dashboard", "data", "doctor", "ensemble", "evaluate", "list", "new", "plan",
+    "promote", "report", "rollback", "runs", "show", "sweep", "sync", "train", "ui",
 )  # fmt: skip
 _COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
 
@@ -87,6 +87,12 @@ def typed(text: str) -> str:
 def say(text: str, *, error: bool = False) -> None:
     """Print a message: its commands as they can be typed, and characters that are not printable escaped."""
     print(typed(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def print_warnings(console: "Console", warnings: Iterable[str]) -> None:
+    """Print warnings, a line each."""
+    for warning in warnings:
+        console.print(f"warning: {typed(warning)}", style="yellow", soft_wrap=True)
 
 
 def link(address: str) -> "Text":

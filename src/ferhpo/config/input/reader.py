@@ -107,7 +107,8 @@ def _key_faults(content: Any, above: str = "") -> Iterator[str]:
         for place, item in enumerate(content):
             yield from _key_faults(item, f"{above}.{place}".lstrip("."))
     for key, value in content.items() if isinstance(content, dict) else ():
-        of_draws = above.rpartition(".")[2] == "when"  # {optim.lr: 0.1} is a condition
+        # {optim.lr: 0.1} is a condition, or a sample.
+        of_draws = above.rpartition(".")[2] == "when" or re.fullmatch(r"first\.\d+", above) is not None
         if isinstance(key, bool) or not isinstance(key, str | int | float):
             yield f"{above or 'it'} has the key {key!r:.60}; a key must be a text or a number"
         elif not of_draws and not re.fullmatch(r"[^.\[\]\s]([^.\[\]]*[^.\[\]\s])?", str(key)):

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.errors import first_line
+from ferhpo.evaluation import chosen
+from ferhpo.evaluation.chosen import Corrected
 from ferhpo.publish.sweep_run import stored_addresses
 from ferhpo.reports.page import MLFLOW
 from ferhpo.reports.panel import Panel, write_table
@@ -27,10 +29,13 @@ def leaderboard_csv(trials: Sequence[TrialRecord], metric: str) -> str:
     return csv_text([columns, *rows])
 
 
-def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> list[str]:
+def findings(
+    sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int], corrected: Corrected | None = None
+) -> list[str]:
     """Return the result of a sweep in sentences: the number of trials by state, the best one, and a caveat.
 
     board: the leaderboard; counts: trials by state
+    corrected: the best value corrected for the choice among the trials, if it is known
     """
     config, metric = sweep.config, sweep.objective.metric
     running = bool(counts.get(TrialState.RUNNING)) and is_running(sweep)
@@ -49,16 +54,22 @@ def findings(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialSt
         at = f" at epoch {best.best_epoch}"
     sentences.append(f"Best: trial {best.number} with {metric} {best.value:.4f}{at}.")
     if others:
+        sentences.append(f"The next complete trial has {others[0].value:.4f}.")
+    if corrected is not None:
+        sentences += chosen.sentences(corrected, metric)
+    elif others:
         sentences.append(
-            f"The next complete trial has {others[0].value:.4f}. The best value was selected on validation among "
-            f"{len(complete)} complete trials, so expect slightly less on new data."
+            f"The best value was selected on validation among {len(complete)} complete trials, so expect slightly less "
+            "on new data."
         )
     return sentences
 
 
-def sweep_note(sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int]) -> str:
+def sweep_note(
+    sweep: Sweep, board: Sequence[TrialRecord], counts: Mapping[TrialState, int], corrected: Corrected | None = None
+) -> str:
     """Return the result of a sweep in Markdown, the note of its MLflow run."""
-    first, *rest = findings(sweep, board, counts)
+    first, *rest = findings(sweep, board, counts, corrected)
     lines = [f"**{markdown(sweep.name)}**: {markdown(first)}", *map(markdown, rest)]
     best = board[0] if board and board[0].state == TrialState.COMPLETE else None
     lines += [f"Warning: {markdown(warning)}." for warning in collapse_warnings(board, best)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from ferhpo.reports.panel import Panel
+from ferhpo.reports.panel import Panel, safe_name
 from ferhpo.reports.style import COLORS, SMALL_INCHES, STATE_MARKS, figure, suffix
 from ferhpo.reports.sweep.axes import Axis, value_of, varied
 from ferhpo.reports.sweep.history import set_value_scale
@@ -37,7 +37,7 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
 
 def _draw(sweep: Sweep, board: list[TrialRecord], axis: Axis, folder: Path) -> Path:
     random = np.random.default_rng(0)
-    path = folder / f"slice_{axis.path}{suffix(len(board))}"
+    path = folder / f"slice_{safe_name(axis.path)}{suffix(len(board))}"
     with figure(path, SMALL_INCHES, 2.7) as drawn:
         axes = drawn.add_subplot()
         for state in DRAWING_ORDER:

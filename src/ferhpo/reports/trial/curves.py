@@ -4,7 +4,6 @@ Note: training accuracy and loss are measured during training, with augmentation
 change; in early epochs they are often worse than those of validation.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ferhpo.config import Objective
-from ferhpo.reports.panel import Panel
+from ferhpo.reports.panel import Panel, safe_name
 from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
 from ferhpo.scoring.metrics import DEDUP, METRICS
 from ferhpo.storage.trial_record import TrialRecord
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 TRAIN_STYLE = {"color": COLORS[1], "linestyle": "--", "marker": "s"}
 VAL_STYLE = {"color": COLORS[0], "linestyle": "-", "marker": "o"}
 KINDS = {"acc": "accuracy", "loss": "loss"}
-NOT_IN_NAMES = re.compile(r"[^\w-]")  # of files
 GAP_POINTS = 0.1  # overfitting: training accuracy exceeds that of validation by more than this
 LOSS_RISE = 0.05  # overfitting: the last validation loss exceeds the smallest by more than this share
 Row = dict[str, float]
@@ -44,7 +42,7 @@ def of_trial(trial: TrialRecord, objective: Objective, folder: Path) -> Panel | 
     kinds += sorted(reported - usual - set(kinds))
     if not kinds or trial.best_epoch is None:
         return None
-    files = {kind: folder / f"curve_{NOT_IN_NAMES.sub('_', kind)}.svg" for kind in kinds}
+    files = {kind: folder / f"curve_{safe_name(kind)}.svg" for kind in kinds}
     images = tuple(draw(path, trial, [kind]) for kind, path in files.items())
     return Panel("Learning curves", describe(trial, objective), images)
 

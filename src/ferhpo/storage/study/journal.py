@@ -138,3 +138,23 @@ def load_journal(path: Path) -> tuple[JournalStorage, int]:
             if when is not None:  # in local time
                 journal.clock.not_before(int(when.timestamp() * 1e9))
     return storage, studies[0]._study_id if studies else -1
+
+
+class _ReadOnly(_Journal):
+    """A journal that nothing is written to: a program that only shows it could also delete its study."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        raise StorageError(f"{self._file_path} is open for reading only")
+
+
+def read_only_storage(path: Path) -> JournalStorage:
+    """Return Optuna's storage on a journal that may still grow. Writing to it raises StorageError.
+
+    Raises SweepError if there is no journal, or a damaged one.
+    """
+    if not path.exists():
+        raise SweepError(f"{path} does not exist; the sweep has no trials yet")
+    check_is_file(path)
+    with naming_damage(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return JournalStorage(_ReadOnly(path))

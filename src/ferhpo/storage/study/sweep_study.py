@@ -8,6 +8,7 @@ same samples as an uninterrupted one.
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,15 @@ from ferhpo.config.folds import EPOCH, FOLD
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
 from ferhpo.space import Sample, Space
+from ferhpo.space.given import parameters
 from ferhpo.states import TrialState
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.study.journal import JOURNAL, check_is_file, cut_torn_line, load_journal, naming_damage
+from ferhpo.storage.study.outcomes import OPTUNA_STATES, earlier_trial
 from ferhpo.storage.study.sampler_state import check_study_attrs, with_pickle, without_pickle
 from ferhpo.storage.trial_record import TrialRecord, best_of, record_of
 
 STUDY_NAME = "sweep"
-# The state that Optuna gets for each outcome. TPE ignores FAIL, so infeasible and diverged samples are PRUNED with a
-# violated constraint: in measurements, this halves the number of further infeasible samples.
-OPTUNA_STATES = {
-    TrialState.COMPLETE: OptunaState.COMPLETE,
-    TrialState.PRUNED: OptunaState.PRUNED,
-    TrialState.INFEASIBLE: OptunaState.PRUNED,
-    TrialState.DIVERGED: OptunaState.PRUNED,
-    TrialState.FAILED: OptunaState.FAIL,
-}
 FIXED_SEED_SAMPLERS = {"GridSampler", "QMCSampler"}  # these enumerate points: a new seed for each ask would repeat some
 
 
@@ -51,6 +45,9 @@ class SweepStudy:
     """The study of a sweep, opened by its driver.
 
     listed: the `sample` and `seed` of each trial, in order, if they are listed and not sampled (a confirmation)
+    first: values that the first trials have; what a sample lacks is sampled
+    earlier: trials of earlier sweeps that the sampler is given (tuning/warm_start.py). In memory they come before those
+        of this sweep, which keep their own numbers
     Raises SweepError if another driver holds it, or if its journal is damaged.
     """
 
@@ -62,9 +59,11 @@ class SweepStudy:
         seed: int,
         objective: Objective,
         listed: Sequence[Mapping[str, Any]] = (),
+        first: Sequence[Mapping[str, Any]] = (),
+        earlier: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.folder, self.space, self.sampler, self.seed, self.objective = folder, space, sampler, seed, objective
-        self.listed = listed
+        self.listed, self.first, self.earlier = listed, first, earlier
         self.lock = FolderLock(folder)
         path = folder / JOURNAL
         try:
@@ -85,6 +84,11 @@ class SweepStudy:
         self._storage, self._study_id = storage, study_id
         self._ended: dict[int, TrialRecord] = {}
         self._memory = optuna.create_study(direction=direction)
+        self._num_earlier = 0
+        for record in self.earlier:
+            if (given := earlier_trial(self.space, record)) is not None:
+                self._memory.add_trial(given)
+                self._num_earlier += 1
         for trial in storage.get_all_trials(study_id):
             study_attrs = trial.user_attrs.get("study_attrs", {})
             check_study_attrs(study_attrs)
@@ -98,7 +102,7 @@ class SweepStudy:
                     "with name=..."
                 ) from None
             self._memory.add_trial(trial)
-        self._open_numbers = {trial.number for trial in self._frozen() if trial.state == OptunaState.RUNNING}
+        self._open_numbers = {self._number(trial) for trial in self._frozen() if trial.state == OptunaState.RUNNING}
         self._sequence = max((s for t in self.trials() for s in t.sequences), default=0)
         self._complete_partial_writes()
 
@@ -114,12 +118,17 @@ class SweepStudy:
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         """Return the record of a trial; that of an ended trial is cached, because it does not change."""
-        if trial.number not in self._ended:
-            record = record_of(trial, self.objective, lambda: self.space)
+        number = self._number(trial)
+        if number not in self._ended:
+            record = replace(record_of(trial, self.objective, lambda: self.space), number=number)
             if not record.state.is_over:
                 return record
-            self._ended[trial.number] = record
-        return self._ended[trial.number]
+            self._ended[number] = record
+        return self._ended[number]
+
+    def _number(self, trial: FrozenTrial) -> int:
+        """Return the number of a trial of this sweep, which in memory comes after earlier ones."""
+        return trial.number - self._num_earlier
 
     @property
     def num_asked(self) -> int:
@@ -140,8 +149,10 @@ class SweepStudy:
             return self._ask_listed(number)
         self._memory.sampler = self._make_sampler(number)
         before = self._study_attrs()
+        if number < len(self.first):
+            self._memory.enqueue_trial(parameters(self.space, self.first[number]))
         trial = self._memory.ask()
-        assert trial.number == number
+        assert trial.number == number + self._num_earlier
         sample = self.space.suggest(trial)
         attrs: dict[str, Any] = {"sample": sample, "seed": derive_seed(self.seed, number, "trial")}
         changed = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
@@ -239,18 +250,20 @@ class SweepStudy:
         for trial in self._frozen():
             if trial.state != OptunaState.RUNNING:
                 continue
-            for report in self.trial(trial.number).reports:
+            number = self._number(trial)
+            for report in self.trial(number).reports:
                 count = int(report[FOLD if FOLD in report else EPOCH])
                 if count not in trial.intermediate_values:
-                    self._report_value(trial.number, count, report[self.objective.metric])
+                    self._report_value(number, count, report[self.objective.metric])
             if "outcome" in trial.user_attrs:
-                self._tell(trial.number, TrialState(trial.user_attrs["outcome"]["state"]))
+                self._tell(number, TrialState(trial.user_attrs["outcome"]["state"]))
 
     def _study_attrs(self) -> dict[str, Any]:
         return self._memory._storage.get_study_system_attrs(self._memory._study_id)
 
     def _frozen(self) -> list[FrozenTrial]:
-        return self._memory.get_trials(deepcopy=False)
+        """Return the trials of this sweep."""
+        return self._memory.get_trials(deepcopy=False)[self._num_earlier :]
 
     def _both(self, number: int) -> list[tuple[optuna.storages.BaseStorage, int]]:
         """Return (storage, trial id) of journal and memory; the journal first, because only what it has is recorded."""

@@ -1,0 +1,101 @@
+"""The verbs about trained models: evaluate, ensemble, promote, rollback."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+import ferhpo
+from ferhpo.cli.screen.console import make_console, print_warnings, say
+
+if TYPE_CHECKING:
+    from ferhpo.promotion.promote import Promotion
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ferhpo.cli.tables import evaluation_tables
+
+    scores = ferhpo.evaluate(
+        args.model,
+        args.overrides,
+        split=args.split,
+        ten_crop=args.ten_crop,
+        calibration=args.calibration,
+        robustness=args.robustness,
+        output_dir=args.output_dir,
+        config_dir=args.config_dir,
+    )
+    if args.json:
+        print(json.dumps(asdict(scores)))
+        return
+    console = make_console()
+    for table in evaluation_tables(scores):
+        console.print(table)
+        console.print()
+    print_warnings(console, scores.warnings)
+
+
+def promote(args: argparse.Namespace) -> None:
+    from ferhpo.promotion.promote import as_dict
+
+    promotion = ferhpo.promote(
+        args.name,
+        args.alias,
+        args.version,
+        args.output_dir,
+        model=args.model,
+        gates=args.gates,
+        purpose=args.purpose,
+        force=args.force,
+        config_dir=args.config_dir,
+    )
+    if args.json:
+        print(json.dumps(as_dict(promotion)))
+        return
+    _print_promotion(promotion, args)
+
+
+def rollback(args: argparse.Namespace) -> None:
+    from ferhpo.promotion.promote import as_dict
+
+    promotion = ferhpo.rollback(args.name, args.alias, args.output_dir, model=args.model, reason=args.reason)
+    if args.json:
+        print(json.dumps(as_dict(promotion)))
+        return
+    _print_promotion(promotion, args)
+
+
+def _print_promotion(promotion: "Promotion", args: argparse.Namespace) -> None:
+    from ferhpo.cli.screen.grid import Grid
+    from ferhpo.promotion.promote import store_of
+
+    console = make_console()
+    if promotion.gates:
+        rows = [[each.gate, "passed" if each.passed else "refused", each.found, each.asked] for each in promotion.gates]
+        console.print(Grid(["gate", "", "found", "asked"], rows, ["gate", "", "found", "asked"]))
+    print_warnings(console, promotion.notes)
+    if promotion.forced:
+        say(f"Moved in spite of the gates, because: {promotion.forced}")
+    before = "" if promotion.previous is None else f" (previously version {promotion.previous})"
+    say(f"{promotion.name}@{promotion.alias} is now version {promotion.version}{before}. Load it in Python with:")
+    say(f"  mlflow.set_tracking_uri({store_of(args.name, args.output_dir)!r})")
+    say(f"  mlflow.pyfunc.load_model({f'models:/{promotion.name}@{promotion.alias}'!r})")
+
+
+def ensemble(args: argparse.Namespace) -> None:
+    from ferhpo.cli.results import registered_text
+    from ferhpo.evaluation.ensemble import sentences
+    from ferhpo.storage.sweep import load_sweep
+
+    result = ferhpo.ensemble(args.name, args.top, register=not args.no_register, output_dir=args.output_dir)
+    if args.json:
+        print(json.dumps(result.to_json()))
+        return
+    console = make_console()
+    for sentence in sentences(result):
+        console.print(sentence, soft_wrap=True)
+    if result.registered is None:
+        console.print(f"Exported to {result.folder}", soft_wrap=True)
+    else:
+        console.print(registered_text(result.registered, load_sweep(args.name, args.output_dir)), soft_wrap=True)

@@ -1,0 +1,70 @@
+"""The verbs that train: sweep, train, confirm."""
+
+import argparse
+import json
+import signal
+
+import ferhpo
+from ferhpo.cli.results import exit_status, print_result, result_dict, stopped_text, unshipped_text
+from ferhpo.cli.screen.console import make_console, print_warnings, typed
+
+
+def sweep(args: argparse.Namespace) -> int:
+    from ferhpo.cli.screen.progress import Progress
+
+    console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
+    with Progress(console, f"{args.name}: checking the configuration") as progress:
+        function = ferhpo.train if args.verb == "train" else ferhpo.sweep
+        result = function(
+            args.name,
+            args.overrides,
+            resume=args.resume,
+            new=args.new,
+            config_dir=args.config_dir,
+            listener=progress,
+        )
+    print_warnings(console, [text for text in result.warnings if text not in progress.warned])
+    if args.json:
+        print(json.dumps(result_dict(result)))
+    else:
+        print_result(result)
+    return exit_status(result)
+
+
+train = sweep
+
+
+def confirm(args: argparse.Namespace) -> int:
+    from ferhpo.cli.screen.progress import Progress
+    from ferhpo.cli.tables import confirmation_tables
+
+    console = make_console(stderr=args.json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
+    with Progress(console, f"{args.name}: reading its trials") as progress:
+        result = ferhpo.confirm(
+            args.name,
+            args.overrides,
+            top=args.top,
+            seeds=args.seeds,
+            resume=args.resume,
+            new=args.new,
+            output_dir=args.output_dir,
+            listener=progress,
+        )
+    print_warnings(console, [text for text in result.warnings if text not in progress.warned])
+    if args.json:
+        found = None if result.found is None else result.found.to_json()
+        print(json.dumps({**result_dict(result), "found": found}))
+    elif result.found is None:
+        console.print(stopped_text(result.sweep, result.stop_reason), soft_wrap=True)
+    else:
+        console.print()
+        for part in confirmation_tables(result.found):
+            console.print(part, soft_wrap=isinstance(part, str))
+            console.print()
+        if result.registered and result.confirmed is not None:
+            console.print(typed(f"Promote it with: {result.confirmed.command('promote')}"))
+    if result.unshipped and not args.json:
+        console.print(unshipped_text(result.unshipped, result.sweep), soft_wrap=True)
+    return exit_status(result)

@@ -1,0 +1,74 @@
+"""How sure a network may be of its answers, and what becomes of them if images are worse than those of the data set."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferhpo.data.dataset import SPLIT_NAMES, FaceData
+from ferhpo.data.features.hog import hog_of
+from ferhpo.evaluation.load import TrainedModel
+from ferhpo.scoring.corruptions import corrupted, kinds
+from ferhpo.scoring.device_data import device_for
+from ferhpo.scoring.predict import evaluate as predict
+from ferhpo.scoring.statistics.calibration import Calibration, calibration, fit_temperature
+
+MOST_IMAGES = 1000  # that are corrupted, evenly spaced among those of the split
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Scores of n images with a corruption; severity 0 and no name: the same images as they are."""
+
+    corruption: str
+    severity: int
+    n: int
+    acc: float
+    macro_f1: float
+
+
+def calibrated(trained: TrainedModel, data: FaceData, split: str) -> Calibration:
+    """Return the calibration of a network on a split, with a temperature that is fitted to the validation images."""
+    network = trained.network.to(device_for(trained.config))
+    found = predict(network, data, split, trained.preprocess)
+    temperature = None
+    if split != "val" and (data.split == SPLIT_NAMES.index("val")).any():
+        val = predict(network, data, "val", trained.preprocess)
+        temperature = fit_temperature(val.probabilities, val.labels)
+    return calibration(found.probabilities, found.labels, temperature)
+
+
+def robustness_of(trained: TrainedModel, data: FaceData, split: str) -> list[Corrupted]:
+    """Score a network on images of a split with every corruption, after the images as they are."""
+    indices = np.flatnonzero(data.split == SPLIT_NAMES.index(split))
+    if len(indices) > MOST_IMAGES:
+        indices = indices[np.linspace(0, len(indices) - 1, MOST_IMAGES).astype(int)]
+    images = data.images[indices]
+    found = [_scored(trained, data, split, indices, images, "", 0)]
+    for name, severity in kinds():
+        found.append(_scored(trained, data, split, indices, corrupted(images, name, severity), name, severity))
+    return found
+
+
+def _scored(
+    trained: TrainedModel,
+    data: FaceData,
+    split: str,
+    indices: NDArray[np.intp],
+    images: NDArray[np.uint8],
+    name: str,
+    severity: int,
+) -> Corrupted:
+    hog = hog_of(trained.config["model"])
+    part = replace(
+        data,
+        images=images,
+        labels=data.labels[indices],
+        targets=None if data.targets is None else data.targets[indices],
+        split=np.full(len(indices), SPLIT_NAMES.index(split), np.uint8),
+        groups=None,
+        features=None if hog is None or data.features is None else hog(images),
+        parts=(),
+    )
+    scores = predict(trained.network.to(device_for(trained.config)), part, split, trained.preprocess)
+    return Corrupted(name, severity, len(indices), scores.acc, scores.macro_f1)

@@ -1,0 +1,177 @@
+"""The verbs `promote` and `rollback`: move an alias of a registered model behind gates, and back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ferhpo.config.files import group_files
+from ferhpo.config.input.reader import load_yaml
+from ferhpo.errors import ConfigError, FerhpoError, TrackingError
+from ferhpo.keys import nearest
+from ferhpo.promotion.facts import examine
+from ferhpo.promotion.gates import Gates, Passed, asks_anything, read_gates, tried
+from ferhpo.promotion.purpose import check_purpose
+from ferhpo.storage.provenance import git_state
+from ferhpo.storage.sweep import Sweep, load_sweep
+from ferhpo.tracking import registry
+from ferhpo.tracking.registered import aliases
+from ferhpo.tracking.registry import DEFAULT_ALIAS, Version
+
+DEFAULT_GATES = "default"
+
+
+class GatesError(FerhpoError):
+    """A promotion that gates refuse. Its text has every reason, and `faults` each by itself."""
+
+    exit_status = 4
+
+    def __init__(self, text: str, faults: Sequence[str]) -> None:
+        super().__init__(text)
+        self.faults = tuple(faults)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """An alias that was moved to `version`.
+
+    previous: the version that it named before, or None
+    gates: the result of each gate that was asked; forced: the reason, if it was moved in spite of them
+    """
+
+    name: str
+    alias: str
+    version: int
+    previous: int | None
+    gates: list[Passed] = field(default_factory=list)
+    forced: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def promote(
+    name: str,
+    alias: str = DEFAULT_ALIAS,
+    version: int | None = None,
+    output_dir: str | Path = "mlruns",
+    *,
+    model: str | None = None,
+    gates: str = DEFAULT_GATES,
+    purpose: str = "",
+    force: str = "",
+    config_dir: Path | None = None,
+) -> Promotion:
+    """Move an alias to a version of the model that sweep `name` registered, if it passes the gates.
+
+    name: of a sweep or a confirmation
+    version: by default the newest one of this sweep or of a confirmation of it; other sweeps may use the same model
+    model: the name of the registered model; by default that of the sweep
+    gates: the name of a file gates/NAME.yaml; purpose: what the model is for, which is recorded
+    force: a reason to move the alias although gates refuse; it is recorded with them
+    Raises GatesError with every reason of the gates; ConfigError, SweepError, DataError, TrackingError.
+    """
+    check_purpose(purpose)
+    asked = gates_of(gates, config_dir)
+    sweep = load_sweep(name, output_dir)
+    settings = sweep.tracking
+    name = model or settings.registered_name(sweep.name)
+    registry.check_alias(alias)
+    candidate, champion = _versions(sweep, name, alias, version)
+    results, notes = [], list[str]()
+    if asks_anything(asked):
+        stores = [f"tracking.uri={settings.shown_uri}"] if settings.uri is not None else []
+        facts = examine(candidate, champion, purpose, Path(sweep.folder).parent, stores).facts
+        results, notes = tried(asked, facts), facts.notes
+    refused = [result for result in results if not result.passed]
+    if refused and not force:
+        reasons = [f"{each.gate}: {each.found}; asked: {each.asked}" for each in refused]
+        raise GatesError(_refusal(name, candidate, alias, reasons), reasons)
+    about = {
+        "gates": gates,
+        "results": [[each.gate, each.passed, each.found] for each in results],
+        "purpose": purpose,
+        "forced": force,
+        "commit": git_state().get("commit", ""),
+        "sweep": sweep.name,
+    }
+    expected = None if champion is None else champion.number
+    aliases.move(settings, name, alias, candidate.number, expected, "promote", about)
+    return Promotion(name, alias, candidate.number, expected, results, force, notes)
+
+
+def rollback(
+    name: str,
+    alias: str = DEFAULT_ALIAS,
+    output_dir: str | Path = "mlruns",
+    *,
+    model: str | None = None,
+    reason: str = "",
+) -> Promotion:
+    """Move an alias back to the version that it named before its last promotion.
+
+    name: of a sweep or a confirmation; model: the name of the registered model; by default that of the sweep
+    Raises TrackingError if there is no such version.
+    """
+    sweep = load_sweep(name, output_dir)
+    settings = sweep.tracking
+    name = model or settings.registered_name(sweep.name)
+    registry.check_alias(alias)
+    log = aliases.entries(settings, name, alias)
+    current = next((v.number for v in registry.versions(settings, name) if alias in v.aliases), None)
+    if current is None:
+        raise TrackingError(f"{name}@{alias} names no version, so there is nothing to move back")
+    last = next((entry for entry in log if entry.version == current and entry.previous is not None), None)
+    if last is None or last.previous is None:
+        raise TrackingError(
+            f"the audit log of {name} has no version that {alias} named before version {current}; name one with "
+            f"{sweep.command('promote')} --version N"
+        )
+    known = {version.number for version in registry.versions(settings, name)}
+    if last.previous not in known:
+        raise TrackingError(f"{name}@{alias} named version {last.previous} before, which was deleted")
+    aliases.move(settings, name, alias, last.previous, current, "rollback", {"reason": reason})
+    return Promotion(name, alias, last.previous, current)
+
+
+def gates_of(name: str, config_dir: Path | None = None) -> Gates:
+    """Return the gates of a file gates/NAME.yaml, the user's or ferhpo's. Raises ConfigError."""
+    files = group_files("gates", config_dir)
+    if name not in files:
+        raise ConfigError("promote", [f"--gates is {name}, which does not exist; {nearest(name, files)}"])
+    return read_gates(load_yaml(files[name]) or {}, str(files[name]))
+
+
+def _versions(sweep: Sweep, name: str, alias: str, version: int | None) -> tuple[Version, Version | None]:
+    """Return the version to promote, and the one that the alias names now."""
+    known = registry.versions(sweep.tracking, name)
+    if not known:
+        raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
+    own = [v for v in known if sweep.name in (v.tags.get("ferhpo.sweep"), v.tags.get("ferhpo.confirms"))]
+    if version is None and not own:
+        registered = ", ".join(sorted({str(v.tags.get("ferhpo.sweep")) for v in known}))
+        raise TrackingError(
+            f"{name} has no version of sweep {sweep.name}, but of {registered}; name the one to promote with --version"
+        )
+    candidate = own[0] if version is None else next((v for v in known if v.number == version), None)
+    if candidate is None:
+        numbers = ", ".join(str(v.number) for v in reversed(known))
+        raise TrackingError(f"{name} has no version {version}; existing versions: {numbers}")
+    champion = next((v for v in known if alias in v.aliases), None)
+    return candidate, champion
+
+
+def _refusal(name: str, candidate: Version, alias: str, reasons: Sequence[str]) -> str:
+    how_many = "a gate refuses it" if len(reasons) == 1 else f"{len(reasons)} gates refuse it"
+    lines = [f"{name} version {candidate.number} does not become {alias}: {how_many}"]
+    lines += [f"  {reason}" for reason in reasons]
+    lines.append("  to move the alias in spite of that, add --force REASON, which is recorded")
+    return "\n".join(lines)
+
+
+def as_dict(promotion: Promotion) -> dict[str, Any]:
+    """Return what --json prints."""
+    return asdict(promotion)
+
+
+def store_of(name: str, output_dir: str | Path = "mlruns") -> str:
+    """Return the address of a sweep's MLflow store, without its password."""
+    return load_sweep(name, output_dir).tracking.shown_uri

@@ -1,0 +1,38 @@
+"""What a model is for, and what it must not be for.
+
+Emotion recognition at work and in education is prohibited in the European Union, except for medical and safety reasons
+(Regulation (EU) 2024/1689, article 5(1)(f), in force since 2 February 2025).
+"""
+
+import re
+
+from ferhpo.errors import ConfigError
+
+PROHIBITED = {
+    "work": ("work", "workplace", "employee", "employees", "hiring", "recruiting", "recruitment", "interview", "job"),
+    "education": ("education", "school", "schools", "classroom", "student", "students", "exam", "university", "pupil"),
+}
+EXCEPTIONS = ("medical", "safety")
+LAW = "the EU AI Act, article 5(1)(f), in force since 2 February 2025"
+
+
+def purpose_fault(purpose: str) -> str:
+    """Return why a model must not be promoted for a purpose; empty if it may be."""
+    words = re.findall(r"[a-z]+", purpose.lower())
+    if any(word in EXCEPTIONS for word in words):
+        return ""
+    for area, named in PROHIBITED.items():
+        if found := next((word for word in words if word in named), None):
+            return (
+                f"--purpose is {purpose!r:.80} ({found}); recognizing emotions in {area} is prohibited by {LAW}, "
+                "except for medical or safety reasons; if it is one of these, say so, e.g. medical: ..."
+            )
+    return ""
+
+
+def check_purpose(purpose: str) -> None:
+    """Raise ConfigError for a purpose that is prohibited, or too long for a tag."""
+    if len(purpose) > 500:
+        raise ConfigError("promote", [f"--purpose has {len(purpose)} characters; it must have at most 500"])
+    if fault := purpose_fault(purpose):
+        raise ConfigError("promote", [fault])

@@ -1,0 +1,4 @@
+"""What happens to registered models after they were registered.
+
+aliases.py  aliases, moved in one step, with an audit log
+"""
