@@ -9,7 +9,7 @@ from typing import Any
 
 from ferhpo.errors import printable
 
-LAYOUT = "\n\t"  # characters that are not printable, and are printed
+LAYOUT = "\n\t\xa0"  # not printable to Python, and printed; the last is a space at which no line breaks
 STEPS = "ferhpo.steps"  # the logger of what a sweep does before its first trial and after its last one
 
 

@@ -77,7 +77,7 @@ def _scores(found: Comparison, folder: Path) -> Panel:
             error = [[100 * (model.acc - model.low)], [100 * (model.high - model.acc)]]
             axes.errorbar(100 * model.acc, place, xerr=error, fmt="o", color=COLORS[place % 7], capsize=4)
         axes.set_yticks(range(len(found.models)), [shortened(model.label, 240) for model in found.models])
-        axes.invert_yaxis()
+        axes.set_ylim(len(found.models) - 0.5, -0.5)
         axes.set_xlabel("accuracy, % (95 % interval)")
     text = (
         f"On {found.n:,} validation images that all networks were scored on. Intervals are those of each accuracy by "
@@ -121,8 +121,8 @@ def _classes(found: Comparison, folder: Path) -> Panel:
     text = "Recall and F1 of each class."
     if tests:
         text += (
-            " `only first` and `only second` are the images of the class that only one network gets right, and p is "
-            "that of McNemar's exact test, not adjusted for the number of classes."
+            " The columns only first and only second have the images of the class that one network alone gets right, "
+            "and p is that of McNemar's exact test, not adjusted for the number of classes."
         )
     return Panel("Classes", text, tables=(write_table(folder / "classes.csv", rows),))
 
