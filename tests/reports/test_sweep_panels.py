@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,24 @@ def test_importance_finds_what_matters_and_needs_enough_trials(tmp_path):
     panel = importance.panel(few, tmp_path)
     assert panel.images == ()
     assert "19 trials with a value; importances from fewer than 20" in panel.text
+
+
+def test_among_the_best_trials_something_else_matters(tmp_path):
+    """The learning rate makes a trial good; among the good ones, only the norm makes a difference."""
+    sweep = made_sweep(tmp_path, ["COMPLETE"] * 120)
+    rate, norm = "optim.lr", "model.norm"
+    trials = [
+        replace(t, value=(t.sample[rate] > 0.01) + 0.1 * (t.sample[norm] == "batch") + 1e-4 * t.number / 120)
+        for t in sweep.trials()
+    ]
+    everywhere = importance.importances(sweep.space(), trials, sweep.objective)
+    inside = importance.region_importances(sweep.space(), trials, sweep.objective)
+    assert importance.num_in_region(120) == 12
+    assert importance.num_in_region(25) == 10
+    assert everywhere[rate] > 0.2
+    assert set(inside) == {rate, norm}
+    text = importance._region_text([rate, norm], {rate: 0.2, norm: 0.8}, 12)
+    assert text.startswith("Among the best 12 trials alone, what separates the better half is mostly model.norm (80%)")
 
 
 def test_importance_of_values_without_a_cause_is_chance(tmp_path):

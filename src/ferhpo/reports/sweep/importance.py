@@ -52,18 +52,41 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
     shares = importances(sweep.space(), trials, sweep.objective)
     chance = chance_importances(sweep.space(), trials, sweep.objective)
     order = sorted(paths, key=lambda path: -shares.get(path, 0.0))
+    num_best = num_in_region(len(trials))
+    inside = region_importances(sweep.space(), trials, sweep.objective)
     rows = [
-        {"hyperparameter": p, "importance": round(shares.get(p, 0), 4), "chance": round(chance[p], 4)} for p in order
+        {
+            "hyperparameter": p,
+            "importance": round(shares.get(p, 0), 4),
+            "chance": round(chance[p], 4),
+            f"importance among the best {num_best}": round(inside.get(p, 0), 4),
+        }
+        for p in order
     ]
     table = write_table(folder / "importance.csv", rows)
     image = _draw(folder / "importance.svg", order[:MOST_BARS], shares, chance)
-    return Panel(title, _text(order, shares, chance, trials), (image,), (table,))
+    text = f"{_text(order, shares, chance, trials)} {_region_text(order, inside, num_best)}"
+    return Panel(title, text, (image,), (table,))
 
 
 def importances(space: Space, trials: Sequence[TrialRecord], objective: Objective) -> dict[str, float]:
     """Return the importance of each sampled hyperparameter, by dotted path; they sum to 1, or are all 0."""
     frozen = [_frozen(space, trial, trial.value) for trial in trials]
     return _evaluate(frozen, objective)
+
+
+def region_importances(space: Space, trials: Sequence[TrialRecord], objective: Objective) -> dict[str, float]:
+    """Return the importances among the best trials: what distinguishes the better half of these from the other half.
+
+    What made a trial good in the first place, e.g. a learning rate that is not far too high, no longer counts there.
+    """
+    region = num_in_region(len(trials)) / len(trials)
+    return _evaluate([_frozen(space, t, t.value) for t in trials], objective, quantile=region / 2, region=region)
+
+
+def num_in_region(num_trials: int) -> int:
+    """Return how many trials are the best tenth, or the fewest whose better half can be judged."""
+    return max(round(TOP_QUANTILE * num_trials), 2 * FEWEST_TOP)
 
 
 def chance_importances(space: Space, trials: Sequence[TrialRecord], objective: Objective) -> dict[str, float]:
@@ -80,11 +103,17 @@ def chance_importances(space: Space, trials: Sequence[TrialRecord], objective: O
     return {path: float(np.quantile(shares, 0.95)) / total if total else 0.0 for path, shares in drawn.items()}
 
 
-def _evaluate(frozen: list[FrozenTrial], objective: Objective, normalize: bool = True) -> dict[str, float]:
+def _evaluate(
+    frozen: list[FrozenTrial],
+    objective: Objective,
+    normalize: bool = True,
+    quantile: float | None = None,
+    region: float = 1.0,
+) -> dict[str, float]:
     study = optuna.create_study(direction="maximize" if objective.mode == "max" else "minimize")
     study.add_trials(frozen)
-    quantile = max(TOP_QUANTILE, FEWEST_TOP / len(frozen))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
+    quantile = max(TOP_QUANTILE, FEWEST_TOP / len(frozen)) if quantile is None else quantile
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile, region_quantile=region)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=normalize)
@@ -128,6 +157,15 @@ def _draw(path: Path, order: list[str], shares: dict[str, float], chance: dict[s
         axes.grid(axis="y", visible=False)
         drawn.legend(loc="outside lower center", ncols=2, fontsize=9)
     return path
+
+
+def _region_text(order: list[str], inside: dict[str, float], num_best: int) -> str:
+    """Return what still matters among the best trials."""
+    best = sorted(order, key=lambda path: -inside.get(path, 0.0))[:3]
+    named = [f"{path} ({inside[path]:.0%})" for path in best if inside.get(path, 0.0) > 0]
+    if not named:
+        return f"Among the best {num_best} trials, no hyperparameter separates the better half from the other."
+    return f"Among the best {num_best} trials alone, what separates the better half is mostly {join(named)}."
 
 
 def _text(order: list[str], shares: dict[str, float], chance: dict[str, float], trials: list[TrialRecord]) -> str:
