@@ -77,6 +77,15 @@ def add_json(sub: Any) -> None:
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_notify(sub: Any) -> None:
+    """Add --notify."""
+    sub.add_argument(
+        "--notify",
+        metavar="URL",
+        help="webhook to tell at the end, with JSON: event, text and facts; it delays nothing",
+    )
+
+
 def add_server(sub: Any, port: int) -> None:
     """Add --port and --host of a server."""
     sub.add_argument("--port", type=int, default=port, help=f"port to listen on (default: {port})")

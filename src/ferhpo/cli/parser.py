@@ -7,6 +7,7 @@ from ferhpo import __version__
 from ferhpo.cli.arguments import (
     add_json,
     add_name,
+    add_notify,
     add_output_dir,
     add_overrides,
     add_verb,
@@ -63,6 +64,7 @@ def _add_running(verbs: Any) -> None:
             help="resume NAME; only num_trials, keep_checkpoints, budget, compute and tracking can be overridden",
         )
         sub.add_argument("--new", action="store_true", help="if NAME exists already, use the next free name (NAME-2)")
+        add_notify(sub)
 
 
 def _add_planning(verbs: Any) -> None:

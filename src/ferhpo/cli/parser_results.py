@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from ferhpo.cli.arguments import add_json, add_output_dir, add_overrides, add_server, add_sweep, add_verb, path
+from ferhpo.cli.arguments import (
+    add_json,
+    add_notify,
+    add_output_dir,
+    add_overrides,
+    add_server,
+    add_sweep,
+    add_verb,
+    path,
+)
 from ferhpo.cli.verbs import models, results, running
 
 
@@ -148,6 +157,7 @@ def add_models(verbs: Any) -> None:
     sub.add_argument(
         "--new", action="store_true", help="start another confirmation (SWEEP-confirm-2) even if one exists"
     )
+    add_notify(sub)
     add_json(sub)
     sub = add_verb(
         verbs,
@@ -197,3 +207,4 @@ def _add_alias(sub: Any) -> None:
     add_sweep(sub)
     sub.add_argument("--alias", default="champion", help="alias to move (default: champion)")
     sub.add_argument("--model", metavar="NAME", help="name of the registered model (default: that of the sweep)")
+    add_notify(sub)

@@ -7,4 +7,5 @@ planning.py  plan, check, show, list, data
 results.py   runs, compare, ui, dashboard, report, sync
 models.py    evaluate, ensemble, promote
 system.py    doctor
+notify.py    tell a webhook of the end of a sweep or of a promotion
 """

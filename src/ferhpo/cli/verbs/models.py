@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import ferhpo
 from ferhpo.cli.screen.console import make_console, print_warnings, say
+from ferhpo.cli.verbs.notify import alias_moved, check_url
 
 if TYPE_CHECKING:
     from ferhpo.promotion.promote import Promotion
@@ -39,6 +40,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def promote(args: argparse.Namespace) -> None:
     from ferhpo.promotion.promote import as_dict
 
+    check_url(args.notify)
     promotion = ferhpo.promote(
         args.name,
         args.alias,
@@ -50,20 +52,27 @@ def promote(args: argparse.Namespace) -> None:
         force=args.force,
         config_dir=args.config_dir,
     )
+    notice = alias_moved(args.notify, promotion)
     if args.json:
         print(json.dumps(as_dict(promotion)))
-        return
-    _print_promotion(promotion, args)
+    else:
+        _print_promotion(promotion, args)
+    if notice is not None:
+        notice.wait()
 
 
 def rollback(args: argparse.Namespace) -> None:
     from ferhpo.promotion.promote import as_dict
 
+    check_url(args.notify)
     promotion = ferhpo.rollback(args.name, args.alias, args.output_dir, model=args.model, reason=args.reason)
+    notice = alias_moved(args.notify, promotion)
     if args.json:
         print(json.dumps(as_dict(promotion)))
-        return
-    _print_promotion(promotion, args)
+    else:
+        _print_promotion(promotion, args)
+    if notice is not None:
+        notice.wait()
 
 
 def _print_promotion(promotion: "Promotion", args: argparse.Namespace) -> None:

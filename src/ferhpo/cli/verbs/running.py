@@ -7,14 +7,17 @@ import signal
 import ferhpo
 from ferhpo.cli.results import exit_status, print_result, result_dict, stopped_text, unshipped_text
 from ferhpo.cli.screen.console import make_console, print_warnings, typed
+from ferhpo.cli.verbs.notify import check_url, sweep_ended, telling_failure
 
 
 def sweep(args: argparse.Namespace) -> int:
     from ferhpo.cli.screen.progress import Progress
 
+    check_url(args.notify)
     console = make_console(stderr=args.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-    with Progress(console, f"{args.name}: checking the configuration") as progress:
+    telling = telling_failure(args.notify, args.name)
+    with telling, Progress(console, f"{args.name}: checking the configuration") as progress:
         function = ferhpo.train if args.verb == "train" else ferhpo.sweep
         result = function(
             args.name,
@@ -24,11 +27,14 @@ def sweep(args: argparse.Namespace) -> int:
             config_dir=args.config_dir,
             listener=progress,
         )
+    notice = sweep_ended(args.notify, result)
     print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         print(json.dumps(result_dict(result)))
     else:
         print_result(result)
+    if notice is not None:
+        notice.wait()
     return exit_status(result)
 
 
@@ -39,9 +45,11 @@ def confirm(args: argparse.Namespace) -> int:
     from ferhpo.cli.screen.progress import Progress
     from ferhpo.cli.tables import confirmation_tables
 
+    check_url(args.notify)
     console = make_console(stderr=args.json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-    with Progress(console, f"{args.name}: reading its trials") as progress:
+    telling = telling_failure(args.notify, args.name)
+    with telling, Progress(console, f"{args.name}: reading its trials") as progress:
         result = ferhpo.confirm(
             args.name,
             args.overrides,
@@ -52,6 +60,7 @@ def confirm(args: argparse.Namespace) -> int:
             output_dir=args.output_dir,
             listener=progress,
         )
+    notice = sweep_ended(args.notify, result)
     print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         found = None if result.found is None else result.found.to_json()
@@ -67,4 +76,6 @@ def confirm(args: argparse.Namespace) -> int:
             console.print(typed(f"Promote it with: {result.confirmed.command('promote')}"))
     if result.unshipped and not args.json:
         console.print(unshipped_text(result.unshipped, result.sweep), soft_wrap=True)
+    if notice is not None:
+        notice.wait()
     return exit_status(result)
