@@ -7,8 +7,6 @@ command waits for it at its end, at most WAIT_SECONDS.
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +36,9 @@ class Notice:
             time.sleep(PAUSE_SECONDS * 2**number)
 
     def _try(self) -> str:
+        import urllib.error
+        import urllib.request  # which `ferhpo --help` does not need
+
         request = urllib.request.Request(self.url, self.content, {"Content-Type": "application/json"}, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
