@@ -47,7 +47,8 @@ def run_tags(sweep: Sweep, data: FaceData) -> dict[str, str]:
         "ferhpo.overrides": " ".join(overrides_of(sweep.meta))[:_LONGEST_TAG],
     }
     about_data = {"ferhpo.split": split, "ferhpo.data_digest": data.digest[:_DIGEST_CHARACTERS]}
-    return {"ferhpo.kind": sweep.meta["kind"], **about_data, **recipe, **confirms}
+    kind = {"ferhpo.kind": sweep.meta["kind"], "ferhpo.sweep_name": sweep.name}  # of the trials' runs too
+    return {**kind, **about_data, **recipe, **confirms}
 
 
 def open_sweep(sweep: Sweep, tracker: Tracker, data: FaceData) -> None:
@@ -131,7 +132,7 @@ def _condition(draw: Draw) -> str:
 def open_trial(sweep: Sweep, tracker: Tracker, trial: TrialRecord, data: FaceData) -> None:
     """Describe the run of a trial before its first epoch: tags, the whole configuration, the data set."""
     with optional("tags of trials are missing in MLflow"):
-        family = {"ferhpo.sweep": sweep.name}
+        family = {}
         if model := trial.sample.get("model", sweep.composed.groups.get("model")):
             family["ferhpo.model"] = str(model)
         environment = environment_tags(sweep, tracker, trial.number)
