@@ -75,6 +75,19 @@ def test_the_first_version_becomes_champion_and_a_better_one_replaces_it(store):
     (better,) = [each for each in second.gates if each.gate == "better_than_champion"]
     assert better.passed
     assert "against version 1, 95 % interval" in better.found
+    text = connect(settings_of(store)).get_model_version(NAME, "2").description
+    for part in (
+        "# faces version 2",
+        "## Intended use",
+        "## Scores by class",
+        "| surprise |",
+        "## Calibration",
+        "## Robustness",
+        "## Limits",
+        "Digest ",
+        "better_than_champion: passed",
+    ):
+        assert part in text, part
     log = aliases.entries(settings_of(store), NAME, "champion")
     assert [(entry.action, entry.version, entry.previous) for entry in log] == [("promote", 2, 1), ("promote", 1, None)]
     assert log[1].about["purpose"] == "research"

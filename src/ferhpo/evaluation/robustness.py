@@ -1,5 +1,6 @@
 """How sure a network may be of its answers, and what becomes of them if images are worse than those of the data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.data.features.hog import hog_of
 from ferhpo.evaluation.load import TrainedModel
-from ferhpo.scoring.corruptions import corrupted, kinds
+from ferhpo.scoring.corruptions import SEVERITIES, corrupted, kinds
 from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.statistics.calibration import Calibration, calibration, fit_temperature
@@ -38,14 +39,16 @@ def calibrated(trained: TrainedModel, data: FaceData, split: str) -> Calibration
     return calibration(found.probabilities, found.labels, temperature)
 
 
-def robustness_of(trained: TrainedModel, data: FaceData, split: str) -> list[Corrupted]:
-    """Score a network on images of a split with every corruption, after the images as they are."""
+def robustness_of(
+    trained: TrainedModel, data: FaceData, split: str, most: int = MOST_IMAGES, severities: Sequence[int] = SEVERITIES
+) -> list[Corrupted]:
+    """Score a network on at most `most` images of a split with every corruption, after the images as they are."""
     indices = np.flatnonzero(data.split == SPLIT_NAMES.index(split))
-    if len(indices) > MOST_IMAGES:
-        indices = indices[np.linspace(0, len(indices) - 1, MOST_IMAGES).astype(int)]
+    if len(indices) > most:
+        indices = indices[np.linspace(0, len(indices) - 1, most).astype(int)]
     images = data.images[indices]
     found = [_scored(trained, data, split, indices, images, "", 0)]
-    for name, severity in kinds():
+    for name, severity in kinds(severities):
         found.append(_scored(trained, data, split, indices, corrupted(images, name, severity), name, severity))
     return found
 

@@ -16,6 +16,7 @@ from ferhpo.errors import ConfigError, DataError, FerhpoError, first_line
 from ferhpo.evaluation.evaluate import check_fits, load_for, no_driver, scores_of, training_data
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.evaluation.model_scores import ModelScores, logged
+from ferhpo.evaluation.robustness import Corrupted, robustness_of
 from ferhpo.models.count import count_parameters
 from ferhpo.promotion.gates import Facts
 from ferhpo.scoring.collapse import collapse, most_answered
@@ -28,6 +29,7 @@ from ferhpo.scoring.statistics.paired import Difference, difference
 from ferhpo.tracking.registry import Version
 
 NUM_TIMED = 20
+MOST_CORRUPTED, SHOWN_SEVERITIES = 300, (1, 3, 5)  # of the robustness in the model card
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Examined:
     calibration: Calibration
     facts: Facts
     scores: ModelScores
+    robustness: list[Corrupted]
 
 
 def examine(
@@ -93,7 +96,8 @@ def examine(
         purpose=purpose,
         notes=[*notes, *([why_not] if why_not else [])],
     )
-    return Examined(trained, data, training, found, calibrated, facts, scores)
+    robustness = robustness_of(trained, data, split, MOST_CORRUPTED, SHOWN_SEVERITIES)
+    return Examined(trained, data, training, found, calibrated, facts, scores, robustness)
 
 
 def _against(

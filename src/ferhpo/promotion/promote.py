@@ -9,6 +9,7 @@ from ferhpo.config.files import group_files
 from ferhpo.config.input.reader import load_yaml
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.keys import nearest
+from ferhpo.promotion.card import card
 from ferhpo.promotion.facts import examine
 from ferhpo.promotion.gates import Gates, Passed, asks_anything, read_gates, tried
 from ferhpo.promotion.purpose import check_purpose
@@ -76,11 +77,11 @@ def promote(
     name = model or settings.registered_name(sweep.name)
     registry.check_alias(alias)
     candidate, champion = _versions(sweep, name, alias, version)
-    results, notes = [], list[str]()
+    results, notes, examined = [], list[str](), None
     if asks_anything(asked):
         stores = [f"tracking.uri={settings.shown_uri}"] if settings.uri is not None else []
-        facts = examine(candidate, champion, purpose, Path(sweep.folder).parent, stores).facts
-        results, notes = tried(asked, facts), facts.notes
+        examined = examine(candidate, champion, purpose, Path(sweep.folder).parent, stores)
+        results, notes = tried(asked, examined.facts), examined.facts.notes
     refused = [result for result in results if not result.passed]
     if refused and not force:
         reasons = [f"{each.gate}: {each.found}; asked: {each.asked}" for each in refused]
@@ -95,6 +96,8 @@ def promote(
     }
     expected = None if champion is None else champion.number
     aliases.move(settings, name, alias, candidate.number, expected, "promote", about)
+    if examined is not None:
+        registry.describe_version(settings, name, candidate.number, card(examined, candidate, results, force))
     return Promotion(name, alias, candidate.number, expected, results, force, notes)
 
 

@@ -6,7 +6,7 @@ are corrupted in the same way at every call.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,8 +98,8 @@ def _as_pixels(values: NDArray[np.floating[Any]]) -> Pixels:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def kinds() -> Iterator[tuple[str, int]]:
+def kinds(severities: Sequence[int] = SEVERITIES) -> Iterator[tuple[str, int]]:
     """Yield every corruption with every severity."""
     for name in CORRUPTIONS:
-        for severity in SEVERITIES:
+        for severity in severities:
             yield name, severity

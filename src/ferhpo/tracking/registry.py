@@ -213,6 +213,12 @@ def find(settings: TrackingSettings, name: str, which: str) -> Version:
     raise TrackingError(f"{name} has no version or alias {which}; existing versions: {numbers}; aliases: {aliases}")
 
 
+def describe_version(settings: TrackingSettings, name: str, number: int, text: str) -> None:
+    """Set the description of a version, in Markdown. Raises TrackingError."""
+    with opened_store(settings, f"describe {name} version {number}") as client:
+        client.update_model_version(name, str(number), text)
+
+
 def run_tags(settings: TrackingSettings, run_id: str) -> dict[str, str]:
     """Return the tags of a run. Raises TrackingError."""
     with opened_store(settings, f"read run {run_id}") as client:
