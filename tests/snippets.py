@@ -35,7 +35,13 @@ SUBSTITUTIONS = (
     (r"keep_epochs=\[[\d,]+\]", "keep_epochs=[1]", "there is one epoch"),
 )
 # (the start of a command, why): parsed, and not run.
-NOT_RUN = (("ferhpo ui", "it serves until it is interrupted"),)
+NOT_RUN = (
+    ("ferhpo ui", "it serves until it is interrupted"),
+    ("ferhpo dashboard", "it serves until it is interrupted"),
+    ("ferhpo ensemble demo-confirm", "there is no confirmation; tests/test_ensemble.py runs it"),
+    ("ferhpo promote demo", "what its gates say depends on two epochs; tests/test_promoting.py runs it"),
+    ("ferhpo rollback demo", "nothing was promoted; tests/test_promoting.py runs it"),
+)
 # Pages that start in an empty folder; the others share one that has data, small recipes and the sweep `demo`.
 ALONE = ("docs/tutorial.md",)
 # Commands that end with another exit status than 0.
