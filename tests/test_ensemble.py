@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -108,8 +109,6 @@ def test_it_answers_without_ferhpo(exported):
 
 @pytest.mark.parametrize("member", ["0", "1", "3"])
 def test_one_flipped_bit_of_a_member_is_refused(exported, tmp_path, member):
-    import shutil
-
     shutil.copytree(exported / "mixed-mlflow", tmp_path / "model")
     (file,) = [
         path for path in (tmp_path / "model").rglob(f"members/{member}/*") if path.suffix in (".safetensors", ".skops")
@@ -118,6 +117,25 @@ def test_one_flipped_bit_of_a_member_is_refused(exported, tmp_path, member):
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(Exception, match="the weights were damaged or changed"):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("change", ["swapped", "changed"])
+def test_members_that_the_ensembles_digest_does_not_name_are_refused(exported, tmp_path, change):
+    """Their own digests are right; that of the ensemble, which the registry has, is not made of them."""
+    shutil.copytree(exported / "mixed-mlflow", tmp_path / "model")
+    (file,) = (tmp_path / "model").rglob("model.json")
+    description = json.loads(file.read_text())
+    first, second = (file.parent / "members" / place for place in ("0", "2"))
+    if change == "swapped":
+        shutil.copytree(second, tmp_path / "kept")
+        shutil.rmtree(second)
+        shutil.copytree(first, second)
+        description["members"][2] = {**description["members"][0], "share": description["members"][2]["share"]}
+    else:
+        description["members"][1]["weights_sha256"] = None
+    file.write_text(json.dumps(description))
+    with pytest.raises(Exception, match="do not give that of the ensemble"):
         mlflow.pyfunc.load_model(str(tmp_path / "model"))
 
 
@@ -132,8 +150,6 @@ def test_members_of_other_images_are_refused(exported, tmp_path):
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, warm, empty_store):
     """A sweep of four trials and a confirmation of its best one, with a store."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("swept")
     (folder / "mlruns").mkdir()
     shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")

@@ -706,6 +706,23 @@ def test_an_option_of_a_space_hides_nothing_of_a_file(tmp_path, monkeypatch):
     assert any("model.weights" in fault and "would be sent" in fault for fault in faults_of("a"))
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"model": {"weights": {"choices": ["../private.pt", "none"]}}},
+        {"model": {"weights": ["../private.pt", "none"]}},
+        {"model": {"options": ["torchvision"], "torchvision": {"weights": {"choices": ["../private.pt"]}}}},
+    ],
+)
+def test_a_space_draws_no_file_for_a_server_that_a_file_names(tmp_path, monkeypatch, space):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private.pt").touch()
+    sections = {"defaults": ["demo", {"override model": "torchvision"}, "_self_"], "space": space}
+    sweep_file(tmp_path / "sweeps" / "a.yaml", **sections, tracking={"uri": "http://127.0.0.2:8098"})
+    faults = faults_of("a")
+    assert any("weights" in fault and "would be sent" in fault for fault in faults), faults
+
+
 def test_the_file_with_mlflows_account_counts_as_a_credential(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert trust.server_fault("https://mlflow.example") == ""

@@ -122,7 +122,7 @@ class _Composer:
         places = place_faults(layers, config.get("output_dir"))
         if faults := [*places, *copy_faults(read), *environment_faults(read, uri), *cache_faults(read)]:
             raise ConfigError(self.name, faults)
-        if faults := list(final_faults(config, options, [*self.lint.read, *layers])):
+        if faults := list(final_faults(config, options, [*self.lint.read, *layers], slices)):
             raise ConfigError(self.name, faults)
         shown = self.group_options, options, slices, origins_of(layers), tuple(warnings)
         return Composed(self.name, config, groups, *shown)

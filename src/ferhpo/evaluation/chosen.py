@@ -34,6 +34,7 @@ from ferhpo.storage.trial_record import TrialRecord, ranked
 from ferhpo.trial.run import metrics_of
 
 LEAST_IMAGES = 30
+_MOST_CELLS = 50_000_000  # of confusion matrices in memory
 _ARRAYS = ("indices", "labels", "probabilities", "losses", "in_training")
 _OF_CONFUSION = {"val_macro_f1": macro_f1_of, "val_balanced_acc": balanced_acc_of, "val_kappa": kappa_of}
 
@@ -181,8 +182,11 @@ def _scorer(objective: Objective, predictions: Sequence[ValPredictions], sweep: 
     if metric in _OF_CONFUSION and not isinstance((sweep.config.get("metrics") or {}).get(name), Mapping):
         of = _OF_CONFUSION[metric]
         num_classes = predictions[0].probabilities.shape[1]
-        scorer = confusion_scorer(predicted, labels, num_classes, lambda counts: sign * of(counts))
-        return scorer, len(predictions), NUM_DRAWS
+        # One matrix for each draw and trial: of many classes, fewer of both.
+        num_compared = max(1, min(len(predictions), _MOST_CELLS // (100 * num_classes**2)))
+        num_draws = max(20, min(NUM_DRAWS, _MOST_CELLS // (num_compared * num_classes**2)))
+        scorer = confusion_scorer(predicted[:num_compared], labels, num_classes, lambda counts: sign * of(counts))
+        return scorer, num_compared, num_draws
     function = metrics_of(sweep.config)[name]
     compared = predictions[:SLOW_TRIALS]
     of_trial = [partial(_value, function, found, sign) for found in compared]

@@ -16,7 +16,7 @@ from mlflow.pyfunc.model import PythonModel
 
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
-from ferhpo.models.exported import MEMBERS, load_exported
+from ferhpo.models.exported import MEMBERS, load_exported, verify_members
 from ferhpo.scoring.preprocess import Preprocess
 
 
@@ -39,6 +39,7 @@ class ServedModel(PythonModel):
         if members is None:
             self.network = loaded(description, folder)
         else:
+            verify_members(description)
             self.network = globals()["Ensemble"](
                 [loaded(member, folder / MEMBERS / str(place)) for place, member in enumerate(members)],
                 [Preprocess.from_dict(member["preprocess"]) for member in members],

@@ -27,6 +27,19 @@ def load_exported(network: nn.Module, folder: Path, description: Mapping[str, An
     return network.eval()
 
 
+def verify_members(description: Mapping[str, Any]) -> None:
+    """Raise ValueError if the digests of an ensemble's members are not those that its own digest was made of.
+
+    That digest is in the tags of the registered version too; those of the members are in model.json only.
+    """
+    digests = "".join(str(member.get("weights_sha256")) for member in description.get("members") or [])
+    if description.get("weights_sha256") != hashlib.sha256(digests.encode()).hexdigest():
+        raise ValueError(
+            "the digests of the members in model.json do not give that of the ensemble, so the file was changed; "
+            "restore it from a copy, or export the ensemble again"
+        )
+
+
 def verified_content(path: Path, description: Mapping[str, Any]) -> bytes:
     """Return the content of the file of weights. Raises ValueError if its digest is not the one in model.json.
 

@@ -27,6 +27,7 @@ from ferhpo.scoring.scores import in_training_mask
 FILE = "val_predictions"
 FORMAT = 1
 MOST_PROBABILITIES = 25_200  # 50 kB: all 3,589 images of FER2013's PublicTest with 7 classes
+MOST_CLASSES = 1000  # of which more than a few images are kept
 _MOST_BYTES = 1_000_000  # of a file, and of its arrays
 
 
@@ -65,6 +66,8 @@ class ValPredictions:
 def write_predictions(folder: Path, found: Evaluation, data: FaceData, epoch: int) -> None:
     """Write the predictions for the validation split of `data` into a training's folder. Raises StorageError."""
     num_images, num_classes = found.probabilities.shape
+    if not 2 <= num_classes <= MOST_CLASSES:
+        return
     kept = np.arange(num_images)
     if num_images * num_classes > MOST_PROBABILITIES:
         kept = np.sort(np.random.default_rng(0).permutation(num_images)[: MOST_PROBABILITIES // num_classes])
@@ -122,7 +125,12 @@ def _head_fault(head: dict[str, Any]) -> str:
     if head["format"] != FORMAT:
         return f"it has format {head['format']}; this version of ferhpo reads format {FORMAT}"
     num_values = max(head["kept"], 1) * max(head["classes"], 1)
-    if head["kept"] < 1 or head["classes"] < 2 or head["images"] < head["kept"] or num_values > MOST_PROBABILITIES:
+    if (
+        head["kept"] < 1
+        or not 2 <= head["classes"] <= MOST_CLASSES
+        or head["images"] < head["kept"]
+        or num_values > MOST_PROBABILITIES
+    ):
         return f"it has {head['kept']} of {head['images']} images and {head['classes']} classes"
     return ""
 

@@ -13,7 +13,7 @@ from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
 from ferhpo.components.description import read_description
 from ferhpo.errors import ConfigError, TrackingError
-from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS
+from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS, verify_members
 from ferhpo.models.files.fitting import build_fitting
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
@@ -166,6 +166,7 @@ def _built(
         return _built_alone(described, folder)
     if preprocess_of is None:
         raise ValueError("it is an ensemble, whose members have a preprocessing of their own")
+    verify_members(described)
     return Ensemble(
         [_built_alone(member, folder / MEMBERS / str(place)) for place, member in enumerate(members)],
         [preprocess_of(member["preprocess"]) for member in members],
