@@ -141,6 +141,17 @@ def test_a_class_that_nobody_names_does_not_count():
     assert macro_f1_of(counts) == pytest.approx(macro_f1(torch.from_numpy(predicted), torch.from_numpy(labels), 5))
 
 
+def test_a_class_without_images_and_many_classes_are_scored():
+    """In blocks of draws, since all matrices together could have gigabytes."""
+    random = np.random.default_rng(0)
+    labels, predicted = random.integers(60, size=300), random.integers(120, size=(40, 300))
+    weights = random.integers(0, 3, size=(30, 300)).astype(np.float32)
+    found = confusion_scorer(predicted, labels, 120, macro_f1_of)(weights)
+    one = confusion_scorer(predicted[3:4], labels, 120, macro_f1_of)(weights[7:8])
+    assert found.shape == (30, 40)
+    assert found[7, 3] == pytest.approx(one[0, 0])
+
+
 def test_a_function_of_images_gets_those_that_were_drawn():
     right = world(np.random.default_rng(2), 100, [0.5, 0.7])
     functions = [lambda images, row=row: float(row[images].mean()) for row in right]

@@ -11,7 +11,8 @@ import yaml
 import ferhpo
 from ferhpo import cli
 from ferhpo.errors import ConfigError, TrackingError
-from ferhpo.promotion.promote import GatesError
+from ferhpo.promotion.gates import Gates
+from ferhpo.promotion.promote import GatesError, gates_of
 from ferhpo.promotion.purpose import purpose_fault
 from ferhpo.storage.evaluation_log import read_all
 from ferhpo.storage.sweep import load_sweep
@@ -204,6 +205,28 @@ def test_prohibited_purposes(purpose, is_refused):
 def test_a_prohibited_purpose_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ConfigError, match=r"article 5\(1\)\(f\)"):
         ferhpo.promote("nothing", output_dir=tmp_path, purpose="work")
+
+
+@pytest.mark.parametrize("folder", ["conf", "sweeps"])
+def test_files_of_anyone_are_no_gates(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, value in ((folder, 0.1), ("ferhpo.d", 0.2)):
+        (tmp_path / place / "gates").mkdir(parents=True)
+        (tmp_path / place / "gates" / "mine.yaml").write_text(f"min_acc: {value}\n")
+        (tmp_path / place / "gates" / "default.yaml").write_text(f"min_acc: {value}\n")
+    assert gates_of("mine").min_acc == gates_of("default").min_acc == 0.2
+    shutil.rmtree(tmp_path / "ferhpo.d")
+    assert gates_of("default") == Gates()
+    with pytest.raises(ConfigError, match="--gates is mine, which does not exist"):
+        gates_of("mine")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"when": 3}', '{"when": "x", "alias": null}'])
+def test_a_tag_of_somebody_else_is_no_entry(store, text):
+    settings = settings_of(store)
+    aliases.move(settings, NAME, "champion", 1, None)
+    connect(settings).set_registered_model_tag(NAME, f"{aliases.AUDIT}.champion.2000", text)
+    assert [entry.version for entry in aliases.entries(settings, NAME, "champion")] == [1]
 
 
 def test_unknown_gates_are_refused(tmp_path):

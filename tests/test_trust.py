@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -687,8 +687,23 @@ def test_an_address_that_looks_like_the_users_is_another(tmp_path, monkeypatch, 
         address = compose(str(tmp_path / "a.yaml")).config["tracking"]["uri"]
     except FerhpoError:
         return
-    assert not trust.is_trusted(trust.STORE, address)
+    # One that stands for the user's own address is the user's: nothing of the file is left in it.
+    assert secrets.reveal(address) == users or not trust.is_trusted(trust.STORE, address)
     assert not trust.is_trusted(trust.STORE, files)
+
+
+def test_a_file_replaces_no_account_of_the_users(tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "_given", {})
+    sweep_file(tmp_path / "a.yaml", tracking={"uri": "http://evil:theirs@host.example"})
+    for _ in range(2):
+        config = compose(str(tmp_path / "a.yaml"), ["tracking.uri=http://me:mine@host.example"]).config
+        assert config["tracking"]["uri"] == "http://***@host.example"
+        assert secrets.reveal("http://***@host.example") == "http://me:mine@host.example"
+        with suppress(ConfigError):
+            compose(str(tmp_path / "a.yaml"))
+        assert secrets.reveal("http://***@host.example") == "http://me:mine@host.example"
+    compose("demo", ["tracking.uri=http://me:new@host.example"])
+    assert secrets.reveal("http://***@host.example") == "http://me:new@host.example", "the user may change it"
 
 
 def test_an_option_of_a_space_hides_nothing_of_a_file(tmp_path, monkeypatch):

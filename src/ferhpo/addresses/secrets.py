@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -49,9 +50,10 @@ def redact_error(text: str) -> str:
     return redact(text)
 
 
-def hide(uri: str) -> str:
+def hide(uri: str, is_users: bool = False) -> str:
     """Return the address without its secrets, and remember them; an address without secrets is returned unchanged.
 
+    is_users: whether the user has just given it; what a file says never replaces the secrets that are known
     Raises ConfigError if the address without them does not say which server it is of.
     """
     shown = redact_address(uri).rstrip("/")
@@ -60,7 +62,10 @@ def hide(uri: str) -> str:
         return uri
     if fault := _ambiguity(whole, shown):
         raise ConfigError("tracking", [f"tracking.uri is {shown}; {fault}"])
-    _given[shown] = whole
+    if is_users:
+        _given[shown] = whole
+    else:
+        _given.setdefault(shown, whole)
     return shown
 
 
@@ -83,7 +88,7 @@ def _ambiguity(uri: str, shown: str) -> str:
 
 def hide_all(texts: Sequence[str]) -> list[str]:
     """Return overrides, as the user typed them, with the secrets of every address hidden."""
-    return [_in_addresses(hide, text) for text in texts]
+    return [_in_addresses(partial(hide, is_users=True), text) for text in texts]
 
 
 def _in_addresses(change: Callable[[str], str], text: str) -> str:

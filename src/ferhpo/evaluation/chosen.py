@@ -154,14 +154,16 @@ def kept_predictions(sweep: Sweep, trial: TrialRecord) -> ValPredictions | None:
         return found if found is not None and found.epoch == trial.best_epoch else None
     parts = [read_predictions(fold_folder(folder, fold)) for fold in range(folds)]
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    if len(known) < len(parts) or len({part.probabilities.shape[1] for part in known}) > 1:
         return None
     arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in known]) for name in _ARRAYS}
     return replace(known[0], num_images=sum(part.num_images for part in known), **arrays)
 
 
 def same_images(one: ValPredictions | None, other: ValPredictions) -> bool:
-    return one is not None and one.digest == other.digest and np.array_equal(one.indices, other.indices)
+    if one is None or one.digest != other.digest or one.probabilities.shape != other.probabilities.shape:
+        return False
+    return np.array_equal(one.indices, other.indices) and np.array_equal(one.labels, other.labels)
 
 
 def _only(found: ValPredictions, keep: NDArray[np.bool_]) -> ValPredictions:

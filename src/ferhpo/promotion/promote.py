@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ferhpo.config.files import group_files
+from ferhpo.config.files import config_roots, group_files, is_users
 from ferhpo.config.input.reader import load_yaml
 from ferhpo.errors import ConfigError, FerhpoError, TrackingError
 from ferhpo.keys import nearest
@@ -136,8 +136,12 @@ def rollback(
 
 
 def gates_of(name: str, config_dir: Path | None = None) -> Gates:
-    """Return the gates of a file gates/NAME.yaml, the user's or ferhpo's. Raises ConfigError."""
-    files = group_files("gates", config_dir)
+    """Return the gates of a file gates/NAME.yaml, of the configuration folder or of ferhpo. Raises ConfigError.
+
+    Files in conf/ and sweeps/ of the current folder do not count: anyone may have written them.
+    """
+    roots = [root for root in config_roots(config_dir) if is_users(root / "gates")]
+    files = group_files("gates", roots=roots)
     if name not in files:
         raise ConfigError("promote", [f"--gates is {name}, which does not exist; {nearest(name, files)}"])
     return read_gates(load_yaml(files[name]) or {}, str(files[name]))

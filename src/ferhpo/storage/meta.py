@@ -21,6 +21,7 @@ _TEXTS = {str: str}
 SHAPE = {
     "id": str, "kind": str, "created": str, "composed": dict, "versions?": _TEXTS, "git?": _TEXTS, "node?": str,
     "code?": _TEXTS, "data?": {"digest?": str, "split_name?": str}, "earlier?": [dict],
+    "warm_start?": [{"state": str, "value": (int, float, type(None)), "reports": int, "sample": dict}],
 }  # fmt: skip
 UNRECORDED = "warnings"  # of a Composed; they are about what the user has just written
 

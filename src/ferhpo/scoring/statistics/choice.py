@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 MOST_TRIALS = 200  # the best ones; no other is chosen on a bootstrap sample
 NUM_DRAWS = 1000
+_MOST_CELLS = 10_000_000  # of the confusion matrices in memory at a time
 _GRID, _ROUNDS = 60, 60  # of the distribution of true scores
 Z = NormalDist().inv_cdf(0.975)
 # Variance of the error of the corrected value, in units of a trial's own noise: if all trials are equal, and what is
@@ -158,13 +159,18 @@ def confusion_scorer(
     """
 
     def scores(weights: Weights) -> Floats:
+        block = max(1, _MOST_CELLS // (len(predicted) * num_classes**2))
+        parts = [weights[start : start + block] for start in range(0, len(weights), block)]
+        return np.concatenate([of(counts_of(part)) for part in parts]).astype(np.float64)
+
+    def counts_of(weights: Weights) -> Counts:
         counts = np.zeros((len(weights), len(predicted), num_classes, num_classes), np.float32)
         for label in range(num_classes):
             places = np.flatnonzero(labels == label)
             cells = predicted[:, places, None] == np.arange(num_classes)  # [trials, images, classes]
-            matrix = cells.transpose(1, 0, 2).reshape(len(places), -1).astype(np.float32)
+            matrix = cells.transpose(1, 0, 2).reshape(len(places), len(predicted) * num_classes).astype(np.float32)
             counts[:, :, label] = (weights[:, places] @ matrix).reshape(len(weights), len(predicted), num_classes)
-        return of(counts).astype(np.float64)
+        return counts
 
     return scores
 

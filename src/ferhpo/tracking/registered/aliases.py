@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.errors import TrackingError
-from ferhpo.parse import ParseError, parse_json
+from ferhpo.parse import ParseError, parse_json, shape_fault
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import check_alias, lock_of, opened_store
 from ferhpo.tracking.store import outages, user_name
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 AUDIT, MOVING = "ferhpo.audit", "ferhpo.moving"
 _SETTLE_SECONDS = 0.5  # until a lock that another process wrote at the same time would be seen
 _STALE_SECONDS = 60.0  # a lock this old is that of a process that was killed
+_NUMBER = (int, type(None))
+_SHAPE = {
+    "when": str, "who": str, "action": str, "alias": str, "version": _NUMBER, "previous": _NUMBER, "about": dict,
+}  # fmt: skip
 _MOST_ENTRY = 4500  # characters; MLflow's limit of a tag is 5,000
 
 
@@ -126,9 +130,9 @@ def _read(text: str) -> Entry | None:
     """Return an entry, None for a tag that somebody else wrote."""
     try:
         values = parse_json(text)
-        return Entry(**values)
-    except (ParseError, TypeError):
+    except ParseError:
         return None
+    return None if shape_fault(values, _SHAPE) or set(values) != set(_SHAPE) else Entry(**values)
 
 
 def _text(entry: Entry) -> str:
