@@ -24,7 +24,6 @@ from ferhpo.evaluation.evaluate import check_fits, data_section, load_for, train
 from ferhpo.evaluation.load import TrainedModel, find_local, find_model
 from ferhpo.keys import Overrides, leaves, override_texts
 from ferhpo.scoring.device_data import device_for
-from ferhpo.scoring.kept import ValPredictions
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.scores import class_scores, in_training_mask, score
 from ferhpo.scoring.statistics.paired import difference, holm, wilson
@@ -175,7 +174,7 @@ def _predictions(
         kept = kept_predictions(named.sweep, named.trial)
         folds = num_folds(named.config)
         digest = data.digest if folds is None else fold_data(data, section, 0).digest
-        if kept is not None and kept.digest == digest and _is_of(kept, data):
+        if kept is not None and kept.digest == digest and kept.is_of(data):
             order = np.argsort(kept.indices)
             return _Found(kept.indices[order], kept.probabilities[order].astype(np.float32), nothing)
     trained = named.trained
@@ -192,13 +191,6 @@ def _predictions(
     is_same = training is None or training.digest == data.digest
     trained_on = nothing if is_same or training is None else in_training_mask(data, training)
     return _Found(predicted.indices, predicted.probabilities[:, columns], trained_on)
-
-
-def _is_of(kept: ValPredictions, data: FaceData) -> bool:
-    """Return whether kept predictions are for images and classes of a data set, as those are that ferhpo wrote."""
-    if kept.probabilities.shape[1] != data.num_classes or (kept.indices >= len(data.labels)).any():
-        return False
-    return bool((data.labels[kept.indices] == kept.labels).all())
 
 
 def _compared(named: _Named, probabilities: Floats, data: FaceData, used: Indices) -> Compared:

@@ -62,6 +62,12 @@ class ValPredictions:
     losses: NDArray[np.float32]
     in_training: NDArray[np.bool_]
 
+    def is_of(self, data: FaceData) -> bool:
+        """Return whether they are for images and classes of a data set, as those are that ferhpo wrote."""
+        if self.probabilities.shape[1] != data.num_classes or (self.indices >= len(data.labels)).any():
+            return False
+        return bool((data.labels[self.indices] == self.labels).all())
+
 
 def write_predictions(folder: Path, found: Evaluation, data: FaceData, epoch: int) -> None:
     """Write the predictions for the validation split of `data` into a training's folder. Raises StorageError."""
