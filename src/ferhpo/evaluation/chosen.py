@@ -17,14 +17,12 @@ from ferhpo.scoring.predict import Evaluation, accuracy, confusion_of, macro_f1
 from ferhpo.scoring.statistics.choice import (
     MOST_TRIALS,
     NUM_DRAWS,
+    OF_CONFUSION,
     SLOW_TRIALS,
     Scorer,
     affordable_draws,
-    balanced_acc_of,
     choice,
     confusion_scorer,
-    kappa_of,
-    macro_f1_of,
     slow_scorer,
     sum_scorer,
 )
@@ -36,7 +34,6 @@ from ferhpo.trial.run import metrics_of
 LEAST_IMAGES = 30
 _MOST_CELLS = 50_000_000  # of confusion matrices in memory
 _ARRAYS = ("indices", "labels", "probabilities", "losses", "in_training")
-_OF_CONFUSION = {"val_macro_f1": macro_f1_of, "val_balanced_acc": balanced_acc_of, "val_kappa": kappa_of}
 
 
 @dataclass(frozen=True)
@@ -181,8 +178,8 @@ def _scorer(objective: Objective, predictions: Sequence[ValPredictions], sweep: 
         losses = np.stack([found.losses for found in predictions])
         return sum_scorer((sign * losses).astype(np.float32)), len(predictions), NUM_DRAWS
     name = metric.removeprefix("val_")
-    if metric in _OF_CONFUSION and not isinstance((sweep.config.get("metrics") or {}).get(name), Mapping):
-        of = _OF_CONFUSION[metric]
+    if metric in OF_CONFUSION and not isinstance((sweep.config.get("metrics") or {}).get(name), Mapping):
+        of = OF_CONFUSION[metric]
         num_classes = predictions[0].probabilities.shape[1]
         # One matrix for each draw and trial: of many classes, fewer of both.
         num_compared = max(1, min(len(predictions), _MOST_CELLS // (100 * num_classes**2)))

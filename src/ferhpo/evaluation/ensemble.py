@@ -6,7 +6,7 @@ run. Of a confirmation, the networks of its best candidate are averaged: its see
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ferhpo.errors import ConfigError, SweepError, TrackingError
 from ferhpo.evaluation.chosen import kept_predictions, same_images
 from ferhpo.scoring.kept import ValPredictions
 from ferhpo.scoring.objective import Objective
-from ferhpo.scoring.statistics.choice import balanced_acc_of, kappa_of, macro_f1_of
+from ferhpo.scoring.statistics.choice import OF_CONFUSION
 from ferhpo.scoring.statistics.greedy import Score, accuracy_score, confusion_score, loss_score, mean_of, select
 from ferhpo.scoring.statistics.paired import Difference, difference
 from ferhpo.states import TrialState
@@ -30,7 +30,6 @@ from ferhpo.tracking import run_of
 
 FOLDER = "ensemble"  # in the sweep's folder
 FEWEST, DEFAULT_TOP, MOST = 2, 8, 50
-_OF_CONFUSION = {"val_macro_f1": macro_f1_of, "val_balanced_acc": balanced_acc_of, "val_kappa": kappa_of}
 
 
 @dataclass(frozen=True)
@@ -197,8 +196,8 @@ def _score(objective: Objective, kept: ValPredictions) -> tuple[str, Score]:
     metric, num_classes = objective.metric, kept.probabilities.shape[1]
     if metric == "val_loss":
         return metric, loss_score(kept.labels)
-    if metric in _OF_CONFUSION:
-        return metric, confusion_score(kept.labels, num_classes, _OF_CONFUSION[metric])
+    if metric in OF_CONFUSION:
+        return metric, confusion_score(kept.labels, num_classes, OF_CONFUSION[metric])
     return "val_acc", accuracy_score(kept.labels)
 
 
@@ -228,7 +227,7 @@ def _registered(result: EnsembleResult, sweep: Sweep) -> EnsembleResult:
     mark = f"{sweep.id[:12]}/{FOLDER}/{description['weights_sha256'][:16]}"
     title = f"{sweep.name}-ensemble"
     version = registry.add_model(sweep.tracking, run_id, result.folder, mark, title, name, tags, note, "")
-    return EnsembleResult(**{**result.__dict__, "registered": (name, version)})
+    return replace(result, registered=(name, version))
 
 
 def sentences(result: EnsembleResult) -> list[str]:

@@ -1,9 +1,8 @@
 """The verbs `promote` and `rollback`: move an alias of a registered model behind gates, and back."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ferhpo.config.files import config_roots, group_files, is_users
 from ferhpo.config.input.reader import load_yaml
@@ -119,7 +118,8 @@ def rollback(
     name = model or settings.registered_name(sweep.name)
     registry.check_alias(alias)
     log = aliases.entries(settings, name, alias)
-    current = next((v.number for v in registry.versions(settings, name) if alias in v.aliases), None)
+    known = registry.versions(settings, name)
+    current = next((version.number for version in known if alias in version.aliases), None)
     if current is None:
         raise TrackingError(f"{name}@{alias} names no version, so there is nothing to move back")
     last = next((entry for entry in log if entry.version == current and entry.previous is not None), None)
@@ -128,8 +128,7 @@ def rollback(
             f"the audit log of {name} has no version that {alias} named before version {current}; name one with "
             f"{sweep.command('promote')} --version N"
         )
-    known = {version.number for version in registry.versions(settings, name)}
-    if last.previous not in known:
+    if last.previous not in {version.number for version in known}:
         raise TrackingError(f"{name}@{alias} named version {last.previous} before, which was deleted")
     aliases.move(settings, name, alias, last.previous, current, "rollback", {"reason": reason})
     return Promotion(name, alias, last.previous, current)
@@ -172,11 +171,6 @@ def _refusal(name: str, candidate: Version, alias: str, reasons: Sequence[str]) 
     lines += [f"  {reason}" for reason in reasons]
     lines.append("  to move the alias in spite of that, add --force REASON, which is recorded")
     return "\n".join(lines)
-
-
-def as_dict(promotion: Promotion) -> dict[str, Any]:
-    """Return what --json prints."""
-    return asdict(promotion)
 
 
 def store_of(name: str, output_dir: str | Path = "mlruns") -> str:

@@ -38,8 +38,6 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def promote(args: argparse.Namespace) -> None:
-    from ferhpo.promotion.promote import as_dict
-
     check_url(args.notify)
     promotion = ferhpo.promote(
         args.name,
@@ -52,23 +50,22 @@ def promote(args: argparse.Namespace) -> None:
         force=args.force,
         config_dir=args.config_dir,
     )
-    notice = alias_moved(args.notify, promotion)
-    if args.json:
-        print(json.dumps(as_dict(promotion)))
-    else:
-        _print_promotion(promotion, args)
-    if notice is not None:
-        notice.wait()
+    _show(promotion, args)
 
 
 def rollback(args: argparse.Namespace) -> None:
-    from ferhpo.promotion.promote import as_dict
-
     check_url(args.notify)
     promotion = ferhpo.rollback(args.name, args.alias, args.output_dir, model=args.model, reason=args.reason)
+    _show(promotion, args)
+
+
+def _show(promotion: "Promotion", args: argparse.Namespace) -> None:
+    """Print a move of an alias, and tell the webhook."""
+    from dataclasses import asdict
+
     notice = alias_moved(args.notify, promotion)
     if args.json:
-        print(json.dumps(as_dict(promotion)))
+        print(json.dumps(asdict(promotion)))
     else:
         _print_promotion(promotion, args)
     if notice is not None:

@@ -17,19 +17,19 @@ Two things are added, each with its simulation in tests/test_choice.py:
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ferhpo.scoring.statistics.paired import Z
+
 MOST_TRIALS = 200  # the best ones; no other is chosen on a bootstrap sample
 NUM_DRAWS = 1000
 _MOST_CELLS = 10_000_000  # of the confusion matrices in memory at a time
 _GRID, _ROUNDS = 60, 60  # of the distribution of true scores
-Z = NormalDist().inv_cdf(0.975)
 # Variance of the error of the corrected value, in units of a trial's own noise: if all trials are equal, and what is
 # added if all their spread is real. From simulations.
 _EQUAL, _DIFFERENT = 0.55, 0.7
@@ -213,3 +213,11 @@ def kappa_of(counts: Counts) -> Counts:
     agreed = np.diagonal(counts, axis1=-2, axis2=-1).sum(-1) / total
     chance = (counts.sum(-1) * counts.sum(-2)).sum(-1) / total**2
     return (agreed - chance) / np.maximum(1 - chance, 1e-12)  # type: ignore[no-any-return]
+
+
+# Metrics of the validation images that are functions of the confusion matrix
+OF_CONFUSION: Mapping[str, Callable[[Counts], Counts]] = {
+    "val_macro_f1": macro_f1_of,
+    "val_balanced_acc": balanced_acc_of,
+    "val_kappa": kappa_of,
+}
