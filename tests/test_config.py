@@ -261,6 +261,14 @@ def test_paths_of_merged_sources_become_absolute(tmp_path, monkeypatch):
     assert affectnet["path"] == "???"
 
 
+@pytest.mark.parametrize("key", ["path", "root", "ferplus_path", "cache_dir"])
+def test_every_place_of_a_data_set_becomes_absolute(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    config = {"output_dir": "runs", "data": {key: "here"}, "model": {}}
+    make_paths_absolute(config)
+    assert config["data"][key] == str(tmp_path / "here")
+
+
 def test_names_outside_the_allowed_modules_are_refused_with_how_to_allow_them():
     with pytest.raises(ValueError, match=r"add allowed_targets=\[collections\] to the command line if you trust it"):
         locate("collections.OrderedDict", "data")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Overrides = Sequence[str] | Mapping[str, Any]
+PLACES = ("path", "root", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 # A text that Hydra's grammar takes as it is, and not as a number or another value.
 _PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_/][\w/+@%.-]*", re.IGNORECASE | re.ASCII)
 

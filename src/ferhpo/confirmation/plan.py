@@ -10,14 +10,13 @@ from ferhpo.config import Composed, validate
 from ferhpo.config.change import set_values
 from ferhpo.confirmation.statistics import LEVEL
 from ferhpo.errors import ConfigError, SweepError
-from ferhpo.keys import leaves
+from ferhpo.keys import PLACES, leaves
 from ferhpo.seeds import fresh_seeds
 from ferhpo.states import TrialState, shown_state
 from ferhpo.storage.sweep import Sweep
 
 TOP, SEEDS = 5, 3
 RETRAINED = ("data", "augment", "model", "optim", "lr_schedule", "trainer")  # sections that a retraining may change
-LOCATIONS = ("data.path", "data.ferplus_path", "data.cache_dir")  # a changed location is not a changed setting
 SPLIT_KEYS = ("data.split", "data.split_seed", "data.val_fraction", "data.test_fraction", "data.path")
 
 
@@ -94,7 +93,7 @@ def changes(sweep: Sweep, config: Mapping[str, Any]) -> list[str]:
         f"{key}={_yaml(value)} ({_yaml(before[section].get(key))} in the sweep)"
         for section in RETRAINED
         for key, value in after[section].items()
-        if key not in LOCATIONS and value != before[section].get(key)
+        if not (section == "data" and key.rpartition(".")[2] in PLACES) and value != before[section].get(key)
     ]
 
 

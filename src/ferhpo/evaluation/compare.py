@@ -20,9 +20,9 @@ from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.evaluation.chosen import as_dict, corrected_best, kept_predictions
 from ferhpo.evaluation.comparison import ClassDifference, Compared, Comparison, Differing, Pair, SweepFacts
-from ferhpo.evaluation.evaluate import check_fits, data_section, load_for, training_data
+from ferhpo.evaluation.evaluate import check_fits, data_section, divided, load_for, training_data
 from ferhpo.evaluation.load import TrainedModel, find_local, find_model
-from ferhpo.keys import Overrides, leaves, override_texts
+from ferhpo.keys import PLACES, Overrides, leaves
 from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.scores import class_scores, in_training_mask, score
@@ -33,7 +33,6 @@ from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.trial.load_data import fold_data
 
 MOST_MODELS = 8
-_PLACES = ("cache_dir", "path", "root")  # last parts of keys whose values say where data are, not which
 _SECTIONS = (
     "data", "augment", "model", "loss", "optim", "lr_schedule", "trainer", "objective", "sampler", "scheduler", "seed",
     "num_trials",
@@ -87,15 +86,7 @@ def compare(
     overrides: data=... and data.KEY=... select another data set; tracking.KEY=... the store of models:/
     Raises ConfigError, DataError, SweepError, TrackingError.
     """
-    texts = override_texts(overrides)
-    own = [text for text in texts if text.startswith(("data=", "data."))]
-    stores = [text for text in texts if text.startswith("tracking.")]
-    faults = [
-        f"{text.partition('=')[0]} cannot be overridden in a comparison; only data=..., data.KEY=... and "
-        "tracking.KEY=... can"
-        for text in texts
-        if text not in own and text not in stores
-    ]
+    own, stores, faults = divided(overrides, "a comparison")
     if not 2 <= len(models) <= MOST_MODELS:
         faults.append(f"{len(models)} models were named; compare 2 to {MOST_MODELS}")
     if len(set(models)) < len(models):
@@ -201,7 +192,7 @@ def _compared(named: _Named, probabilities: Floats, data: FaceData, used: Indice
     low, high = wilson(int((predicted == labels).sum()), len(labels))
     trial, sweep = named.trial, named.sweep
     config = {key: value for key, value in named.config.items() if key in _SECTIONS}
-    settings = {key: value for key, value in leaves(config) if key.rpartition(".")[2] not in _PLACES}
+    settings = {key: value for key, value in leaves(config) if key.rpartition(".")[2] not in PLACES}
     return Compared(
         name=named.name,
         label=named.label,

@@ -74,15 +74,7 @@ def evaluate(
     """
     if split not in EVALUATED_SPLITS:
         raise ConfigError("evaluate", [f"--split is {split}; it must be val or test"])
-    overrides = override_texts(overrides)
-    data_overrides = [text for text in overrides if text.startswith(("data=", "data."))]
-    stores = [text for text in overrides if text.startswith("tracking.")]
-    faults = [
-        f"{text.partition('=')[0]} cannot be overridden in an evaluation; select the data set with data=... and "
-        "data.KEY=..."
-        for text in overrides
-        if text not in data_overrides and text not in stores
-    ]
+    data_overrides, stores, faults = divided(overrides, "an evaluation")
     if faults:
         raise ConfigError("evaluate", faults)
     trained = find_model(model, output_dir, stores, config_dir)
@@ -102,6 +94,19 @@ def evaluate(
         return scored()
     with no_driver(trained):
         return logged(scored(), trained, data, training)
+
+
+def divided(overrides: Overrides, where: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the overrides of the data set, those of the store of models:/, and the faults of all others."""
+    texts = override_texts(overrides)
+    of_data = [text for text in texts if text.startswith(("data=", "data."))]
+    stores = [text for text in texts if text.startswith("tracking.")]
+    faults = [
+        f"{text.partition('=')[0]} cannot be overridden in {where}; select the data set with data=... and data.KEY=..."
+        for text in texts
+        if text not in of_data and text not in stores
+    ]
+    return of_data, stores, faults
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ferhpo.components import own_code
-from ferhpo.keys import get_path, has_key
+from ferhpo.keys import PLACES, get_path, has_key
 
 CODE = "code"  # in a sweep's folder: copies of the own code that ran it
 PACKAGES = ("ferhpo", "torch", "pytorch-lightning", "ray", "optuna", "mlflow-skinny", "hydra-core", "numpy")
@@ -99,7 +99,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 # Overrides that leave what trials compute as it is, e.g. where the data set is
-_HARMLESS_KEYS = ("name", "output_dir", "data.path", "data.ferplus_path", "data.cache_dir", "keep_checkpoints")
+_HARMLESS_KEYS = ("name", "output_dir", "keep_checkpoints", *(f"data.{place}" for place in PLACES))
 _HARMLESS_SECTIONS = ("compute", "tracking")
 
 

@@ -25,7 +25,7 @@ from ferhpo.config.settings import ComputeSettings, gpu_faults
 from ferhpo.data.dataset import FaceData
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
-from ferhpo.keys import Overrides, has_key, leaves, nearest_key, override_texts, set_path
+from ferhpo.keys import PLACES, Overrides, has_key, leaves, nearest_key, override_texts, set_path
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.meta import exists_error, free_name, has_meta, refuse_foreign
 from ferhpo.storage.provenance import overrides_of
@@ -33,8 +33,6 @@ from ferhpo.storage.sweep import CHANGEABLE, Sweep, create_sweep, load_sweep, no
 from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings, check_store, hide_all, refuse_lost_store
 from ferhpo.training.settings import PRETEND_GPU
-
-PLACES = ("path", "ferplus_path", "cache_dir")  # settings of a data set that say where it is, not what it is
 
 log = logging.getLogger(STEPS)
 

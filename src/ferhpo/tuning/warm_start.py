@@ -12,7 +12,7 @@ from typing import Any
 
 from ferhpo.config import Composed
 from ferhpo.errors import ConfigError, SweepError
-from ferhpo.keys import get_path, leaves
+from ferhpo.keys import PLACES, get_path, leaves
 from ferhpo.space import Sample, Space
 from ferhpo.space.given import can_take
 from ferhpo.states import TrialState
@@ -23,7 +23,6 @@ from ferhpo.text import plural
 
 USED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.DIVERGED)
 SECTIONS = ("data", "augment", "model", "loss", "optim", "lr_schedule", "trainer")
-_PLACES = ("path", "ferplus_path", "cache_dir", "root")
 _MOST_KEYS = 6
 
 
@@ -105,28 +104,21 @@ def _sample_of(trial: TrialRecord, sweep: Sweep, space: Space, composed: Compose
                 return None, f"{path} is outside the space"
             sample[path] = value
     for path, value in trial.sample.items():
-        if path not in sample and _fixed(composed, path) != value:
+        if path not in sample and _fixed(composed.config, composed.groups, path) != value:
             return None, f"{path} is fixed to another value"
     return (sample, "") if placed(space, sample) is not None else (None, "the space cannot draw it")
 
 
 def _value_of(trial: TrialRecord, sweep: Sweep, path: str) -> Any:
     """Return the value that a trial had: sampled, or as its configuration said; None if it had none."""
-    if path in trial.sample:
-        return trial.sample[path]
-    if path in sweep.composed.groups:
-        return sweep.composed.groups[path]
-    try:
-        return get_path(trial.config, path)
-    except KeyError:
-        return None
+    return trial.sample[path] if path in trial.sample else _fixed(trial.config, sweep.composed.groups, path)
 
 
-def _fixed(composed: Composed, path: str) -> Any:
-    if path in composed.groups:
-        return composed.groups[path]
+def _fixed(config: Mapping[str, Any], groups: Mapping[str, Any], path: str) -> Any:
+    if path in groups:
+        return groups[path]
     try:
-        return get_path(composed.config, path)
+        return get_path(config, path)
     except KeyError:
         return None
 
@@ -144,5 +136,5 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any], space: Space) 
         and values[0][key] != values[1][key]
         and key not in drawn
         and key.partition(".")[0] not in groups
-        and key.rpartition(".")[2] not in _PLACES
+        and key.rpartition(".")[2] not in PLACES
     )
