@@ -97,6 +97,17 @@ def test_the_first_version_becomes_champion_and_a_better_one_replaces_it(store):
 
 
 @pytest.mark.full
+def test_the_data_of_the_training_count_and_not_what_lies_there_now(store):
+    promote(store, "poor", gates="none")
+    meta = store / "good" / "sweep.json"
+    content = json.loads(meta.read_text())
+    content["data"]["digest"] = "0" * len(content["data"]["digest"])
+    meta.write_text(json.dumps(content))
+    with pytest.raises(GatesError, match="same_data: digest 000000000000; version 1 "):
+        promote(store, "good")
+
+
+@pytest.mark.full
 def test_a_worse_one_is_refused_with_every_reason(store, tmp_path, capsys, monkeypatch):
     promote(store, "good")
     monkeypatch.chdir(tmp_path)

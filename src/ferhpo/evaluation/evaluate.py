@@ -24,12 +24,11 @@ from ferhpo.data.labels.class_names import with_classes
 from ferhpo.errors import ConfigError, DataError
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.evaluation.model_scores import ModelScores, logged
-from ferhpo.evaluation.robustness import calibrated, robustness_of
+from ferhpo.evaluation.robustness import calibrated, predicted, robustness_of
 from ferhpo.keys import Overrides, override_texts
 from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
 from ferhpo.scoring.predict import Evaluation
-from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.scores import (
     ScoreVariants,
     class_scores,
@@ -85,9 +84,10 @@ def evaluate(
     data = with_classes(data, trained.class_names)
 
     def scored() -> ModelScores:
-        scores = scores_of(trained, data, training, split, ten_crop, warnings)
+        found = predicted(trained, data, split)
+        scores = scores_of(trained, data, training, split, found, ten_crop, warnings)
         if calibration:
-            scores = replace(scores, calibration=calibrated(trained, data, split))
+            scores = replace(scores, calibration=calibrated(trained, data, split, found))
         return replace(scores, robustness=robustness_of(trained, data, split)) if robustness else scores
 
     if split == "val":
@@ -128,20 +128,25 @@ def load_for(trained: Configured, section: Mapping[str, Any]) -> FaceData:
 
 
 def scores_of(
-    trained: TrainedModel, data: FaceData, training: FaceData | None, split: str, ten_crop: bool, warnings: list[str]
+    trained: TrainedModel,
+    data: FaceData,
+    training: FaceData | None,
+    split: str,
+    predictions: Evaluation,
+    ten_crop: bool,
+    warnings: list[str],
 ) -> ModelScores:
-    """Score a network on a split, and also by the mean of ten views if `ten_crop`. Nothing is logged."""
-    network, preprocess = trained.network.to(device_for(trained.config)), trained.preprocess
+    """Score the predictions for a split, and also the mean of ten views if `ten_crop`. Nothing is logged."""
     in_training = None if training is None else in_training_mask(data, training)
     try:
         metrics = {**CHOSEN, **metrics_of(trained.config)}
     except ConfigError as error:  # e.g. a registered model, whose own metrics are not here
         metrics, warnings = CHOSEN, [*warnings, f"the model's own metrics are left out: {'; '.join(error.faults)}"]
-    predictions = predict(network, data, split, preprocess)
     scores, ten_crop_scores = _variants(predictions, data, in_training, metrics), None
     if ten_crop:
         try:
-            predictions = evaluate_ten_crop(network, data, split, preprocess)
+            network = trained.network.to(device_for(trained.config))
+            predictions = evaluate_ten_crop(network, data, split, trained.preprocess)
         except ValueError as error:
             raise ConfigError("evaluate", [f"--ten-crop: {error}"]) from None
         ten_crop_scores = _variants(predictions, data, in_training, metrics)

@@ -11,6 +11,7 @@ from ferhpo.data.features.hog import hog_of
 from ferhpo.evaluation.load import TrainedModel
 from ferhpo.scoring.corruptions import SEVERITIES, corrupted, kinds
 from ferhpo.scoring.device_data import device_for
+from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.predict import evaluate as predict
 from ferhpo.scoring.statistics.calibration import Calibration, calibration, fit_temperature
 
@@ -28,13 +29,16 @@ class Corrupted:
     macro_f1: float
 
 
-def calibrated(trained: TrainedModel, data: FaceData, split: str) -> Calibration:
-    """Return the calibration of a network on a split, with a temperature that is fitted to the validation images."""
-    network = trained.network.to(device_for(trained.config))
-    found = predict(network, data, split, trained.preprocess)
+def predicted(trained: TrainedModel, data: FaceData, split: str) -> Evaluation:
+    """Return the predictions of a network for a split of a data set with its classes."""
+    return predict(trained.network.to(device_for(trained.config)), data, split, trained.preprocess)
+
+
+def calibrated(trained: TrainedModel, data: FaceData, split: str, found: Evaluation) -> Calibration:
+    """Return the calibration of predictions for a split, with a temperature that is fitted to the validation images."""
     temperature = None
     if split != "val" and (data.split == SPLIT_NAMES.index("val")).any():
-        val = predict(network, data, "val", trained.preprocess)
+        val = predicted(trained, data, "val")
         temperature = fit_temperature(val.probabilities, val.labels)
     return calibration(found.probabilities, found.labels, temperature)
 
@@ -73,5 +77,5 @@ def _scored(
         features=None if hog is None or data.features is None else hog(images),
         parts=(),
     )
-    scores = predict(trained.network.to(device_for(trained.config)), part, split, trained.preprocess)
+    scores = predicted(trained, part, split)
     return Corrupted(name, severity, len(indices), scores.acc, scores.macro_f1)

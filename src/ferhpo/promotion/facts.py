@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ferhpo.config import Composed
 from ferhpo.data.dataset import SPLIT_NAMES, FaceData
 from ferhpo.data.labels.class_names import with_classes
-from ferhpo.errors import ConfigError, DataError, FerhpoError, first_line
+from ferhpo.errors import FerhpoError, first_line
 from ferhpo.evaluation.evaluate import check_fits, load_for, no_driver, scores_of, training_data
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.evaluation.model_scores import ModelScores, logged
-from ferhpo.evaluation.robustness import Corrupted, robustness_of
+from ferhpo.evaluation.robustness import Corrupted, calibrated, predicted, robustness_of
 from ferhpo.models.count import count_parameters
 from ferhpo.promotion.gates import Facts
 from ferhpo.scoring.collapse import collapse, most_answered
-from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.predict import Evaluation
-from ferhpo.scoring.predict import evaluate as predict
-from ferhpo.scoring.scores import class_scores, in_training_mask
-from ferhpo.scoring.statistics.calibration import Calibration, calibration, fit_temperature
+from ferhpo.scoring.scores import in_training_mask
+from ferhpo.scoring.statistics.calibration import Calibration
 from ferhpo.scoring.statistics.paired import Difference, difference
 from ferhpo.tracking.registry import Version
+from ferhpo.trial.load_data import load_data
 
 NUM_TIMED = 20
 MOST_CORRUPTED, SHOWN_SEVERITIES = 300, (1, 3, 5)  # of the robustness in the model card
@@ -34,12 +35,9 @@ MOST_CORRUPTED, SHOWN_SEVERITIES = 300, (1, 3, 5)  # of the robustness in the mo
 
 @dataclass(frozen=True)
 class Examined:
-    """A candidate with its data and predictions, and the facts that gates ask for."""
+    """A candidate's data and scores, and the facts that gates ask for."""
 
-    trained: TrainedModel
     data: FaceData
-    training: FaceData | None
-    found: Evaluation
     calibration: Calibration
     facts: Facts
     scores: ModelScores
@@ -62,80 +60,83 @@ def examine(
         notes = [*notes, f"{data.source} has no test images under the {data.split_name} split"]
     check_fits(trained, section, data, training, split)
     data = with_classes(data, trained.class_names)
-    if split == "test":  # every reading of test images is noted
-        with no_driver(trained):
-            scores = logged(scores_of(trained, data, training, split, False, []), trained, data, training, "promote")
-        notes = [*notes, *scores.warnings]
-    else:
-        scores = scores_of(trained, data, training, split, False, [])
-    network = trained.network.to(device_for(trained.config))
-    found = predict(network, data, split, trained.preprocess)
-    temperature = None
-    if split == "test" and (data.split == SPLIT_NAMES.index("val")).any():
-        val = predict(network, data, "val", trained.preprocess)
-        temperature = fit_temperature(val.probabilities, val.labels)
-    calibrated = calibration(found.probabilities, found.labels, temperature)
-    classes = class_scores(found.confusion.numpy(), data.class_names)
-    against, why_not = _against(champion, data, split, found, output_dir, stores)
+    with no_driver(trained) if split == "test" else nullcontext():
+        found = predicted(trained, data, split)
+        scores = scores_of(trained, data, training, split, found, False, [])
+        if split == "test":  # every reading of test images is noted
+            scores = logged(scores, trained, data, training, "promote")
+            notes = [*notes, *scores.warnings]
+    calibration = calibrated(trained, data, split, found)
+    rival = _champion(champion, data, split, found, output_dir, stores)
     facts = Facts(
         scored_on=split,
         num_images=len(found.labels),
         acc=found.acc,
         macro_f1=found.macro_f1,
-        recalls={each.name: each.recall for each in classes if each.n},
-        calibration_error=calibrated.ece_after,
+        recalls={each.name: each.recall for each in scores.classes if each.n},
+        calibration_error=calibration.ece_after,
         split_name=data.split_name,
-        num_parameters=count_parameters(network),
+        num_parameters=count_parameters(trained.network),
         milliseconds=_milliseconds(trained, data),
         num_seeds=_whole(candidate.tags.get("ferhpo.num_seeds")),
         collapsed_to=collapse(most_answered(found.confusion.tolist(), data.class_names)),
-        data_digest=data.digest,
+        data_digest=_trained_on(trained),
         champion=None if champion is None else f"version {champion.number}",
-        against_champion=against,
-        champion_digest="" if champion is None else _digest_of(champion, output_dir, stores),
+        against_champion=rival.against,
+        champion_digest=rival.data_digest,
         purpose=purpose,
-        notes=[*notes, *([why_not] if why_not else [])],
+        notes=[*notes, *rival.notes],
     )
     robustness = robustness_of(trained, data, split, MOST_CORRUPTED, SHOWN_SEVERITIES)
-    return Examined(trained, data, training, found, calibrated, facts, scores, robustness)
+    return Examined(data, calibration, facts, scores, robustness)
 
 
-def _against(
-    champion: Version | None,
-    data: FaceData,
-    split: str,
-    found: Evaluation,
-    output_dir: str | Path,
-    stores: list[str],
-) -> tuple[Difference | None, str]:
-    """Return the candidate's right answers beside the champion's, or None and why there are none."""
+@dataclass(frozen=True)
+class _Champion:
+    """What is known of the version that the alias names now. notes: why it could not be compared"""
+
+    data_digest: str = ""
+    against: Difference | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _champion(
+    champion: Version | None, data: FaceData, split: str, found: Evaluation, output_dir: str | Path, stores: list[str]
+) -> _Champion:
+    """Return what is known of the champion, and the candidate's right answers beside the champion's."""
     if champion is None:
-        return None, ""
+        return _Champion()
+    label, digest = f"the champion, version {champion.number}", ""
     try:
         other = find_model(f"models:/{champion.name}/{champion.number}", output_dir, stores)
+        digest = _trained_on(other)
         training, _ = training_data(other, other.config["data"], data, is_other=True)
         check_fits(other, other.config["data"], data, training, split)
         ordered = with_classes(data, other.class_names)
-        predicted = predict(other.network.to(device_for(other.config)), ordered, split, other.preprocess)
+        of_other = predicted(other, ordered, split)
     except FerhpoError as error:
-        return None, f"the champion, version {champion.number}, cannot be scored: {first_line(error)}"
+        return _Champion(digest, notes=(f"{label}, cannot be scored: {first_line(error)}",))
     names = np.array([data.class_names.index(name) for name in ordered.class_names])
     unseen = np.ones(len(found.labels), np.bool_)
     if training is not None and training.digest != data.digest:
         unseen = ~in_training_mask(data, training)[found.indices]
     right = found.probabilities.argmax(1) == found.labels
-    right_other: NDArray[np.bool_] = names[predicted.probabilities.argmax(1)] == found.labels
+    right_other: NDArray[np.bool_] = names[of_other.probabilities.argmax(1)] == found.labels
     if not unseen.any():
-        return None, f"the champion, version {champion.number}, was trained on all of these images"
-    return difference(right[unseen], right_other[unseen]), ""
+        return _Champion(digest, notes=(f"{label}, was trained on all of these images",))
+    return _Champion(digest, difference(right[unseen], right_other[unseen]))
 
 
-def _digest_of(version: Version, output_dir: str | Path, stores: list[str]) -> str:
-    """Return the digest of the data set that a version was trained on; "" if its data cannot be read here."""
+def _trained_on(trained: TrainedModel) -> str:
+    """Return the digest of the data set that a network was trained on; "" if it is not known here.
+
+    It is recorded with the sweep; without its folder, it is that of what its configuration names now.
+    """
+    if trained.sweep is not None and (digest := trained.sweep.meta.get("data", {}).get("digest")):
+        return str(digest)
     try:
-        trained = find_model(f"models:/{version.name}/{version.number}", output_dir, stores)
-        return load_for(trained, trained.config["data"]).digest
-    except (FerhpoError, ConfigError, DataError):
+        return load_data(Composed("promote", dict(trained.config)), for_training=False).digest
+    except FerhpoError:
         return ""
 
 
