@@ -14,7 +14,8 @@ from ferhpo.inference.export import export_model
 from ferhpo.reports.live import Drawing
 from ferhpo.tracking import Tracker, TrackingSettings, sync
 from ferhpo.tracking.fetch import download, load
-from ferhpo.tracking.registry import WEIGHTS_TAG, check_alias, promote, register, versions
+from ferhpo.tracking.registered import aliases
+from ferhpo.tracking.registry import WEIGHTS_TAG, check_alias, choose, register, versions
 from ferhpo.tracking.store import connect
 from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
 
@@ -69,10 +70,10 @@ def test_register_promote_and_load(recorded, tmp_path):
     assert first.description == "the *first*"
     assert second.number == 2
 
-    promotion = promote(settings, "faces", 1)
-    assert (promotion.version, promotion.previous, promotion.alias) == (1, None, "champion")
-    promotion = promote(settings, "faces")
-    assert (promotion.version, promotion.previous) == (2, 1)
+    entry = aliases.move(settings, "faces", "champion", 1, None)
+    assert (entry.version, entry.previous, entry.alias) == (1, None, "champion")
+    entry = aliases.move(settings, "faces", "champion", 2, 1)
+    assert (entry.version, entry.previous) == (2, 1)
     second, first = versions(settings, "faces")
     assert (second.aliases, first.aliases) == (("champion",), ())
     assert second.tags["ferhpo.promoted.champion"].endswith(", before: version 1")
@@ -147,9 +148,9 @@ def test_unknown_names_versions_and_models_are_errors(recorded):
     settings, _, models, _ = recorded
     register(settings, models[0], "named", {})
     with pytest.raises(TrackingError, match="named has no version 7; existing versions: 1"):
-        promote(settings, "named", 7)
+        choose(versions(settings, "named"), "named", "demo", 7)
     with pytest.raises(TrackingError, match=r"nothing has no registered version; `ferhpo sweep` registers"):
-        promote(settings, "nothing")
+        choose(versions(settings, "nothing"), "nothing", "demo")
     with pytest.raises(TrackingError, match=r"cannot register named in sqlite:.*m-0000"):
         register(settings, "m-0000", "named", {})
 
@@ -171,8 +172,8 @@ def test_reserved_and_invalid_aliases_are_refused(alias, message):
 
 def test_a_registry_needs_a_store(tmp_path):
     with pytest.raises(
-        TrackingError, match=r"cannot promote x: tracking\.uri is none; the model registry needs an MLflow store"
+        TrackingError, match=r"cannot move x@champion: tracking\.uri is none; the model registry needs an MLflow store"
     ):
-        promote(TrackingSettings(output_dir=tmp_path, uri="none"), "x")
+        aliases.move(TrackingSettings(output_dir=tmp_path, uri="none"), "x", "champion", 1, None)
     with pytest.raises(TrackingError, match=r"cannot read x in http://127\.0\.0\.1:9: connection refused"):
         versions(TrackingSettings(output_dir=tmp_path, uri="http://127.0.0.1:9"), "x")

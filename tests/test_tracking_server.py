@@ -14,7 +14,8 @@ import pytest
 from ferhpo.inference.export import export_model
 from ferhpo.tracking import Tracker, TrackingSettings, check_store, sync, view_url
 from ferhpo.tracking.fetch import download
-from ferhpo.tracking.registry import promote, register, versions
+from ferhpo.tracking.registered import aliases
+from ferhpo.tracking.registry import register, versions
 from ferhpo.tracking.store import connect
 from tests.servers import Server, wait_until
 from tests.test_tracking_models import CNN, CNN_CONFIG, GRAY, expected, make_checkpoint
@@ -107,7 +108,7 @@ def test_a_model_is_logged_and_registered_through_a_server(server, tmp_path):
     sync(tmp_path / "demo", settings)
     assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
     assert register(settings, model_id, "faces", {"sweep": "demo"}, "text") == 1
-    promote(settings, "faces", alias="champion")
+    aliases.move(settings, "faces", "champion", 1, None)
     assert [(v.number, v.aliases, v.model_id) for v in versions(settings, "faces")] == [(1, ("champion",), model_id)]
     images = np.random.default_rng(0).integers(0, 256, (7, 48, 48), dtype=np.uint8)
     model = mlflow.pyfunc.load_model(str(download(settings, "faces", "champion", tmp_path / "fetched")))

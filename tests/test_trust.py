@@ -889,10 +889,11 @@ def test_promote_takes_a_version_of_the_sweep_only(tmp_path, empty_store):
         {"ferhpo.sweep": "evil"},
     ):
         client.create_model_version("ferhpo-base", "/x", tags=tags)
-    assert registry.promote(settings, "ferhpo-base", sweep="base").version == 2
-    assert registry.promote(settings, "ferhpo-base", 3, sweep="base").version == 3, "if it is named"
+    known = registry.versions(settings, "ferhpo-base")
+    assert registry.choose(known, "ferhpo-base", "base").number == 2
+    assert registry.choose(known, "ferhpo-base", "base", 3).number == 3, "if it is named"
     with pytest.raises(TrackingError, match="has no version of sweep other, but of base, base-confirm, evil; name the"):
-        registry.promote(settings, "ferhpo-base", sweep="other")
+        registry.choose(known, "ferhpo-base", "other")
 
 
 def test_a_view_is_no_format(tmp_path, monkeypatch):

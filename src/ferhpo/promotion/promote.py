@@ -13,7 +13,7 @@ from ferhpo.promotion.facts import examine
 from ferhpo.promotion.gates import Gates, Passed, asks_anything, read_gates, tried
 from ferhpo.promotion.purpose import check_purpose
 from ferhpo.storage.provenance import git_state
-from ferhpo.storage.sweep import Sweep, load_sweep
+from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import registry
 from ferhpo.tracking.registered import aliases
 from ferhpo.tracking.registry import DEFAULT_ALIAS, Version
@@ -75,7 +75,9 @@ def promote(
     settings = sweep.tracking
     name = model or settings.registered_name(sweep.name)
     registry.check_alias(alias)
-    candidate, champion = _versions(sweep, name, alias, version)
+    known = registry.versions(settings, name)
+    candidate = registry.choose(known, name, sweep.name, version)
+    champion = next((each for each in known if alias in each.aliases), None)
     results, notes, examined = [], list[str](), None
     if asks_anything(asked):
         stores = [f"tracking.uri={settings.shown_uri}"] if settings.uri is not None else []
@@ -144,25 +146,6 @@ def gates_of(name: str, config_dir: Path | None = None) -> Gates:
     if name not in files:
         raise ConfigError("promote", [f"--gates is {name}, which does not exist; {nearest(name, files)}"])
     return read_gates(load_yaml(files[name]) or {}, str(files[name]))
-
-
-def _versions(sweep: Sweep, name: str, alias: str, version: int | None) -> tuple[Version, Version | None]:
-    """Return the version to promote, and the one that the alias names now."""
-    known = registry.versions(sweep.tracking, name)
-    if not known:
-        raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
-    own = [v for v in known if sweep.name in (v.tags.get("ferhpo.sweep"), v.tags.get("ferhpo.confirms"))]
-    if version is None and not own:
-        registered = ", ".join(sorted({str(v.tags.get("ferhpo.sweep")) for v in known}))
-        raise TrackingError(
-            f"{name} has no version of sweep {sweep.name}, but of {registered}; name the one to promote with --version"
-        )
-    candidate = own[0] if version is None else next((v for v in known if v.number == version), None)
-    if candidate is None:
-        numbers = ", ".join(str(v.number) for v in reversed(known))
-        raise TrackingError(f"{name} has no version {version}; existing versions: {numbers}")
-    champion = next((v for v in known if alias in v.aliases), None)
-    return candidate, champion
 
 
 def _refusal(name: str, candidate: Version, alias: str, reasons: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ is read again after it was set.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ferhpo.errors import TrackingError
 from ferhpo.parse import ParseError, parse_json
 from ferhpo.tracking import TrackingSettings
-from ferhpo.tracking.store import connect, file_lock, outages, reason_of, user_name
+from ferhpo.tracking.store import connect, file_lock, outages, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,19 +44,6 @@ class Version:
     created: datetime
     tags: Mapping[str, str]
     description: str
-
-
-@dataclass(frozen=True)
-class Promotion:
-    """An alias that was set to `version`.
-
-    previous: the version it pointed to before, or None
-    """
-
-    name: str
-    alias: str
-    version: int
-    previous: int | None
 
 
 def register(
@@ -142,43 +129,26 @@ def versions(settings: TrackingSettings, name: str) -> list[Version]:
         return _search(client, name)
 
 
-def promote(
-    settings: TrackingSettings,
-    name: str,
-    version: int | None = None,
-    alias: str = DEFAULT_ALIAS,
-    sweep: str | None = None,
-) -> Promotion:
-    """Set `alias` to a version, by default the newest one that `sweep`, or a confirmation of it, registered.
+def choose(known: Sequence[Version], name: str, sweep: str, version: int | None = None) -> Version:
+    """Return one of the versions of `name`: by default the newest that a sweep, or a confirmation of it, registered.
 
-    A tag of the version (`ferhpo.promoted.<alias>`) says who set the alias, when, and which version had it before.
-    Raises TrackingError for an unknown name or version, a reserved alias, or a concurrent change of the alias.
+    Raises TrackingError, with the versions that exist; another sweep may have registered under the same name.
     """
-    check_alias(alias)
-    with opened_store(settings, f"promote {name}") as client, lock_of(settings):
-        known = _search(client, name)
-        if not known:
-            raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
-        own = [v for v in known if sweep in (None, v.tags.get("ferhpo.sweep"), v.tags.get("ferhpo.confirms"))]
-        if version is None and not own:
-            registered = ", ".join(sorted({str(v.tags.get("ferhpo.sweep")) for v in known}))
-            raise TrackingError(
-                f"{name} has no version of sweep {sweep}, but of {registered}; name the one to promote with --version"
-            )
-        number = own[0].number if version is None else version
-        if number not in {v.number for v in known}:
-            numbers = ", ".join(str(v.number) for v in reversed(known))
-            raise TrackingError(f"{name} has no version {number}; existing versions: {numbers}")
-        previous = next((v.number for v in known if alias in v.aliases), None)
-        client.set_registered_model_alias(name, alias, str(number))
-        current = int(client.get_model_version_by_alias(name, alias).version)
-        if current != number:
-            raise TrackingError(f"{name}@{alias} was set to version {current} by another process; promote again")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        before = "none" if previous is None else f"version {previous}"
-        note = f"{now} by {user_name()}, before: {before}"
-        client.set_model_version_tag(name, str(number), f"ferhpo.promoted.{alias}", note)
-        return Promotion(name, alias, number, previous)
+    if not known:
+        raise TrackingError(f"{name} has no registered version; `ferhpo sweep` registers the best trial of a sweep")
+    if version is not None:
+        found = next((each for each in known if each.number == version), None)
+        if found is None:
+            numbers = ", ".join(str(each.number) for each in reversed(known))
+            raise TrackingError(f"{name} has no version {version}; existing versions: {numbers}")
+        return found
+    own = [each for each in known if sweep in (each.tags.get("ferhpo.sweep"), each.tags.get("ferhpo.confirms"))]
+    if not own:
+        registered = ", ".join(sorted({str(each.tags.get("ferhpo.sweep")) for each in known}))
+        raise TrackingError(
+            f"{name} has no version of sweep {sweep}, but of {registered}; name the one to promote with --version"
+        )
+    return own[0]
 
 
 def check_alias(alias: str) -> None:
