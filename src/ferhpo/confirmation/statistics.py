@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
-from ferhpo.states import TrialState
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 
 if TYPE_CHECKING:
     from ferhpo.scoring.scores import Scores, ScoreVariants
@@ -99,7 +98,7 @@ def rank_candidates(
     candidates = []
     for candidate in selected:
         retrained = [trial for trial in trials if trial.sample["confirm.candidate"] == candidate.number]
-        complete = [trial for trial in retrained if trial.state == TrialState.COMPLETE and trial.value is not None]
+        complete = completed(retrained)
         values = [trial.value for trial in complete if trial.value is not None]
         dedup = [trial.dedup_acc for trial in complete if trial.dedup_acc is not None]
         assert candidate.value is not None

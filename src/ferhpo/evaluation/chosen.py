@@ -26,9 +26,8 @@ from ferhpo.scoring.statistics.choice import (
     slow_scorer,
     sum_scorer,
 )
-from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord, ranked
+from ferhpo.storage.trial_record import TrialRecord, completed, ranked
 from ferhpo.trial.run import metrics_of
 
 LEAST_IMAGES = 30
@@ -65,9 +64,7 @@ def corrected_best(sweep: Sweep, trials: Sequence[TrialRecord]) -> tuple[Correct
     objective = sweep.objective
     if not objective.metric.startswith("val_"):
         return None, f"the objective {objective.metric} is not a metric of the validation images"
-    done = [
-        trial for trial in ranked(trials, objective) if trial.state == TrialState.COMPLETE and trial.value is not None
-    ]
+    done = completed(ranked(trials, objective))
     kept = {trial.number: kept_predictions(sweep, trial) for trial in done[:MOST_TRIALS]}
     compared = [trial for trial in done[:MOST_TRIALS] if kept[trial.number] is not None]
     if not compared or compared[0] is not done[0]:

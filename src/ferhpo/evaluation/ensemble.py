@@ -21,10 +21,9 @@ from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.statistics.choice import OF_CONFUSION
 from ferhpo.scoring.statistics.greedy import Score, accuracy_score, confusion_score, loss_score, mean_of, select
 from ferhpo.scoring.statistics.paired import Difference, difference
-from ferhpo.states import TrialState
 from ferhpo.storage.checkpoints import best_checkpoint, has_checkpoint
 from ferhpo.storage.sweep import KIND, Sweep, load_sweep
-from ferhpo.storage.trial_record import TrialRecord, ranked
+from ferhpo.storage.trial_record import TrialRecord, completed, ranked
 from ferhpo.text import markdown
 from ferhpo.tracking import run_of
 
@@ -151,12 +150,9 @@ def ensemble(
 
 def _candidates(sweep: Sweep, top: int) -> list[TrialRecord]:
     """Return the best complete trials that have a checkpoint and predictions for the same images as the best one."""
-    done = [
-        t for t in ranked(sweep.trials(), sweep.objective) if t.state == TrialState.COMPLETE and t.value is not None
-    ]
     found: list[TrialRecord] = []
     first: ValPredictions | None = None
-    for trial in done:
+    for trial in completed(ranked(sweep.trials(), sweep.objective)):
         kept = kept_predictions(sweep, trial) if has_checkpoint(sweep, trial) else None
         if kept is not None and (first is None or same_images(kept, first)):
             first = first or kept
@@ -174,9 +170,8 @@ def _candidates(sweep: Sweep, top: int) -> list[TrialRecord]:
 def _best_candidate(sweep: Sweep) -> list[TrialRecord]:
     """Return the complete trials of the sample with the best mean value."""
     groups: dict[str, list[TrialRecord]] = {}
-    for trial in sweep.trials():
-        has_all = trial.state == TrialState.COMPLETE and trial.value is not None and has_checkpoint(sweep, trial)
-        if has_all and kept_predictions(sweep, trial) is not None:
+    for trial in completed(sweep.trials()):
+        if has_checkpoint(sweep, trial) and kept_predictions(sweep, trial) is not None:
             groups.setdefault(json.dumps(trial.sample, sort_keys=True), []).append(trial)
     groups = {sample: trials for sample, trials in groups.items() if len(trials) >= FEWEST}
     if not groups:

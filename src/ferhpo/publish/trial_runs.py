@@ -19,7 +19,7 @@ from ferhpo.scoring.metrics import DEDUP
 from ferhpo.states import RunState, TrialState
 from ferhpo.storage.checkpoints import BEST, kept_confusion
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, best_of
 from ferhpo.tracking import Tracker
 from ferhpo.tracking.view import rounded
 
@@ -106,16 +106,11 @@ class TrialRuns:
         if trial.state != TrialState.COMPLETE or trial.value is None:
             return
         if self._best_so_far is None:  # the first trial that this process closes; a resume has others before it
-            for other in self.sweep.trials():
-                is_complete = other.state == TrialState.COMPLETE and other.value is not None
-                if is_complete and objective.is_better(other.value or 0.0, self._best_so_far):
-                    self._best_so_far = other.value
-        if objective.is_better(trial.value, self._best_so_far):
+            best = best_of(self.sweep.trials(), objective)
+            self._best_so_far = None if best is None else best.value
+        if self._best_so_far is None or objective.is_better(trial.value, self._best_so_far):
             self._best_so_far = trial.value
-        if self._best_so_far is not None:
-            self.tracker.log_epoch(
-                None, trial.number + 1, {f"best_so_far_{objective.metric}": rounded(self._best_so_far)}
-            )
+        self.tracker.log_epoch(None, trial.number + 1, {f"best_so_far_{objective.metric}": rounded(self._best_so_far)})
 
     def catch_up(self, trials: Iterable[TrialRecord], on_close: Callable[[TrialRecord], None]) -> None:
         """Record what the study has and tracking does not, including whole trials if the sweep began without tracking.

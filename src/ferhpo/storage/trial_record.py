@@ -177,5 +177,9 @@ def rank(trial: TrialRecord, objective: Objective) -> tuple[bool, bool, float, i
 
 def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord | None:
     """Return the best COMPLETE trial, the earlier one in a tie; None if there is none."""
-    first = next(iter(ranked(trials, objective)), None)
-    return first if first is not None and first.state == TrialState.COMPLETE and first.value is not None else None
+    return next(iter(completed(ranked(trials, objective))), None)
+
+
+def completed(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Return the COMPLETE trials, which have a value, in the given order."""
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]

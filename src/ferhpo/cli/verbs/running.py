@@ -3,21 +3,33 @@
 import argparse
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import ferhpo
 from ferhpo.cli.results import exit_status, print_result, result_dict, stopped_text, unshipped_text
 from ferhpo.cli.screen.console import make_console, print_warnings, typed
 from ferhpo.cli.verbs.notify import check_url, sweep_ended, telling_failure
 
+if TYPE_CHECKING:
+    from ferhpo.cli.screen.progress import Progress
 
-def sweep(args: argparse.Namespace) -> int:
+
+@contextmanager
+def _shown(args: argparse.Namespace, first_step: str) -> Iterator["Progress"]:
+    """Show the progress of a sweep, end it on SIGTERM as on Ctrl-C, and tell the webhook of an error."""
     from ferhpo.cli.screen.progress import Progress
 
     check_url(args.notify)
-    console = make_console(stderr=args.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     telling = telling_failure(args.notify, args.name)
-    with telling, Progress(console, f"{args.name}: checking the configuration") as progress:
+    with telling, Progress(make_console(stderr=args.json), f"{args.name}: {first_step}") as progress:
+        yield progress
+
+
+def sweep(args: argparse.Namespace) -> int:
+    with _shown(args, "checking the configuration") as progress:
         function = ferhpo.train if args.verb == "train" else ferhpo.sweep
         result = function(
             args.name,
@@ -28,6 +40,7 @@ def sweep(args: argparse.Namespace) -> int:
             listener=progress,
         )
     notice = sweep_ended(args.notify, result)
+    console = make_console(stderr=args.json)
     print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         print(json.dumps(result_dict(result)))
@@ -42,14 +55,9 @@ train = sweep
 
 
 def confirm(args: argparse.Namespace) -> int:
-    from ferhpo.cli.screen.progress import Progress
     from ferhpo.cli.tables import confirmation_tables
 
-    check_url(args.notify)
-    console = make_console(stderr=args.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-    telling = telling_failure(args.notify, args.name)
-    with telling, Progress(console, f"{args.name}: reading its trials") as progress:
+    with _shown(args, "reading its trials") as progress:
         result = ferhpo.confirm(
             args.name,
             args.overrides,
@@ -61,6 +69,7 @@ def confirm(args: argparse.Namespace) -> int:
             listener=progress,
         )
     notice = sweep_ended(args.notify, result)
+    console = make_console(stderr=args.json)
     print_warnings(console, [text for text in result.warnings if text not in progress.warned])
     if args.json:
         found = None if result.found is None else result.found.to_json()

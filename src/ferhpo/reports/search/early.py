@@ -11,9 +11,8 @@ from ferhpo.reports.panel import Panel, write_table
 from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
 from ferhpo.reports.sweep.axes import value_of
 from ferhpo.scoring.objective import Objective
-from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 
 FEWEST_TRIALS = 6
 KEPT = 1 / 3  # as of ASHA with its default reduction factor
@@ -38,7 +37,7 @@ class AtEpoch:
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Draw the rank correlation of each epoch with the end; None for few trials, or only one epoch."""
     objective = sweep.objective
-    done = [t for t in sweep.trials() if t.state == TrialState.COMPLETE and t.value is not None and not t.folds]
+    done = [trial for trial in completed(sweep.trials()) if not trial.folds]
     found = by_epoch(done, objective)
     if len(found) < 2:
         return None

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ferhpo.reports.panel import Panel
 from ferhpo.reports.style import COLORS, COLUMN_INCHES, figure
 from ferhpo.reports.sweep.axes import value_of
-from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
+from ferhpo.storage.trial_record import completed
 
 FEWEST_TRIALS = 8
 
@@ -26,7 +26,7 @@ FEWEST_TRIALS = 8
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Draw the expected best value by the number of trials; None for few complete trials."""
     objective = sweep.objective
-    done = [trial for trial in sweep.trials() if trial.state == TrialState.COMPLETE and trial.value is not None]
+    done = completed(sweep.trials())
     if len(done) < FEWEST_TRIALS:
         return None
     scores = [objective.score(value_of(trial)) for trial in done]

@@ -17,9 +17,8 @@ from ferhpo.reports.style import COLORS, SMALL_INCHES, figure
 from ferhpo.reports.sweep.axes import Axis, shortened, value_of, varied
 from ferhpo.reports.sweep.history import set_value_scale
 from ferhpo.scoring.objective import Objective
-from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 from ferhpo.text import join, plural
 
 FEWEST_TRIALS = 12
@@ -39,7 +38,7 @@ class PartOfRange:
 
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Draw the best value of each part of each hyperparameter's range; None for few trials or if nothing varies."""
-    trials = [t for t in sweep.trials() if t.state == TrialState.COMPLETE and t.value is not None]
+    trials = completed(sweep.trials())
     axes_of = varied(sweep, trials)
     if len(trials) < FEWEST_TRIALS or not axes_of:
         return None

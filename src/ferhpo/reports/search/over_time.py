@@ -9,7 +9,7 @@ from ferhpo.reports.sweep.axes import value_of
 from ferhpo.scoring.objective import Objective
 from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 from ferhpo.text import duration
 
 UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
@@ -19,7 +19,7 @@ def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Draw the best value so far; None without two complete trials whose time is known."""
     trials = sweep.trials()
     steps, total = best_over_seconds(trials, sweep.objective)
-    if len([trial for trial in trials if trial.state == TrialState.COMPLETE]) < 2 or not steps or total <= 0:
+    if len(completed(trials)) < 2 or not steps or total <= 0:
         return None
     unit, name = next((size, name) for size, name in UNITS if total >= 2 * size or size == 1.0)
     path = folder / "over_time.svg"

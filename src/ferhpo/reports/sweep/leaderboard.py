@@ -17,7 +17,7 @@ from ferhpo.storage.frames import leaderboard_rows
 from ferhpo.storage.listing import is_running
 from ferhpo.storage.provenance import changes_text
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 from ferhpo.text import csv_text, markdown, number, plural, sampled_columns
 
 LOCAL_SERVER = "http://127.0.0.1:5000"  # of `ferhpo ui`
@@ -44,7 +44,7 @@ def findings(
     sampler = config["sampler"]["_target_"].rpartition(".")[2]
     sentences = [f"{plural(sum(counts.values()), 'trial')}{states}, sampled by {sampler}, seed {config['seed']}."]
     sentences += [changes] if (changes := changes_text(sweep.meta)) else []
-    complete = [trial for trial in board if trial.state == TrialState.COMPLETE and trial.value is not None]
+    complete = completed(board)
     if not complete:
         return sentences
     best, *others = complete

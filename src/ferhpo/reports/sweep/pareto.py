@@ -8,7 +8,7 @@ from ferhpo.reports.style import COLORS, COLUMN_INCHES, STATE_MARKS, figure, suf
 from ferhpo.reports.sweep.axes import log_ticks, value_of
 from ferhpo.states import TrialState
 from ferhpo.storage.sweep import Sweep
-from ferhpo.storage.trial_record import TrialRecord
+from ferhpo.storage.trial_record import TrialRecord, completed
 from ferhpo.text import plural, short
 
 NAME_SHARE = 0.08  # of the axis: the width of a trial's number
@@ -17,7 +17,7 @@ COSTS = {"num_parameters": "trainable parameters", "macs": "multiply-accumulates
 
 def panel(sweep: Sweep, folder: Path) -> Panel | None:
     """Draw the complete trials and their Pareto fronts; None if their costs do not differ."""
-    board = [t for t in sweep.leaderboard() if t.state == TrialState.COMPLETE and t.value is not None]
+    board = completed(sweep.leaderboard())
     costs = [cost for cost in COSTS if len({t.extra[cost] for t in board if t.extra.get(cost)}) > 1]
     if not costs:
         return None
