@@ -207,8 +207,8 @@ def test_what_a_kill_kept_from_tracking_is_told_at_the_resume(tmp_path, kept_lin
 @pytest.mark.full
 def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
     """As above, without a resume: MLflow gets the outcomes that the study has."""
-    for kept_lines in (7, 9, 10):  # line 7 opens trial 1
-        sweep = make_sweep(tmp_path, f"kept-{kept_lines}")
+    for kept_of_last in (1, 3, 4):  # the first of them opens trial 1
+        sweep = make_sweep(tmp_path, f"kept-{kept_of_last}")
         study = SweepStudy(sweep.folder, sweep.space(), sweep.config["sampler"], 0, Objective())
         tracker = Tracker(sweep.folder, sweep.tracking)
         tracker.open_sweep(sweep.name, {}, {}, "")
@@ -222,7 +222,11 @@ def test_what_a_kill_kept_from_tracking_is_told_by_a_sync(tmp_path):
         tracker.close(0)
         study.close()
         spool = sweep.folder / "spool.jsonl"
-        spool.write_text("".join(spool.read_text().splitlines(keepends=True)[:kept_lines]))
+        lines = spool.read_text().splitlines(keepends=True)
+        opens = [(json.loads(line)["op"], json.loads(line).get("number")) for line in lines].index(("open_trial", 1))
+        kept_lines = opens + kept_of_last
+        assert kept_lines < len(lines)
+        spool.write_text("".join(lines[:kept_lines]))
         assert sync(sweep.name, str(tmp_path)) > kept_lines
         assert_whole_in_mlflow(connect(sweep.tracking), sweep)
 

@@ -62,11 +62,13 @@ def _store_state(path: Path) -> str:
 def _aliases(settings: TrackingSettings) -> dict[str, Any]:
     """Return a sentence for each alias of the default store that was moved without ferhpo; empty if none was."""
     path = settings.sqlite_path
-    if path is None or not path.exists() or find_spec("mlflow") is None:
+    if path is None or find_spec("mlflow") is None:
         return {}
     from ferhpo.tracking.registered import aliases
 
     try:
+        if not path.exists():
+            return {}
         with opened_sqlite(path, wait_seconds=1.0, most_seconds=5.0) as connection:  # nothing is written for a look
             names = [name for (name,) in connection.execute("SELECT name FROM registered_models")]
             tags = connection.execute(
