@@ -3,6 +3,7 @@ random kills (test_random_kills.py)."""
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from ferhpo.components import own_code
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 # One thread a process: tests share two cores with Ray's workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No key of whoever runs the tests signs or is trusted.
+os.environ["FERHPO_KEYS_DIR"] = str(Path(tempfile.gettempdir()) / "ferhpo-tests-have-no-keys")
 
 TINY = [
     "data.num_train=140",

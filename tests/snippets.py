@@ -38,6 +38,10 @@ SUBSTITUTIONS = (
 NOT_RUN = (
     ("ferhpo ui", "it serves until it is interrupted"),
     ("ferhpo dashboard", "it serves until it is interrupted"),
+    ("ferhpo serve", "it serves until it is interrupted"),
+    ("ferhpo keys", "it would write into the user's folder; tests/test_signing.py runs it"),
+    ("ferhpo predict models:", "nothing was promoted; tests/test_serving.py runs it"),
+    ("ferhpo evaluate models:/ferhpo-demo@champion security", "nothing was promoted; tests/test_serving.py runs it"),
     ("ferhpo ensemble demo-confirm", "there is no confirmation; tests/test_ensemble.py runs it"),
     ("ferhpo promote demo", "what its gates say depends on two epochs; tests/test_promoting.py runs it"),
     ("ferhpo rollback demo", "nothing was promoted; tests/test_promoting.py runs it"),

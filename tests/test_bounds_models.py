@@ -11,6 +11,7 @@ import struct
 import sys
 import tracemalloc
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
@@ -24,7 +25,7 @@ from torch import nn
 
 from ferhpo.addresses import trust
 from ferhpo.addresses.sqlite import content_fault, opened_sqlite
-from ferhpo.cli.ui import ui
+from ferhpo.cli.servers import ui
 from ferhpo.errors import SweepError, TrackingError
 from ferhpo.inference.export import export_model
 from ferhpo.models.backbone import Backbone, _read_weights
@@ -680,7 +681,7 @@ def test_a_store_with_more_than_tables_is_not_opened(copied: Any, kind: str, mon
     with pytest.raises(TrackingError, match="which MLflow does not make"):
         check_store(settings)
     with pytest.raises(SweepError, match="which MLflow does not make"):
-        ui(str(settings.output_dir))
+        ui(Namespace(output_dir=str(settings.output_dir), host="127.0.0.1", port=5000))
     if kind != "index":
         return
     uri = f"sqlite:///{settings.sqlite_path}"

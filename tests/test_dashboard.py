@@ -62,6 +62,10 @@ def test_it_serves_the_trials_and_deletes_nothing(sweep, warm):
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=10)
         assert (sweep.folder / JOURNAL).read_bytes() == before
+        for path in ("csv", "/csv", "%63sv"):  # whose texts could be formulas
+            with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}/{study['study_id']}", timeout=10)
+            assert b"ferhpo runs NAME --csv" in refused.value.read()
     finally:
         process.kill()
         process.wait()

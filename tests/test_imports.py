@@ -23,6 +23,7 @@ ALLOWED = {
     "mlflow": ("tracking/", "inference/served_model.py"),
     "optuna": ("storage/", "space/", "reports/", "starters/"),
     "hydra": ("config/compose.py", "config/input/reader.py"),
+    "model_signing": ("signing/folders.py",),
     "omegaconf": ("config/compose.py", "config/input/reader.py"),
 }
 # The folders of src/ferhpo, top first. A module may import from its own folder and from layers below its own, never from a
@@ -39,7 +40,7 @@ LAYERS = (
     ("scoring", "tracking"),
     ("components",),
     ("models", "data", "space"),
-    ("addresses",),
+    ("addresses", "signing"),
     ("optional",),  # a file, like those below
     ("clock", "current_folder", "errors", "keys", "disk", "parse", "seeds", "states", "text"),
 )

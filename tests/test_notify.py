@@ -10,6 +10,7 @@ import pytest
 from ferhpo import cli
 from ferhpo.cli.verbs import notify
 from ferhpo.cli.verbs.notify import Notice
+from ferhpo.errors import ConfigError
 from ferhpo.promotion.promote import Promotion
 from tests.conftest import TINY
 
@@ -75,7 +76,7 @@ def test_one_that_does_not_answer_delays_nothing_for_long(webhook, monkeypatch, 
 def test_a_server_that_is_not_there_is_named(monkeypatch, capsys):
     monkeypatch.setattr(notify, "PAUSE_SECONDS", 0.01)
     Notice("http://127.0.0.1:9/hook", "event", "", {}).wait()
-    assert "http://127.0.0.1:9/hook was not told" in capsys.readouterr().err
+    assert "http://127.0.0.1:9/... was not told" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "hook", "ftp://a/b"])
@@ -104,3 +105,46 @@ def test_an_error_that_ends_a_sweep_is_told(webhook, tmp_path):
     (told,) = webhook.told
     assert told["event"] == "sweep_failed"
     assert told["text"].startswith("Sweep demo ended with an error: ")
+
+
+@pytest.mark.parametrize("answer", [b"garbage \x1b[31m\r\n\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"])
+def test_a_server_that_answers_nonsense_is_named_without_its_path(answer, capsys, monkeypatch):
+    """The path of a webhook is a password: whoever has it may write to the channel."""
+    import socket
+    import threading
+
+    monkeypatch.setattr(notify, "PAUSE_SECONDS", 0.01)
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+
+    def serve():
+        for _ in range(notify.TRIES):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    notify.Notice(f"http://127.0.0.1:{port}/services/T0/secret", "sweep_ended", "x", {}).wait()
+    thread.join(10)
+    listening.close()
+    output = capsys.readouterr()
+    assert f"--notify: http://127.0.0.1:{port}/... was not told: " in output.err
+    assert "secret" not in output.err
+    assert "\x1b" not in output.err
+    assert "Traceback" not in output.err
+
+
+@pytest.mark.parametrize("url", ["ftp://x/y", "http://a b/x", "http://", "https:///x", "http://x/\n", "x"])
+def test_what_is_no_webhook_is_refused_at_once(url):
+    with pytest.raises(ConfigError, match=r"it must be an address, http://\.\.\. or https://\.\.\., without spaces"):
+        notify.check_url(url)
+
+
+def test_the_text_has_no_links_or_calls_and_the_facts_are_json(monkeypatch):
+    monkeypatch.setattr(notify.Notice, "_post", lambda self: None)
+    notice = notify.Notice("http://x/y", "e", "class <!channel> & <http://x|y>", {"value": float("nan"), "n": [1.0]})
+    found = json.loads(notice.content)
+    assert found == {"event": "e", "text": "class &lt;!channel&gt; &amp; &lt;http://x|y&gt;", "value": None, "n": [1.0]}
+    assert b"NaN" not in notice.content

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import threading
 
@@ -23,6 +24,7 @@ from tests.conftest import TINY
 from tests.test_evaluating import draw_faces
 
 NAME = "faces"
+PAIRS = int(os.environ.get("FERHPO_PAIRS", "10"))  # of promotions at once; 200 take minutes
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +99,16 @@ def test_the_first_version_becomes_champion_and_a_better_one_replaces_it(store):
 
 
 @pytest.mark.full
-def test_the_data_of_the_training_count_and_not_what_lies_there_now(store):
-    promote(store, "poor", gates="none")
+@pytest.mark.parametrize("champion", [True, False])
+def test_what_a_folder_says_of_its_data_is_no_proof(store, champion):
+    """The digest of a copied sweep may be that of the champion's data, while its images are others."""
+    if champion:
+        promote(store, "poor", gates="none")
     meta = store / "good" / "sweep.json"
     content = json.loads(meta.read_text())
     content["data"]["digest"] = "0" * len(content["data"]["digest"])
     meta.write_text(json.dumps(content))
-    with pytest.raises(GatesError, match="same_data: digest 000000000000; version 1 "):
+    with pytest.raises(GatesError, match=r"same_data: the data set, digest \w{12}, has changed since"):
         promote(store, "good")
 
 
@@ -175,7 +180,7 @@ def test_what_was_compared_with_another_champion_moves_nothing(store):
 def test_of_two_promotions_at_once_one_wins_and_the_other_learns_it(store):
     settings = settings_of(store)
     aliases.move(settings, NAME, "champion", 3, None)
-    for _ in range(10):
+    for _ in range(PAIRS):
         before = names(store)
         outcomes = {}
 
@@ -196,9 +201,66 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_learns_it(store):
         (loser,) = [outcome for version, outcome in outcomes.items() if version not in winners]
         assert "nothing was moved; promote again" in loser
     log = aliases.entries(settings, NAME, "champion")
-    assert len(log) == 11
+    assert len(log) == PAIRS + 1
     for later, earlier in itertools.pairwise(log):
         assert later.previous == earlier.version
+
+
+@pytest.mark.full
+def test_of_two_promotions_at_once_on_a_server_no_more_than_one_wins(store, tmp_path):
+    """Of processes of their own, as on two machines; nothing but a tag on the server is their lock."""
+    import subprocess
+    import sys
+
+    from tests.servers import MlflowServer
+
+    with MlflowServer(tmp_path / "server") as server:
+        settings = TrackingSettings(output_dir=tmp_path / "runs", uri=server.uri)
+        client = connect(settings)
+        client.create_registered_model(NAME)
+        for _ in range(3):
+            client.create_model_version(NAME, str(tmp_path))
+        aliases.move(settings, NAME, "champion", 3, None)
+        script = (
+            "import sys\n"
+            "from pathlib import Path\n"
+            "from ferhpo.errors import TrackingError\n"
+            "from ferhpo.tracking import TrackingSettings\n"
+            "from ferhpo.tracking.registered import aliases\n"
+            f"settings = TrackingSettings(output_dir=Path({str(tmp_path / 'runs')!r}), uri={server.uri!r})\n"
+            "for line in sys.stdin:\n"
+            "    version, before = map(int, line.split())\n"
+            "    try:\n"
+            f"        found = aliases.move(settings, {NAME!r}, 'champion', version, before).version\n"
+            "    except TrackingError as error:\n"
+            "        found = str(error)\n"
+            "    print(found, flush=True)\n"
+        )
+        workers = [
+            subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        wins = 0
+        for _ in range(PAIRS):
+            before = aliases.named(client, NAME, "champion")
+            others = [version for version in (1, 2, 3) if version != before]
+            for worker, version in zip(workers, others, strict=True):
+                worker.stdin.write(f"{version} {before}\n")
+                worker.stdin.flush()
+            outcomes = [worker.stdout.readline().strip() for worker in workers]
+            won = [version for version, outcome in zip(others, outcomes, strict=True) if outcome == str(version)]
+            assert len(won) <= 1
+            assert aliases.named(client, NAME, "champion") == (won[0] if won else before)
+            assert all("promote again" in outcome for outcome in outcomes if not outcome.isdecimal())
+            wins += len(won)
+        for worker in workers:
+            worker.stdin.close()
+            worker.wait(30)
+        log = aliases.entries(settings, NAME, "champion")
+        assert len(log) == wins + 1
+        for later, earlier in itertools.pairwise(log):
+            assert later.previous == earlier.version
+        assert wins
 
 
 @pytest.mark.parametrize(

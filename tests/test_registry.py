@@ -94,7 +94,7 @@ def test_a_version_whose_weights_are_not_the_registered_ones_is_refused(recorded
     second, first = versions(settings, "held")
     _, described = load(settings, first)
     assert described["weights_sha256"] == digest
-    with pytest.raises(TrackingError, match=f"held version 2 was registered with weights of the sha256 {digest}; its "):
+    with pytest.raises(TrackingError, match=f"held version 2 was registered with weights of the sha256 {digest}; now "):
         load(settings, second)
     file = next((settings.output_dir / "artifacts").rglob(f"{models[0]}/**/network.safetensors"))
     content = bytearray(file.read_bytes())
@@ -108,6 +108,32 @@ def test_a_version_whose_weights_are_not_the_registered_ones_is_refused(recorded
     finally:
         content[-1] ^= 1
         file.write_bytes(content)
+
+
+@pytest.mark.parametrize("key", ["class_names", "preprocess", "network", "scores"])
+def test_a_version_whose_description_is_not_the_registered_one_is_refused(recorded, key):
+    """Classes in another order, other numbers of the preprocessing: no digest of the weights covers them."""
+    settings, _, models, _ = recorded
+    number = register(settings, models[0], "described", {})
+    version = next(each for each in versions(settings, "described") if each.number == number)
+    load(settings, version)
+    file = next((settings.output_dir / "artifacts").rglob(f"{models[0]}/artifacts/artifacts/*/model.json"))
+    content = file.read_text()
+    described = json.loads(content)
+    changed = {
+        "class_names": described["class_names"][::-1],
+        "preprocess": {**described["preprocess"], "mean": [0.1]},
+        "network": {**described["network"], "arguments": {**described["network"]["arguments"], "x": 1}},
+        "scores": {**described["scores"], "val_acc": 1.0},
+    }
+    file.write_text(json.dumps({**described, key: changed[key]}))
+    try:
+        with pytest.raises(
+            TrackingError, match=r"described version 1 was registered with a model\.json of the sha256 "
+        ):
+            load(settings, version)
+    finally:
+        file.write_text(content)
 
 
 def test_concurrent_registrations_of_one_model_make_one_version(recorded):

@@ -258,7 +258,7 @@ def test_a_sample_is_shortened_at_whole_items():
 
 
 def test_the_ui_prints_links_to_the_sweeps_and_none_of_mlflows_chatter(tmp_path, capfd, monkeypatch):
-    from ferhpo.cli.ui import _pass_on, _print_links
+    from ferhpo.cli.servers import _pass_on, _print_links
     from tests.reports.made_sweeps import made_sweep
 
     for name in ("first", "second"):

@@ -227,7 +227,7 @@ OUTSIDE = [
     "torch.nn.utils.prune.custom_from_mask",
     "torch.nn.functional.torch.load",
     "ferhpo.tracking.fetch.load",  # a registered model is code
-    "ferhpo.cli.ui.ui",
+    "ferhpo.cli.servers.ui",
     "ferhpo.driver.os.kill",
 ]
 THROUGH = [

@@ -4,13 +4,14 @@ import os
 import shutil
 import sqlite3
 import struct
+from argparse import Namespace
 from contextlib import closing
 
 import pytest
 
 from ferhpo.addresses import trust
 from ferhpo.addresses.sqlite import BESIDE, content_fault, files_fault, opened_sqlite
-from ferhpo.cli.ui import _pass_on, ui
+from ferhpo.cli.servers import _pass_on, ui
 from ferhpo.errors import SweepError
 from ferhpo.tracking import TrackingSettings, store, trust_fault
 
@@ -129,7 +130,7 @@ def test_a_new_database_deletes_only_its_own_files(tmp_path):
 def test_the_ui_shows_no_artifacts_elsewhere(copied, place, monkeypatch):
     client = store.connect(copied)
     run = client.create_run(client.create_experiment("a", copied.artifact_root))
-    monkeypatch.setattr("ferhpo.cli.ui.subprocess.Popen", lambda *args, **more: pytest.fail("it is served"))
+    monkeypatch.setattr("ferhpo.cli.servers.subprocess.Popen", lambda *args, **more: pytest.fail("it is served"))
     for own in (run.info.artifact_uri, "mlflow-artifacts:/1/a", place):
         with closing(sqlite3.connect(copied.sqlite_path)) as database:
             database.execute("UPDATE runs SET artifact_uri = ?", (own,))
@@ -137,10 +138,10 @@ def test_the_ui_shows_no_artifacts_elsewhere(copied, place, monkeypatch):
         with pytest.raises(
             SweepError if own == place else pytest.fail.Exception, match=r"nothing is read there|served"
         ):
-            ui(str(copied.output_dir))
+            ui(Namespace(output_dir=str(copied.output_dir), host="127.0.0.1", port=5000))
     trust.trust_address("tracking.uri", copied.shown_uri)
     with pytest.raises(pytest.fail.Exception, match="it is served"):
-        ui(str(copied.output_dir))
+        ui(Namespace(output_dir=str(copied.output_dir), host="127.0.0.1", port=5000))
 
 
 def test_what_the_server_of_the_ui_says_is_escaped(capfd):

@@ -1115,14 +1115,14 @@ def test_a_token_of_azure_goes_to_azure_only(tmp_path):
 def test_the_sweep_of_a_version_is_a_name(tmp_path):
     from datetime import UTC, datetime
 
-    from ferhpo.evaluation.load import _local_trial
+    from ferhpo.evaluation.versions import local_trial
     from ferhpo.tracking.registry import Version
 
     made_sweep(tmp_path / "elsewhere", ["COMPLETE"])
     (tmp_path / "mlruns").mkdir()
     tags = {"ferhpo.sweep": "../elsewhere/made", "ferhpo.trial": "0"}
     version = Version("m", 1, (), None, None, datetime.now(UTC), tags, "")
-    assert _local_trial(version, TrackingSettings(tmp_path / "mlruns"), tmp_path / "mlruns") == (None, None)
+    assert local_trial(version, TrackingSettings(tmp_path / "mlruns"), tmp_path / "mlruns") == (None, None)
 
 
 def test_a_cluster_of_this_machine_is_one_of_the_users():

@@ -24,6 +24,7 @@ _WHERE = {
     "load_model": "evaluation.load",
     "load_sweep": "storage.sweep",
     "plan": "tuning.plan",
+    "predict": "evaluation.predict",
     "promote": "promotion.promote",
     "report": "reports.report",
     "rollback": "promotion.promote",

@@ -6,6 +6,7 @@ FerhpoError
 ├── SweepError       a sweep's name, folder, lock or files prevent the operation          exit 2
 ├── TrackingError    the MLflow store or registry is unreachable or rejects a request     exit 2
 │   └── StillRunning the sweep is running and uploads its records itself
+├── SigningError     a model's signature is damaged or of an unknown key; a key cannot be used    exit 2
 ├── StorageError     a disk that is full or not writable                                  exit 2
 ├── ClusterError     the Ray cluster was lost while a sweep ran; it can be resumed           exit 4
 ├── FailuresError    the first trials of a sweep all failed for the same reason           exit 3
@@ -80,6 +81,10 @@ class TrackingError(FerhpoError):
 
 class StillRunning(TrackingError):  # noqa: N818 - a state, which `sync` reports as a success
     """The sweep is running and uploads its records itself."""
+
+
+class SigningError(FerhpoError):
+    """A model whose signature is damaged, missing or of an unknown key; or a key that cannot be used."""
 
 
 class StorageError(FerhpoError):

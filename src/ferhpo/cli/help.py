@@ -41,6 +41,13 @@ DETAILS = {
     "promote": """Scores the version and the present champion on the same test images, and moves the alias only if every
         gate of gates/NAME.yaml is passed; otherwise it says every reason and ends with exit status 4. Programs that
         load models:/NAME@ALIAS use the new version from then on. Each move is entered in the model's audit log.""",
+    "predict": """Prints for each image the likeliest class and the probability of each class. A registered model is
+        verified first.""",
+    "serve": """Verifies a registered model, generates its code on this machine, and starts MLflow's scoring server.
+        POST images to /invocations: {"inputs": [base64 text of a PNG or JPEG file, ...]}.""",
+    "keys": """A private key signs the files of each version that you promote (OpenSSF Model Signing; needs
+        ferhpo[signing]). It stays in ~/.config/ferhpo/keys, or in $FERHPO_KEYS_DIR. A signed model is loaded only if
+        its files are unchanged and its key is trusted.""",
     "rollback": "Programs that load models:/NAME@ALIAS use that version again. The move is entered in the audit log.",
     "doctor": "Also lists the sweeps with records that are not in MLflow yet.",
 }

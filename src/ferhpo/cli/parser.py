@@ -13,7 +13,7 @@ from ferhpo.cli.arguments import (
     add_verb,
 )
 from ferhpo.cli.help import VerbsFormatter
-from ferhpo.cli.parser_results import add_models, add_results
+from ferhpo.cli.parser_results import add_keys, add_models, add_results
 from ferhpo.cli.verbs import planning, running, system
 
 
@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_own_code(verbs)
     add_results(verbs)
     add_models(verbs)
+    add_keys(verbs)
     _add_system(verbs)
     return parser
 

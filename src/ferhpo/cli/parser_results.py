@@ -12,7 +12,7 @@ from ferhpo.cli.arguments import (
     add_verb,
     path,
 )
-from ferhpo.cli.verbs import models, results, running
+from ferhpo.cli.verbs import keys, models, results, running, serving
 
 
 def add_results(verbs: Any) -> None:
@@ -91,10 +91,10 @@ def add_results(verbs: Any) -> None:
     add_output_dir(sub)
     sub.add_argument("--out", type=path, metavar="FILE", help="HTML page to write, with curves and images")
     add_json(sub)
-    sub = add_verb(verbs, "ui", results.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
+    sub = add_verb(verbs, "ui", serving.ui, "Serve the MLflow UI.", "ui", "ui --port 5001")
     add_output_dir(sub)
     add_server(sub, 5000)
-    sub = add_verb(verbs, "dashboard", results.dashboard, "Serve Optuna's dashboard of a sweep.", "dashboard demo")
+    sub = add_verb(verbs, "dashboard", serving.dashboard, "Serve Optuna's dashboard of a sweep.", "dashboard demo")
     add_sweep(sub)
     add_server(sub, 8080)
     sub = add_verb(
@@ -110,7 +110,7 @@ def add_results(verbs: Any) -> None:
 
 
 def add_models(verbs: Any) -> None:
-    """Add evaluate, confirm, ensemble, promote and rollback."""
+    """Add evaluate, predict, serve, confirm, ensemble, promote and rollback."""
     sub = add_verb(
         verbs,
         "evaluate",
@@ -122,11 +122,7 @@ def add_models(verbs: Any) -> None:
         "evaluate demo --split test",
         "evaluate demo --calibration --robustness",
     )
-    sub.add_argument(
-        "model",
-        metavar="MODEL",
-        help="SWEEP (its best trial), SWEEP/N (trial N), models:/NAME@ALIAS or models:/NAME/VERSION",
-    )
+    _add_model(sub)
     add_overrides(sub, "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv")
     sub.add_argument("--split", default="val", choices=("val", "test"), help="split to evaluate (default: val)")
     sub.add_argument("--ten-crop", action="store_true", help="also average the predictions over ten crops per image")
@@ -140,6 +136,37 @@ def add_models(verbs: Any) -> None:
     )
     add_output_dir(sub)
     add_json(sub)
+    sub = add_verb(
+        verbs,
+        "predict",
+        models.predict,
+        "Predict the classes of images.",
+        "predict demo face.png",
+        "predict models:/ferhpo-demo@champion faces/ --json",
+        "predict models:/fer@champion face.png security.require_signature=true",
+    )
+    _add_model(sub)
+    sub.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files of images, and folders whose images are searched; also tracking.uri=... of the store, and "
+        "security.require_signature=true",
+    )
+    add_output_dir(sub)
+    add_json(sub)
+    sub = add_verb(
+        verbs,
+        "serve",
+        serving.serve,
+        "Serve the predictions of a model over HTTP.",
+        "serve demo",
+        "serve models:/ferhpo-demo@champion --port 8000",
+    )
+    _add_model(sub)
+    add_overrides(sub, "tracking.uri=... of the store, and security.require_signature=true")
+    add_output_dir(sub)
+    add_server(sub, 8000)
     sub = add_verb(
         verbs,
         "confirm",
@@ -201,6 +228,31 @@ def add_models(verbs: Any) -> None:
     _add_alias(sub)
     sub.add_argument("--reason", default="", metavar="TEXT", help="why; it is recorded")
     add_json(sub)
+
+
+def add_keys(verbs: Any) -> None:
+    """Add keys."""
+    sub = add_verb(
+        verbs,
+        "keys",
+        keys.keys,
+        "Create the key that signs promoted models; list and trust keys.",
+        "keys create",
+        "keys list",
+        "keys trust alice.pub",
+    )
+    sub.add_argument("action", choices=("create", "list", "trust"), metavar="ACTION", help="create, list or trust")
+    sub.add_argument("file", type=path, nargs="?", metavar="FILE", help="public key to trust")
+    sub.add_argument("--name", metavar="NAME", help="name of the key (default: own, or that of the file)")
+    add_json(sub)
+
+
+def _add_model(sub: Any) -> None:
+    sub.add_argument(
+        "model",
+        metavar="MODEL",
+        help="SWEEP (its best trial), SWEEP/N (trial N), models:/NAME@ALIAS or models:/NAME/VERSION",
+    )
 
 
 def _add_alias(sub: Any) -> None:

@@ -13,11 +13,26 @@ from ferhpo.states import TrialState, shown_state
 from ferhpo.text import duration, number, plural, short, size
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ferhpo.confirmation.result import ConfirmationFound
     from ferhpo.evaluation.model_scores import ModelScores
     from ferhpo.evaluation.robustness import Corrupted
     from ferhpo.scoring.statistics.calibration import Calibration
     from ferhpo.tuning.plan import Plan, Spread
+
+
+def predictions_table(found: "pd.DataFrame") -> Grid:
+    """Return the table of `ferhpo predict`: for each image the likeliest class, and the next one.
+
+    found: a row for each image, whose path is the index, and a column for each class, probabilities
+    """
+    rows = []
+    for image, values in zip(found.index, found.to_numpy(), strict=True):
+        first, second = values.argsort()[::-1][:2]
+        then = f"{found.columns[second]} {values[second]:.3f}"
+        rows.append([str(image), str(found.columns[first]), f"{values[first]:.3f}", then])
+    return Grid(["image", "answer", "probability", "then"], rows, ["image", "answer", "then"])
 
 
 def plan_table(plan: "Plan") -> KeyValues:

@@ -6,7 +6,9 @@ shared by all models of a process, so a model has one file. A module of an insta
 
 import ast
 import pkgutil
+import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ RULE = "write `from {} import name` at the top level, so that this file can be c
 
 
 SERVED_MODEL, HOG = "ferhpo.inference.served_model", "ferhpo.data.features.hog"
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # of packages that most models import
 ENSEMBLE = "ferhpo.models.ensemble.Ensemble"  # of networks, each described in model.json as a single one is
 
 
@@ -74,6 +77,21 @@ def bundle(modules: Sequence[str]) -> str:
     for module in modules:
         _add(module, parts, owners)
     return "\n\n".join(f"# ---- {name}\n{source}" for name, source in parts.items()) + "\n"
+
+
+def requirements(code: str) -> list[str]:
+    """Return the distributions of the packages that a model's code imports."""
+    found = {"mlflow"}
+    for node in ast.walk(ast.parse(code)):
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for package in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names:
+            name = _DISTRIBUTIONS.get(package, package)
+            try:
+                found.add(distribution(name).name)
+            except PackageNotFoundError:  # looking through all of them takes half a second
+                found |= set(own_code.distributions().get(package, [])[:1])
+    return sorted(found)
 
 
 def _add(module: str, parts: dict[str, str], owners: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ferhpo.disk import read_file
 from ferhpo.parse import parse_json
 
+DIGEST_TAG = "ferhpo.model_json_sha256"  # of logged models and their versions
 MOST_BYTES = 10_000_000
 MOST_CLASSES = 10_000
 MOST_MEMBERS = 100

@@ -8,6 +8,7 @@ from typing import Any
 
 from ferhpo.config import Composed, validate
 from ferhpo.config.change import set_values
+from ferhpo.config.input.origin import foreign_faults, is_own
 from ferhpo.confirmation.statistics import LEVEL
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import PLACES, leaves
@@ -47,6 +48,8 @@ def plan_confirmation(
     config = copy.deepcopy(sweep.config)
     composed = replace(sweep.composed, config=config, groups={**sweep.composed.groups, "scheduler": "none"})
     faults = _override(sweep, config, overrides)
+    meta = {**sweep.meta, "composed": {**sweep.meta["composed"], "config": config}}
+    faults += foreign_faults(meta, is_own(sweep.meta), overrides)
     if faults:
         raise ConfigError(f"confirm {sweep.name}", faults)
     changed = changes(sweep, config)

@@ -97,7 +97,7 @@ def compare(
     section = data_section(named[0], own, config_dir)
     data = load_for(named[0], section)
     class_names = data.class_names
-    warnings: list[str] = []
+    warnings = [text for each in named if each.loaded is not None for text in each.loaded.warnings]
     found = [_predictions(each, data, section, bool(own), warnings) for each in named]
     shared = found[0].indices
     for other in found[1:]:

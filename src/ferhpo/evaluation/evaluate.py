@@ -25,6 +25,7 @@ from ferhpo.errors import ConfigError, DataError
 from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.evaluation.model_scores import ModelScores, logged
 from ferhpo.evaluation.robustness import calibrated, predicted, robustness_of
+from ferhpo.evaluation.versions import REQUIRE_SIGNATURE
 from ferhpo.keys import Overrides, override_texts
 from ferhpo.scoring.device_data import device_for
 from ferhpo.scoring.metrics import CHOSEN, Metric, with_metrics
@@ -80,6 +81,7 @@ def evaluate(
     section = data_section(trained, data_overrides, config_dir)
     data = load_for(trained, section)
     training, warnings = training_data(trained, section, data, bool(data_overrides))
+    warnings = [*trained.warnings, *warnings]
     check_fits(trained, section, data, training, split)
     data = with_classes(data, trained.class_names)
 
@@ -100,7 +102,7 @@ def divided(overrides: Overrides, where: str) -> tuple[list[str], list[str], lis
     """Return the overrides of the data set, those of the store of models:/, and the faults of all others."""
     texts = override_texts(overrides)
     of_data = [text for text in texts if text.startswith(("data=", "data."))]
-    stores = [text for text in texts if text.startswith("tracking.")]
+    stores = [text for text in texts if text.startswith(("tracking.", f"{REQUIRE_SIGNATURE}="))]
     faults = [
         f"{text.partition('=')[0]} cannot be overridden in {where}; select the data set with data=... and data.KEY=..."
         for text in texts

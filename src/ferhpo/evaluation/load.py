@@ -4,7 +4,6 @@ Note: a registered model is loaded from the registry even if the trial's own che
 folder is used only if its MLflow run is the one that made the model.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ferhpo.config.compose import compose
 from ferhpo.config.folds import KEPT_FOLD, num_folds
 from ferhpo.data.dataset import FaceData
 from ferhpo.data.features.hog import hog_of
 from ferhpo.data.io.cache import drop_caches
 from ferhpo.errors import SweepError, TrackingError, first_line, is_out_of_memory
+from ferhpo.evaluation.versions import find_version, local_trial, signature_required
 from ferhpo.inference.images import images_in
 from ferhpo.inference.probabilities import probabilities_of
 from ferhpo.models.files.fitting import build_fitting
@@ -30,7 +29,7 @@ from ferhpo.storage.listing import is_running
 from ferhpo.storage.meta import META, has_meta
 from ferhpo.storage.sweep import Sweep, load_sweep
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.tracking import TrackingSettings, run_of
+from ferhpo.tracking import TrackingSettings
 from ferhpo.training.checkpoint import load_weights, read
 from ferhpo.trial.load_data import fold_data, load_data
 from ferhpo.trial.run import build_network
@@ -38,10 +37,8 @@ from ferhpo.trial.run import build_network
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ferhpo.tracking.registry import Version
 
 TRIALS = "trials"  # the folder of a sweep's trials
-REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))")
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +49,7 @@ class TrainedModel:
     config: of its trial, with the sample applied
     sweep, number: its sweep and trial, None if no folder here holds them
     selecting_sweep: the sweep whose validation scores selected it, and whose folder has the test log
-    run_id: of its MLflow run, None if unknown
+    run_id: of its MLflow run, None if unknown; warnings: of its origin
     """
 
     description: str
@@ -66,6 +63,7 @@ class TrainedModel:
     number: int | None = None
     selecting_sweep: Sweep | None = None
     run_id: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def predict(self, images: Any) -> "pd.DataFrame":
         """Return the class probabilities as a pandas frame: a row for each image, a column for each class.
@@ -108,15 +106,20 @@ def load_model(model: Any, output_dir: str | Path = "mlruns") -> TrainedModel:
 
 
 def find_model(
-    name: str, output_dir: str | Path = "mlruns", stores: Sequence[str] = (), config_dir: Path | None = None
+    name: str,
+    output_dir: str | Path = "mlruns",
+    stores: Sequence[str] = (),
+    config_dir: Path | None = None,
+    tracking: TrackingSettings | None = None,
 ) -> TrainedModel:
     """Load a model by name.
 
-    stores: overrides tracking.KEY=... that select the store of models:/
+    stores: overrides tracking.KEY=... that select the store of models:/, and security.require_signature=true
+    tracking: the store of models:/; an address in `stores`, which the user named, is trusted, this one is not
     Raises SweepError, TrackingError, ConfigError.
     """
     if name.startswith("models:"):
-        return _registered(name, output_dir, stores, config_dir)
+        return _registered(name, output_dir, stores, config_dir, tracking)
     sweep, trial, is_best = find_local(name, output_dir)
     return _trained(sweep, trial, is_best)
 
@@ -207,21 +210,24 @@ def _trial(sweep: Sweep, number: int) -> TrialRecord:
     return trials[number]
 
 
-def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config_dir: Path | None) -> TrainedModel:
-    from ferhpo.tracking import fetch, registry
+def _registered(
+    name: str,
+    output_dir: str | Path,
+    stores: Sequence[str],
+    config_dir: Path | None,
+    given: TrackingSettings | None,
+) -> TrainedModel:
+    from ferhpo.tracking import fetch
 
-    match = REGISTERED.fullmatch(name)
-    if match is None:
-        raise SweepError(f"{name} is not the name of a model; write models:/NAME@ALIAS or models:/NAME/VERSION")
-    section = compose(None, stores, config_dir).config["tracking"]
-    tracking = TrackingSettings.from_config(section, Path(output_dir))
-    version = registry.find(tracking, match["name"], match["alias"] or match["version"])
-    network, described = fetch.load(tracking, version, Preprocess.from_dict)
+    is_required, stores = signature_required(stores)
+    tracking, version = find_version(name, output_dir, stores, config_dir, given)
+    warnings: list[str] = []
+    network, described = fetch.load(tracking, version, Preprocess.from_dict, is_required, warnings)
     try:
         preprocess = Preprocess.from_dict(described["preprocess"])
     except ValueError as error:
         raise TrackingError(f"{name} cannot be loaded: {error}") from None
-    sweep, number = _local_trial(version, tracking, Path(output_dir))
+    sweep, number = local_trial(version, tracking, Path(output_dir))
     if sweep is not None and number is not None:
         config: Mapping[str, Any] = _trial(sweep, number).config
     elif version.run_id is not None:
@@ -242,20 +248,8 @@ def _registered(name: str, output_dir: str | Path, stores: Sequence[str], config
         number=number,
         selecting_sweep=None if sweep is None else selecting_sweep(sweep),
         run_id=version.run_id,
+        warnings=tuple(warnings),
     )
-
-
-def _local_trial(
-    version: "Version", tracking: TrackingSettings, output_dir: Path
-) -> tuple[Sweep, int] | tuple[None, None]:
-    """Return the sweep and trial that a version was made from, if their folder is here."""
-    name, number = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
-    if name is None or Path(name).name != name or not number.isdecimal() or not (output_dir / name / META).exists():
-        return None, None
-    sweep = load_sweep(name, output_dir)
-    if run_of(sweep.folder, tracking, int(number)) != version.run_id:
-        return None, None  # another sweep with the same name
-    return sweep, int(number)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.scores import in_training_mask
 from ferhpo.scoring.statistics.calibration import Calibration
 from ferhpo.scoring.statistics.paired import Difference, difference
+from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import Version
 from ferhpo.trial.load_data import load_data
 
@@ -45,13 +46,13 @@ class Examined:
 
 
 def examine(
-    candidate: Version, champion: Version | None, purpose: str, output_dir: str | Path, stores: list[str]
+    candidate: Version, champion: Version | None, purpose: str, output_dir: Path, settings: TrackingSettings
 ) -> Examined:
     """Load a version and score it on the test images of its data set; without test images, on the validation images.
 
     Raises TrackingError, SweepError, ConfigError, DataError if it or its data cannot be loaded.
     """
-    trained = find_model(f"models:/{candidate.name}/{candidate.number}", output_dir, stores)
+    trained = find_model(f"models:/{candidate.name}/{candidate.number}", output_dir, tracking=settings)
     section = trained.config["data"]
     data = load_for(trained, section)
     training, notes = training_data(trained, section, data, is_other=False)
@@ -67,7 +68,8 @@ def examine(
             scores = logged(scores, trained, data, training, "promote")
             notes = [*notes, *scores.warnings]
     calibration = calibrated(trained, data, split, found)
-    rival = _champion(champion, data, split, found, output_dir, stores)
+    present = _present_digest(trained)  # what the folder of its sweep says is no proof: it may have been copied
+    rival = _champion(champion, data, split, found, output_dir, settings)
     facts = Facts(
         scored_on=split,
         num_images=len(found.labels),
@@ -80,7 +82,8 @@ def examine(
         milliseconds=_milliseconds(trained, data),
         num_seeds=_whole(candidate.tags.get("ferhpo.num_seeds")),
         collapsed_to=collapse(most_answered(found.confusion.tolist(), data.class_names)),
-        data_digest=_trained_on(trained),
+        data_digest=present,
+        is_data_changed=_recorded_digest(trained) not in ("", present),
         champion=None if champion is None else f"version {champion.number}",
         against_champion=rival.against,
         champion_digest=rival.data_digest,
@@ -101,15 +104,20 @@ class _Champion:
 
 
 def _champion(
-    champion: Version | None, data: FaceData, split: str, found: Evaluation, output_dir: str | Path, stores: list[str]
+    champion: Version | None,
+    data: FaceData,
+    split: str,
+    found: Evaluation,
+    output_dir: Path,
+    settings: TrackingSettings,
 ) -> _Champion:
     """Return what is known of the champion, and the candidate's right answers beside the champion's."""
     if champion is None:
         return _Champion()
     label, digest = f"the champion, version {champion.number}", ""
     try:
-        other = find_model(f"models:/{champion.name}/{champion.number}", output_dir, stores)
-        digest = _trained_on(other)
+        other = find_model(f"models:/{champion.name}/{champion.number}", output_dir, tracking=settings)
+        digest = _recorded_digest(other) or _present_digest(other)
         training, _ = training_data(other, other.config["data"], data, is_other=True)
         check_fits(other, other.config["data"], data, training, split)
         ordered = with_classes(data, other.class_names)
@@ -127,13 +135,13 @@ def _champion(
     return _Champion(digest, difference(right[unseen], right_other[unseen]))
 
 
-def _trained_on(trained: TrainedModel) -> str:
-    """Return the digest of the data set that a network was trained on; "" if it is not known here.
+def _recorded_digest(trained: TrainedModel) -> str:
+    """Return the digest of the data set that a sweep's folder says it was trained on; "" without such a folder."""
+    return "" if trained.sweep is None else str(trained.sweep.meta.get("data", {}).get("digest", ""))
 
-    It is recorded with the sweep; without its folder, it is that of what its configuration names now.
-    """
-    if trained.sweep is not None and (digest := trained.sweep.meta.get("data", {}).get("digest")):
-        return str(digest)
+
+def _present_digest(trained: TrainedModel) -> str:
+    """Return the digest of the data set that a network's configuration names, as it is now; "" if it is not here."""
     try:
         return load_data(Composed("promote", dict(trained.config)), for_training=False).digest
     except FerhpoError:

@@ -38,7 +38,8 @@ class Facts:
     scored_on: "test" or "val"; num_images: of these; recalls: by class
     champion: the label of the version that the alias names; None if it names none
     against_champion: the candidate's right answers beside the champion's, on the same images
-    data_digest, champion_digest: of the data sets that they were trained on
+    data_digest: of the candidate's data set, as it is now; is_data_changed: whether it was trained on another one
+    champion_digest: of the data set that the champion was trained on
     collapsed_to: the class that it nearly always predicts, with its share; ""
     """
 
@@ -54,6 +55,7 @@ class Facts:
     num_seeds: int | None = None
     collapsed_to: str = ""
     data_digest: str = ""
+    is_data_changed: bool = False
     champion: str | None = None
     against_champion: Difference | None = None
     champion_digest: str = ""
@@ -158,7 +160,10 @@ def _seeds(gates: Gates, facts: Facts) -> Iterator[Passed]:
 
 
 def _same_data(gates: Gates, facts: Facts) -> Iterator[Passed]:
-    asked = "trained on the data set of the champion"
+    asked = "trained on the data set of the champion, which is unchanged"
+    if facts.is_data_changed:
+        yield Passed("same_data", False, f"the data set, digest {facts.data_digest[:12]}, has changed since", asked)
+        return
     if facts.champion is None:
         yield Passed("same_data", True, "there is no champion yet", asked)
         return

@@ -16,6 +16,7 @@ from ferhpo.storage.provenance import git_state
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import registry
 from ferhpo.tracking.registered import aliases
+from ferhpo.tracking.registered.signed import sign_version
 from ferhpo.tracking.registry import DEFAULT_ALIAS, Version
 
 DEFAULT_GATES = "default"
@@ -80,8 +81,7 @@ def promote(
     champion = next((each for each in known if alias in each.aliases), None)
     results, notes, examined = [], list[str](), None
     if asks_anything(asked):
-        stores = [f"tracking.uri={settings.shown_uri}"] if settings.uri is not None else []
-        examined = examine(candidate, champion, purpose, Path(sweep.folder).parent, stores)
+        examined = examine(candidate, champion, purpose, sweep.folder.parent, settings)
         results, notes = tried(asked, examined.facts), examined.facts.notes
     refused = [result for result in results if not result.passed]
     if refused and not force:
@@ -96,6 +96,8 @@ def promote(
         "sweep": sweep.name,
     }
     expected = None if champion is None else champion.number
+    if note := sign_version(settings, candidate):
+        notes = [*notes, note]
     aliases.move(settings, name, alias, candidate.number, expected, "promote", about)
     if examined is not None:
         registry.describe_version(settings, name, candidate.number, card(examined, candidate, results, force))

@@ -26,7 +26,7 @@ def given_faults(space: Space, given: Any) -> Iterator[str]:
 
 
 def _fault(space: Space, path: str, value: Any, sample: Sample) -> str:
-    draws = [draw for draw, _ in _draws(space, path)]
+    draws = [draw for draw, _ in draws_of(space, path)]
     if not draws:
         return f"{path} is not in the space; {nearest(path, dict.fromkeys(draw.path for draw in space.draws))}"
     if not any(can_take(draw, value) for draw in draws):
@@ -68,13 +68,13 @@ def parameters(space: Space, sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return given values by the names that Optuna has for them; those that no draw can take are left out."""
     found = {}
     for path, value in flat(space, sample).items():
-        for draw, end in _draws(space, path):
+        for draw, end in draws_of(space, path):
             if can_take(draw, value):
                 found[f"{draw.name}{end}"] = choice_key(value)
     return found
 
 
-def _draws(space: Space, path: str) -> list[tuple[Draw, str]]:
+def draws_of(space: Space, path: str) -> list[tuple[Draw, str]]:
     """Return the draws of a path, each with what follows its name: ".0" for an entry of a repeated draw."""
     parent, _, last = path.rpartition(".")
     found = []

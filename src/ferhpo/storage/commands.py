@@ -7,9 +7,14 @@ from ferhpo.addresses import trust
 from ferhpo.components import own_code
 
 
+def word(text: str) -> str:
+    """Return a name as a word of a command; one that begins with "-" would be an option, which a stranger chose."""
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def command(verb: str, folder: Path) -> str:
     """Return the command of a verb for the sweep in `folder`."""
-    return f"ferhpo {verb} {shlex.quote(folder.name)}{place(folder.parent, '--output-dir ')}"
+    return f"ferhpo {verb} {word(folder.name)}{place(folder.parent, '--output-dir ')}"
 
 
 def resume_command(kind: str, folder: Path, address: object = None) -> str:
@@ -18,7 +23,7 @@ def resume_command(kind: str, folder: Path, address: object = None) -> str:
     kind: sweep, train or confirm; address: `compute.address` of its configuration
     """
     verb = kind if kind in ("train", "confirm") else "sweep"
-    text = f"ferhpo {verb} --resume {shlex.quote(folder.name)}"
+    text = f"ferhpo {verb} --resume {word(folder.name)}"
     text += place(folder.parent, "--output-dir " if verb == "confirm" else "output_dir=")
     if isinstance(address, str) and trust.is_trusted(trust.CLUSTER, address):
         text += f" {trust.CLUSTER}={shlex.quote(address)}"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ferhpo.config import Composed, Objective
 from ferhpo.config.composed import ADDED
 from ferhpo.config.folds import KEPT_FOLD, fold_folder, num_folds
+from ferhpo.config.input.origin import MARK, mark
 from ferhpo.config.run_config import RunConfig
 from ferhpo.data.io.cache import drop_caches
 from ferhpo.disk import disk_refused, write_json
@@ -185,6 +186,7 @@ def create_sweep(
         meta["listed"] = list(listed)
     if earlier:
         meta["warm_start"] = list(earlier)
+    meta[MARK] = mark(meta)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         publish(folder / META, meta)
@@ -199,6 +201,7 @@ def create_sweep(
 def save_config(sweep: Sweep) -> None:
     """Write the configuration of a resumed sweep, which may have changed. Raises StorageError if that fails."""
     sweep.meta["composed"]["config"] = sweep.config
+    sweep.meta[MARK] = mark(sweep.meta)  # what is a stranger's was approved, see preflight.resumed
     try:
         keep_code(sweep.folder)
         write_json(sweep.folder / META, sweep.meta)

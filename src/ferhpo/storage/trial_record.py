@@ -18,6 +18,7 @@ from ferhpo.errors import SweepError
 from ferhpo.scoring.metrics import DEDUP, with_present_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Sample, Space
+from ferhpo.space.given import draws_of
 from ferhpo.states import TrialState
 from ferhpo.storage.frames import curves_frame, trial_html, trial_sentence
 from ferhpo.storage.study.journal import JOURNAL, check_is_file, load_journal, naming_damage
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+CANDIDATE = "confirm.candidate"  # of the trials of a confirmation, which are listed and not sampled
 NOT_SAMPLED = ("data", "tracking", "compute", "output_dir", "name", "allowed_targets")
 
 
@@ -70,7 +72,13 @@ class TrialRecord:
     def config(self) -> dict[str, Any]:
         """The configuration of the trial: that of the sweep with the sample applied. Do not modify it."""
         assert self.space is not None, "trials of a sweep have its space"
-        return self.space().apply(self.sample)
+        space = self.space()
+        if unknown := [key for key in self.sample if key != CANDIDATE and not draws_of(space, key)]:
+            raise SweepError(
+                f"the sample of trial {self.number} has {unknown[0]}, which the space does not vary; the study was "
+                "edited, so restore it from a copy"
+            )
+        return space.apply(self.sample)
 
     def frame(self) -> "pd.DataFrame":
         """Return the recorded epochs as a pandas frame: a row for each epoch, a column for each metric.

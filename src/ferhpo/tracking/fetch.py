@@ -3,6 +3,7 @@
 Note: the places of artifacts come from the store, which may be someone else's (see upload/places.py).
 """
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
-from ferhpo.components.description import read_description
+from ferhpo.components.description import DIGEST_TAG, read_description
 from ferhpo.errors import ConfigError, TrackingError
 from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS, verify_members
 from ferhpo.models.files.fitting import build_fitting
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
-from ferhpo.tracking.registry import WEIGHTS_TAG, Version, opened_store
+from ferhpo.tracking.registered.signed import fetch_signed
+from ferhpo.tracking.registry import WEIGHTS_TAG, Version, find, opened_store
 from ferhpo.tracking.store import reason_of
+from ferhpo.tracking.upload.places import artifacts_at
 
 MOST_REFERENCES = 5
 MOST_YAML_BYTES = 200_000
@@ -33,21 +36,29 @@ EXPORT_FILES = {
 }  # fmt: skip
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from torch import nn
 
-    from ferhpo.tracking.upload.places import Artifacts
 
-
-def download(settings: TrackingSettings, name: str, version: int | str, out_dir: Path) -> Path:
+def download(
+    settings: TrackingSettings, name: str, version: int | str, out_dir: Path, is_signature_required: bool = False
+) -> Path:
     """Download a version, given by number or alias, and return its folder for mlflow.pyfunc.load_model.
 
-    Only the files of a ferhpo model are read. Raises TrackingError.
+    A signed version is verified; of another, only the files of a ferhpo model are read. Raises TrackingError.
     """
+    _fetch(settings, find(settings, name, str(version)), out_dir, is_signature_required)
+    return out_dir
+
+
+def _fetch(settings: TrackingSettings, version: Version, out_dir: Path, is_signature_required: bool) -> str:
+    """Copy the files of a version into a folder, verified if it is signed; otherwise return a warning."""
+    name, number = version.name, version.number
     with opened_store(settings, f"download {name}") as client:
-        number = version if isinstance(version, int) else int(client.get_model_version_by_alias(name, version).version)
-        found = _artifacts(client, client.get_model_version_download_uri(name, str(number)), settings)
+        found = artifacts_at(client, client.get_model_version_download_uri(name, str(number)), settings)
         out_dir.mkdir(parents=True, exist_ok=True)
+        warning = fetch_signed(found, version, out_dir, is_signature_required)
+        if not warning:
+            return ""
         for file, most_bytes in PACKAGE_FILES.items():
             found.fetch(file, most_bytes, out_dir)
         inner = _inner_folder(out_dir / "MLmodel", f"{name} version {number}")
@@ -56,7 +67,7 @@ def download(settings: TrackingSettings, name: str, version: int | str, out_dir:
         for place in range(_num_members(out_dir / inner / "model.json")):
             for file in (WEIGHTS, FITTED):
                 found.fetch(f"{inner}/{MEMBERS}/{place}/{file}", EXPORT_FILES[file], out_dir)
-    return out_dir
+    return warning
 
 
 def _num_members(path: Path) -> int:
@@ -99,60 +110,67 @@ def _inner_folder(path: Path, shown: str) -> str:
     return found
 
 
-def _artifacts(client: "MlflowClient", source: str, settings: TrackingSettings) -> "Artifacts":
-    """Return the artifacts at a place that a store names, with references to runs and models followed.
-
-    Raises TrackingError for a place that must not be read.
-    """
-    from ferhpo.tracking.upload.places import Artifacts, PlaceError, fault_of_form
-
-    for _ in range(MOST_REFERENCES):
-        if fault := fault_of_form(source):
-            raise TrackingError(fault)
-        match = re.match(r"(runs|models):/+([^/]+)(/.*)?$", source)
-        if match is None or (match[1] == "models" and not match[2].startswith("m-")):
-            break
-        of_run, owner = match[1] == "runs", match[2]
-        place = client.get_run(owner).info.artifact_uri if of_run else client.get_logged_model(owner).artifact_location
-        source = f"{place.rstrip('/')}{match[3] or ''}"
-    try:
-        return Artifacts(client, settings, source)  # refuses what is still a reference
-    except PlaceError as error:
-        raise TrackingError(str(error)) from None
-
-
 def load(
-    settings: TrackingSettings, version: Version, preprocess_of: Callable[[dict[str, Any]], Any] | None = None
+    settings: TrackingSettings,
+    version: Version,
+    preprocess_of: Callable[[dict[str, Any]], Any] | None = None,
+    is_signature_required: bool = False,
+    warnings: list[str] | None = None,
 ) -> tuple["nn.Module", dict[str, Any]]:
     """Return the network of a version and the content of its model.json. Raises TrackingError.
 
     preprocess_of: Preprocess.from_dict, which an ensemble needs for its members
+    is_signature_required: whether a version without a signature is refused; warnings: appended to if there is none
     Only its numbers are read: the network is built from ferhpo, or from the user's own code, and the code in the
     registry is not run. It is built after its shapes were compared with those in the file of weights.
     """
     from safetensors import SafetensorError
 
-    shown = f"{version.name} version {version.number}"
     with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
-        path = download(settings, version.name, version.number, Path(folder))
-        description = next(iter(sorted(path.rglob("model.json"))), None)
-        if description is None:
-            raise TrackingError(f"{shown} is not a ferhpo model: it has no model.json; choose another version")
+        path = fetch_export(settings, version, Path(folder), is_signature_required, warnings)
+        shown = f"{version.name} version {version.number}"
         try:
-            described = read_description(description)
-            expected, found = version.tags.get(WEIGHTS_TAG), described.get("weights_sha256")
-            if expected not in (None, found):
-                raise TrackingError(
-                    f"{shown} was registered with weights of the sha256 {expected}; its model.json says {found}, so "
-                    "its files were changed; use another version, or train the model again"
-                )
-            return _built(described, description.parent, preprocess_of), described
+            described = read_description(path / "model.json")
+            return _built(described, path, preprocess_of), described
         except ConfigError as error:
             raise TrackingError(f"{shown} cannot be loaded: {' '.join(error.faults)}") from None
         except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError, OverflowError) as error:
+            raise TrackingError(f"{shown} cannot be loaded: {reason_of(error).replace(f'{path}/', '')}") from None
+
+
+def fetch_export(
+    settings: TrackingSettings,
+    version: Version,
+    out_dir: Path,
+    is_signature_required: bool = False,
+    warnings: list[str] | None = None,
+) -> Path:
+    """Copy the files of a version below `out_dir`, and return the folder of the exported model among them.
+
+    Raises TrackingError if they are not those that were signed and registered. The parameters are those of `load`.
+    """
+    shown = f"{version.name} version {version.number}"
+    warning = _fetch(settings, version, out_dir, is_signature_required)
+    if warning and warnings is not None:
+        warnings.append(warning)
+    description = next(iter(sorted(out_dir.rglob("model.json"))), None)
+    if description is None:
+        raise TrackingError(f"{shown} is not a ferhpo model: it has no model.json; choose another version")
+    try:
+        weights = read_description(description).get("weights_sha256")
+    except ValueError as error:
+        raise TrackingError(f"{shown} cannot be loaded: {error}") from None
+    digests = (
+        ("weights", WEIGHTS_TAG, weights),
+        ("a model.json", DIGEST_TAG, hashlib.sha256(description.read_bytes()).hexdigest()),
+    )
+    for what, tag, found in digests:
+        if version.tags.get(tag) not in (None, found):
             raise TrackingError(
-                f"{shown} cannot be loaded: {reason_of(error).replace(f'{description.parent}/', '')}"
-            ) from None
+                f"{shown} was registered with {what} of the sha256 {version.tags[tag]}; now it is {found}, so its "
+                "files were changed; use another version, or train the model again"
+            )
+    return description.parent
 
 
 def _built(
@@ -193,7 +211,7 @@ def _built_alone(described: Mapping[str, Any], folder: Path) -> "nn.Module":
 def run_config(settings: TrackingSettings, run_id: str) -> dict[str, Any]:
     """Return the configuration (config.yaml) of a trial's run. Raises TrackingError."""
     with opened_store(settings, f"read run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
-        found = _artifacts(client, client.get_run(run_id).info.artifact_uri, settings)
+        found = artifacts_at(client, client.get_run(run_id).info.artifact_uri, settings)
         if not found.fetch("config.yaml", MOST_YAML_BYTES, Path(folder)):
             raise TrackingError(f"run {run_id} has no config.yaml; it is written at the start of a trial")
         try:

@@ -1,7 +1,7 @@
 """Log an exported model (ferhpo.inference.export) to MLflow as code, tensors and JSON, without pickle."""
 
-import ast
 import base64
+import hashlib
 import io
 import logging
 import re
@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.machinery import BYTECODE_SUFFIXES
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,8 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from PIL import Image
 
-from ferhpo.components import own_code
-from ferhpo.components.bundle import model_source
-from ferhpo.components.description import read_description
+from ferhpo.components.bundle import model_source, requirements
+from ferhpo.components.description import DIGEST_TAG, read_description
 from ferhpo.data.io.files import MAX_SIDE
 from ferhpo.tracking.upload.places import repository
 from ferhpo.tracking.view import rounded
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "ENDPOINT_NOT_FOUND")
-_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # of packages that most models import
 METADATA = ("class_names", "data_digest", "weights_sha256", "scores", "versions")
 
 
@@ -70,6 +68,8 @@ def log_model(
     if model.status != "READY":
         with tempfile.TemporaryDirectory(prefix="ferhpo-model-") as folder:
             package(model_dir, Path(folder) / "model")
+            uploaded = next((Path(folder) / "model" / "artifacts").glob("*/model.json")).read_bytes()
+            client.set_logged_model_tags(model.model_id, {DIGEST_TAG: hashlib.sha256(uploaded).hexdigest()})
             store = repository(client, model.artifact_location, model.model_id)
             store.log_artifacts(str(Path(folder) / "model"), None)
         client.finalize_logged_model(model.model_id, "READY")
@@ -124,7 +124,7 @@ def package(model_dir: Path, out_dir: Path) -> None:
             signature=ModelSignature(outputs=outputs),
             input_example=_example(description["preprocess"]),
             metadata={key: description[key] for key in METADATA if key in description},
-            pip_requirements=[f"{name}=={version(name)}" for name in _requirements(code)],
+            pip_requirements=[f"{name}=={version(name)}" for name in requirements(code)],
         )
     except MlflowException as error:
         raise ValueError(f"{model_dir}: {error}") from None
@@ -144,21 +144,6 @@ def _copy_regular(folder: Path, out: Path) -> None:
             target = out / path.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-
-
-def _requirements(code: str) -> list[str]:
-    """Return the distributions of the packages that a model's code imports."""
-    found = {"mlflow"}
-    for node in ast.walk(ast.parse(code)):
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        for package in {name.partition(".")[0] for name in modules} - sys.stdlib_module_names:
-            name = _DISTRIBUTIONS.get(package, package)
-            try:
-                found.add(distribution(name).name)
-            except PackageNotFoundError:  # looking through all of them takes half a second
-                found |= set(own_code.distributions().get(package, [])[:1])
-    return sorted(found)
 
 
 def _example(preprocess: Mapping[str, Any]) -> pd.DataFrame:

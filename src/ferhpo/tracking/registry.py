@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ferhpo.components.description import DIGEST_TAG
 from ferhpo.errors import TrackingError
 from ferhpo.parse import ParseError, parse_json
 from ferhpo.tracking import TrackingSettings
@@ -75,12 +76,13 @@ def register(
         for version in _search(client, name):
             if version.tags.get(_MODEL_TAG) == model_id:
                 return version.number
+        digest = {key: value for key, value in model.tags.items() if key == DIGEST_TAG}
         # The source is the model's folder: a SQLite store would look up models:/<id> in MLflow's global store.
         created = client.create_model_version(
             name,
             model.artifact_location,
             run_id=model.source_run_id,
-            tags={**tags, _MODEL_TAG: model_id},
+            tags={**tags, **digest, _MODEL_TAG: model_id},
             description=note,
             model_id=model_id,
         )

@@ -19,6 +19,7 @@ from ferhpo.components import own_code
 from ferhpo.config import Composed, validate
 from ferhpo.config.change import set_values
 from ferhpo.config.compose import compose
+from ferhpo.config.input.origin import foreign_faults, is_own
 from ferhpo.config.input.overrides import replacement_fault, unquoted
 from ferhpo.config.run_config import RunConfig
 from ferhpo.config.settings import ComputeSettings, gpu_faults
@@ -26,6 +27,7 @@ from ferhpo.data.dataset import FaceData
 from ferhpo.disk import check_disk, check_temporary
 from ferhpo.errors import ConfigError, SweepError
 from ferhpo.keys import PLACES, Overrides, has_key, leaves, nearest_key, override_texts, set_path
+from ferhpo.storage.commands import word
 from ferhpo.storage.lock import FolderLock
 from ferhpo.storage.meta import exists_error, free_name, has_meta, refuse_foreign
 from ferhpo.storage.provenance import overrides_of
@@ -152,6 +154,7 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     folders = [unquoted(text.partition("=")[2]) for text in overrides if text.startswith("output_dir=")]
     output_dir = folders[-1] if folders else "mlruns"
     sweep = load_sweep(name, output_dir)
+    own = is_own(sweep.meta)
     if sweep.meta["kind"] != kind:
         raise SweepError(f"{name} is a {sweep.meta['kind']}. Resume with: {sweep.resume_command}")
     check_disk(sweep.folder)
@@ -184,6 +187,8 @@ def resumed(name: str, overrides: Sequence[str], kind: str) -> Sweep:
     if faults:
         raise ConfigError(f"--resume {name}", [*faults, *_instead(sweep, other, kind)])
     hide_password(config)
+    if faults := foreign_faults(sweep.meta, own, overrides):
+        raise ConfigError(f"--resume {name}", faults)
     return replace(sweep)
 
 
@@ -196,11 +201,10 @@ def _instead(sweep: Sweep, overrides: Sequence[str], kind: str) -> list[str]:
         return []
     changes = " ".join(shlex.quote(text) for text in overrides)
     longer = f"{sweep.command('confirm')} --top 5 {changes}"
-    recipe = shlex.quote(str(sweep.composed.name))
     where = f"name={shlex.quote(sweep.name)}-2 warm_start={shlex.quote(f'[{sweep.name}]')}"
     return [
         f"to train its best trials again with these settings, run: {longer}",
-        f"to search on from its trials, run: ferhpo sweep {recipe} {changes} {where}",
+        f"to search on from its trials, run: ferhpo sweep {word(sweep.composed.name)} {changes} {where}",
     ]
 
 

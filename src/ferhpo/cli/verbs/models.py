@@ -1,4 +1,4 @@
-"""The verbs about trained models: evaluate, ensemble, promote, rollback."""
+"""The verbs about trained models: evaluate, predict, ensemble, promote, rollback."""
 
 import argparse
 import json
@@ -35,6 +35,23 @@ def evaluate(args: argparse.Namespace) -> None:
         console.print(table)
         console.print()
     print_warnings(console, scores.warnings)
+
+
+def predict(args: argparse.Namespace) -> None:
+    from ferhpo.cli.tables import predictions_table
+
+    overrides = [text for text in args.images if text.startswith(("tracking.", "security."))]
+    images = [text for text in args.images if text not in overrides]
+    warnings: list[str] = []
+    found = ferhpo.predict(
+        args.model, images, overrides, output_dir=args.output_dir, config_dir=args.config_dir, warnings=warnings
+    )
+    if args.json:
+        rows = [{"image": name, **row} for name, row in zip(found.index, found.to_dict("records"), strict=True)]
+        print(json.dumps(rows))
+        return
+    make_console().print(predictions_table(found))
+    print_warnings(make_console(), warnings)
 
 
 def promote(args: argparse.Namespace) -> None:

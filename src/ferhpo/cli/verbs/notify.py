@@ -5,15 +5,18 @@ command waits for it at its end, at most WAIT_SECONDS.
 """
 
 import json
+import math
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from ferhpo.addresses.secrets import redact_address
 from ferhpo.cli.screen.console import say
-from ferhpo.errors import ConfigError, FerhpoError, first_line
+from ferhpo.errors import ConfigError, FerhpoError, first_line, printable
 
 TRIES, PAUSE_SECONDS, TIMEOUT_SECONDS, WAIT_SECONDS = 4, 1.0, 5.0, 15.0
 
@@ -23,7 +26,9 @@ class Notice:
 
     def __init__(self, url: str, event: str, text: str, facts: Mapping[str, Any]) -> None:
         self.url = url
-        self.content = json.dumps({"event": event, "text": text, **facts}, default=str).encode()
+        # Chat programs take <...> for links and calls.
+        shown = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        self.content = json.dumps(_finite({"event": event, "text": shown, **facts}), default=str).encode()
         self.error = ""
         self._thread = threading.Thread(target=self._post, name="notify", daemon=True)
         self._thread.start()
@@ -45,8 +50,8 @@ class Notice:
                 return ""
         except urllib.error.HTTPError as error:
             return f"it answers {error.code}"
-        except (OSError, ValueError) as error:
-            return str(getattr(error, "reason", error))
+        except Exception as error:  # also of a server that answers nonsense; its text may have the address
+            return printable(str(getattr(error, "reason", error)).replace(self.url, "the address"))[:200]
 
     def wait(self) -> None:
         """Wait for the message at the end of a command, and say if it could not be posted."""
@@ -54,15 +59,28 @@ class Notice:
         if self._thread.is_alive() and not self.error:
             self.error = "it does not answer"
         if self.error:
-            say(f"--notify: {redact_address(self.url)} was not told: {self.error}", error=True)
+            say(f"--notify: {_shown(self.url)} was not told: {self.error}", error=True)
+
+
+def _shown(url: str) -> str:
+    """Return the server of a webhook: its path is a password, at Slack, Discord and Teams."""
+    parts = urlsplit(redact_address(url))
+    return printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/...")
+
+
+def _finite(value: Any) -> Any:
+    """Return facts with null for numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_url(url: str | None) -> None:
     """Raise ConfigError for an address that is not a webhook's, before anything is run."""
-    if url is not None and not url.startswith(("http://", "https://")):
-        raise ConfigError(
-            "--notify", [f"it is {redact_address(url)!r}; it must be an address, http://... or https://..."]
-        )
+    if url is not None and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+        raise ConfigError("--notify", ["it must be an address, http://... or https://..., without spaces"])
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""The verbs about the results of sweeps: runs, compare, ui, dashboard, report, sync."""
+"""The verbs about the results of sweeps: runs, compare, report, sync."""
 
 import argparse
 import json
 from pathlib import Path
-from typing import NoReturn
 
 import ferhpo
 from ferhpo.cli.results import registered_text, trial_dict, unshipped_text
@@ -109,29 +108,6 @@ def compare(args: argparse.Namespace) -> None:
         console.print(part, soft_wrap=isinstance(part, str))
         console.print()
     print_warnings(console, found.warnings)
-
-
-def ui(args: argparse.Namespace) -> NoReturn:
-    from ferhpo.cli.ui import ui as serve
-
-    serve(args.output_dir, args.host, args.port)
-
-
-def dashboard(args: argparse.Namespace) -> None:
-    from ferhpo.errors import SweepError
-    from ferhpo.storage.study.journal import JOURNAL, read_only_storage
-    from ferhpo.storage.sweep import load_sweep
-
-    try:
-        from optuna_dashboard import run_server
-    except ImportError:
-        raise SweepError("optuna-dashboard is not installed; install ferhpo[dashboard]") from None
-    storage = read_only_storage(load_sweep(args.name, args.output_dir).folder / JOURNAL)
-    say(f"Optuna dashboard: http://{args.host}:{args.port}  (press Ctrl-C to stop)")
-    try:
-        run_server(storage, host=args.host, port=args.port)
-    except OSError as error:
-        raise SweepError(f"port {args.port} cannot be used ({error.strerror}); choose another with --port") from None
 
 
 def report(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ What is read are single files with a limit, never a folder.
 Note: functions import MLflow when they are called, because the import takes seconds.
 """
 
+import itertools
 import os
 import re
 import tempfile
@@ -28,6 +29,7 @@ from ferhpo.tracking.settings import TrackingSettings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+MOST_REFERENCES, MOST_FILES = 5, 1000
 _REFERENCES = ("runs", "models")  # the store would be asked again, and could name another place
 _SENT = ("http", "https", "mlflow-artifacts")  # MLflow adds the account and token of the environment
 _AZURE = (".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net")
@@ -116,6 +118,52 @@ class Artifacts:
         except OSError as error:
             raise TrackingError(f"{source} cannot be read: {error.strerror or error}") from None
         return True
+
+    def names(self) -> list[str]:
+        """Return the names of all files, paths with slashes. Raises TrackingError for more than MOST_FILES of them."""
+        found = sorted(self._listed())
+        if len(found) > MOST_FILES:
+            raise TrackingError(f"{self.location} has more than {MOST_FILES:,} files; nothing is read")
+        for name in found:
+            if ".." in PurePosixPath(name).parts or name.startswith("/") or re.search(r"[\x00-\x1f\\\\]", name):
+                raise TrackingError(f"{self.location} has a file {name!r:.80}, which is no name in this folder")
+        return found
+
+    def _listed(self) -> Iterator[str]:
+        if self.path is not None:
+            yield from (
+                path.relative_to(self.path).as_posix()
+                for path in itertools.islice(_below(self.path), 10 * MOST_FILES)
+                if path.is_symlink() or not path.is_dir()
+            )
+            return
+        folders: list[str | None] = [None]
+        while folders and len(folders) < MOST_FILES:
+            for found in self.remote.list_artifacts(folders.pop()):
+                if found.is_dir:
+                    folders.append(found.path)
+                else:
+                    yield found.path
+
+
+def artifacts_at(client: "MlflowClient", source: str, settings: TrackingSettings) -> Artifacts:
+    """Return the artifacts at a place that a store names, with references to runs and models followed.
+
+    Raises TrackingError for a place that must not be read.
+    """
+    for _ in range(MOST_REFERENCES):
+        if fault := fault_of_form(source):
+            raise TrackingError(fault)
+        match = re.match(r"(runs|models):/+([^/]+)(/.*)?$", source)
+        if match is None or (match[1] == "models" and not match[2].startswith("m-")):
+            break
+        of_run, owner = match[1] == "runs", match[2]
+        place = client.get_run(owner).info.artifact_uri if of_run else client.get_logged_model(owner).artifact_location
+        source = f"{place.rstrip('/')}{match[3] or ''}"
+    try:
+        return Artifacts(client, settings, source)  # refuses what is still a reference
+    except PlaceError as error:
+        raise TrackingError(str(error)) from None
 
 
 def fault_of_place(location: str, owner: str, store_uri: str, done: str = "written") -> str:
