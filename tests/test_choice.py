@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 
 from ferhpo.scoring.statistics.choice import (
+    _probabilities,
     balanced_acc_of,
     choice,
     confusion_scorer,
@@ -69,6 +70,24 @@ def test_the_corrected_value_is_the_truth_on_average(num_trials, truths):
     assert abs(bias) < 0.1
     assert 0.9 <= coverage <= 0.98
     assert abs(probability - was_best) < 0.12 or was_best == 1  # all are equal: each is the best
+
+
+@pytest.mark.parametrize("num_trials", [2, 4, 8])
+@pytest.mark.parametrize("spread", [0.5, 2.0], ids=["half the noise", "twice the noise"])
+def test_who_is_said_to_be_the_best_for_sure_is_it(num_trials, spread):
+    """Also with few trials, from which little is known of the spread of the true scores."""
+    random = np.random.default_rng(1)
+    noise_of_one, sure, right, claims = 0.005, 0, 0, []
+    for _ in range(600):
+        true = random.normal(0, spread * noise_of_one, num_trials)
+        scores = 0.5 + true + random.normal(0, noise_of_one, num_trials)
+        found = _probabilities(scores, random.normal(0, noise_of_one, (200, num_trials)), random)
+        best = scores.argmax()
+        claims.append(found[best] - (true.argmax() == best))
+        sure += found[best] > 0.9
+        right += found[best] > 0.9 and true.argmax() == best
+    assert abs(np.mean(claims)) < 0.12
+    assert sure < 30 or right / sure > 0.8, (sure, right)
 
 
 def test_the_best_value_itself_is_too_high():

@@ -212,14 +212,16 @@ def test_of_two_promotions_at_once_on_a_server_no_more_than_one_wins(store, tmp_
     import subprocess
     import sys
 
-    from tests.servers import MlflowServer
+    from tests.servers import Server, running
 
-    with MlflowServer(tmp_path / "server") as server:
-        settings = TrackingSettings(output_dir=tmp_path / "runs", uri=server.uri)
+    server = Server(tmp_path)
+    with running(server):
+        settings = TrackingSettings(output_dir=tmp_path / "runs", uri=server.url)
         client = connect(settings)
         client.create_registered_model(NAME)
+        run = client.create_run("0")
         for _ in range(3):
-            client.create_model_version(NAME, str(tmp_path))
+            client.create_model_version(NAME, f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
         aliases.move(settings, NAME, "champion", 3, None)
         script = (
             "import sys\n"
@@ -227,7 +229,7 @@ def test_of_two_promotions_at_once_on_a_server_no_more_than_one_wins(store, tmp_
             "from ferhpo.errors import TrackingError\n"
             "from ferhpo.tracking import TrackingSettings\n"
             "from ferhpo.tracking.registered import aliases\n"
-            f"settings = TrackingSettings(output_dir=Path({str(tmp_path / 'runs')!r}), uri={server.uri!r})\n"
+            f"settings = TrackingSettings(output_dir=Path({str(tmp_path / 'runs')!r}), uri={server.url!r})\n"
             "for line in sys.stdin:\n"
             "    version, before = map(int, line.split())\n"
             "    try:\n"
@@ -251,7 +253,7 @@ def test_of_two_promotions_at_once_on_a_server_no_more_than_one_wins(store, tmp_
             won = [version for version, outcome in zip(others, outcomes, strict=True) if outcome == str(version)]
             assert len(won) <= 1
             assert aliases.named(client, NAME, "champion") == (won[0] if won else before)
-            assert all("promote again" in outcome for outcome in outcomes if not outcome.isdecimal())
+            assert all("promote again" in outcome for outcome in outcomes if not outcome.isdecimal()), outcomes
             wins += len(won)
         for worker in workers:
             worker.stdin.close()

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -184,7 +185,9 @@ def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, mon
         "cloudpickle_version": "3.1.0",
     }
     (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": {"python_function": loader}}))
-    monkeypatch.setattr(fetch, "download", lambda *_: folder)
+    monkeypatch.setattr(
+        fetch, "_fetch", lambda _, __, out, ___: shutil.copytree(folder, out, dirs_exist_ok=True) and ""
+    )
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
     version = Version("m", 1, (), None, None, None, {}, "")
     with pytest.raises(TrackingError, match="m version 1 cannot be loaded"):

@@ -35,8 +35,8 @@ STATE_STYLES = {
     TrialState.FAILED: "red",
 }
 VERBS = (
-    "check", "compare", "confirm", "dashboard", "data", "doctor", "ensemble", "evaluate", "list", "new", "plan",
-    "promote", "report", "rollback", "runs", "show", "sweep", "sync", "train", "ui",
+    "check", "compare", "confirm", "dashboard", "data", "doctor", "ensemble", "evaluate", "keys", "list", "new", "plan",
+    "predict", "promote", "report", "rollback", "runs", "serve", "show", "sweep", "sync", "train", "ui",
 )  # fmt: skip
 _COMMAND = re.compile(rf"(?<![\w/.-])ferhpo ({'|'.join(VERBS)})\b")
 

@@ -29,6 +29,7 @@ from ferhpo.scoring.statistics.paired import Z
 MOST_TRIALS = 200  # the best ones; no other is chosen on a bootstrap sample
 NUM_DRAWS = 1000
 _MOST_CELLS = 10_000_000  # of the confusion matrices in memory at a time
+_FEW_TRIALS = 10  # from so many on, most of the probabilities come from a distribution without a form that is given
 _GRID, _ROUNDS = 60, 60  # of the distribution of true scores
 # Variance of the error of the corrected value, in units of a trial's own noise: if all trials are equal, and what is
 # added if all their spread is real. From simulations.
@@ -96,19 +97,57 @@ def _share_of_spread(scores: Floats, noise: Floats) -> float:
 
 
 def _probabilities(scores: Floats, noise: Floats, random: np.random.Generator) -> Floats:
-    """Return how likely each trial is truly the best.
+    """Return how likely each trial is truly the best, from two estimates of the true scores.
 
-    The distribution of the true scores is estimated from all of them, without a form that is given (Kiefer and
-    Wolfowitz 1956), and each trial's true score is drawn from what is then known of it.
+    One draws them with a normal distribution of the true scores, whose spread is itself uncertain: right about few
+    trials. The other estimates their distribution without a form that is given: right about many, some of them bad.
+    Each alone is too sure where the other is right (simulations in tests/test_choice.py), so the more trials there are,
+    the more of the draws are of the second kind.
     """
-    num_draws, num_trials = noise.shape
-    deviation = float(np.sqrt(((noise - noise.mean(1, keepdims=True)) ** 2).mean()))
-    if num_trials == 1 or deviation == 0 or np.ptp(scores) == 0:
-        return (
-            np.eye(num_trials)[scores.argmax()]
-            if np.ptp(scores) or num_trials == 1
-            else np.full(num_trials, 1 / num_trials)
-        )
+    num_trials = noise.shape[1]
+    own = ((noise - noise.mean(1, keepdims=True)) ** 2).mean()  # what all trials have in common chooses none
+    deviation = float(np.sqrt(own * num_trials / max(num_trials - 1, 1)))
+    if num_trials == 1 or np.ptp(scores) == 0:
+        return np.full(num_trials, 1 / num_trials)
+    if deviation == 0:
+        return np.eye(num_trials)[scores.argmax()]  # type: ignore[no-any-return]
+    num_draws = 2 * len(noise)
+    num_free = num_draws * (num_trials - 2) // (num_trials - 2 + _FEW_TRIALS)  # two points have no distribution
+    best = np.concatenate(
+        [
+            _normal_scores(scores, deviation, num_draws - num_free, random).argmax(1),
+            _free_scores(scores, deviation, num_free, random).argmax(1),
+        ]
+    )
+    return np.bincount(best, minlength=num_trials) / num_draws
+
+
+def _normal_scores(scores: Floats, deviation: float, num_draws: int, random: np.random.Generator) -> Floats:
+    """Draw true scores [draws, trials] under a normal distribution of unknown mean and spread.
+
+    The prior of the spread is half-Cauchy with the scale of the noise, that of the mean flat (Gelman 2006, Bayesian
+    Analysis 1).
+    """
+    num_trials = len(scores)
+    spreads = deviation * np.tan((np.arange(_GRID) + 0.5) / _GRID * math.pi / 2)
+    variances = spreads**2 + deviation**2
+    squares = float(((scores - scores.mean()) ** 2).sum())
+    logarithm = -0.5 * (num_trials - 1) * np.log(variances) - 0.5 * squares / variances
+    likelihood = np.exp(logarithm - logarithm.max())
+    spread = spreads[random.choice(_GRID, size=num_draws, p=likelihood / likelihood.sum())][:, None]
+    variance = spread**2 + deviation**2
+    mean = scores.mean() + np.sqrt(variance / num_trials) * random.standard_normal((num_draws, 1))
+    kept = spread**2 / variance
+    drawn = mean + kept * (scores - mean)
+    found: Floats = drawn + np.sqrt(kept) * deviation * random.standard_normal((num_draws, num_trials))
+    return found
+
+
+def _free_scores(scores: Floats, deviation: float, num_draws: int, random: np.random.Generator) -> Floats:
+    """Draw true scores [draws, trials] under the distribution that makes the scores likeliest.
+
+    Source: Kiefer and Wolfowitz 1956, Annals of Mathematical Statistics 27; fitted on a grid by EM
+    """
     grid = np.linspace(scores.min(), scores.max(), _GRID)
     likelihood = np.exp(-0.5 * ((scores[:, None] - grid) / deviation) ** 2) + 1e-300
     weights = np.full(_GRID, 1 / _GRID)
@@ -116,10 +155,11 @@ def _probabilities(scores: Floats, noise: Floats, random: np.random.Generator) -
         posterior = likelihood * weights
         posterior /= posterior.sum(1, keepdims=True)
         weights = posterior.mean(0)
-    places = (posterior.cumsum(1)[None] < random.random((num_draws, num_trials, 1))).sum(2).clip(max=_GRID - 1)
-    within = random.random((num_draws, num_trials)) - 0.5  # equal points of the grid are no ties
-    true = grid[places] + within * (grid[1] - grid[0])
-    return np.bincount(true.argmax(1), minlength=num_trials) / num_draws  # type: ignore[no-any-return]
+    shape = (num_draws, len(scores))
+    places = (posterior.cumsum(1)[None] < random.random((*shape, 1))).sum(2).clip(max=_GRID - 1)
+    within = random.random(shape) - 0.5  # equal points of the grid are no ties
+    found: Floats = grid[places] + within * (grid[1] - grid[0])
+    return found
 
 
 def _error(noise: Floats, best: int, share: float) -> float:

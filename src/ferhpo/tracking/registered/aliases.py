@@ -148,10 +148,16 @@ def _moving(client: "MlflowClient", settings: TrackingSettings, name: str, alias
         return
     key, token = f"{MOVING}.{alias}", f"{time.time():.3f} {secrets.token_hex(8)} {user_name()}"
     _refuse_held(client, name, key)
-    client.set_registered_model_tag(name, key, token)
+    lost = f"another promotion of {name}@{alias} began at the same time; promote again"
+    try:
+        client.set_registered_model_tag(name, key, token)
+    except outages():  # of two inserts at once, a server's database refuses one
+        if client.get_registered_model(name).tags.get(key, token) != token:
+            raise TrackingError(lost) from None
+        raise
     time.sleep(_SETTLE_SECONDS)
     if client.get_registered_model(name).tags.get(key) != token:
-        raise TrackingError(f"another promotion of {name}@{alias} began at the same time; promote again")
+        raise TrackingError(lost)
     try:
         yield
     finally:
