@@ -23,6 +23,7 @@ from ferhpo.models.cnn import CNN
 from ferhpo.models.estimators import DecisionTree
 from ferhpo.models.resnet import ResNet
 from ferhpo.scoring.preprocess import Preprocess
+from ferhpo.storage.evaluation_log import read_all
 from ferhpo.storage.sweep import load_sweep
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.models import package
@@ -173,6 +174,12 @@ def test_an_ensemble_of_a_sweep(swept, capsys):
     assert result.registered == ("ferhpo-demo", 3), "after the sweep's and the confirmation's"
     scores = ferhpo.evaluate("models:/ferhpo-demo/3", output_dir=swept)
     assert scores.scores.all.acc == pytest.approx(result.value, abs=0.01)
+    before = len(read_all(sweep.folder))
+    tested = ferhpo.evaluate("models:/ferhpo-demo/3", split="test", output_dir=swept)
+    assert len(read_all(sweep.folder)) == before + 1, "noted where the sweep's own readings are"
+    assert not [text for text in tested.warnings if "not here" in text]
+    compared = ferhpo.compare("models:/ferhpo-demo/3", "demo/0", output_dir=swept)
+    assert [key for key, _ in compared.settings if key == "ensemble of"]
     settings = TrackingSettings(output_dir=swept)
     mlflow.set_tracking_uri(settings.store_uri)
     model = mlflow.pyfunc.load_model("models:/ferhpo-demo/3")

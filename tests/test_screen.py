@@ -217,7 +217,7 @@ def test_steps_link_ends_and_the_state_each_minute_without_a_terminal(monkeypatc
     ]
     address = "http://h:1/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=s"
     assert lines[4] == f"MLflow: {address}"
-    state = "1 of 8 trials done · 1 running · 0 pruned · best val_acc 0.1235 (trial 0) · 1.2 trials/min"
+    state = "1 of 8 trials done · 1 running (epoch 2 of 6) · 0 pruned · best val_acc 0.1235 (trial 0) · 1.2 trials/min"
     assert set(lines[5:]) == {state}
     assert progress.warned == ["a warning [with brackets]"]
     assert logging.getLogger(STEPS).handlers == []

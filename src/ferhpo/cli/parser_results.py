@@ -123,7 +123,11 @@ def add_models(verbs: Any) -> None:
         "evaluate demo --calibration --robustness",
     )
     _add_model(sub)
-    add_overrides(sub, "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv")
+    add_overrides(
+        sub,
+        "settings of the data set, or another data set, e.g. data=fer2013 data.path=fer2013.csv; tracking.uri=... of "
+        "the store of models:/",
+    )
     sub.add_argument("--split", default="val", choices=("val", "test"), help="split to evaluate (default: val)")
     sub.add_argument("--ten-crop", action="store_true", help="also average the predictions over ten crops per image")
     sub.add_argument(

@@ -193,6 +193,8 @@ def _compared(named: _Named, probabilities: Floats, data: FaceData, used: Indice
     trial, sweep = named.trial, named.sweep
     config = {key: value for key, value in named.config.items() if key in _SECTIONS}
     settings = {key: value for key, value in leaves(config) if key.rpartition(".")[2] not in PLACES}
+    if named.loaded is not None and named.loaded.members:
+        settings = {"ensemble of": named.loaded.members}  # each member has settings of its own
     return Compared(
         name=named.name,
         label=named.label,

@@ -50,6 +50,7 @@ class TrainedModel:
     sweep, number: its sweep and trial, None if no folder here holds them
     selecting_sweep: the sweep whose validation scores selected it, and whose folder has the test log
     run_id: of its MLflow run, None if unknown; warnings: of its origin
+    members: of an ensemble, its trials and their shares, e.g. "3:0.5000 7:0.5000"
     """
 
     description: str
@@ -64,6 +65,7 @@ class TrainedModel:
     selecting_sweep: Sweep | None = None
     run_id: str | None = None
     warnings: tuple[str, ...] = ()
+    members: str = ""
 
     def predict(self, images: Any) -> "pd.DataFrame":
         """Return the class probabilities as a pandas frame: a row for each image, a column for each class.
@@ -235,9 +237,10 @@ def _registered(
         drop_caches(config.get("data") or {})
     else:
         raise SweepError(f"{name} has no MLflow run, so its training data are unknown")
+    members = version.tags.get("ferhpo.ensemble", "")
+    what = f"ensemble of trials {members}" if members else f"trial {version.tags.get('ferhpo.trial', '?')}"
     return TrainedModel(
-        description=f"{version.name} version {version.number}, trial {version.tags.get('ferhpo.trial', '?')} of "
-        f"{version.tags.get('ferhpo.sweep', '?')}",
+        description=f"{version.name} version {version.number}, {what} of {version.tags.get('ferhpo.sweep', '?')}",
         label=f"models:/{version.name}/{version.number}",
         network=network.eval(),
         preprocess=preprocess,
@@ -249,6 +252,7 @@ def _registered(
         selecting_sweep=None if sweep is None else selecting_sweep(sweep),
         run_id=version.run_id,
         warnings=tuple(warnings),
+        members=members,
     )
 
 

@@ -56,14 +56,14 @@ def signature_required(overrides: Sequence[str]) -> tuple[bool, list[str]]:
     return is_required, [text for text in overrides if text not in texts]
 
 
-def local_trial(
-    version: "Version", tracking: TrackingSettings, output_dir: Path
-) -> tuple[Sweep, int] | tuple[None, None]:
-    """Return the sweep and trial that a version was made from, if their folder is here."""
-    name, number = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
-    if name is None or Path(name).name != name or not number.isdecimal() or not (output_dir / name / META).exists():
+def local_trial(version: "Version", tracking: TrackingSettings, output_dir: Path) -> tuple[Sweep | None, int | None]:
+    """Return the sweep and trial that a version was made from, if their folder is here; of an ensemble, its sweep."""
+    name, text = version.tags.get("ferhpo.sweep"), version.tags.get("ferhpo.trial", "")
+    if name is None or Path(name).name != name or not (output_dir / name / META).exists():
         return None, None
-    sweep = load_sweep(name, output_dir)
-    if run_of(sweep.folder, tracking, int(number)) != version.run_id:
+    if not text.isdecimal() and "ferhpo.ensemble" not in version.tags:
+        return None, None
+    sweep, number = load_sweep(name, output_dir), int(text) if text.isdecimal() else None
+    if version.run_id is None or run_of(sweep.folder, tracking, number) != version.run_id:
         return None, None  # another sweep with the same name
-    return sweep, int(number)
+    return sweep, number

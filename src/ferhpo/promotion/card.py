@@ -6,7 +6,7 @@ It is the description of the version in the registry, in Markdown. Texts from da
 from collections.abc import Sequence
 
 from ferhpo.evaluation.robustness import Corrupted
-from ferhpo.promotion.facts import SHOWN_SEVERITIES, Examined
+from ferhpo.promotion.facts import SHOWN_SEVERITIES, Examined, robustness
 from ferhpo.promotion.gates import Passed
 from ferhpo.promotion.purpose import LAW
 from ferhpo.scoring.scores import Scores
@@ -35,7 +35,7 @@ def card(examined: Examined, version: Version, results: Sequence[Passed], forced
         _seeds(facts.num_seeds),
         "## Calibration",
         _calibration(examined),
-        *(["## Robustness", _robustness(examined.robustness)] if examined.robustness else []),
+        *(["## Robustness", _robustness(corrupted)] if (corrupted := robustness(examined)) else []),
         "## Gates",
         _gates(results, forced),
         "## Limits",
@@ -116,10 +116,12 @@ def _calibration(examined: Examined) -> str:
 
 def _robustness(found: Sequence[Corrupted]) -> str:
     whole = next(each for each in found if each.severity == 0)
+    low, high = wilson(round(whole.acc * whole.n), whole.n)
     values = {(each.corruption, each.severity): each.acc for each in found}
     shown = [severity for severity in SHOWN_SEVERITIES if any(key[1] == severity for key in values)]
     rows = [
-        f"Accuracy on {whole.n:,} images; without corruption {whole.acc:.4f}.\n",
+        f"Accuracy on {whole.n:,} of these images; without corruption {whole.acc:.4f} (95 % interval {low:.4f} to "
+        f"{high:.4f}).\n",
         f"| corruption | {' | '.join(f'severity {severity}' for severity in shown)} |",
         f"|---|{'---|' * len(shown)}",
     ]

@@ -1,5 +1,6 @@
 """What is known of a version that is to be promoted, beside the version that the alias names now."""
 
+import logging
 import statistics
 import time
 from contextlib import nullcontext
@@ -26,10 +27,12 @@ from ferhpo.scoring.predict import Evaluation
 from ferhpo.scoring.scores import in_training_mask
 from ferhpo.scoring.statistics.calibration import Calibration
 from ferhpo.scoring.statistics.paired import Difference, difference
+from ferhpo.text import STEPS
 from ferhpo.tracking import TrackingSettings
 from ferhpo.tracking.registry import Version
 from ferhpo.trial.load_data import load_data
 
+log = logging.getLogger(STEPS)
 NUM_TIMED = 20
 MOST_CORRUPTED, SHOWN_SEVERITIES = 300, (1, 3, 5)  # of the robustness in the model card
 
@@ -42,7 +45,8 @@ class Examined:
     calibration: Calibration
     facts: Facts
     scores: ModelScores
-    robustness: list[Corrupted]
+    trained: TrainedModel
+    split: str
 
 
 def examine(
@@ -61,6 +65,8 @@ def examine(
         notes = [*notes, f"{data.source} has no test images under the {data.split_name} split"]
     check_fits(trained, section, data, training, split)
     data = with_classes(data, trained.class_names)
+    beside = "" if champion is None else f", and {champion.number}, the champion,"
+    log.info("scoring %s version %d%s on %s images", candidate.name, candidate.number, beside, split)
     with no_driver(trained) if split == "test" else nullcontext():
         found = predicted(trained, data, split)
         scores = scores_of(trained, data, training, split, found, False, [])
@@ -68,6 +74,7 @@ def examine(
             scores = logged(scores, trained, data, training, "promote")
             notes = [*notes, *scores.warnings]
     calibration = calibrated(trained, data, split, found)
+    answered = most_answered(found.confusion.tolist(), data.class_names)
     present = _present_digest(trained)  # what the folder of its sweep says is no proof: it may have been copied
     rival = _champion(champion, data, split, found, output_dir, settings)
     facts = Facts(
@@ -81,7 +88,8 @@ def examine(
         num_parameters=count_parameters(trained.network),
         milliseconds=_milliseconds(trained, data),
         num_seeds=_whole(candidate.tags.get("ferhpo.num_seeds")),
-        collapsed_to=collapse(most_answered(found.confusion.tolist(), data.class_names)),
+        collapsed_to=collapse(answered),
+        most_answered=f"{answered['class']} {100 * answered['share']:.1f} %",
         data_digest=present,
         is_data_changed=_recorded_digest(trained) not in ("", present),
         champion=None if champion is None else f"version {champion.number}",
@@ -90,8 +98,13 @@ def examine(
         purpose=purpose,
         notes=[*notes, *rival.notes],
     )
-    robustness = robustness_of(trained, data, split, MOST_CORRUPTED, SHOWN_SEVERITIES)
-    return Examined(data, calibration, facts, scores, robustness)
+    return Examined(data, calibration, facts, scores, trained, split)
+
+
+def robustness(examined: Examined) -> list[Corrupted]:
+    """Return the scores of a candidate on corrupted images, which take longer than the rest."""
+    log.info("scoring corrupted images, for the model card")
+    return robustness_of(examined.trained, examined.data, examined.split, MOST_CORRUPTED, SHOWN_SEVERITIES)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Facts:
     against_champion: the candidate's right answers beside the champion's, on the same images
     data_digest: of the candidate's data set, as it is now; is_data_changed: whether it was trained on another one
     champion_digest: of the data set that the champion was trained on
-    collapsed_to: the class that it nearly always predicts, with its share; ""
+    collapsed_to: the class that it nearly always predicts, with its share; ""; most_answered: the most frequent one
     """
 
     scored_on: str
@@ -54,6 +54,7 @@ class Facts:
     milliseconds: float | None = None
     num_seeds: int | None = None
     collapsed_to: str = ""
+    most_answered: str = ""
     data_digest: str = ""
     is_data_changed: bool = False
     champion: str | None = None
@@ -135,7 +136,7 @@ def _better(gates: Gates, facts: Facts) -> Iterator[Passed]:
     assert gates.better_than_champion is not None
     asked = f"lower end of the 95 % interval of the difference above {gates.better_than_champion:g}"
     if facts.champion is None:
-        yield Passed("better_than_champion", True, "there is no champion yet", asked)
+        yield Passed("better_than_champion", True, "no other version is the champion", asked)
         return
     against = facts.against_champion
     if against is None:
@@ -165,7 +166,7 @@ def _same_data(gates: Gates, facts: Facts) -> Iterator[Passed]:
         yield Passed("same_data", False, f"the data set, digest {facts.data_digest[:12]}, has changed since", asked)
         return
     if facts.champion is None:
-        yield Passed("same_data", True, "there is no champion yet", asked)
+        yield Passed("same_data", True, "no other version is the champion", asked)
         return
     is_same = bool(facts.data_digest) and facts.data_digest == facts.champion_digest
     digests = f"{facts.data_digest[:12] or 'not known'}; {facts.champion} {facts.champion_digest[:12] or 'not known'}"
@@ -185,7 +186,10 @@ _GATES: dict[str, Callable[[Gates, Facts], Iterator[Passed]]] = {
     "no_collapse": lambda gates, facts: iter(
         [
             Passed(
-                "no_collapse", not facts.collapsed_to, facts.collapsed_to or "no", "no class has nearly all predictions"
+                "no_collapse",
+                not facts.collapsed_to,
+                facts.collapsed_to or f"most predictions: {facts.most_answered}",
+                "no class has nearly all predictions",
             )
         ]
     ),

@@ -23,13 +23,18 @@ DEFAULT_GATES = "default"
 
 
 class GatesError(FerhpoError):
-    """A promotion that gates refuse. Its text has every reason, and `faults` each by itself."""
+    """A promotion that gates refuse. Its text has every reason, `faults` each by itself, `results` every gate.
+
+    notes: what else there is to know, e.g. how often the test images were read
+    """
 
     exit_status = 4
 
-    def __init__(self, text: str, faults: Sequence[str]) -> None:
+    def __init__(
+        self, text: str, faults: Sequence[str], results: Sequence[Passed] = (), notes: Sequence[str] = ()
+    ) -> None:
         super().__init__(text)
-        self.faults = tuple(faults)
+        self.faults, self.results, self.notes = tuple(faults), tuple(results), tuple(notes)
 
 
 @dataclass(frozen=True)
@@ -79,14 +84,15 @@ def promote(
     known = registry.versions(settings, name)
     candidate = registry.choose(known, name, sweep.name, version)
     champion = next((each for each in known if alias in each.aliases), None)
+    rival = None if champion is None or champion.number == candidate.number else champion  # no version beats itself
     results, notes, examined = [], list[str](), None
     if asks_anything(asked):
-        examined = examine(candidate, champion, purpose, sweep.folder.parent, settings)
+        examined = examine(candidate, rival, purpose, sweep.folder.parent, settings)
         results, notes = tried(asked, examined.facts), examined.facts.notes
     refused = [result for result in results if not result.passed]
     if refused and not force:
         reasons = [f"{each.gate}: {each.found}; asked: {each.asked}" for each in refused]
-        raise GatesError(_refusal(name, candidate, alias, reasons), reasons)
+        raise GatesError(_refusal(name, candidate, alias, reasons), reasons, results, notes)
     about = {
         "gates": gates,
         "results": [[each.gate, each.passed, each.found] for each in results],
@@ -96,11 +102,12 @@ def promote(
         "sweep": sweep.name,
     }
     expected = None if champion is None else champion.number
+    text = "" if examined is None else card(examined, candidate, results, force)
     if note := sign_version(settings, candidate):
         notes = [*notes, note]
     aliases.move(settings, name, alias, candidate.number, expected, "promote", about)
-    if examined is not None:
-        registry.describe_version(settings, name, candidate.number, card(examined, candidate, results, force))
+    if text:
+        registry.describe_version(settings, name, candidate.number, text)
     return Promotion(name, alias, candidate.number, expected, results, force, notes)
 
 

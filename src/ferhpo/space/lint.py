@@ -38,7 +38,7 @@ class _Reader:
         if not isinstance(node, Mapping):
             self.faults.append(
                 f"{where} is {show(node)}; it must be a draw with low and high, or with choices; write "
-                "{choices: [...]}"
+                f"{{choices: [...]}}, or to give it one value, set {path} and {where}: null"
             )
         elif {"low", "high", "choices"} & set(node) and not isinstance(target, Mapping):
             self.read_draw(node, path, option)

@@ -244,7 +244,10 @@ def opened_store(settings: TrackingSettings, action: str) -> Iterator["MlflowCli
         raise TrackingError(f"cannot {action}: tracking.uri is none; the model registry needs an MLflow store")
     path = settings.sqlite_path
     if path is not None and not path.exists():
-        raise TrackingError(f"cannot {action}: there is no MLflow store at {settings.shown_uri}")
+        raise TrackingError(
+            f"cannot {action}: there is no MLflow store at {settings.shown_uri}; if the sweep has another one, add "
+            "tracking.uri=... to the command line"
+        )
     try:
         yield connect(settings)
     except TrackingError:

@@ -88,7 +88,8 @@ def connect(settings: TrackingSettings, timeout_seconds: int = 30) -> "MlflowCli
     # 31.8 s with a concurrent reader), but breaks if two machines share the folder.
     with file_lock(settings.sqlite_path):  # two processes that create the tables at once would damage them
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        for name in ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         if not settings.sqlite_path.exists() or settings.sqlite_path.stat().st_size == 0:
             _make_database(settings.sqlite_path)
         follow_move(settings)

@@ -56,7 +56,7 @@ def comparison_parts(found: "Comparison", page: Path | None = None) -> Iterator[
         + ([p_values.get(each.name, "")] if p_values else [])
         for place, each in enumerate(found.models[0].classes)
     ]
-    heads = ["class", "images", *(f"F1 of {label}" for label in labels), *(["p"] if p_values else [])]
+    heads = ["class", "images", *(f"F1 of {label}" for label in labels), *(["p (recall)"] if p_values else [])]
     yield Grid(heads, by_class, ["class"])
     if page is not None:
         yield str(page)

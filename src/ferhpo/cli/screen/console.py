@@ -4,19 +4,21 @@ Note: rich is imported in functions, because `ferhpo --help` does not need it.
 """
 
 import itertools
+import logging
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferhpo.errors import printable
 from ferhpo.states import TrialState
-from ferhpo.text import LAYOUT
+from ferhpo.text import LAYOUT, STEPS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,3 +138,24 @@ def running_ui(settings: "TrackingSettings") -> str | None:
         host = options.get("--host", "127.0.0.1")
         return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{options.get('--port', '5000')}"
     return None
+
+
+@contextmanager
+def steps_shown() -> Iterator[None]:
+    """Print on standard error what ferhpo does meanwhile (`ferhpo.text.STEPS`)."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage(), error=True)
+
+    logger, handler = logging.getLogger(STEPS), Handler()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -120,4 +120,5 @@ def _reports(trial: "TrialRecord", is_folded: bool) -> str:
     """Format the best epoch and the number of epochs, e.g. 7/20; or the number of folds."""
     if is_folded:
         return str(len(trial.folds))
-    return f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
+    shown = f"{trial.best_epoch}/{len(trial.epochs)}" if trial.best_epoch else ""
+    return shown if trial.state.is_over or not shown else f"{shown}…"

@@ -15,6 +15,7 @@ from ferhpo.cli.screen.leaderboard import SAMPLED, sample_text
 from ferhpo.states import TrialState
 from ferhpo.text import duration, plural, sampled_columns, short_names
 
+MOST_NAMED = 4  # running trials whose epochs a line names
 if TYPE_CHECKING:
     from ferhpo.driver.ledger import Ledger
     from ferhpo.storage.trial_record import TrialRecord
@@ -105,7 +106,7 @@ def status_line(ledger: "Ledger", trials: Sequence["TrialRecord"]) -> str:
     metric = ledger.study.objective.metric
     parts = [
         f"{num_ended}{of} trials done",
-        f"{len(ledger.running)} running",
+        f"{len(ledger.running)} running{_epochs(ledger)}",
         f"{counts[TrialState.PRUNED]} pruned",
         f"{failed} failed" if failed else "",
         f"best {metric} {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else "",
@@ -126,8 +127,19 @@ def _rate(ledger: "Ledger", trials: Sequence["TrialRecord"]) -> list[str]:
     took = [trial.seconds for trial in trials if trial.seconds]
     if ledger.num_trials is None or not took:
         return [rate]
-    left = (ledger.num_trials - num_new - ledger.num_ended_before) * elapsed / num_new
-    return [rate, f"about {duration(min(left, statistics.fmean(took) * ledger.num_trials))} left"]
+    waiting = ledger.num_trials - num_new - ledger.num_ended_before - len(ledger.running)
+    begun = sum(1 - done / ledger.num_reports for done in ledger.running.values()) if ledger.num_reports else 0.0
+    left = (max(waiting, 0) + begun) * statistics.fmean(took) / max(len(ledger.running), 1)
+    return [rate, f"about {duration(left)} left"]
+
+
+def _epochs(ledger: "Ledger") -> str:
+    """Return how far the running trials are, e.g. " (epochs 3 and 2 of 6)"; empty if there are many, or none."""
+    done = [str(count) for _, count in sorted(ledger.running.items())]
+    if not 0 < len(done) <= MOST_NAMED or not ledger.num_reports:
+        return ""
+    unit = ledger.unit if len(done) == 1 else f"{ledger.unit}s"
+    return f" ({unit} {' and '.join(filter(None, [', '.join(done[:-1]), done[-1]]))} of {ledger.num_reports})"
 
 
 def _tracking(ledger: "Ledger") -> str:

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import ferhpo
-from ferhpo.cli.screen.console import make_console, print_warnings, say
+from ferhpo.cli.screen.console import make_console, print_warnings, say, steps_shown
 from ferhpo.cli.verbs.notify import alias_moved, check_url
 
 if TYPE_CHECKING:
+    from ferhpo.cli.screen.grid import Grid
+    from ferhpo.promotion.gates import Passed
     from ferhpo.promotion.promote import Promotion
 
 
@@ -55,18 +58,28 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def promote(args: argparse.Namespace) -> None:
+    from ferhpo.promotion.promote import GatesError
+
     check_url(args.notify)
-    promotion = ferhpo.promote(
-        args.name,
-        args.alias,
-        args.version,
-        args.output_dir,
-        model=args.model,
-        gates=args.gates,
-        purpose=args.purpose,
-        force=args.force,
-        config_dir=args.config_dir,
-    )
+    try:
+        with steps_shown():
+            promotion = ferhpo.promote(
+                args.name,
+                args.alias,
+                args.version,
+                args.output_dir,
+                model=args.model,
+                gates=args.gates,
+                purpose=args.purpose,
+                force=args.force,
+                config_dir=args.config_dir,
+            )
+    except GatesError as error:
+        if not args.json:
+            console = make_console()
+            console.print(gates_table(error.results))
+            print_warnings(console, error.notes)
+        raise
     _show(promotion, args)
 
 
@@ -90,13 +103,11 @@ def _show(promotion: "Promotion", args: argparse.Namespace) -> None:
 
 
 def _print_promotion(promotion: "Promotion", args: argparse.Namespace) -> None:
-    from ferhpo.cli.screen.grid import Grid
     from ferhpo.promotion.promote import store_of
 
     console = make_console()
     if promotion.gates:
-        rows = [[each.gate, "passed" if each.passed else "refused", each.found, each.asked] for each in promotion.gates]
-        console.print(Grid(["gate", "", "found", "asked"], rows, ["gate", "", "found", "asked"]))
+        console.print(gates_table(promotion.gates))
     print_warnings(console, promotion.notes)
     if promotion.forced:
         say(f"Moved in spite of the gates, because: {promotion.forced}")
@@ -104,6 +115,15 @@ def _print_promotion(promotion: "Promotion", args: argparse.Namespace) -> None:
     say(f"{promotion.name}@{promotion.alias} is now version {promotion.version}{before}. Load it in Python with:")
     say(f"  mlflow.set_tracking_uri({store_of(args.name, args.output_dir)!r})")
     say(f"  mlflow.pyfunc.load_model({f'models:/{promotion.name}@{promotion.alias}'!r})")
+
+
+def gates_table(results: Sequence["Passed"]) -> "Grid":
+    """Return the table of the gates that were asked."""
+    from ferhpo.cli.screen.grid import Grid
+
+    heads = ["gate", "", "found", "asked"]
+    rows = [[each.gate, "passed" if each.passed else "refused", each.found, each.asked] for each in results]
+    return Grid(heads, rows, heads)
 
 
 def ensemble(args: argparse.Namespace) -> None:
