@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 import ferhpo
@@ -220,6 +221,15 @@ def test_mlflow_has_the_confirmation_its_sweep_and_the_registered_model(confirme
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files >= {"confirm.json", "candidates.csv", "leaderboard.csv"}
     assert parent.data.metrics["luck"] == pytest.approx(result.found.luck.mean)
+    chosen = result.found.chosen
+    trials = [each for each in result.sweep.trials() if each.sample["confirm.candidate"] == chosen]
+    curve = client.get_metric_history(parent.info.run_id, f"trial_{chosen}/val_acc_mean")
+    assert [point.step for point in curve] == list(range(1, max(len(each.epochs) for each in trials) + 1))
+    firsts = [each.epochs[0]["val_acc"] for each in trials]
+    assert curve[0].value == pytest.approx(np.mean(firsts), rel=1e-4)
+    assert parent.data.metrics[f"trial_{chosen}/n"] == len(trials)
+    deviations = client.get_metric_history(parent.info.run_id, f"trial_{chosen}/val_acc_std")
+    assert deviations[0].value == pytest.approx(np.std(firsts, ddof=1), rel=1e-3, abs=1e-6)
     for trial in result.sweep.trials():
         run = runs[f"demo-confirm-{trial.number:03d}"]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -11,12 +11,13 @@ from ferhpo.config.compose import compose
 from ferhpo.config.folds import fold_folder
 from ferhpo.errors import SweepError
 from ferhpo.seeds import derive_seed
+from ferhpo.training.hardware.usage import NAMES
 from ferhpo.trial import cross_validation
 from ferhpo.trial.cross_validation import FOLD_RESULT, cross_validate, running_means
 from ferhpo.trial.run import run_trial
 
 FOLDS, EPOCHS, SEED = 3, 2, 7
-TIMINGS = ("epoch_seconds", "images_per_second", "device_memory_mb")
+TIMINGS = ("epoch_seconds", "images_per_second", "device_memory_mb", *NAMES)
 
 
 class Killed(BaseException):

@@ -15,6 +15,7 @@ import pytest
 from ferhpo.storage.meta import META
 from ferhpo.storage.study.journal import JOURNAL
 from ferhpo.storage.sweep import load_sweep
+from ferhpo.training.hardware.usage import NAMES
 from tests.conftest import TINY
 from tests.simulated_sweep import CONDITIONAL, NUM_TRIALS, SCHEDULERS, SPACES, drive, make_sweep, recorded
 
@@ -164,7 +165,7 @@ def test_a_real_sweep_killed_in_the_middle_ends_as_an_uninterrupted_one(warm, tm
     options = [*TINY, f"output_dir={tmp_path}", "num_trials=6", "compute.num_cpus=1", "compute.gpus_per_trial=0"]
     options += ["compute.max_concurrent=1", "tracking=none", "trainer.max_epochs=4", *CONDITIONAL]
     log = tmp_path / "log.txt"
-    timings = ("epoch_seconds", "images_per_second", "device_memory_mb")
+    timings = ("epoch_seconds", "images_per_second", "device_memory_mb", *NAMES)
 
     def result_of(name):
         trials = load_sweep(name, tmp_path).trials()

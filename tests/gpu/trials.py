@@ -13,13 +13,14 @@ from ferhpo.config.compose import compose
 from ferhpo.data.dataset import FaceData
 from ferhpo.storage.trial_record import TrialRecord
 from ferhpo.training.checkpoint import LAST, epoch_file, read
+from ferhpo.training.hardware.usage import NAMES
 from ferhpo.training.settings import Hardware
 from ferhpo.trial.load_data import load_data
 from ferhpo.trial.run import Outcome, run_trial
 
 DRY_RUN = os.environ.get("FERHPO_GPU_DRY_RUN") == "1"
 NUM_TRAIN, NUM_VAL, BATCH_SIZE, IMAGE_SIZE = (32, 16, 8, 24) if DRY_RUN else (1280, 256, 128, 48)
-MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb", "device_reserved_mb", "device_used_mb")
+MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb", "device_reserved_mb", "device_used_mb", *NAMES)
 DATA = [
     f"data.num_train={NUM_TRAIN}",
     f"data.num_val={NUM_VAL}",

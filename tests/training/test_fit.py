@@ -25,6 +25,7 @@ from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training import schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file, kept_epochs, load_network
+from ferhpo.training.hardware.usage import NAMES
 from ferhpo.training.steps.parameters import parameter_groups
 
 METRICS = [
@@ -38,8 +39,9 @@ METRICS = [
     "epoch_seconds",
     "images_per_second",
     "device_memory_mb",
+    *NAMES[:3],
 ]
-MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
+MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb", *NAMES)
 RunFit = Callable[..., Any]
 
 

@@ -13,8 +13,9 @@ from ferhpo.scoring.kept import FILE
 from ferhpo.training import checkpoint, schedules
 from ferhpo.training.augment import Augment
 from ferhpo.training.checkpoint import epoch_file
+from ferhpo.training.hardware.usage import NAMES
 
-MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb")
+MEASURED = ("epoch_seconds", "images_per_second", "device_memory_mb", *NAMES)
 RunFit = Callable[..., Any]
 
 EVERYTHING: dict[str, Any] = {

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ferhpo.confirmation.result import RESULT, Confirmation, ConfirmationFound, MeanTestScores, Registered
-from ferhpo.confirmation.statistics import is_distinct, mean_variants, median_trial, rank_candidates
+from ferhpo.confirmation.statistics import is_distinct, mean_curves, mean_variants, median_trial, rank_candidates
 from ferhpo.confirmation.text import candidates_csv, confirmation_note
 from ferhpo.data.dataset import TEST, FaceData
 from ferhpo.disk import write_json
@@ -64,6 +64,7 @@ def conclude(
             tracker.log_text(None, json.dumps(found.to_json(), indent=1), RESULT)
             tracker.log_text(None, candidates_csv(found), "candidates.csv")
             tracker.log_metrics(None, _parent_metrics(found))
+            tracker.log_curves(None, mean_curves(trials))
             tracker.set_tags(None, {"ferhpo.confirms_run": found.sweep_run})
             note = confirmation_note(found)
         tracker.close_sweep(RunState.COMPLETE, note)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ferhpo.config import Objective
-from ferhpo.storage.trial_record import TrialRecord, completed
+from ferhpo.storage.trial_record import CANDIDATE, TrialRecord, completed
 
 if TYPE_CHECKING:
     from ferhpo.scoring.scores import Scores, ScoreVariants
@@ -97,7 +97,7 @@ def rank_candidates(
     sign = _sign(objective)
     candidates = []
     for candidate in selected:
-        retrained = [trial for trial in trials if trial.sample["confirm.candidate"] == candidate.number]
+        retrained = [trial for trial in trials if trial.sample[CANDIDATE] == candidate.number]
         complete = completed(retrained)
         values = [trial.value for trial in complete if trial.value is not None]
         dedup = [trial.dedup_acc for trial in complete if trial.dedup_acc is not None]
@@ -149,3 +149,25 @@ def is_distinct(candidates: Sequence[Candidate]) -> bool:
         return False
     (low, high), (other_low, other_high) = ends
     return bool(low > other_high or high < other_low)  # type: ignore[operator]
+
+
+def mean_curves(trials: Sequence[TrialRecord]) -> list[dict[str, float]]:
+    """Return for each epoch the mean and the standard deviation of every metric over the seeds of each candidate.
+
+    Names are e.g. trial_3/val_acc_mean and trial_3/val_acc_std; trial_3/n is how many seeds reached the epoch. Measured
+    times and memory are left out.
+    """
+    rows: list[dict[str, float]] = []
+    for candidate in dict.fromkeys(trial.sample[CANDIDATE] for trial in trials):
+        retrained = [trial for trial in trials if trial.sample[CANDIDATE] == candidate and not trial.state.is_failure]
+        for place in range(max((len(trial.epochs) for trial in retrained), default=0)):
+            epochs = [trial.epochs[place] for trial in retrained if len(trial.epochs) > place]
+            if len(rows) <= place:
+                rows.append({})
+            rows[place][f"trial_{candidate}/n"] = float(len(epochs))
+            for key in (key for key in epochs[0] if key.startswith(("train_", "val_"))):
+                values = [epoch[key] for epoch in epochs if key in epoch]
+                rows[place][f"trial_{candidate}/{key}_mean"] = statistics.fmean(values)
+                if len(values) > 1:
+                    rows[place][f"trial_{candidate}/{key}_std"] = statistics.stdev(values)
+    return rows

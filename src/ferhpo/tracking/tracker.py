@@ -112,6 +112,12 @@ class Tracker:
         if new:
             self._append("metrics", number=number, step=0, values=new)
 
+    def log_curves(self, number: int | None, rows: Sequence[Mapping[str, float]]) -> None:
+        """Record metrics at the steps 1, 2, ..., unless they are recorded already; rows: one for each step."""
+        if rows and (number, next(iter(rows[-1]))) not in self._history.values:
+            for step, row in enumerate(rows, 1):
+                self._append("metrics", number=number, step=step, values=_floats(row))
+
     def set_tags(self, number: int | None, tags: Mapping[str, str]) -> None:
         """Set tags; a later value replaces an earlier one."""
         self._append("tags", number=number, tags=_tags(tags))

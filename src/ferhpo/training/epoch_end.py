@@ -26,6 +26,7 @@ from ferhpo.scoring.objective import Objective
 from ferhpo.scoring.predict import evaluate
 from ferhpo.scoring.preprocess import Preprocess
 from ferhpo.training.checkpoint import FORMAT, save_checkpoints
+from ferhpo.training.hardware.usage import Usage
 from ferhpo.training.steps.module import Classifier
 from ferhpo.training.steps.probe import probe
 
@@ -94,6 +95,7 @@ class EpochEnd(pl.Callback):
         self.own_callbacks = own_callbacks
         self.more_metrics = more_metrics
         self.start_seconds = 0.0
+        self.usage = Usage()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not self.progress.history:
@@ -134,6 +136,7 @@ class EpochEnd(pl.Callback):
             "epoch_seconds": time.perf_counter() - self.start_seconds,
             "images_per_second": module.batches.num_images / train_seconds,
             **_memory_mb(module.device),
+            **self.usage.since_last(module.device),
         }
         objective = self.progress.objective
         module.schedule.after_epoch(objective.score(metrics[objective.metric]))
