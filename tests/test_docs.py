@@ -26,7 +26,18 @@ from ferhpo.config.compose import compose
 from ferhpo.config.files import group_files, sweep_files
 from ferhpo.errors import ConfigError
 from tests import snippets
-from tests.snippets import ALL, PAGES, REFERENCE, ROOT, SUBSTITUTIONS, all_commands, arguments, blocks, substituted
+from tests.snippets import (
+    ALL,
+    PAGES,
+    REFERENCE,
+    ROOT,
+    SUBSTITUTIONS,
+    WALKED,
+    all_commands,
+    arguments,
+    blocks,
+    substituted,
+)
 from tests.test_cli import VERBS
 
 COMPOSED = ("sweep", "train", "plan", "check", "show")  # verbs whose arguments are a configuration
@@ -132,7 +143,9 @@ def write_own_files(folder, page=None):
         (folder / block.file).write_text(substituted(block.text))
 
 
-FULL = [pytest.param(page, marks=pytest.mark.full) for page in [*PAGES, *REFERENCE] if page != "README.md"]
+FULL = [
+    pytest.param(page, marks=pytest.mark.full) for page in [*PAGES, *REFERENCE] if page not in ("README.md", WALKED)
+]
 
 
 @pytest.mark.usefixtures("with_own_files")

@@ -76,6 +76,25 @@ def test_a_confirmation_of_a_copied_sweep_neither(sweep, capsys):
     assert "this user did not start the sweep here" in capsys.readouterr().err
 
 
+def test_a_confirmation_takes_no_sample_that_the_space_does_not_have(sweep, capsys):
+    """What a stranger wrote into the study would become a listed sample of a sweep of one's own."""
+    journal = sweep.folder / "study.jsonl"
+    trial = sweep.trials()[0]
+    path = next(draw.path for draw in sweep.space().draws if not draw.repeat)
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    samples = [
+        value for record in records for value in record.values() if isinstance(value, dict) and "sample" in value
+    ]
+    assert samples
+    assert path in trial.sample
+    for attributes in samples:
+        attributes["sample"][path] = "/home/me/private.pt"
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert cli.main(["confirm", sweep.name, "--output-dir", str(sweep.folder.parent)]) == 2
+    assert "which the space does not have; the study was edited" in capsys.readouterr().err
+    assert not (sweep.folder.parent / f"{sweep.name}-confirm").exists()
+
+
 def test_ones_own_sweep_is_resumed_without_a_word(tmp_path, secret, monkeypatch):
     """It was started with a server and a file that the user named; the mark says so until the settings change."""
     from ferhpo.storage.sweep import create_sweep, save_config
@@ -117,6 +136,14 @@ def test_a_sample_has_only_what_the_space_varies(sweep, key):
     with pytest.raises(SweepError, match=f"the sample of trial 0 has {key}, which the space does not vary"):
         _ = edited.config
     assert trial.config["name"] == sweep.config["name"]
+
+
+def test_a_sampled_text_is_a_choice_of_its_draw(sweep):
+    trial = sweep.trials()[0]
+    path = next(draw.path for draw in sweep.space().draws if not draw.repeat)
+    edited = TrialRecord(0, trial.state, {**trial.sample, path: "/home/me/private.pt"}, 1, space=sweep.space)
+    with pytest.raises(SweepError, match=r"has '/home/me/private\.pt' for .*, which the space does not have"):
+        _ = edited.config
 
 
 def test_no_printed_command_has_an_option_that_a_folder_or_a_recipe_chose(sweep, tmp_path):

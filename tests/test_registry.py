@@ -94,7 +94,9 @@ def test_a_version_whose_weights_are_not_the_registered_ones_is_refused(recorded
     second, first = versions(settings, "held")
     _, described = load(settings, first)
     assert described["weights_sha256"] == digest
-    with pytest.raises(TrackingError, match=f"held version 2 was registered with weights of the sha256 {digest}; now "):
+    with pytest.raises(
+        TrackingError, match=f"held version 2: it was registered with weights of the sha256 {digest}; now "
+    ):
         load(settings, second)
     file = next((settings.output_dir / "artifacts").rglob(f"{models[0]}/**/network.safetensors"))
     content = bytearray(file.read_bytes())
@@ -129,7 +131,7 @@ def test_a_version_whose_description_is_not_the_registered_one_is_refused(record
     file.write_text(json.dumps({**described, key: changed[key]}))
     try:
         with pytest.raises(
-            TrackingError, match=r"described version 1 was registered with a model\.json of the sha256 "
+            TrackingError, match=r"described version 1: it was registered with a model\.json of the sha256 "
         ):
             load(settings, version)
     finally:

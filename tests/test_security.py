@@ -190,7 +190,7 @@ def test_a_registered_model_with_pickles_in_it_is_not_read(tmp_path, marker, mon
     )
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
     version = Version("m", 1, (), None, None, None, {}, "")
-    with pytest.raises(TrackingError, match="m version 1 cannot be loaded"):
+    with pytest.raises(TrackingError, match="m version 1 is not a ferhpo model: its MLmodel names no folder"):
         fetch.load(None, version)
 
 

@@ -62,6 +62,10 @@ def test_images_that_cannot_be_read_are_named(store, faces, tmp_path):  # noqa: 
     assert len(caught.value.faults) == 1
     with pytest.raises(DataError, match=r"nothing\.png: it cannot be read"):
         ferhpo.predict("good", [tmp_path / "nothing.png"], output_dir=store)
+    with (faces / "x.png").open("wb") as file:
+        file.truncate(99_000_000)
+    with pytest.raises(DataError, match=r"x\.png.* it cannot be read \("):  # it is a hole
+        ferhpo.predict("good", [faces], output_dir=store)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="the folder has no images"):
         ferhpo.predict("good", [tmp_path / "empty"], output_dir=store)

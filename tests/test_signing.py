@@ -9,7 +9,7 @@ from ferhpo import cli, signing
 from ferhpo.errors import SigningError, TrackingError
 from ferhpo.signing.keys import fingerprint_of, own_key
 from ferhpo.tracking.fetch import download, fetch_export, load
-from ferhpo.tracking.registered.signed import SIGNATURE, SIGNED_TAG, code_fault, sign_version
+from ferhpo.tracking.registered.signed import SIGNATURE, SIGNED_TAG, code_fault, digest_fault, sign_version
 from ferhpo.tracking.registry import find, register
 from ferhpo.tracking.store import connect
 from tests.test_registry import recorded  # noqa: F401 - a fixture
@@ -245,6 +245,33 @@ def test_code_that_ferhpo_did_not_generate_is_not_signed(recorded, tmp_path, fil
     assert old in content
     (folder / file).write_text(content.replace(old, new, 1))
     assert code_fault(folder) != ""
+
+
+@pytest.mark.parametrize("kind", ["bytecode", "data", "env", "decoy", "swapped"])
+def test_what_a_strangers_store_adds_is_not_signed(recorded, tmp_path, kind):  # noqa: F811
+    """Each of these would be run, installed or loaded by whoever trusts the signature."""
+    settings, _, models, _ = recorded
+    folders = [next((settings.output_dir / "artifacts").rglob(f"{each}/artifacts")) for each in models]
+    folder = download_all(folders[0], tmp_path / "copy")
+    number = register(settings, models[0], "added", {})
+    version = find(settings, "added", str(number))
+    assert (digest_fault(version, folder), code_fault(folder)) == ("", "")
+    text = (folder / "MLmodel").read_text()
+    if kind == "bytecode":
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "model.cpython-311.pyc").write_bytes(b"")
+    elif kind == "data":
+        (folder / "MLmodel").write_text(text.replace("    code: null\n", "    code: null\n    data: evil\n"))
+    elif kind == "env":
+        (folder / "MLmodel").write_text(text.replace("python_env.yaml", "evil_env.yaml"))
+    elif kind == "decoy":
+        download_all(folders[1] / "artifacts" / "export1", folder / "artifacts" / "a")
+    else:
+        for name in ("model.json", "network.safetensors"):
+            source = folders[1] / "artifacts" / "export1" / name
+            (folder / "artifacts" / "export0" / name).write_bytes(source.read_bytes())
+    assert digest_fault(version, folder) or code_fault(folder)
+    assert bool(digest_fault(version, folder)) == (kind == "swapped")
 
 
 def test_a_model_whose_code_was_changed_is_promoted_unsigned(recorded, keys):  # noqa: F811

@@ -75,7 +75,8 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        content = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
+        # A buffer of the whole limit would be allocated otherwise.
+        content = file.read(min(most_bytes, status.st_size) + 1) if status.st_size <= most_bytes else None
     if content is None or len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes / 1e6:,.0f} MB", str(path))
     return content

@@ -29,8 +29,8 @@ def predictions_table(found: "pd.DataFrame") -> Grid:
     """
     rows = []
     for image, values in zip(found.index, found.to_numpy(), strict=True):
-        first, second = values.argsort()[::-1][:2]
-        then = f"{found.columns[second]} {values[second]:.3f}"
+        first, *others = values.argsort()[::-1][:2]
+        then = "".join(f"{found.columns[second]} {values[second]:.3f}" for second in others)
         rows.append([str(image), str(found.columns[first]), f"{values[first]:.3f}", then])
     return Grid(["image", "answer", "probability", "then"], rows, ["image", "answer", "then"])
 

@@ -63,6 +63,7 @@ def plan_confirmation(
     )
     composed.groups["sampler"] = "none"
     for trial in candidates:
+        _ = trial.config  # refuses a sample that the space does not have: someone edited the study
         # Check each candidate's own configuration: an override may be invalid together with one of their samples.
         applied = {**composed.space().apply(trial.sample), "space": {}}
         warnings += validate.check_composed(

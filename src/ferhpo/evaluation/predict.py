@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ferhpo.data.io.files import SUFFIXES
-from ferhpo.disk import read_file
+from ferhpo.disk import fault_of_file, read_file
 from ferhpo.errors import ConfigError, DataError
 from ferhpo.evaluation.evaluate import divided
 from ferhpo.evaluation.load import find_model
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BYTES = 100_000_000  # of one file
-_BATCH = 256  # files whose content is in memory at a time
+_BATCH, _BATCH_BYTES = 256, 200_000_000  # files whose content is in memory at a time
 
 
 def predict(
@@ -45,8 +45,7 @@ def predict(
     if warnings is not None:
         warnings += trained.warnings
     parts = []
-    for first in range(0, len(files), _BATCH):
-        batch = files[first : first + _BATCH]
+    for batch in _batches(files):
         try:
             parts.append(trained.predict([_content(file) for file in batch]))
         except ValueError:
@@ -66,8 +65,24 @@ def _files(path: Path) -> Iterator[Path]:
     yield from found
 
 
+def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the files in their order, in lists of bounded size."""
+    batch, num_bytes = list[Path](), 0
+    for file in files:
+        size = file.stat().st_size if file.is_file() else 0  # whoever reads it says what is wrong
+        if batch and (len(batch) == _BATCH or num_bytes + size > _BATCH_BYTES):
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(file)
+        num_bytes += size
+    if batch:
+        yield batch
+
+
 def _content(file: Path) -> bytes:
     try:
+        if fault := fault_of_file(file):
+            raise DataError(str(file), [f"it cannot be read ({fault}); name images or folders"])
         return read_file(file, MOST_BYTES)
     except OSError as error:
         raise DataError(str(file), [f"it cannot be read ({error.strerror or error}); name images or folders"]) from None

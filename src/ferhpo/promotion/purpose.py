@@ -8,23 +8,34 @@ import re
 
 from ferhpo.errors import ConfigError
 
+# Beginnings of words, and whole words
 PROHIBITED = {
-    "work": ("work", "workplace", "employee", "employees", "hiring", "recruiting", "recruitment", "interview", "job"),
-    "education": ("education", "school", "schools", "classroom", "student", "students", "exam", "university", "pupil"),
-}
+    "work": (
+        "employ", "hiring", "recruit", "interview", "applicant", "staff", "colleague", "worker", "workplace", "workforce",
+        "office", "call center", "human resources", "job ", "jobs ", "work ", "at work", "team meeting", "productivity",
+    ),
+    "education": (
+        "educat", "school", "classroom", "student", "pupil", "teach", "exam ", "exams ", "universit", "college ",
+        "lecture", "lesson", "e-learning", "kindergarten", "in class", "homework", "proctor",
+    ),
+}  # fmt: skip
+# In which the words above mean something else
+HARMLESS = ("research work", "work of art", "artwork", "network", "framework")
 EXCEPTIONS = ("medical", "safety")
 LAW = "the EU AI Act, article 5(1)(f), in force since 2 February 2025"
 
 
 def purpose_fault(purpose: str) -> str:
     """Return why a model must not be promoted for a purpose; empty if it may be."""
-    words = re.findall(r"[a-z]+", purpose.lower())
-    if any(word in EXCEPTIONS for word in words):
+    text = f" {' '.join(re.findall(r'[a-z-]+', purpose.lower()))} "
+    if any(f" {word} " in text for word in EXCEPTIONS):
         return ""
+    for words in HARMLESS:
+        text = text.replace(f" {words} ", " ").replace(f" {words}s ", " ")
     for area, named in PROHIBITED.items():
-        if found := next((word for word in words if word in named), None):
+        if found := next((word for word in named if f" {word}" in text), None):
             return (
-                f"--purpose is {purpose!r:.80} ({found}); recognizing emotions in {area} is prohibited by {LAW}, "
+                f"--purpose is {purpose!r:.80} ({found.strip()}); recognizing emotions in {area} is prohibited by {LAW}, "
                 "except for medical or safety reasons; if it is one of these, say so, e.g. medical: ..."
             )
     return ""

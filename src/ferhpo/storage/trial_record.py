@@ -18,7 +18,7 @@ from ferhpo.errors import SweepError
 from ferhpo.scoring.metrics import DEDUP, with_present_names
 from ferhpo.scoring.objective import Objective
 from ferhpo.space import Sample, Space
-from ferhpo.space.given import draws_of
+from ferhpo.space.given import can_take, draws_of
 from ferhpo.states import TrialState
 from ferhpo.storage.frames import curves_frame, trial_html, trial_sentence
 from ferhpo.storage.study.journal import JOURNAL, check_is_file, load_journal, naming_damage
@@ -77,6 +77,11 @@ class TrialRecord:
             raise SweepError(
                 f"the sample of trial {self.number} has {unknown[0]}, which the space does not vary; the study was "
                 "edited, so restore it from a copy"
+            )
+        if strange := [key for key, value in self.sample.items() if not _may_be_drawn(space, key, value)]:
+            raise SweepError(
+                f"the sample of trial {self.number} has {self.sample[strange[0]]!r:.80} for {strange[0]}, which the "
+                "space does not have; the study was edited, so restore it from a copy"
             )
         return space.apply(self.sample)
 
@@ -191,3 +196,10 @@ def best_of(trials: Iterable[TrialRecord], objective: Objective) -> TrialRecord 
 def completed(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Return the COMPLETE trials, which have a value, in the given order."""
     return [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+
+
+def _may_be_drawn(space: Space, key: str, value: Any) -> bool:
+    """Return whether a text or a section in a sample is a choice of its draw; numbers name no file."""
+    if isinstance(value, int | float) or value is None or key == CANDIDATE:
+        return True
+    return any(can_take(draw, value) for draw, _ in draws_of(space, key))

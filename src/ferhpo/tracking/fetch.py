@@ -3,8 +3,6 @@
 Note: the places of artifacts come from the store, which may be someone else's (see upload/places.py).
 """
 
-import hashlib
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo.components.build import instantiate
 from ferhpo.components.bundle import target_of
-from ferhpo.components.description import DIGEST_TAG, read_description
+from ferhpo.components.description import read_description
 from ferhpo.errors import ConfigError, TrackingError
 from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS, verify_members
 from ferhpo.models.files.fitting import build_fitting
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.tracking import TrackingSettings
-from ferhpo.tracking.registered.signed import fetch_signed
-from ferhpo.tracking.registry import WEIGHTS_TAG, Version, find, opened_store
+from ferhpo.tracking.registered.signed import MOST_YAML_BYTES, digest_fault, export_folder, fetch_signed
+from ferhpo.tracking.registry import Version, find, opened_store
 from ferhpo.tracking.store import reason_of
 from ferhpo.tracking.upload.places import artifacts_at
 
 MOST_REFERENCES = 5
-MOST_YAML_BYTES = 200_000
 # The files of a ferhpo model as an MLflow model, and of the export inside it, with the most bytes that are read.
 PACKAGE_FILES = {
     "MLmodel": MOST_YAML_BYTES, "model.py": 5_000_000, "requirements.txt": 100_000, "conda.yaml": 100_000,
@@ -61,7 +58,12 @@ def _fetch(settings: TrackingSettings, version: Version, out_dir: Path, is_signa
             return ""
         for file, most_bytes in PACKAGE_FILES.items():
             found.fetch(file, most_bytes, out_dir)
-        inner = _inner_folder(out_dir / "MLmodel", f"{name} version {number}")
+        try:
+            inner = export_folder(out_dir).relative_to(out_dir).as_posix()
+        except ValueError as error:
+            raise TrackingError(
+                f"{name} version {number} is not a ferhpo model: {error}; choose another version"
+            ) from None
         for file, most_bytes in EXPORT_FILES.items():
             found.fetch(f"{inner}/{file}", most_bytes, out_dir)
         for place in range(_num_members(out_dir / inner / "model.json")):
@@ -84,30 +86,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ParseError(f"it is not UTF-8 ({error.reason} at byte {error.start})") from None
-
-
-def _inner_folder(path: Path, shown: str) -> str:
-    """Return the folder of the exported model in the MLflow model, as its MLmodel says. Raises TrackingError."""
-    if not path.exists():
-        raise TrackingError(f"{shown} is not a ferhpo model: it has no MLmodel; choose another version")
-    try:
-        found: Any = parse_yaml(_text(path))
-        for key in ("flavors", "python_function", "artifacts", "model", "path"):
-            found = found[key]
-    except ParseError as error:
-        raise TrackingError(f"{shown} is not a ferhpo model: its MLmodel: {error}; choose another version") from None
-    except (KeyError, TypeError, IndexError):
-        found = None
-    if (
-        not isinstance(found, str)
-        or not re.fullmatch(r"artifacts/[^/\x00-\x1f]{1,255}", found)
-        or found.endswith("/..")
-    ):
-        raise TrackingError(
-            f"{shown} is not a ferhpo model: its MLmodel names no folder artifacts/NAME with a model.json; "
-            "choose another version"
-        )
-    return found
 
 
 def load(
@@ -153,24 +131,19 @@ def fetch_export(
     warning = _fetch(settings, version, out_dir, is_signature_required)
     if warning and warnings is not None:
         warnings.append(warning)
-    description = next(iter(sorted(out_dir.rglob("model.json"))), None)
-    if description is None:
+    try:
+        folder = export_folder(out_dir)
+    except ValueError as error:
+        raise TrackingError(f"{shown} is not a ferhpo model: {error}; choose another version") from None
+    if not (folder / "model.json").exists():
         raise TrackingError(f"{shown} is not a ferhpo model: it has no model.json; choose another version")
     try:
-        weights = read_description(description).get("weights_sha256")
+        fault = digest_fault(version, out_dir)
     except ValueError as error:
-        raise TrackingError(f"{shown} cannot be loaded: {error}") from None
-    digests = (
-        ("weights", WEIGHTS_TAG, weights),
-        ("a model.json", DIGEST_TAG, hashlib.sha256(description.read_bytes()).hexdigest()),
-    )
-    for what, tag, found in digests:
-        if version.tags.get(tag) not in (None, found):
-            raise TrackingError(
-                f"{shown} was registered with {what} of the sha256 {version.tags[tag]}; now it is {found}, so its "
-                "files were changed; use another version, or train the model again"
-            )
-    return description.parent
+        raise TrackingError(f"{shown} cannot be loaded: {str(error).replace(f'{folder}/', '')}") from None
+    if fault:
+        raise TrackingError(f"{shown}: {fault}")
+    return folder
 
 
 def _built(

@@ -3,6 +3,7 @@
 Whoever may write artifacts but not the registry can therefore neither change a signed model nor remove its signature.
 """
 
+import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -10,25 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 from ferhpo import signing
 from ferhpo.components.bundle import model_source, requirements
-from ferhpo.components.description import read_description
-from ferhpo.errors import SigningError, TrackingError
+from ferhpo.components.description import DIGEST_TAG, read_description
+from ferhpo.disk import read_file
+from ferhpo.errors import SigningError, TrackingError, first_line
+from ferhpo.models.exported import FITTED, MEMBERS, WEIGHTS, verified_content, verify_members
 from ferhpo.parse import ParseError, parse_yaml
 from ferhpo.signing.folders import MOST_SIGNATURE_BYTES, signer
 from ferhpo.signing.keys import fingerprint_of, own_key, short
 from ferhpo.tracking import TrackingSettings
-from ferhpo.tracking.registry import Version, opened_store
+from ferhpo.tracking.registry import WEIGHTS_TAG, Version, opened_store
 from ferhpo.tracking.upload.places import artifacts_at, repository
 
 if TYPE_CHECKING:
     from ferhpo.tracking.upload.places import Artifacts
 
 SIGNATURE, SIGNED_TAG = "model.sig", "ferhpo.signed_by"
+MOST_YAML_BYTES = 200_000
 MOST_BYTES = 8_000_000_000  # of all files of a model
 # The lines of the files that say what a model needs, beside its packages
 _LINE = re.compile(
     r"(channels|dependencies|build_dependencies|- pip):|- conda-forge|name: mlflow-env|- -r requirements.txt"
 )
 _PACKAGE = re.compile(r"(?:- )?([A-Za-z0-9_.-]+)(?:(?:==?|<=|: )\d[\w.]*)?")
+_VOLATILE = ("metadata", "mlflow_version", "model_id", "model_size_bytes", "model_uuid", "utc_time_created")
 _TOOLS = ("python", "pip", "setuptools", "wheel")
 
 
@@ -83,7 +88,11 @@ def sign_version(settings: TrackingSettings, version: Version) -> str:
         if signature is not None and signer(signature) == own:
             signing.verify(folder, signature)
         else:
-            if fault := code_fault(folder):
+            try:
+                fault = digest_fault(version, folder) or code_fault(folder)
+            except (OSError, ValueError) as error:
+                fault = first_line(error)
+            if fault:
                 return f"the version is not signed: {fault}"
             file = Path(temporary) / SIGNATURE
             file.write_bytes(signing.sign(folder, private))
@@ -93,26 +102,92 @@ def sign_version(settings: TrackingSettings, version: Version) -> str:
     return ""
 
 
-def code_fault(folder: Path) -> str:
-    """Return why the code of a downloaded model must not be signed; empty if ferhpo generates the same.
-
-    Whoever loads a signed model with MLflow runs its code, and installs what it needs.
-    """
+def export_folder(folder: Path) -> Path:
+    """Return the folder of the exported model in a downloaded one, as its MLmodel says. Raises ValueError."""
     try:
-        flavor: Any = parse_yaml((folder / "MLmodel").read_text(encoding="utf-8"))["flavors"]["python_function"]
-        inner = folder / str(flavor["artifacts"]["model"]["path"])
-        code = model_source(read_description(inner / "model.json"))
-        if (flavor["loader_module"], flavor["code"], Path(flavor["model_code_path"]).name) != (
-            "mlflow.pyfunc.loaders.code_model", None, "model.py",
-        ):  # fmt: skip
-            return "its MLmodel runs other code than its model.py"
-        for path in (folder / "model.py", inner / "model.py"):
+        found: Any = parse_yaml(read_file(folder / "MLmodel", MOST_YAML_BYTES).decode("utf-8"))
+        path = found["flavors"]["python_function"]["artifacts"]["model"]["path"]
+    except FileNotFoundError:
+        raise ValueError("it has no MLmodel") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its MLmodel: it is not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (OSError, ParseError) as error:
+        raise ValueError(f"its MLmodel: {error}") from None
+    except (KeyError, TypeError, IndexError):
+        path = None
+    if not isinstance(path, str) or not re.fullmatch(r"artifacts/[^/\x00-\x1f]{1,255}", path) or path.endswith("/.."):
+        raise ValueError("its MLmodel names no folder artifacts/NAME with a model.json")
+    return folder / path
+
+
+def digest_fault(version: Version, folder: Path) -> str:
+    """Return which digest in a version's tags is not that of its downloaded files; empty if all are.
+
+    Raises ValueError for weights that are not those of model.json, or a model.json that cannot be read.
+    """
+    path = export_folder(folder) / "model.json"
+    description = read_description(path)
+    digests = (
+        ("weights", WEIGHTS_TAG, description.get("weights_sha256")),
+        ("a model.json", DIGEST_TAG, hashlib.sha256(path.read_bytes()).hexdigest()),
+    )
+    for what, tag, found in digests:
+        if version.tags.get(tag) not in (None, found):
+            return (
+                f"it was registered with {what} of the sha256 {version.tags[tag]}; now it is {found}, so its files "
+                "were changed; use another version, or train the model again"
+            )
+    if members := description.get("members"):
+        verify_members(description)
+    for place, member in enumerate(members or [description]):
+        inside = path.parent / MEMBERS / str(place) if members else path.parent
+        verified_content(inside / (FITTED if (inside / FITTED).exists() else WEIGHTS), member)
+    return ""
+
+
+def code_fault(folder: Path) -> str:
+    """Return why a downloaded model must not be signed; empty if ferhpo makes the same of its network.
+
+    Whoever loads a signed model with MLflow runs its code, and installs what it needs. So the package is made anew from
+    model.json and the weights, and compared: the same files, the same settings, the same code.
+    """
+    from ferhpo.tracking.models import package
+
+    try:
+        found = parse_yaml(read_file(folder / "MLmodel", MOST_YAML_BYTES).decode("utf-8"))
+        inner = export_folder(folder).relative_to(folder).as_posix()
+        description = read_description(folder / inner / "model.json")
+        with tempfile.TemporaryDirectory(prefix="ferhpo-package-") as temporary:
+            made = Path(temporary) / "made"
+            package(folder / inner, made)
+            expected = parse_yaml((made / "MLmodel").read_text(encoding="utf-8"))
+            if more := sorted(_files(folder) ^ _files(made)):
+                return f"it has other files than a model of ferhpo: {more[0]!r:.80}"
+            if _settled(found) != _settled(expected):
+                return "its MLmodel says something else than that of a model of ferhpo"
+        code = model_source(description)
+        for path in (folder / "model.py", folder / inner / "model.py"):
             if path.read_text(encoding="utf-8") != code:
                 return "its model.py is not the code that this version of ferhpo generates; export it again"
-        packages = {name.partition("==")[0].lower() for name in requirements(code)}
-        return _needs_fault(folder, packages)
+        return _needs_fault(folder, {name.partition("==")[0].lower() for name in requirements(code)})
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
-        return f"it is not a model of ferhpo ({error})"
+        return f"it is not a model of ferhpo ({first_line(error)})"
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+
+
+def _settled(content: Any) -> Any:
+    """Return the content of an MLmodel without what differs from one export to the next: times, versions, sizes."""
+    flavor = dict(content["flavors"]["python_function"])
+    if Path(flavor["model_code_path"]).name != "model.py":  # MLflow takes the name of the file only
+        raise ValueError(f"its code is in {flavor['model_code_path']!r:.80}")
+    artifacts = {key: {**value, "uri": ""} for key, value in flavor["artifacts"].items()}
+    flavor = {**flavor, "artifacts": artifacts, "model_code_path": ""}
+    plain = {key: value for key, value in flavor.items() if key not in ("cloudpickle_version", "python_version")}
+    flavors = {**content["flavors"], "python_function": plain}
+    return {key: value for key, value in {**content, "flavors": flavors}.items() if key not in _VOLATILE}
 
 
 def _needs_fault(folder: Path, packages: set[str]) -> str:
