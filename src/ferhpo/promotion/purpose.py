@@ -11,8 +11,9 @@ from ferhpo.errors import ConfigError
 # Beginnings of words, and whole words
 PROHIBITED = {
     "work": (
-        "employ", "hiring", "recruit", "interview", "applicant", "staff", "colleague", "worker", "workplace", "workforce",
-        "office", "call center", "human resources", "job ", "jobs ", "work ", "at work", "team meeting", "productivity",
+        "employ", "hiring", "recruit", "interview", "applicant", "staff", "colleague", "worker", "workplace",
+        "workforce", "office", "call center", "human resources", "job ", "jobs ", "work ", "team meeting",
+        "productivity",
     ),
     "education": (
         "educat", "school", "classroom", "student", "pupil", "teach", "exam ", "exams ", "universit", "college ",
@@ -35,8 +36,8 @@ def purpose_fault(purpose: str) -> str:
     for area, named in PROHIBITED.items():
         if found := next((word for word in named if f" {word}" in text), None):
             return (
-                f"--purpose is {purpose!r:.80} ({found.strip()}); recognizing emotions in {area} is prohibited by {LAW}, "
-                "except for medical or safety reasons; if it is one of these, say so, e.g. medical: ..."
+                f"--purpose is {purpose!r:.80} ({found.strip()}); recognizing emotions in {area} is prohibited by "
+                f"{LAW}, except for medical or safety reasons; if it is one of these, say so, e.g. medical: ..."
             )
     return ""
 

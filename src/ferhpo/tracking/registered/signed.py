@@ -168,7 +168,11 @@ def code_fault(folder: Path) -> str:
         code = model_source(description)
         for path in (folder / "model.py", folder / inner / "model.py"):
             if path.read_text(encoding="utf-8") != code:
-                return "its model.py is not the code that this version of ferhpo generates; export it again"
+                exported = description.get("versions", {}).get("ferhpo", "another version")
+                return (
+                    "its model.py is not the code that this version of ferhpo generates; promote it with the version "
+                    f"that exported it ({exported}), or train it again"
+                )
         return _needs_fault(folder, {name.partition("==")[0].lower() for name in requirements(code)})
     except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
         return f"it is not a model of ferhpo ({first_line(error)})"
@@ -185,7 +189,7 @@ def _settled(content: Any) -> Any:
         raise ValueError(f"its code is in {flavor['model_code_path']!r:.80}")
     artifacts = {key: {**value, "uri": ""} for key, value in flavor["artifacts"].items()}
     flavor = {**flavor, "artifacts": artifacts, "model_code_path": ""}
-    plain = {key: value for key, value in flavor.items() if key not in ("cloudpickle_version", "python_version")}
+    plain = {key: value for key, value in flavor.items() if not key.endswith("_version")}
     flavors = {**content["flavors"], "python_function": plain}
     return {key: value for key, value in {**content, "flavors": flavors}.items() if key not in _VOLATILE}
 
