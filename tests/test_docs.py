@@ -143,9 +143,7 @@ def write_own_files(folder, page=None):
         (folder / block.file).write_text(substituted(block.text))
 
 
-FULL = [
-    pytest.param(page, marks=pytest.mark.full) for page in [*PAGES, *REFERENCE] if page not in ("README.md", WALKED)
-]
+FULL = [pytest.param(page, marks=pytest.mark.full) for page in [*PAGES, *REFERENCE] if page != "README.md"]
 
 
 @pytest.mark.usefixtures("with_own_files")
@@ -286,7 +284,7 @@ def run(command):
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != WALKED])
 def test_every_snippet_of_a_page_runs(page, place, tmp_path, monkeypatch):
     if page in snippets.ALONE:
         monkeypatch.chdir(tmp_path)
