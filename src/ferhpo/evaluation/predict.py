@@ -94,5 +94,5 @@ def _fault(predict: object, file: Path) -> str:
     try:
         predict([_content(file)])
     except ValueError as error:
-        return f"{file}: {str(error).removeprefix('image 0: ')}"
+        return f"{file}: {str(error).replace('image 0 ', 'it ', 1)}"
     return ""
