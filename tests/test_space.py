@@ -135,7 +135,7 @@ def test_list_choices_survive_optuna():
         ({"model": {"width": {"low": 4}}}, "space.model.width has no high; a draw requires low and high, or choices"),
         (
             {"model": {"width": 5}},
-            "space.model.width is 5; it must be a draw with low and high, or with choices; write {choices: [...]}",
+            "space.model.width is 5; it must be a draw with low and high, or with choices; write {choices: [...]}, or to give it one value, set model.width and space.model.width: null",
         ),
         (
             {"model": {"width": {"low": 1, "high": 4, "setp": 2}}},
