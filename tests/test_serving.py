@@ -3,9 +3,12 @@
 import base64
 import io
 import json
+import shutil
 import signal
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from PIL import Image
 
 import ferhpo
 from ferhpo import cli, signing
+from ferhpo.cli import servers
 from ferhpo.errors import DataError, TrackingError
 from tests.servers import free_port, wait_until
 from tests.test_promoting import NAME, promote, store, trained  # noqa: F401 - fixtures
@@ -52,6 +56,22 @@ def test_files_and_folders_are_predicted(store, faces, capsys):  # noqa: F811
     table = capsys.readouterr().out.split()
     assert "answer" in table or any(word.startswith("answer=") for word in table)
     assert str(found.columns[found.iloc[0].to_numpy().argmax()]) in " ".join(table).replace("=", " ").split()
+
+
+def test_a_server_is_found_in_an_environment_that_is_not_activated(monkeypatch):
+    """MLflow starts `uvicorn` by name; `.venv/bin/ferhpo serve` works in a new shell, too."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+
+    class Started(Exception):  # noqa: N818
+        pass
+
+    def start(command, env, **options):
+        assert shutil.which("uvicorn", path=env["PATH"]) == str(Path(sys.executable).with_name("uvicorn"))
+        raise Started
+
+    monkeypatch.setattr(servers.subprocess, "Popen", start)
+    with pytest.raises(Started):
+        servers._run_mlflow(["models", "serve"], 8000)
 
 
 @pytest.mark.full

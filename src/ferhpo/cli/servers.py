@@ -83,6 +83,8 @@ def _run_mlflow(arguments: Sequence[str], port: int) -> NoReturn:
     # Without job runners and telemetry, the server has 2 processes instead of 15.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet["PYTHONSAFEPATH"] = "1"
+    # MLflow calls `uvicorn` by name, which is beside this Python, also if its environment is not activated.
+    quiet["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     # MLflow's web server imports from the current folder, so it gets an empty one.
     empty = tempfile.TemporaryDirectory(prefix="ferhpo-ui-")
     server = subprocess.Popen(
