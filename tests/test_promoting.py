@@ -272,7 +272,8 @@ def test_of_two_promotions_at_once_on_a_server_no_more_than_one_wins(store, tmp_
         ("job interviews", True), ("research", False), ("", False), ("medical: pain of students", False),
         ("see how attentive pupils are in class", True), ("the mood of our staff", True), ("call center agents", True),
         ("teachers see who is bored", True), ("research work", False), ("artwork that reacts to faces", False),
-        ("a framework for games", False), ("driver drowsiness, safety at work", False), ("a photo booth", False), ("network analysis", False),
+        ("a framework for games", False),
+        ("research in classification", False), ("to employ in games", False), ("works of art", False), ("driver drowsiness, safety at work", False), ("a photo booth", False), ("network analysis", False),
     ],
 )  # fmt: skip
 def test_prohibited_purposes(purpose, is_refused):

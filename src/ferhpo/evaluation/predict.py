@@ -8,7 +8,7 @@ from ferhpo.data.io.files import SUFFIXES
 from ferhpo.disk import fault_of_file, read_file
 from ferhpo.errors import ConfigError, DataError
 from ferhpo.evaluation.evaluate import divided
-from ferhpo.evaluation.load import find_model
+from ferhpo.evaluation.load import TrainedModel, find_model
 from ferhpo.keys import Overrides
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def predict(
         try:
             parts.append(trained.predict([_content(file) for file in batch]))
         except ValueError:
-            raise DataError("predict", [fault for file in batch if (fault := _fault(trained.predict, file))]) from None
+            raise DataError("predict", [fault for file in batch if (fault := _fault(trained, file))]) from None
     frame = pd.concat(parts, ignore_index=True)
     return frame.set_index(pd.Index([str(file) for file in files], name="image"))
 
@@ -88,11 +88,10 @@ def _content(file: Path) -> bytes:
         raise DataError(str(file), [f"it cannot be read ({error.strerror or error}); name images or folders"]) from None
 
 
-def _fault(predict: object, file: Path) -> str:
+def _fault(trained: TrainedModel, file: Path) -> str:
     """Return why an image cannot be predicted, empty if it can be."""
-    assert callable(predict)
     try:
-        predict([_content(file)])
+        trained.predict([_content(file)])
     except ValueError as error:
         return f"{file}: {str(error).replace('image 0 ', 'it ', 1)}"
     return ""

@@ -11,17 +11,18 @@ from ferhpo.errors import ConfigError
 # Beginnings of words, and whole words
 PROHIBITED = {
     "work": (
-        "employ", "hiring", "recruit", "interview", "applicant", "staff", "colleague", "worker", "workplace",
+        "employee", "employer", "employment", "hiring",
+        "recruit", "interview", "applicant", "staff", "colleague", "worker", "workplace",
         "workforce", "office", "call center", "human resources", "job ", "jobs ", "work ", "team meeting",
         "productivity",
     ),
     "education": (
         "educat", "school", "classroom", "student", "pupil", "teach", "exam ", "exams ", "universit", "college ",
-        "lecture", "lesson", "e-learning", "kindergarten", "in class", "homework", "proctor",
+        "lecture", "lesson", "e-learning", "kindergarten", "in class ", "homework", "proctor",
     ),
 }  # fmt: skip
 # In which the words above mean something else
-HARMLESS = ("research work", "work of art", "artwork", "network", "framework")
+HARMLESS = ("research work", "work of art")
 EXCEPTIONS = ("medical", "safety")
 LAW = "the EU AI Act, article 5(1)(f), in force since 2 February 2025"
 

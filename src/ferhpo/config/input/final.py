@@ -45,14 +45,14 @@ def final_faults(
                 rule = "a file may choose only a folder below the current one that is not hidden"
             elif key.endswith(".cache_dir"):
                 rule = "a cache replaces the images, so a file cannot choose one"
-            elif is_sent and any(is_read(name, item) for name, item in _settings(key, value)):
+            elif is_sent and any(is_read(name, item) for name, item in settings_of(key, value)):
                 rule = "what is there would be sent to the server of tracking.uri, which a file names"
             else:
                 continue
             yield f"{key} is {value!r:.200}; {rule}; add {key}=... to the command line"
 
 
-def _settings(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+def settings_of(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the setting that a key has, or those that a draw of the space could give: its choices."""
     if not key.startswith("space."):
         yield key, value

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from ferhpo.addresses import trust
+from ferhpo.config.input.final import settings_of
 from ferhpo.config.input.layers import deep_leaves, is_for_a_server, is_read
 from ferhpo.disk import read_file
 from ferhpo.signing.keys import keys_folder
@@ -60,23 +61,12 @@ def _uri(meta: Mapping[str, Any]) -> Any:
 def _files(meta: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the settings and the values of draws that name a file or folder which is read."""
     composed = meta["composed"]
-    sections = [composed["config"], *({"listed": trial["sample"]} for trial in meta.get("listed", ()))]
+    sections = [composed["config"], *(trial["sample"] for trial in meta.get("listed", ()))]
     sections += [{group: option} for group, found in composed["options"].items() for option in found.values()]
     for section in sections:
         for key, value in deep_leaves(section):
-            if any(is_read(name, item) for name, item in _settings(key, value)):
+            if any(is_read(name, item) for name, item in settings_of(key, value)):
                 yield key, value
-
-
-def _settings(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the setting of a key, or those that a draw of the space or a listed sample could give."""
-    yield key, value
-    for above in ("space.", "listed."):
-        if key.startswith(above):
-            drawn = key.removeprefix(above)
-            for item in value if isinstance(value, list) else [value]:
-                for name in (drawn, drawn.rpartition(".")[0]):
-                    yield name, item
 
 
 def _secret() -> bytes:
