@@ -121,7 +121,10 @@ def test_a_worse_one_is_refused_with_every_reason(store, tmp_path, capsys, monke
     (tmp_path / "ferhpo.d" / "gates" / "mine.yaml").write_text(yaml.safe_dump(mine))
     command = ["promote", "poor", "--output-dir", str(store), "--gates", "mine"]
     assert cli.main(command) == 4
-    shown = capsys.readouterr().err
+    output = capsys.readouterr()
+    shown = output.err
+    assert output.out.split()[:3] == ["gate", "found", "asked"], "the table has every gate, also those that passed"
+    assert "no_collapse" in output.out
     for gate in ("min_acc", "better_than_champion", "max_parameters", "min_seeds", "purpose"):
         assert f"  {gate}: " in shown, gate
     assert "5 gates refuse it" in shown or "6 gates refuse it" in shown
@@ -132,6 +135,18 @@ def test_a_worse_one_is_refused_with_every_reason(store, tmp_path, capsys, monke
     assert "because: the demo needs it" in capsys.readouterr().out
     assert names(store) == 1
     assert aliases.entries(settings_of(store), NAME)[0].about["forced"] == "the demo needs it"
+
+
+@pytest.mark.full
+def test_the_version_that_the_alias_names_is_compared_with_nothing(store):
+    """Promoted again, e.g. with another purpose: it cannot be better than itself."""
+    first = promote(store, "good", purpose="research")
+    again = promote(store, "good", purpose="a photo booth")
+    assert (again.version, again.previous) == (first.version, first.version)
+    (better,) = [each for each in again.gates if each.gate == "better_than_champion"]
+    assert (better.passed, better.found) == (True, "no other version is the champion")
+    card = connect(settings_of(store)).get_model_version(NAME, str(first.version)).description
+    assert "a photo booth" in card
 
 
 @pytest.mark.full

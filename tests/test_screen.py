@@ -1,5 +1,6 @@
 """What the terminal shows: tables at every width, a running sweep, commands and links that work."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from ferhpo.cli.screen import console as screen
+from ferhpo.cli.screen import running as running_module
 from ferhpo.cli.screen.grid import Grid, KeyValues
 from ferhpo.cli.screen.leaderboard import leaderboard
 from ferhpo.cli.screen.progress import Progress
@@ -19,7 +21,7 @@ from ferhpo.cli.screen.running import RunningTable, RunningTrial, shortened
 from ferhpo.cli.tables import Confusion, sweeps_table
 from ferhpo.states import TrialState
 from ferhpo.storage.trial_record import TrialRecord
-from ferhpo.text import STEPS, short_names
+from ferhpo.text import STEPS, duration, short_names
 
 WIDTHS = (80, 120, 200)
 
@@ -221,6 +223,13 @@ def test_steps_link_ends_and_the_state_each_minute_without_a_terminal(monkeypatc
     assert set(lines[5:]) == {state}
     assert progress.warned == ["a warning [with brackets]"]
     assert logging.getLogger(STEPS).handlers == []
+
+
+def test_the_time_left_counts_what_the_running_trials_have_done():
+    """Of 8 trials one has ended after 60 s and two run, 3 and 0 epochs of 6 in: 5 + 0.5 + 1 trials, two at a time."""
+    ended = dataclasses.replace(trial(0, {"optim.lr": 0.1}), seconds=60.0)
+    found = running_module._rate(ledger([ended], {1: 3, 2: 0}), [ended])
+    assert found[1] == f"about {duration(6.5 * 60.0 / 2)} left"
 
 
 def test_a_terminal_shows_the_running_trials():
