@@ -58,6 +58,11 @@ def test_files_and_folders_are_predicted(store, faces, capsys):  # noqa: F811
     assert str(found.columns[found.iloc[0].to_numpy().argmax()]) in " ".join(table).replace("=", " ").split()
 
 
+def test_without_an_image_there_is_nothing_to_predict(tmp_path, capsys):
+    assert cli.main(["predict", "demo", "tracking.uri=http://127.0.0.1:9", "--output-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "predict: no image was named; name files of images, or folders\n"
+
+
 def test_a_server_is_found_in_an_environment_that_is_not_activated(monkeypatch):
     """MLflow starts `uvicorn` by name; `.venv/bin/ferhpo serve` works in a new shell, too."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -40,6 +40,8 @@ def predict(
     faults += [f"{text.partition('=')[0]} cannot be overridden in a prediction" for text in of_data]
     if faults:
         raise ConfigError("predict", faults)
+    if not images:
+        raise ConfigError("predict", ["no image was named; name files of images, or folders"])
     files = [file for image in images for file in _files(Path(image))]
     trained = find_model(model, output_dir, stores, config_dir)
     if warnings is not None:

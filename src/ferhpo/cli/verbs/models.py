@@ -52,6 +52,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.json:
         rows = [{"image": name, **row} for name, row in zip(found.index, found.to_dict("records"), strict=True)]
         print(json.dumps(rows))
+        print_warnings(make_console(stderr=True), warnings)
         return
     make_console().print(predictions_table(found))
     print_warnings(make_console(), warnings)
