@@ -63,6 +63,16 @@ def test_without_an_image_there_is_nothing_to_predict(tmp_path, capsys):
     assert capsys.readouterr().err == "predict: no image was named; name files of images, or folders\n"
 
 
+def test_an_image_may_have_the_name_of_a_section(tmp_path, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        ferhpo, "predict", lambda model, images, overrides, **_: given.extend([images, overrides]) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["predict", "demo", "tracking.png", "security.require_signature=true"])
+    assert given == [["tracking.png"], ["security.require_signature=true"]]
+
+
 def test_a_server_is_found_in_an_environment_that_is_not_activated(monkeypatch):
     """MLflow starts `uvicorn` by name; `.venv/bin/ferhpo serve` works in a new shell, too."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> None:
     from ferhpo.cli.tables import predictions_table
 
-    overrides = [text for text in args.images if text.startswith(("tracking.", "security."))]
+    overrides = [text for text in args.images if re.match(r"(tracking|security)\.\w+=", text)]
     images = [text for text in args.images if text not in overrides]
     warnings: list[str] = []
     found = ferhpo.predict(
